@@ -1,0 +1,23 @@
+"""The script `bench`: run the command line and turn our errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run `bench` and leave with its exit code."""
+    from bench.cli import app
+    from bench.errors import BenchError
+
+    try:
+        app()
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Checkpoints: a network, its optimisers and where training stands, in one safetensors file named by its digest.
+
+A checkpoint is published before the one before it is removed, so one always loads. Nothing is unpickled. Random state is not
+saved because there is none: every step seeds itself (`bench.order`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench import store
+from bench.errors import DataError
+
+SUFFIX = ".safetensors"
+
+
+def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write a module's state and some JSON facts to a safetensors file."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
+    save_file(tensors, str(path), metadata={"facts": json.dumps(dict(facts))})
+
+
+def load_weights(path: Path, digest: str, module: nn.Module) -> None:
+    """Load a module's state after checking the file's SHA-256; a missing or strange tensor is an error."""
+    if store.sha256(path) != digest:
+        raise DataError(f"{path} is damaged: its SHA-256 is not the recorded one; remove its folder to train it again.")
+    tensors, _ = _read(path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
+
+
+def save(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer], facts: Mapping[str, Any]) -> Path:
+    """Publish a checkpoint in `folder` and remove the ones before it."""
+    tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
+    for player, optimiser in optimisers.items():
+        for number, state in optimiser.state_dict()["state"].items():
+            for name, value in state.items():
+                if value is not None:
+                    tensors[f"optimiser/{player}/{number}/{name}"] = torch.as_tensor(value)
+    ready = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    store.make_folder(folder)
+    draft = folder / "draft"
+    store.publish_written(draft, lambda path: save_file(ready, str(path), metadata={"facts": json.dumps(dict(facts))}))
+    place = folder / f"{facts['step']:09d}-{store.sha256(draft)}{SUFFIX}"
+    draft.replace(place)
+    for other in folder.glob(f"*{SUFFIX}"):
+        if other != place:
+            other.unlink()
+    return place
+
+
+def load(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any] | None:
+    """Restore the newest checkpoint in `folder` and return its facts; None when there is none.
+
+    DataError when it is damaged or belongs to another network.
+    """
+    found = sorted(folder.glob(f"*{SUFFIX}"))
+    if not found:
+        return None
+    path = found[-1]
+    if path.stem.split("-", 1)[-1] != store.sha256(path):
+        raise DataError(f"{path} is damaged: its SHA-256 is not the one in its name; remove it to start again.")
+    tensors, facts = _read(path)
+    weights = {name.removeprefix("module/"): tensor for name, tensor in tensors.items() if name.startswith("module/")}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
+    for player, optimiser in optimisers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition("/")
+            owner, _, tail = rest.partition("/")
+            if kind == "optimiser" and owner == player:
+                number, _, field = tail.partition("/")
+                state.setdefault(int(number), {})[field] = tensor
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return facts
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise DataError(f"{path} is not a safetensors file: {error}.") from error
+    return tensors, facts

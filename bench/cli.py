@@ -1,0 +1,309 @@
+"""The command line: parse, call, print. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import __version__
+from bench.errors import BenchError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from bench.resolve import Request
+    from bench.screen import Screen
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory), 5 finished with failed runs, "
+    "130 interrupted, 143 terminated."
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compare self-supervised pretext tasks: pretrain, transfer, fine-tune, score, and print the paper's Table 4.",
+    epilog=EXIT_CODES,
+)
+data_app = typer.Typer(no_args_is_help=True, help="Prepare, verify and list data sets.")
+app.add_typer(data_app, name="data")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of pretrained trunks, runs and tables.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with one plug-in; its name is the file's.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pretext-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: bench run --pretext random_init,cgan_color --downstream voc_seg --seeds 3")
+def run(
+    pretext: Annotated[str, typer.Option(help="Pretext tasks by name, separated by commas, or all.")],
+    downstream: Annotated[str, typer.Option(help="Downstream tasks by name, separated by commas, or all.")],
+    protocol: Annotated[str | None, typer.Option(help="paper, paper-code, standard or demo.")] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled data: a prepared set or a folder.")] = None,
+    pretrain_data: Annotated[str | None, typer.Option(help="Pictures to pretrain on: a prepared set or a folder.")] = None,
+    trunk: Annotated[str | None, typer.Option(help="unet:depth=8,width=64 or timm:resnet18; ,eye=rgb for colour.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the pictures in pixels.", min=8)] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed.", min=0)] = None,
+    seeds: Annotated[int | None, typer.Option(help="The seeds 0 to N - 1.", min=1)] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="one-phase, two-phase or both by comma; the pretext task's own when left out.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Data workers; chosen when left out. They never change a result.", min=0)] = None,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)] = 30.0,
+    out: Out = Path("runs"),
+    plugin: Plugins = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would run and how long it would take; train nothing.")] = False,
+) -> None:
+    """Run every pretext task on every downstream task: pretrain or reuse the trunk, fine-tune, score once, leave a record.
+
+    The same command again resumes what was interrupted and prints what is finished.
+    """
+    from bench import store
+    from bench.screen import Screen
+
+    _add(plugin)
+    if seed is not None and seeds is not None:
+        raise UsageError("--seed names one seed and --seeds counts them; give one of the two.")
+    store.make_folder(store.home())
+    store.make_folder(out)
+    from bench.resolve import Request
+
+    request = Request(
+        pretexts=_names(pretext),
+        downstreams=_names(downstream),
+        protocol=protocol,
+        data=data,
+        pretrain_data=pretrain_data,
+        trunk=trunk,
+        size=size,
+        seeds=tuple(range(seeds)) if seeds is not None else (seed or 0,),
+        schedules=_names(schedule or ""),
+        settings=tuple(settings or ()),
+    )
+    with Screen() as screen:
+        _run(request, screen, device, threads, workers, checkpoint_seconds, out, plan)
+
+
+def _run(
+    request: Request,
+    screen: Screen,
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    checkpoint_seconds: float,
+    out: Path,
+    plan: bool,
+) -> None:
+    from bench import machine
+    from bench.resolve import resolve
+    from bench.run import Desk, find
+    from bench.run import run as run_job
+
+    made = machine.make_machine(device, threads, workers, checkpoint_seconds)
+    grid = resolve(request, screen.say)
+    for note in grid.notes:
+        screen.say(note)
+    desk = Desk(out, made, grid, screen.say, screen, screen.packing)
+    if plan:
+        from bench.plan import show
+
+        show(desk, screen)
+        return
+    screen.say(f"{len(grid.jobs)} runs on {grid.data.title}, {made.device.type}, {made.precision}")
+    failed: list[tuple[str, BenchError]] = []
+    with machine.stoppable(made.stop):
+        for number, job in enumerate(grid.jobs, start=1):
+            done = find(job, out) is not None
+            screen.say(f"[{number}/{len(grid.jobs)}] {job.id} (seed {job.seed}, {job.schedule}){': finished before' if done else ''}")
+            try:
+                record = run_job(job, desk)
+            except Interrupted:
+                raise
+            except BenchError as error:
+                if len(grid.jobs) == 1:
+                    raise
+                failed.append((job.id, error))
+                screen.say(f"  failed: {error}")
+                continue
+            scores = ", ".join(f"{name} {_score(value)}" for name, value in record.metrics.items())
+            screen.say(f"  {scores}")
+    if failed:
+        error = BenchError(f"{len(failed)} of {len(grid.jobs)} runs failed: " + "; ".join(f"{name}: {e}" for name, e in failed))
+        error.exit_code = 5
+        raise error
+
+
+@app.command(epilog="Example: bench report --metric map_voc,miou_voc")
+def report(
+    out: Out = Path("runs"),
+    metric: Annotated[
+        str | None, typer.Option(help="Metric ids for the columns, recomputed from the predictions; the protocols' main ones when left out.")
+    ] = None,
+) -> None:
+    """Print Table 4 and Table 3 from the records, and write leaderboard.csv, table4.md and table4.tex beside them."""
+    from bench import store
+    from bench.screen import Screen
+    from results import record, tables
+    from results.values import recomputed
+
+    records = record.read(out)
+    if not records:
+        raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
+    chosen = _names(metric or "")
+    value = recomputed(out, chosen)
+    made = [*tables.table4(records, value, chosen), *tables.table3(records)]
+    screen = Screen()
+    for table in made:
+        screen.table(_rich(table))
+    store.publish_file(out / "leaderboard.csv", tables.leaderboard(records).to_csv(index=False, lineterminator="\n"))
+    store.publish_file(out / "table4.md", tables.markdown(made))
+    store.publish_file(out / "table4.tex", tables.latex(made))
+    screen.say(f"wrote leaderboard.csv, table4.md and table4.tex in {out}")
+
+
+@app.command("list", epilog="Example: bench list pretexts")
+def list_(
+    what: Annotated[str, typer.Argument(help="pretexts, downstreams, protocols, trunks, metrics or runs.")],
+    out: Out = Path("runs"),
+    plugin: Plugins = None,
+) -> None:
+    """List what there is, by name."""
+    from bench import listing
+
+    _add(plugin)
+    _print_rows(*listing.rows(what, out))
+
+
+@app.command(epilog="Example: bench show cgan_color-voc_seg-0a1b2c3d4e5f")
+def show(
+    run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
+    out: Out = Path("runs"),
+) -> None:
+    """Print a run's record: its job, scores, cost and where it came from."""
+    from rich.console import Console
+
+    from bench.errors import unknown
+    from results import record
+
+    found = {path.parent.name: path for path in (out / "runs").glob("*/record.json")}
+    matching = [name for name in found if name.startswith(run)]
+    if len(matching) != 1:
+        if not matching:
+            raise unknown("run", run, found)
+        raise UsageError(f"{run!r} begins the ids of {len(matching)} runs: {', '.join(sorted(matching))}.")
+    one = record.read_one(found[matching[0]])
+    Console(highlight=False, soft_wrap=True).print(one.model_dump_json(indent=2), markup=False)
+
+
+@data_app.command(epilog="Example: bench data prepare voc2012 --root ~/data/VOCdevkit")
+def prepare(
+    name: Annotated[str, typer.Argument(help="voc2012, voc2007, coco2014, coco2017, demo, or a name of your own with --root.")],
+    root: Annotated[Path | None, typer.Option(help="Take this folder (VOCdevkit, COCO or any pictures) and download nothing.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave out files whose names match, for example 'animalweb_*'.")] = None,
+    score: Annotated[str | None, typer.Option(help="The classes that tests can judge, by comma; all when left out.")] = None,
+) -> None:
+    """Download a data set or take a folder, verify it by decoding every picture, and put it under its name."""
+    from bench import store
+    from bench.data import catalogue, download
+    from bench.screen import Screen
+
+    store.make_folder(store.home())
+    with Screen() as screen:
+        if name == catalogue.DEMO_LABELLED and root is None:
+            made = [catalogue.open_dataset(demo, screen.say) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
+        else:
+            folder = root if root is not None else download.fetch(name, store.home() / "downloads", screen)
+            screen.say(f"reading and decoding every picture of {name}")
+            made = [catalogue.register(catalogue.read(folder, _set_name(name), exclude or (), _names(score or "")))]
+        for dataset in made:
+            screen.say(f"{dataset.name} is ready: {len(dataset.pictures):,} pictures, fingerprint {dataset.fingerprint[:12]}")
+
+
+@data_app.command(epilog="Example: bench data verify ~/data/VOCdevkit")
+def verify(
+    path: Annotated[str, typer.Argument(help="A prepared set's name or a folder.")],
+) -> None:
+    """Decode every picture and mask; for a prepared set, compare with what was prepared."""
+    from bench.data import catalogue
+    from bench.screen import Screen
+
+    screen = Screen()
+    checked = catalogue.verify(path)
+    screen.say(f"{checked.name}: {len(checked.pictures):,} pictures decode, fingerprint {checked.fingerprint[:12]}")
+
+
+@data_app.command("list", epilog="Example: bench data list")
+def list_data() -> None:
+    """List the prepared data sets: what, where, how many pictures, which fingerprint."""
+    from bench import listing
+
+    _print_rows(*listing.data())
+
+
+def _print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _rich(table: object) -> object:
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    from results import tables
+
+    assert isinstance(table, tables.Table)
+    drawn = Table(
+        title=escape(table.title), caption=escape("\n".join(table.notes)), box=SIMPLE_HEAD, title_justify="left", caption_justify="left"
+    )
+    for place, column in enumerate(table.columns):
+        drawn.add_column(escape(column), justify="left" if place == 0 else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(escape(cell) for cell in row))
+    return drawn
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _set_name(name: str) -> str:
+    if not name or not all(character.isalnum() or character in "_-." for character in name) or name.startswith("."):
+        raise UsageError(f"a data set's name is letters, digits, '_', '-' and '.', but got {name!r}.")
+    return name
+
+
+def _score(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _add(plugins: list[Path] | None) -> None:
+    from bench import registry
+
+    for path in plugins or ():
+        registry.add_plugin(path)

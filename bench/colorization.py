@@ -1,0 +1,57 @@
+"""What every colorization task shares: lightness in, ab out, and the scores and pictures of the paper's Table 3 and Figure 7."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import colour
+from bench.contract import Batch, Pretext
+from bench.modes import dropout_on
+from bench.trunk import Trunk
+
+
+class Colorization(Pretext):
+    """A generator, trunk and output layer, from lightness to the two colour channels in [-1, 1]."""
+
+    def __init__(self, recipe: Any, trunk: Trunk) -> None:
+        super().__init__(recipe, trunk)
+        self.output = trunk.output(2)
+
+    def view(self, images: Tensor, generator: torch.Generator) -> Batch:
+        """Return `lightness` (N, 1, H, W) and the true `chroma` (N, 2, H, W), both in about [-1, 1]."""
+        lightness, chroma = colour.split_lab(images)
+        return {"lightness": lightness, "chroma": chroma}
+
+    def generate(self, lightness: Tensor) -> Tensor:
+        """Return the chroma (N, 2, H, W) that the generator gives to lightness (N, 1, H, W)."""
+        return torch.tanh(self.output(self.trunk(self.trunk.eye.grey(lightness))))
+
+    @torch.no_grad()
+    def colorize(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return pictures uint8 (N, 3, H, W) with the learned colours on their own lightness; dropout stays on, as in the paper."""
+        lightness, _ = colour.split_lab(images)
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), dropout_on(self):
+            torch.manual_seed(generator.initial_seed())
+            return colour.join_lab(lightness, self.generate(lightness))
+
+    def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Score in sRGB against the true picture, as in Table 3, and how colourful the result is beside the truth."""
+        pictures = self.colorize(images, generator)
+        return {
+            "psnr": colour.psnr(pictures, images),
+            "ssim": colour.ssim(pictures, images),
+            "colourfulness": colour.colourfulness(pictures),
+            "colourfulness_truth": colour.colourfulness(images),
+        }
+
+    def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Show grey, learned colours and truth, as in Figure 7."""
+        lightness, chroma = colour.split_lab(images)
+        return {
+            "grey": colour.join_lab(lightness, torch.zeros_like(chroma)),
+            "learned": self.colorize(images, generator),
+            "truth": images,
+        }

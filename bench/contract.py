@@ -1,0 +1,141 @@
+"""What a plug-in is: `Pretext` trains a trunk without labels, `Downstream` measures what that trunk is worth.
+
+Both are found by the name of the file (or entry point) they stand in. A plug-in imports this module, other modules of the
+ground floor (`bench.trunk`, `bench.colour`, ...) and nothing else of ours.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from bench.frozen import Frozen
+from bench.trunk import Trunk
+
+Batch = dict[str, Tensor]
+"""What one step works on, all on the device; a pretext's `view` chooses the names, a downstream task gets `images`
+(uint8 (N, 3, H, W) sRGB) and `target`."""
+
+Predictions = dict[str, NDArray[Any]]
+"""What is kept of every test image, and all that any metric is computed from; first axis = images."""
+
+Schedule = Literal["one-phase", "two-phase"]
+
+
+class Recipe(Frozen):
+    """How a pretext task trains. Defaults are the paper's text (Sensors 2022, 22, 1599, section 4.1)."""
+
+    epochs: int = Field(default=20, ge=0)  # text
+    batch_size: int = Field(default=32, ge=1)  # text
+    lr: float = Field(default=2e-3, gt=0)  # text
+    beta1: float = Field(default=0.5, ge=0, lt=1)  # code; the text names Adam only
+    pictures: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which a picture is kept, as in Figure 7
+    report_images: int = Field(default=4000, ge=1)  # text: 4,000 test images
+
+
+class Pretext(nn.Module, ABC):
+    """A pretext task: the trunk, what it needs beside the trunk, and how one step goes.
+
+    Everything that is trained is a submodule, so `state_dict()` is all there is to save.
+    """
+
+    version: ClassVar[int] = 1
+    Recipe: ClassVar[type[Recipe]] = Recipe
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"demo": {"epochs": 3, "lr": 1e-3, "report_images": 200}}
+    """Changes to the recipe's defaults for a protocol, by the protocol's name."""
+    schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
+    """The schedules a downstream task runs this trunk on; scratch training has both."""
+
+    def __init__(self, recipe: Any, trunk: Trunk) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.trunk = trunk
+
+    @abstractmethod
+    def players(self) -> dict[str, torch.optim.Optimizer]:
+        """Return who plays, by name: one optimiser, or a generator's and a discriminator's."""
+
+    @abstractmethod
+    def view(self, images: Tensor, generator: torch.Generator) -> Batch:
+        """Make the task out of uint8 sRGB pictures (N, 3, H, W) on the device; all chance comes from `generator`."""
+
+    @abstractmethod
+    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """Yield (player, scalar loss) for each turn of a step.
+
+        The loop steps that player and resumes, so a generator's loss can see the discriminator that was just updated.
+        """
+
+    def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Score uint8 pictures (N, 3, H, W) that were not trained on: name -> one value a picture (N,). Optional."""
+        return {}
+
+    def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Show what was learned: row name -> uint8 (N, 3, H, W), from what goes in to the truth. Optional."""
+        return {}
+
+
+class Phase(Frozen):
+    """One stretch of a schedule: what is trained, for how long, how fast."""
+
+    train: Literal["head", "all"]
+    epochs: int = Field(ge=0)
+    lr: float = Field(gt=0)
+
+
+class Protocol(Frozen):
+    """How a downstream task is trained and scored: everything that two rows must share to share a column."""
+
+    summary: str
+    size: int | None = Field(default=None, ge=8)  # the picture's side; None: the size of the pretraining
+    trunk: str = "unet"
+    split: str  # a name from bench.data.splits
+    fit: tuple[str, ...] = ("train",)  # the parts that are trained on when the test part is scored
+    masks: str = "SegmentationClass"
+    resize: Literal["squash", "letterbox", "crop"]
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    augment: Literal["none", "crop", "flip", "scale"] = "none"
+    batch_size: int = Field(ge=2)
+    schedules: dict[Schedule, tuple[Phase, ...]]
+    void: Literal["ignore", "background"] = "ignore"
+    difficult: Literal["positive", "ignore"] = "positive"
+    statistics: Literal["running", "batch"] = "running"
+    evaluate_one_by_one: bool = False
+    head_width: int = Field(default=4096, ge=1)
+    pool: Literal["flatten", "average"] = "flatten"
+    metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric
+
+
+class Downstream(ABC):
+    """A downstream task: which data, which head, which loss, what is kept for the metrics."""
+
+    version: ClassVar[int] = 1
+    title: ClassVar[str]  # the column's name in Table 4
+    data: ClassVar[Literal["labels", "masks"]]
+    protocols: ClassVar[Mapping[str, Protocol]]
+
+    def __init__(self, protocol: Protocol, classes: int) -> None:
+        self.protocol = protocol
+        self.classes = classes
+
+    @abstractmethod
+    def features(self, trunk: Trunk, seen: Tensor) -> Tensor:
+        """Return what the head gets of what the trunk's eye saw (N, channels, H, W); nothing of the head is used."""
+
+    @abstractmethod
+    def head(self, trunk: Trunk, size: int) -> nn.Module:
+        """Return a new head for pictures of `size` x `size`."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the scalar training loss of the head's output."""
+
+    @abstractmethod
+    def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return what is kept of each picture, first axis N: all that the metrics need."""

@@ -1,0 +1,45 @@
+"""Augmentation that moves picture and mask together: albumentations 2.0.8, kept behind this module.
+
+Every sample is seeded from its own key, since albumentations' own worker seeding repeats itself across workers and epochs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.dataset import VOID
+
+Bytes = NDArray[np.uint8]
+Transform = Callable[[Bytes, Bytes | None, int], tuple[Bytes, Bytes | None]]
+"""(picture (H, W, 3), mask (H, W) or None, seed) -> the same, `size` x `size`."""
+
+
+def make(kind: Literal["crop", "flip", "scale"], size: int) -> Transform:
+    """Return a transform: `crop` at random to `size`; `flip` left and right, at random; `scale` by 0.5 to 2, then crop and flip."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations as A
+
+    crop = [
+        A.PadIfNeeded(size, size, position="top_left", fill=0, fill_mask=VOID),
+        A.RandomCrop(size, size),
+    ]
+    parts = {
+        "crop": crop,
+        "flip": [A.HorizontalFlip(p=0.5)],
+        "scale": [A.RandomScale(scale_limit=(-0.5, 1.0), p=1.0), *crop, A.HorizontalFlip(p=0.5)],
+    }[kind]
+    compose = A.Compose(parts)
+
+    def transform(picture: Bytes, mask: Bytes | None, seed: int) -> tuple[Bytes, Bytes | None]:
+        compose.set_random_seed(seed % 2**32)
+        if mask is None:
+            return compose(image=picture)["image"], None
+        result = compose(image=picture, mask=mask)
+        return result["image"], result["mask"]
+
+    return transform

@@ -1,0 +1,169 @@
+"""Prepared data sets: a name leads to an index in the home folder, a path to an index made on the way.
+
+An index is the list of pictures with its fingerprint. A prepared set's index is trusted until it is prepared again (`bench
+data verify` reads everything again); a path's index is made anew when a file's size or time has changed.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bench import store
+from bench.data import coco, folder, voc
+from bench.data.dataset import Dataset, Say, choose_scored, decode, decode_mask, fingerprinted
+from bench.errors import DataError, UsageError, unknown
+
+DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
+LABELLED_DEFAULTS = ("voc2012", "voc2007")
+UNLABELLED_DEFAULTS = ("coco2014", "coco2017")
+
+
+def prepared() -> dict[str, Dataset]:
+    """Return every prepared data set by name."""
+    return {path.parent.name: _load(path) for path in sorted((store.home() / "data").glob("*/index.json"))}
+
+
+def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str] = ()) -> Dataset:
+    """Read a data set in whatever layout `root` has: VOCdevkit, COCO, or a folder of pictures."""
+    if not root.is_dir():
+        raise DataError(f"there is no data set at {root}: no such folder.")
+    root = root.resolve()
+    if voc.find(root) is not None:
+        dataset = voc.read(root, name)
+    elif coco.looks_like(root):
+        dataset = coco.read(root, name)
+    else:
+        dataset = folder.read(root, name)
+    if exclude:
+        dataset = _without(dataset, exclude)
+    return choose_scored(dataset, score) if score else dataset
+
+
+def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
+    kept = [p for p in dataset.pictures if not any(fnmatch.fnmatch(Path(p.file).name, pattern) for pattern in patterns)]
+    if not kept:
+        raise DataError(f"nothing of {dataset.name} is left without {', '.join(patterns)}.")
+    ids = {picture.id for picture in kept}
+    return dataset.model_copy(
+        update={
+            "pictures": tuple(kept),
+            "masks": {name: tuple(i for i in masks if i in ids) for name, masks in dataset.masks.items()},
+            "lists": {
+                task: {split: tuple(i for i in names if i in ids) for split, names in splits.items()}
+                for task, splits in dataset.lists.items()
+            },
+        }
+    )
+
+
+def register(dataset: Dataset) -> Dataset:
+    """Verify a data set by decoding every picture and put its index under its name."""
+    return _save(store.home() / "data" / dataset.name, fingerprinted(dataset, _check_of(dataset)))
+
+
+def _check_of(dataset: Dataset) -> Callable[[Path], object]:
+    """Return what decodes one file of a data set fully: a picture, or a mask against its picture."""
+    by_id = {picture.id: picture for picture in dataset.pictures}
+    pictures = {dataset.mask_path(folder, name): by_id[name] for folder, ids in dataset.masks.items() for name in ids}
+
+    def check(path: Path) -> None:
+        picture = pictures.get(path)
+        if picture is None:
+            decode(path)
+            return
+        source = dataset.path(picture)
+        decode_mask(path, len(dataset.classes), decode(source).size, source)
+
+    return check
+
+
+def open_dataset(name_or_path: str, say: Say) -> Dataset:
+    """Return a prepared data set by name, or the one at a path."""
+    index = store.home() / "data" / name_or_path / "index.json"
+    if "/" not in name_or_path and index.is_file():
+        return _load(index)
+    if name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED):
+        from bench.data import demo
+
+        say("making the synthetic demo data (once)")
+        for name, root in demo.make(store.home() / "demo").items():
+            register(read(root, name))
+        return _load(index)
+    path = Path(name_or_path)
+    if not path.is_dir():
+        if "/" in name_or_path or name_or_path.startswith("."):
+            raise DataError(f"there is no data set at {name_or_path}: no such folder.")
+        raise unknown("data set", name_or_path, {*prepared(), DEMO_LABELLED})
+    return _indexed(path.resolve(), say)
+
+
+def _indexed(root: Path, say: Say) -> Dataset:
+    dataset = read(root, root.name)
+    signature = hashlib.sha256(repr([_stamp(path) for path in dataset.files()]).encode())
+    signature.update(dataset.model_dump_json().encode())
+    place = store.home() / "paths" / signature.hexdigest()[:24]
+    if (place / "index.json").is_file():
+        return _load(place / "index.json")
+    say(f"reading {dataset.name}: {len(dataset.pictures):,} pictures (once)")
+    return _save(place, fingerprinted(dataset))
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.") from error
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def _save(place: Path, dataset: Dataset) -> Dataset:
+    store.publish_file(place / "index.json", dataset.model_dump_json() + "\n")
+    return dataset
+
+
+def _load(path: Path) -> Dataset:
+    try:
+        return Dataset.model_validate_json(path.read_bytes())
+    except (ValidationError, json.JSONDecodeError, OSError) as error:
+        raise DataError(f"{path} is not an index of this version; prepare the data set again.") from error
+
+
+def defaults() -> tuple[str, str]:
+    """Return the data and pretraining data to use when none are named: VOC and COCO when prepared, else the demo data."""
+    names = set(prepared())
+    labelled = next((name for name in LABELLED_DEFAULTS if name in names), None)
+    unlabelled = next((name for name in UNLABELLED_DEFAULTS if name in names), None)
+    if labelled and unlabelled:
+        return labelled, unlabelled
+    return DEMO_LABELLED, DEMO_UNLABELLED
+
+
+def pretraining_data_for(data: str) -> str:
+    """Return the pretraining data that goes with `data` when only `data` is named; UsageError when nothing does."""
+    if data == DEMO_LABELLED:
+        return DEMO_UNLABELLED
+    names = set(prepared())
+    for name in UNLABELLED_DEFAULTS:
+        if name in names:
+            return name
+    raise UsageError(
+        f"--data {data} needs pictures to pretrain on: prepare COCO (bench data prepare coco2014) or name any folder "
+        "with --pretrain-data DIR."
+    )
+
+
+def verify(name_or_path: str) -> Dataset:
+    """Decode everything of a prepared set or a folder; DataError names what is broken or has changed since it was prepared."""
+    known = prepared().get(name_or_path)
+    root = known.root if known else Path(name_or_path)
+    fresh = known or read(root, root.resolve().name)
+    checked = fingerprinted(fresh, _check_of(fresh))
+    if known is not None and checked.fingerprint != known.fingerprint:
+        raise DataError(f"{known.name} at {known.root} is not what was prepared: a file has changed; prepare it again.")
+    return checked

@@ -1,0 +1,175 @@
+"""A data set as a list of pictures, whatever its layout on the disk, with a fingerprint of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench import store
+from bench.errors import DataError
+from bench.frozen import Frozen, canonical
+
+Say = Callable[[str], object]
+VOID = 255
+
+VOC_CLASSES = tuple(
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
+    "train tvmonitor".split()
+)
+
+
+class Picture(Frozen):
+    """One picture: its id, its file relative to the root, and the part of the data set it came in.
+
+    `labels` holds one number a class: 1 present, 0 absent, -1 present but difficult only; None where nothing is known.
+    """
+
+    id: str
+    file: str
+    part: str = ""
+    labels: tuple[int, ...] | None = None
+
+
+class Dataset(Frozen):
+    """A data set that can be read. `scored` are the classes that its tests can judge; others stay out of every mean.
+
+    `masks` maps a mask folder to the ids that have a mask in it; `lists` maps `Main` and `Segmentation` to the official
+    splits. `fingerprint` is the SHA-256 over every file's content and all of the above.
+    """
+
+    name: str
+    kind: Literal["voc", "coco", "folder"]
+    root: Path
+    synthetic: bool = False
+    classes: tuple[str, ...] = ()
+    scored: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...]
+    masks: dict[str, tuple[str, ...]] = {}
+    lists: dict[str, dict[str, tuple[str, ...]]] = {}
+    fingerprint: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name as a row shows it."""
+        return f"{self.name} (synthetic)" if self.synthetic else self.name
+
+    def path(self, picture: Picture) -> Path:
+        """Return where a picture lies."""
+        return self.root / picture.file
+
+    def mask_path(self, folder: str, identity: str) -> Path:
+        """Return where a picture's mask lies."""
+        return self.root / folder / f"{identity}.png"
+
+    def files(self) -> list[Path]:
+        """Return every picture and mask."""
+        masks = [self.mask_path(folder, identity) for folder, ids in self.masks.items() for identity in ids]
+        return [self.path(picture) for picture in self.pictures] + masks
+
+    def labels(self) -> NDArray[np.int8]:
+        """Return the labels of all pictures, int8 (N, classes); DataError when some have none."""
+        missing = [picture.id for picture in self.pictures if picture.labels is None]
+        if missing or not self.classes:
+            raise DataError(
+                f"{self.name} has no labels{f' for {missing[0]} and {len(missing) - 1} more' if missing else ''}; "
+                "a classification task needs a VOC data set with Annotations."
+            )
+        return np.array([picture.labels for picture in self.pictures], dtype=np.int8)
+
+
+def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = None) -> Dataset:
+    """Return the data set with its fingerprint; `check` is called on every file as well, in threads."""
+
+    def read(path: Path) -> str:
+        if check is not None:
+            check(path)
+        try:
+            return store.sha256(path)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}.") from error
+
+    files = dataset.files()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = list(pool.map(read, files))
+    content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "pictures"})
+    content["files"] = [[path.relative_to(dataset.root).as_posix(), d] for path, d in zip(files, digests, strict=True)]
+    content["pictures"] = [picture.model_dump() for picture in dataset.pictures]
+    digest = hashlib.sha256(canonical(content).encode()).hexdigest()
+    return dataset.model_copy(update={"fingerprint": digest})
+
+
+def decode(path: Path) -> Image.Image:
+    """Return the whole picture, decoded, as RGB (an alpha channel is dropped); DataError names the file."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} does not decode as a picture: {error}.") from error
+
+
+def decode_mask(path: Path, classes: int, size: tuple[int, int], picture: Path) -> NDArray[np.uint8]:
+    """Return a mask as class ids, uint8 (H, W): 0 background, 1 to `classes`, 255 void.
+
+    A palette or grey picture is read as it is, an RGB one through the VOC palette. DataError for another size than the
+    picture's (width, height), for a colour that the palette has not and for an id out of range.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode not in ("P", "L", "RGB"):
+                raise DataError(f"{path} is a mask in mode {image.mode}; masks are palette, grey or RGB pictures.")
+            ids = np.array(image)
+            mask_size = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} does not decode as a mask: {error}.") from error
+    if mask_size != size:
+        raise DataError(
+            f"{path} is {mask_size[0]}x{mask_size[1]}, but its picture {picture} is {size[0]}x{size[1]}; "
+            "a mask has its picture's size."
+        )
+    if ids.ndim == 3:
+        ids = _through_palette(ids, path)
+    wrong = (ids > classes) & (ids != VOID)
+    if wrong.any():
+        raise DataError(
+            f"{path} has class id {int(ids[wrong][0])} in {int(wrong.sum())} pixels; ids are 0 to {classes}, and 255 for void."
+        )
+    return ids.astype(np.uint8)
+
+
+def _through_palette(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    codes = colours.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
+    table = {int(c): i for i, c in enumerate(voc_palette().astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32))}
+    found, inverse = np.unique(codes, return_inverse=True)
+    strange = [code for code in found.tolist() if code not in table]
+    if strange:
+        raise DataError(f"{path} has the colour #{strange[0]:06x}, which the VOC palette has not.")
+    return np.array([table[code] for code in found.tolist()], dtype=np.uint8)[inverse].reshape(codes.shape)
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """Return VOC's colours for the ids 0 to 255, uint8 (256, 3): three bits of the id for each channel."""
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+def choose_scored(dataset: Dataset, scored: Iterable[str]) -> Dataset:
+    """Return the data set with the classes that it can score; DataError for a class that it has not."""
+    names = tuple(dict.fromkeys(scored))
+    for name in names:
+        if name not in dataset.classes:
+            raise DataError(f"{dataset.name} has no class {name!r} to score; its classes: {', '.join(dataset.classes)}.")
+    kept = tuple(name for name in dataset.classes if name in names)
+    return dataset.model_copy(update={"scored": kept or dataset.classes})

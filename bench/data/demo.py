@@ -1,0 +1,186 @@
+"""The demo data: synthetic pictures, drawn on first use, always the same, written in VOCdevkit and COCO layout.
+
+Eight shapes lie on textured ground. A shape's hue follows from its class, its lightness does not: whoever can tell the colour
+from the grey picture has recognised the shape, so colorization has something to teach. The ground's hue is arbitrary and
+faint. 4,000 unlabelled and 800 labelled pictures of 64x64 pixels. Synthetic: never compare a score on them with one on photographs.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from bench import store
+from bench.data.dataset import VOID, voc_palette
+from bench.order import key
+
+SIZE = 64
+UNLABELLED, TRAIN, VAL = 4000, 500, 300
+SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
+VERSION = 1
+NOTE = "Synthetic pictures drawn by pretext-bench. Scores on them say nothing about photographs.\n"
+
+
+def make(root: Path) -> dict[str, Path]:
+    """Draw both demo data sets below `root` when they are not there; return their folders by name."""
+    labelled, unlabelled = root / f"v{VERSION}" / "labelled", root / f"v{VERSION}" / "unlabelled"
+    store.publish_folder(labelled, _write_voc)
+    store.publish_folder(unlabelled, _write_coco)
+    return {"demo": labelled, "demo_unlabelled": unlabelled}
+
+
+def _write_voc(root: Path) -> None:
+    folder = root / "VOCdevkit" / "VOC2012"
+    for name in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    (folder / "SYNTHETIC.txt").write_text(NOTE)
+    (folder / "classes.txt").write_text("\n".join(SHAPES) + "\n")
+    palette = voc_palette().tobytes()
+    ids = [f"demo_{place:06d}" for place in range(TRAIN + VAL)]
+    for identity, (picture, mask, objects) in zip(ids, _pictures("labelled", len(ids)), strict=True):
+        picture.save(folder / "JPEGImages" / f"{identity}.jpg", quality=95, subsampling=0)
+        image = Image.fromarray(mask, mode="P")
+        image.putpalette(palette)
+        image.save(folder / "SegmentationClass" / f"{identity}.png")
+        _annotation(identity, objects).write(folder / "Annotations" / f"{identity}.xml")
+    lists = {"train": ids[:TRAIN], "val": ids[TRAIN:], "trainval": ids}
+    for task in ("Main", "Segmentation"):
+        for name, members in lists.items():
+            (folder / "ImageSets" / task / f"{name}.txt").write_text("\n".join(members) + "\n")
+
+
+def _write_coco(root: Path) -> None:
+    (root / "train2017").mkdir()
+    (root / "annotations").mkdir()
+    (root / "SYNTHETIC.txt").write_text(NOTE)
+    images = []
+    for place, (picture, _, _) in enumerate(_pictures("unlabelled", UNLABELLED)):
+        name = f"{place:012d}.jpg"
+        picture.save(root / "train2017" / name, quality=95, subsampling=0)
+        images.append({"id": place, "file_name": name, "width": SIZE, "height": SIZE})
+    content = {"info": {"description": NOTE.strip()}, "images": images, "annotations": [], "categories": []}
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+
+
+Object = tuple[int, bool, tuple[int, int, int, int]]  # class, difficult, box (xmin, ymin, xmax, ymax), inclusive
+
+
+def _pictures(name: str, count: int) -> Iterator[tuple[Image.Image, NDArray[np.uint8], list[Object]]]:
+    for place in range(count):
+        yield draw(np.random.default_rng(key("demo", VERSION, name, place)))
+
+
+def draw(rng: np.random.Generator) -> tuple[Image.Image, NDArray[np.uint8], list[Object]]:
+    """Draw one picture: RGB 64x64, its mask uint8 (64, 64) with a void border around each shape, and its objects."""
+    scale = 4  # drawn large and shrunk, for smooth edges
+    canvas = _ground(rng)
+    mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    objects: list[Object] = []
+    for _ in range(int(rng.integers(1, 4))):
+        kind = int(rng.integers(len(SHAPES)))
+        radius = float(rng.uniform(9, 17))
+        centre = rng.uniform(radius * 0.7, SIZE - radius * 0.7, size=2)
+        stencil = Image.new("L", (SIZE * scale, SIZE * scale))
+        _stamp(ImageDraw.Draw(stencil), SHAPES[kind], centre * scale, radius * scale, float(rng.uniform(0, math.tau)))
+        cover = np.asarray(stencil.resize((SIZE, SIZE), Image.Resampling.BOX)).astype(np.float64) / 255
+        inside = cover >= 0.5
+        if inside.sum() < 20:
+            continue
+        rows, columns = np.nonzero(inside)
+        box = (int(columns.min()) + 1, int(rows.min()) + 1, int(columns.max()) + 1, int(rows.max()) + 1)
+        hidden = float((mask[inside] > 0).mean())
+        if hidden > 0.4:
+            continue
+        canvas = canvas * (1 - cover[..., None]) + _skin(rng, kind) * cover[..., None]
+        outline = np.asarray(Image.fromarray(inside.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))) > 0
+        mask[outline] = VOID
+        mask[inside] = kind + 1
+        objects.append((kind, radius < 10.5, box))
+    noisy = canvas + rng.normal(0, 0.015, canvas.shape)
+    return Image.fromarray((np.clip(noisy, 0, 1) * 255).round().astype(np.uint8)), mask, objects
+
+
+def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
+    return _painted(rng, hue=float(rng.uniform()), saturation=float(rng.uniform(0.05, 0.25)), contrast=0.22)
+
+
+def _skin(rng: np.random.Generator, kind: int) -> NDArray[np.float64]:
+    hue = kind / len(SHAPES) + float(rng.normal(0, 0.012))
+    return _painted(rng, hue=hue % 1, saturation=float(rng.uniform(0.7, 0.95)), contrast=0.12)
+
+
+def _painted(rng: np.random.Generator, hue: float, saturation: float, contrast: float) -> NDArray[np.float64]:
+    """Return a 64x64 surface of one hue, RGB in [0, 1], whose lightness is random and textured, whatever the hue."""
+    texture = np.zeros((SIZE, SIZE))
+    for cells in (4, 16):
+        grid = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
+        texture += np.asarray(grid.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    if rng.uniform() < 0.5:
+        angle, wave = rng.uniform(0, math.tau), rng.uniform(3, 9)
+        y, x = np.mgrid[:SIZE, :SIZE]
+        texture += 1.2 * np.sin((x * math.cos(angle) + y * math.sin(angle)) * math.tau / wave)
+    luma = np.clip(float(rng.uniform(0.35, 0.7)) + contrast * texture / 2, 0.08, 0.92)
+    colour = np.array(colorsys.hsv_to_rgb(hue, saturation, 1.0))
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    grey = float(colour @ weights)
+    tint = colour - grey
+    room = np.where(tint > 0, (1 - luma[..., None]) / np.maximum(tint, 1e-9), luma[..., None] / np.maximum(-tint, 1e-9))
+    return luma[..., None] + tint * np.minimum(room.min(axis=2, keepdims=True), 1.0) * 0.8
+
+
+def _stamp(pen: ImageDraw.ImageDraw, shape: str, centre: NDArray[np.float64], radius: float, turn: float) -> None:
+    x, y = centre.tolist()
+
+    def points(polar: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(x + radius * r * math.cos(turn + a), y + radius * r * math.sin(turn + a)) for r, a in polar]
+
+    def corners(flat: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return points([(math.hypot(u, v), math.atan2(v, u)) for u, v in flat])
+
+    def disc(r: float, fill: int, shift: float = 0.0) -> None:
+        cx, cy = x + radius * shift * math.cos(turn), y + radius * shift * math.sin(turn)
+        pen.ellipse([cx - radius * r, cy - radius * r, cx + radius * r, cy + radius * r], fill=fill)
+
+    if shape == "disc":
+        disc(0.9, 255)
+    elif shape == "ring":
+        disc(1.0, 255)
+        disc(0.55, 0)
+    elif shape == "crescent":
+        disc(1.0, 255)
+        disc(0.85, 0, shift=0.55)
+    elif shape == "square":
+        pen.polygon(corners([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)]), fill=255)
+    elif shape == "bar":
+        pen.polygon(corners([(-1.2, -0.35), (1.2, -0.35), (1.2, 0.35), (-1.2, 0.35)]), fill=255)
+    elif shape == "triangle":
+        pen.polygon(points([(1.1, place * math.tau / 3) for place in range(3)]), fill=255)
+    elif shape == "star":
+        pen.polygon(points([(1.15 if place % 2 == 0 else 0.48, place * math.tau / 10) for place in range(10)]), fill=255)
+    else:
+        pen.polygon(corners([(-1, -0.32), (1, -0.32), (1, 0.32), (-1, 0.32)]), fill=255)
+        pen.polygon(corners([(-0.32, -1), (0.32, -1), (0.32, 1), (-0.32, 1)]), fill=255)
+
+
+def _annotation(identity: str, objects: list[Object]) -> ElementTree.ElementTree[ElementTree.Element]:
+    root = ElementTree.Element("annotation")
+    ElementTree.SubElement(root, "filename").text = f"{identity}.jpg"
+    size = ElementTree.SubElement(root, "size")
+    for name, value in (("width", SIZE), ("height", SIZE), ("depth", 3)):
+        ElementTree.SubElement(size, name).text = str(value)
+    for kind, difficult, box in objects:
+        item = ElementTree.SubElement(root, "object")
+        ElementTree.SubElement(item, "name").text = SHAPES[kind]
+        ElementTree.SubElement(item, "difficult").text = str(int(difficult))
+        corner = ElementTree.SubElement(item, "bndbox")
+        for name, number in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
+            ElementTree.SubElement(corner, name).text = str(number)
+    return ElementTree.ElementTree(root)

@@ -1,0 +1,294 @@
+"""Packs: each picture is decoded and resized once, into one array on the disk that every run reads.
+
+A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks `masks.npy` uint8 (N, S, S); a pack that keeps
+the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded with void. Files are written a picture at a time
+and read a row at a time, so memory does not grow with the number of pictures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+
+from bench import store
+from bench.data.dataset import VOID, Dataset, Picture, Say, decode, decode_mask
+from bench.errors import DataError
+from bench.frozen import Frozen
+
+Bytes = NDArray[np.uint8]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class PackRule(Frozen):
+    """What a picture becomes: a square of `size` pixels.
+
+    `squash` changes the proportions (the paper's code); `letterbox` shrinks the longer side to `size` when it is longer and
+    pads; `crop` keeps every pixel and pads, to be cropped to `size` later (the paper's text), so its squares are as large as the
+    largest picture needs. Padding is black in the picture and void in the mask.
+    """
+
+    size: int
+    resize: Literal["squash", "letterbox", "crop"] = "squash"
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+
+
+class Manifest(Frozen):
+    """What a pack holds and what it was made from."""
+
+    version: int = 1
+    dataset: str
+    fingerprint: str
+    subset: str
+    rule: PackRule
+    side: int
+    ids: tuple[str, ...]
+    content: tuple[tuple[int, int], ...]  # (height, width) of each picture inside its square
+    original: tuple[tuple[int, int], ...]  # (height, width) of each picture as it came
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One array of a pack: row i is read when it is asked for, by its place in the file."""
+
+    path: Path
+    shape: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def open(cls, path: Path) -> Rows:
+        """Open an .npy file of uint8; DataError when it is something else or shorter than it says."""
+        try:
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                header = np.lib.format.read_array_header_1_0(file) if version == (1, 0) else None
+                offset, length = file.tell(), os.fstat(file.fileno()).st_size
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is not a pack's array: {error}; remove its folder and run again.") from error
+        if header is None or header[1] or header[2] != np.uint8 or length != offset + int(np.prod(header[0])):
+            raise DataError(f"{path} is damaged: not the uint8 array it should be; remove its folder and run again.")
+        return cls(path, header[0], offset)
+
+    def memory_map(self) -> Bytes:
+        """Return the whole array, mapped and not read."""
+        return np.load(self.path, mmap_mode="r")  # type: ignore[no-any-return]
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Bytes:
+        """Return the rows at `indices`, copied: uint8 (n, ...)."""
+        rows = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
+        length = rows[0].nbytes if len(indices) else 0
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            for row, index in zip(rows, indices, strict=True):
+                os.preadv(descriptor, [memoryview(row).cast("B")], self.offset + int(index) * length)
+        finally:
+            os.close(descriptor)
+        return rows
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack on the disk."""
+
+    folder: Path
+    manifest: Manifest
+    images: Rows
+    masks: Rows | None
+    truth: Rows | None
+
+    def places(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of pictures by id; DataError for one that the pack has not."""
+        place = {identity: row for row, identity in enumerate(self.manifest.ids)}
+        missing = [identity for identity in ids if identity not in place]
+        if missing:
+            raise DataError(
+                f"{self.manifest.dataset}: the split names {missing[0]} and {len(missing) - 1} more pictures that the data "
+                f"({self.manifest.subset}) has not."
+            )
+        return np.array([place[identity] for identity in ids], dtype=np.int64)
+
+
+def fit(image: Image.Image, rule: PackRule, side: int) -> tuple[Bytes, tuple[int, int]]:
+    """Return a picture in its square, uint8 (side, side, 3), and the height and width of its content."""
+    resized = image.resize(_target(image.size, rule), _FILTERS[rule.interpolation])
+    square = np.zeros((side, side, 3), dtype=np.uint8)
+    square[: resized.height, : resized.width] = np.asarray(resized)
+    return square, (resized.height, resized.width)
+
+
+def _fit_mask(mask: Bytes, rule: PackRule, side: int) -> Bytes:
+    target = _target((mask.shape[1], mask.shape[0]), rule)
+    resized = np.asarray(Image.fromarray(mask).resize(target, Image.Resampling.NEAREST))
+    square = np.full((side, side), VOID, dtype=np.uint8)
+    square[: resized.shape[0], : resized.shape[1]] = resized
+    return square
+
+
+def _target(size: tuple[int, int], rule: PackRule) -> tuple[int, int]:
+    width, height = size
+    if rule.resize == "squash":
+        return rule.size, rule.size
+    scale = min(1.0, rule.size / max(width, height)) if rule.resize == "letterbox" else 1.0
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+
+
+def open_pack(dataset: Dataset, subset: str, rule: PackRule, say: Say, progress: Callable[[int, int], object]) -> Pack:
+    """Return the pack of a data set's pictures (`subset` "pictures") or of those with a mask in the folder `subset`.
+
+    The pack is made when it is not there; another process that makes the same one is waited for. `progress` is called with the
+    pictures done and their number.
+    """
+    folder = store.home() / "packs" / _pack_id(dataset, subset, rule)
+    if not folder.is_dir():
+        with store.lock(folder.with_suffix(".lock"), say):
+            if not folder.is_dir():
+                ids = _subset(dataset, subset)
+                say(f"packing {len(ids):,} pictures of {dataset.title} at {rule.size} px (once)")
+                store.publish_folder(folder, lambda place: _write(place, dataset, subset, rule, progress))
+    try:
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+    except (ValidationError, OSError) as error:
+        raise DataError(f"{folder} has no manifest of this version; remove the folder and run again.") from error
+    arrays = {
+        name: Rows.open(folder / f"{name}.npy") if (folder / f"{name}.npy").is_file() else None
+        for name in ("images", "masks", "truth")
+    }
+    if arrays["images"] is None or arrays["images"].shape[0] != len(manifest.ids):
+        raise DataError(f"{folder} is damaged: not one image for each id; remove the folder and run again.")
+    return Pack(folder, manifest, arrays["images"], arrays["masks"], arrays["truth"])
+
+
+def is_ready(dataset: Dataset, subset: str, rule: PackRule) -> bool:
+    """Whether the pack is on the disk."""
+    return (store.home() / "packs" / _pack_id(dataset, subset, rule)).is_dir()
+
+
+class _PackKey(Frozen):
+    version: int = 1
+    fingerprint: str
+    subset: str
+    rule: PackRule
+
+
+def _pack_id(dataset: Dataset, subset: str, rule: PackRule) -> str:
+    key = _PackKey(fingerprint=dataset.fingerprint, subset=subset, rule=rule).digest()[:16]
+    return f"{dataset.name}-{subset}-{rule.resize}{rule.size}-{key}"
+
+
+def _subset(dataset: Dataset, subset: str) -> list[Picture]:
+    if subset == "pictures":
+        return list(dataset.pictures)
+    ids = set(dataset.masks.get(subset, ()))
+    if not ids:
+        raise DataError(f"{dataset.name} has no masks in {subset}; a segmentation task needs a VOC data set with masks.")
+    return [picture for picture in dataset.pictures if picture.id in ids]
+
+
+def _write(folder: Path, dataset: Dataset, subset: str, rule: PackRule, progress: Callable[[int, int], object]) -> None:
+    pictures = _subset(dataset, subset)
+    masked = subset != "pictures"
+    original = [_size(dataset.path(picture)) for picture in pictures]
+    longest = max(max(size) for size in original)
+    padded = -(-longest // 64) * 64
+    side = max(padded, rule.size) if rule.resize == "crop" else rule.size
+
+    def prepare(picture: Picture) -> tuple[Bytes, tuple[int, int], Bytes | None]:
+        path = dataset.path(picture)
+        image = decode(path)
+        square, content = fit(image, rule, side)
+        if not masked:
+            return square, content, None
+        mask = decode_mask(dataset.mask_path(subset, picture.id), len(dataset.classes), image.size, path)
+        return square, content, mask
+
+    contents = []
+    with _Writer(folder / "images.npy", (len(pictures), side, side, 3)) as images:
+        masks = _Writer(folder / "masks.npy", (len(pictures), side, side)) if masked else None
+        truth = None
+        if masked and rule.resize == "letterbox":
+            truth = _Writer(folder / "truth.npy", (len(pictures), padded, padded))
+        for done, (square, content, mask) in enumerate(_in_order(prepare, pictures), start=1):
+            contents.append(content)
+            images.append(square)
+            if masks is not None and mask is not None:
+                masks.append(_fit_mask(mask, rule, side))
+            if truth is not None and mask is not None:
+                truth.append(np.pad(mask, [(0, padded - n) for n in mask.shape], constant_values=VOID))
+            progress(done, len(pictures))
+        for writer in (masks, truth):
+            if writer is not None:
+                writer.close()
+    manifest = Manifest(
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        subset=subset,
+        rule=rule,
+        side=side,
+        ids=tuple(picture.id for picture in pictures),
+        content=tuple(contents),
+        original=tuple(original),
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json() + "\n")
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} does not decode as a picture: {error}.") from error
+
+
+def _in_order(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Yield `work` of each item in order, done by as many threads as there are cores, a bounded number ahead."""
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 16 * cores:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class _Writer:
+    """An .npy file of uint8 that grows by one row at a time and must end with all of them."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.shape, self.rows = shape, 0
+        self.file = path.open("wb")
+        np.lib.format.write_array_header_1_0(self.file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, row: Bytes) -> None:
+        """Write the next row."""
+        assert row.shape == self.shape[1:], f"{row.shape} is not a row of {self.shape}"
+        self.file.write(np.ascontiguousarray(row).data)
+        self.rows += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()

@@ -1,0 +1,152 @@
+"""Splits: which pictures are trained on, which choose, which are scored. A split is a file, made once and then only read.
+
+- `official`: the data set's own lists. VOC 2007: trainval -> test; VOC 2012: train -> val, since its test labels are not public. A
+  stratified tenth of the training list is the validation part.
+- `paper-70-20-10`: all annotated pictures, by iterative stratification (Sechidis et al. 2011), as the paper splits VOC 2012.
+- `pretraining`: pictures without labels; the test part is COCO's test or val pictures, else a twentieth held out; 4,000 at most.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from bench import store
+from bench.data.dataset import Dataset, Picture
+from bench.errors import DataError, unknown
+from bench.frozen import Frozen
+from bench.order import key
+
+SCHEMES = ("official", "paper-70-20-10", "pretraining")
+TASKS = {"labels": "Main", "masks": "Segmentation"}
+
+
+class Split(Frozen):
+    """The ids of each part of one data set under one scheme."""
+
+    scheme: str
+    dataset: str
+    data_fingerprint: str
+    subset: str
+    parts: dict[str, tuple[str, ...]]
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the parts."""
+        return self.digest()
+
+    def ids(self, *parts: str) -> list[str]:
+        """Return the ids of some parts, in order."""
+        return [identity for part in parts for identity in self.parts[part]]
+
+
+def open_split(dataset: Dataset, scheme: str, subset: str) -> Split:
+    """Return a split, from its file when there is one; `subset` is `labels`, `pictures` or a mask folder."""
+    if scheme not in SCHEMES:
+        raise unknown("split", scheme, SCHEMES)
+    path = store.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}.json"
+    if not path.is_file():
+        store.publish_file(path, _make(dataset, scheme, subset).model_dump_json(indent=1) + "\n")
+    try:
+        return Split.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{path} is not a split of this version; remove it to have it made again.") from error
+
+
+def _make(dataset: Dataset, scheme: str, subset: str) -> Split:
+    if scheme == "pretraining":
+        parts = _pretraining(dataset.pictures)
+    else:
+        pictures = _eligible(dataset, subset)
+        official = scheme == "official"
+        parts = _official(dataset, pictures, subset) if official else _shares(pictures, (0.7, 0.2, 0.1), dataset.name)
+    return Split(
+        scheme=scheme, dataset=dataset.name, data_fingerprint=dataset.fingerprint, subset=subset, parts=parts
+    )
+
+
+def _eligible(dataset: Dataset, subset: str) -> dict[str, Picture]:
+    if subset == "labels":
+        return {picture.id: picture for picture in dataset.pictures if picture.labels is not None}
+    masked = set(dataset.masks.get(subset, ()))
+    if not masked:
+        raise DataError(f"{dataset.name} has no masks in {subset}; a segmentation task needs a VOC data set with masks.")
+    return {picture.id: picture for picture in dataset.pictures if picture.id in masked}
+
+
+def _official(dataset: Dataset, pictures: dict[str, Picture], subset: str) -> dict[str, tuple[str, ...]]:
+    task = TASKS["labels" if subset == "labels" else "masks"]
+    lists = {
+        name: ids for name, ids in dataset.lists.get(task, {}).items() if all(identity in pictures for identity in ids)
+    }
+    fit, test = ("trainval", "test") if {"trainval", "test"} <= lists.keys() else ("train", "val")
+    if not {fit, test} <= lists.keys():
+        raise DataError(
+            f"{dataset.name} has no official split: ImageSets/{task} needs {fit}.txt and {test}.txt, naming pictures that have "
+            f"{'annotations' if subset == 'labels' else 'masks in ' + subset}."
+        )
+    if subset == "SegmentationClassAug":  # SBD: every masked picture that is not in the test list
+        held = set(lists[test])
+        candidates = [identity for identity in pictures if identity not in held]
+    else:
+        candidates = list(lists[fit])
+    inner = _shares({identity: pictures[identity] for identity in candidates}, (0.9, 0.1, 0.0), dataset.name)
+    return {"train": inner["train"], "val": inner["val"], "test": tuple(lists[test])}
+
+
+def _shares(
+    pictures: dict[str, Picture], shares: tuple[float, float, float], name: str
+) -> dict[str, tuple[str, ...]]:
+    """Split by iterative stratification over the classes that are present; without labels, at random."""
+    ids = np.array(list(pictures))
+    count = len(ids)
+    if count < 10:
+        raise DataError(f"{name} has {count} pictures to split; at least 10 are needed.")
+    test_count = round(shares[2] * count) if shares[2] else 0
+    val_count = round(shares[1] * count)
+    labels = _presence(list(pictures.values()))
+    everything = np.arange(count)
+    rest, test = _cut(everything, labels, test_count) if test_count else (everything, everything[:0])
+    train, val = _cut(rest, labels, val_count)
+    return {part: tuple(ids[np.sort(rows)].tolist()) for part, rows in (("train", train), ("val", val), ("test", test))}
+
+
+def _presence(pictures: Sequence[Picture]) -> NDArray[np.int64] | None:
+    if any(picture.labels is None for picture in pictures):
+        return None
+    return (np.array([picture.labels for picture in pictures]) != 0).astype(np.int64)
+
+
+def _cut(
+    rows: NDArray[np.int64], labels: NDArray[np.int64] | None, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if labels is None:
+        order = np.random.default_rng(key("split", len(rows), count)).permutation(rows)
+        return order[count:], order[:count]
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=count, random_state=0)
+        kept, taken = next(splitter.split(rows, labels[rows]))
+    return rows[kept], rows[taken]
+
+
+def _pretraining(pictures: Sequence[Picture]) -> dict[str, tuple[str, ...]]:
+    training = [picture.id for picture in pictures if picture.part in ("", "train")]
+    for part in ("test", "val"):
+        others = [picture.id for picture in pictures if picture.part == part]
+        if others and training:
+            return {"train": tuple(training), "test": tuple(_some(others, 4000))}
+    ids = [picture.id for picture in pictures]
+    held = set(_some(ids, min(4000, max(1, len(ids) // 20))))
+    return {"train": tuple(i for i in ids if i not in held), "test": tuple(i for i in ids if i in held)}
+
+
+def _some(ids: Sequence[str], count: int) -> list[str]:
+    rows = np.random.default_rng(key("held out", len(ids))).permutation(len(ids))[:count]
+    return [ids[row] for row in sorted(rows.tolist())]

@@ -1,0 +1,106 @@
+"""Pascal VOC as it comes in VOCdevkit (VOC2007, VOC2012), with SBD's masks where SegmentationClassAug is there.
+
+Source: Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. Two small files beside JPEGImages may say more:
+`classes.txt` (one class a line, when they are not VOC's twenty) and `scored_classes.txt` (the ones that tests can judge).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from bench.data.dataset import VOC_CLASSES, Dataset, Picture, choose_scored
+from bench.errors import DataError
+
+MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
+
+
+def find(root: Path) -> Path | None:
+    """Return the folder that holds JPEGImages at or below `root` (VOCdevkit/VOC2012 and the like), the newest year."""
+    for folder in (root, root / "VOCdevkit"):
+        if (folder / "JPEGImages").is_dir():
+            return folder
+        years = sorted(path for path in folder.glob("VOC20*") if (path / "JPEGImages").is_dir())
+        if years:
+            return years[-1]
+    return None
+
+
+def read(root: Path, name: str) -> Dataset:
+    """Read a VOC data set; DataError says what is missing or wrong."""
+    folder = find(root)
+    if folder is None:
+        raise DataError(f"{root} is not a VOC data set: no JPEGImages in it, in VOCdevkit or in VOCdevkit/VOC20xx.")
+    classes = tuple(_lines(folder / "classes.txt")) or VOC_CLASSES
+    files = sorted(path for path in (folder / "JPEGImages").iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not files:
+        raise DataError(f"{folder / 'JPEGImages'} holds no pictures; unpack the archive again.")
+    annotations = folder / "Annotations"
+    pictures = []
+    for path in files:
+        xml = annotations / f"{path.stem}.xml"
+        labels = read_labels(xml, classes) if xml.is_file() else None
+        pictures.append(Picture(id=path.stem, file=path.relative_to(folder).as_posix(), labels=labels))
+    known = {picture.id for picture in pictures}
+    masks = {}
+    for mask_folder in MASK_FOLDERS:
+        ids = tuple(sorted(path.stem for path in (folder / mask_folder).glob("*.png")))
+        stray = [identity for identity in ids if identity not in known]
+        if stray and len(stray) == len(ids):
+            raise DataError(f"{folder / mask_folder} has masks, but none of a picture in JPEGImages.")
+        if ids:
+            masks[mask_folder] = tuple(identity for identity in ids if identity in known)
+    lists = {task: _official_lists(folder / "ImageSets" / task, known, classes) for task in ("Main", "Segmentation")}
+    dataset = Dataset(
+        name=name,
+        kind="voc",
+        root=folder,
+        synthetic=(folder / "SYNTHETIC.txt").is_file(),
+        classes=classes,
+        pictures=tuple(pictures),
+        masks=masks,
+        lists=lists,
+    )
+    return choose_scored(dataset, _lines(folder / "scored_classes.txt"))
+
+
+def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
+    """Read one annotation: 1 for a class with an ordinary object, -1 for one with difficult objects only, 0 for none."""
+    labels = [0] * len(classes)
+    try:
+        objects = ElementTree.parse(path).getroot().findall("object")
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        raise DataError(f"{path} is not a VOC annotation: {error}.") from error
+    for item in objects:
+        name = (item.findtext("name") or "").strip()
+        if name not in classes:
+            raise DataError(f"{path} has an object of class {name!r}, which is not one of the {len(classes)} classes.")
+        difficult = (item.findtext("difficult") or "0").strip() == "1"
+        place = classes.index(name)
+        labels[place] = labels[place] if difficult and labels[place] else (-1 if difficult else 1)
+    return tuple(labels)
+
+
+def _official_lists(folder: Path, known: set[str], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    lists = {}
+    for path in sorted(folder.glob("*.txt")):
+        stem = path.stem
+        if any(stem.startswith(f"{name}_") for name in classes) and stem not in ("train", "val", "trainval", "test"):
+            continue  # a class's own list repeats the annotations
+        ids = tuple(line.split()[0] for line in _lines(path))
+        missing = [identity for identity in ids if identity not in known]
+        if missing and stem != "test":
+            raise DataError(f"{path} names {missing[0]} and {len(missing) - 1} more pictures that JPEGImages has not.")
+        if not missing:
+            lists[stem] = ids
+    return lists
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a text file: {error.reason}.") from error

@@ -1,0 +1,50 @@
+"""Errors a user can act on: one sentence each, and the exit code that a script can test.
+
+Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory), 5 finished with failed
+runs, 130 interrupted (SIGINT), 143 terminated (SIGTERM).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """What went wrong, in one sentence; `exit_code` is what the process leaves with."""
+
+    exit_code = 1
+
+
+class UsageError(BenchError):
+    """Something was asked for that does not exist or does not fit together."""
+
+    exit_code = 2
+
+
+class DataError(BenchError):
+    """A data set, a picture, a mask, a checkpoint or a record that cannot be used as it is."""
+
+    exit_code = 3
+
+
+class MachineError(BenchError):
+    """The machine stands in the way: disk, permission, memory, network."""
+
+    exit_code = 4
+
+
+class Interrupted(BenchError):
+    """The user or the system asked to stop; what was done so far is on the disk."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("stopped; the same command goes on from here")
+        self.exit_code = 128 + signal_number
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Build the error for a name that does not exist: what was asked, what exists, and the nearest."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return UsageError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names) or 'none'}.")

@@ -1,0 +1,39 @@
+"""Frozen, validated data with one canonical JSON form, from which every id is made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.errors import UsageError, unknown
+
+
+class Frozen(BaseModel):
+    """A value: it cannot change, and a field that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+
+    def with_changes(self, changes: Mapping[str, Any], what: str) -> Self:
+        """Return a copy with `changes` applied and validated; `what` names this object in the error."""
+        for name in changes:
+            if name not in type(self).model_fields:
+                raise unknown(f"setting of {what}", name, type(self).model_fields)
+        try:
+            return type(self).model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            field = ".".join(str(part) for part in problem["loc"])
+            raise UsageError(f"{what}: {field}: {problem['msg']}, but got {problem['input']!r}.") from error
+
+
+def canonical(value: Any) -> str:
+    """Return the JSON that equal values share: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

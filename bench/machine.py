@@ -1,0 +1,130 @@
+"""The machine, made once for a command: device, precision, threads and data workers, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+
+from bench.errors import Interrupted, UsageError
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass
+class Stop:
+    """Whether a signal asked the command to stop; the training loop looks at it between steps."""
+
+    signal_number: int = 0
+
+    def check(self) -> None:
+        """Raise Interrupted when a signal came."""
+        if self.signal_number:
+            raise Interrupted(self.signal_number)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how everything is computed. None of it changes what a run means, so none of it is in an id."""
+
+    fabric: Any
+    device: torch.device
+    precision: Precision
+    workers: int | None
+    checkpoint_seconds: float
+    stop: Stop = field(default_factory=Stop)
+
+    def data_workers(self, changes_pictures: bool) -> int:
+        """Return the number of data workers: the one asked for, else some when pictures are changed for a GPU."""
+        if self.workers is not None:
+            return self.workers
+        return min(8, os.cpu_count() or 1) if changes_pictures and self.device.type == "cuda" else 0
+
+    def autocast(self) -> Any:
+        """Return the context in which networks compute."""
+        return self.fabric.autocast()
+
+    def peak_memory(self) -> int:
+        """Return the most bytes held so far: on the GPU those of torch, else those of the process."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record says about the machine."""
+        cuda = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine(),
+            "type": self.device.type,
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        }
+
+
+def make_machine(
+    device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> Machine:
+    """Make the machine: `device` is auto, cpu, cuda or cuda:N. A GPU computes in bf16 where it can, a CPU in fp32."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", module="lightning.*")
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    from lightning.fabric import Fabric
+
+    name, _, number = device.partition(":")
+    if name not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
+        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto.")
+    if number and int(number) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    precision: Precision = "bf16" if use_cuda and torch.cuda.is_bf16_supported() else "fp32"
+    fabric = Fabric(
+        accelerator="cuda" if use_cuda else "cpu",
+        devices=[int(number or 0)] if use_cuda else 1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+    if use_cuda:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    return Machine(fabric, fabric.device, precision, workers, checkpoint_seconds)
+
+
+@contextmanager
+def stoppable(stop: Stop) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a request that the training loop honours; a second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stop.signal_number:
+            os._exit(128 + number)
+        stop.signal_number = number
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

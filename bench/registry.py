@@ -1,0 +1,145 @@
+"""A name leads to a plug-in: a file in `pretexts/` or `downstream/`, an entry point, or a file given with --plugin.
+
+Entry points are in the groups `bench.pretexts` and `bench.downstreams`; each names a class. A file's name is the plug-in's name, and the
+file holds one class of its kind. Listing the names imports nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from bench.errors import DataError, UsageError, unknown
+
+FOLDERS = {"pretexts": "pretexts", "downstreams": "downstream"}
+_given: dict[str, Path] = {}
+
+
+def add_plugin(path: Path) -> None:
+    """Take a plug-in from a Python file; its name is the file's."""
+    if not path.is_file() or path.suffix != ".py":
+        raise UsageError(f"--plugin {path}: no such Python file.")
+    _given[path.stem] = path.resolve()
+
+
+def summaries(kind: str) -> dict[str, str]:
+    """Return every name of a kind, `pretexts` or `downstreams`, with the first line of its file's text."""
+    found = {name: _first_line(path) for name, path in _files(kind).items()}
+    for name, point in _points(kind).items():
+        found.setdefault(name, f"from {point.dist.name if point.dist else point.value}")
+    for name, path in _given.items():
+        if _kind_of(path) == kind:
+            found[name] = _first_line(path)
+    return dict(sorted(found.items()))
+
+
+def load(kind: str, name: str) -> Any:
+    """Return a plug-in's class; UsageError for a name that does not exist, DataError for a file that does not load."""
+    if name in _given and _kind_of(_given[name]) == kind:
+        return _class_of(_from_file(name, _given[name]), kind)
+    if name in _files(kind):
+        return _class_of(importlib.import_module(f"{FOLDERS[kind]}.{name}"), kind)
+    points = _points(kind)
+    if name not in points:
+        raise unknown(kind.removesuffix("s"), name, summaries(kind))
+    try:
+        return points[name].load()
+    except Exception as error:
+        raise DataError(f"the plug-in {name} ({points[name].value}) does not load: {error}.") from error
+
+
+def source_digest(kind: str, name: str) -> str:
+    """Return "" for a built-in, whose version says what it is, and 16 digits of the SHA-256 of a plug-in's file."""
+    if name in _files(kind) and name not in _given:
+        return ""
+    path = inspect.getsourcefile(load(kind, name))
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
+
+
+def names(kind: str, asked: Sequence[str]) -> list[str]:
+    """Return the names asked for, each once; `all` is every name."""
+    known = summaries(kind)
+    chosen: list[str] = []
+    for name in asked:
+        chosen += list(known) if name == "all" else [name]
+    for name in chosen:
+        if name not in known:
+            raise unknown(kind.removesuffix("s"), name, known)
+    return list(dict.fromkeys(chosen))
+
+
+def _files(kind: str) -> dict[str, Path]:
+    package = importlib.import_module(FOLDERS[kind])
+    return {
+        path.stem: path for folder in package.__path__ for path in Path(folder).glob("*.py") if path.stem[0] not in "_."
+    }
+
+
+def _points(kind: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"bench.{kind}")}
+
+
+def _first_line(path: Path) -> str:
+    try:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    except (SyntaxError, ValueError, OSError):
+        return "(does not parse)"
+    return text.split("\n", 1)[0]
+
+
+def _kind_of(path: Path) -> str | None:
+    """Tell a plug-in's kind from the base class that it names, without running it."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"the plug-in {path} does not parse: {error}.") from error
+    bases = {
+        base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+    }
+    if bases & {"Pretext", "Colorization"}:
+        return "pretexts"
+    if "Downstream" in bases:
+        return "downstreams"
+    raise DataError(f"the plug-in {path} has no class that derives from Pretext or Downstream.")
+
+
+def _from_file(name: str, path: Path) -> ModuleType:
+    module_name = f"bench_plugin_{name}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    specification = importlib.util.spec_from_file_location(module_name, path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module_name] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise DataError(f"the plug-in {path} does not load: {type(error).__name__}: {error}.") from error
+    return module
+
+
+def _class_of(module: ModuleType, kind: str) -> Any:
+    from bench import contract
+
+    base = cast(type, contract.Pretext if kind == "pretexts" else contract.Downstream)
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        raise DataError(f"{module.__file__} has {len(own)} classes that derive from {base.__name__}; it must have one.")
+    return own[0]

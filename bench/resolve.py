@@ -1,0 +1,185 @@
+"""From what was asked on the command line to jobs: names looked up, defaults filled in, data opened, settings applied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from bench import registry
+from bench.contract import Protocol, Recipe, Schedule
+from bench.data import catalogue, splits
+from bench.data.dataset import Dataset, Say
+from bench.data.packs import PackRule
+from bench.errors import UsageError, unknown
+from bench.frozen import canonical
+from bench.job import NO_DATA, Job, PretrainJob
+from bench.trunk import TrunkName, check_size, make_trunk
+
+SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase")
+PAPER_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; None means: choose."""
+
+    pretexts: tuple[str, ...]
+    downstreams: tuple[str, ...]
+    protocol: str | None = None
+    data: str | None = None
+    pretrain_data: str | None = None
+    trunk: str | None = None
+    size: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    schedules: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every job that a request means, and the data they read."""
+
+    jobs: list[Job]
+    data: Dataset
+    pretrain_data: Dataset | None
+    notes: list[str] = field(default_factory=list)
+
+
+def resolve(request: Request, say: Say) -> Grid:
+    """Return the jobs of a request; UsageError or DataError when something does not exist or does not fit."""
+    pretexts = registry.names("pretexts", request.pretexts)
+    downstreams = registry.names("downstreams", request.downstreams)
+    changes = _settings(request.settings, pretexts)
+    data_name, pretrain_name, notes = _choose_data(request)
+    protocol_name = request.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
+    protocols = {name: _protocol(name, protocol_name, changes.get("protocol", {})) for name in downstreams}
+    recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
+    schedules = {name: _schedules(name, request.schedules) for name in pretexts}
+    first = protocols[downstreams[0]][1]
+    size = request.size or next((p.size for _, p in protocols.values() if p.size and protocol_name == "demo"), PAPER_SIZE)
+    trunk = TrunkName.parse(request.trunk or first.trunk).fitted(size)
+    check_size(make_trunk(str(trunk)), str(trunk), size)
+    data = catalogue.open_dataset(data_name, say)
+    needs_pictures = any(recipe.epochs for recipe in recipes.values())
+    if needs_pictures and pretrain_name is None:
+        pretrain_name = catalogue.pretraining_data_for(data_name)
+    pretrain_data = catalogue.open_dataset(pretrain_name, say) if needs_pictures and pretrain_name else None
+    jobs = []
+    for seed in request.seeds:
+        for pretext in pretexts:
+            pretrain = pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_data, seed)
+            for downstream in downstreams:
+                label, protocol = protocols[downstream]
+                plugin = registry.load("downstreams", downstream)
+                own_size = request.size or protocol.size or size
+                check_size(make_trunk(str(trunk)), str(trunk), own_size)
+                split = splits.open_split(data, protocol.split, subset_of(plugin, protocol))
+                jobs += [
+                    Job(
+                        pretrain=pretrain,
+                        downstream=downstream,
+                        version=plugin.version,
+                        source=registry.source_digest("downstreams", downstream),
+                        protocol=label,
+                        settings=protocol,
+                        schedule=schedule,
+                        size=own_size,
+                        data=data.fingerprint,
+                        split=split.fingerprint,
+                        seed=seed,
+                    )
+                    for schedule in schedules[pretext]
+                ]
+    return Grid(jobs, data, pretrain_data, notes)
+
+
+def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Dataset | None, seed: int) -> PretrainJob:
+    """Return the job of one pretrained trunk; a recipe of no epochs needs no data."""
+    plugin = registry.load("pretexts", pretext)
+    trained = recipe.epochs > 0 and data is not None
+    return PretrainJob(
+        pretext=pretext,
+        version=plugin.version,
+        source=registry.source_digest("pretexts", pretext),
+        recipe=recipe.model_dump(mode="json"),
+        trunk=trunk,
+        size=size,
+        data=data.fingerprint if trained and data else NO_DATA,
+        split=splits.open_split(data, "pretraining", "pictures").fingerprint if trained and data else NO_DATA,
+        seed=seed,
+    )
+
+
+def subset_of(downstream: Any, protocol: Protocol) -> str:
+    """Return the pictures that a downstream task reads: `labels`, or the folder of its masks."""
+    return "labels" if downstream.data == "labels" else protocol.masks
+
+
+def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
+    """Return the pack that a job reads: which pictures, and what becomes of them."""
+    rule = PackRule(size=size, resize=protocol.resize, interpolation=protocol.interpolation)
+    return ("pictures" if subset == "labels" else subset), rule
+
+
+def _choose_data(request: Request) -> tuple[str, str | None, list[str]]:
+    if request.data:
+        return request.data, request.pretrain_data, []
+    data, pretrain = catalogue.defaults()
+    notes = []
+    if data == catalogue.DEMO_LABELLED:
+        notes.append(
+            "No real data is prepared, so this runs on the embedded synthetic demo data "
+            "(bench data prepare voc2012, bench data prepare coco2014; or --data and --pretrain-data)."
+        )
+    return data, request.pretrain_data or pretrain, notes
+
+
+def _protocol(downstream: str, name: str, changes: dict[str, Any]) -> tuple[str, Protocol]:
+    protocols = registry.load("downstreams", downstream).protocols
+    if name not in protocols:
+        raise unknown(f"protocol of {downstream}", name, protocols)
+    if not changes:
+        return name, protocols[name]
+    label = "+".join([name, *(f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in changes.items())])
+    return label, protocols[name].with_changes(changes, f"protocol {name} of {downstream}")
+
+
+def _recipe(pretext: str, protocol: str, changes: dict[str, dict[str, Any]]) -> Recipe:
+    plugin = registry.load("pretexts", pretext)
+    preset = dict(plugin.presets.get(protocol, {}))
+    known = plugin.Recipe.model_fields
+    common = {name: value for name, value in changes.get("recipe", {}).items() if name in known}
+    if plugin.Recipe().epochs == 0:
+        common = {}
+    recipe = plugin.Recipe().with_changes({**preset, **common, **changes.get(pretext, {})}, f"recipe of {pretext}")
+    return cast(Recipe, recipe)
+
+
+def _schedules(pretext: str, asked: Sequence[str]) -> tuple[Schedule, ...]:
+    for name in asked:
+        if name not in SCHEDULES:
+            raise unknown("schedule", name, SCHEDULES)
+    return cast(tuple[Schedule, ...], tuple(asked)) or registry.load("pretexts", pretext).schedules
+
+
+def _settings(texts: Sequence[str], pretexts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read `--set owner.name=value`; owner is recipe, protocol or a pretext's name."""
+    changes: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        owner, dot, name = target.strip().partition(".")
+        if not (equals and dot and name):
+            raise UsageError(f"--set takes owner.name=value, for example recipe.lr=1e-4, but got {text!r}.")
+        if owner not in ("recipe", "protocol", *pretexts):
+            raise unknown("owner of a setting", owner, ["recipe", "protocol", *pretexts])
+        try:
+            changes.setdefault(owner, {})[name] = json.loads(value)
+        except json.JSONDecodeError:
+            changes.setdefault(owner, {})[name] = value
+    for name in changes.get("recipe", {}):
+        fields = {field for pretext in pretexts for field in registry.load("pretexts", pretext).Recipe.model_fields}
+        if name not in fields:
+            raise unknown("setting of recipe", name, fields)
+    return changes

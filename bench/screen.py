@@ -1,0 +1,99 @@
+"""The screen: progress bars on a terminal, plain lines in a pipe, and tables; every text is printed as it is, markup off."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Screen:
+    """Tells how work goes: a bar for each course on a terminal, a line for each epoch elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.name = ""
+        self.epochs = self.images = 0
+        self.began = self.last = 0.0
+
+    def __enter__(self) -> Screen:
+        if self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, markup=False)
+
+    def table(self, table: Any) -> None:
+        """Print a rich table."""
+        self.console.print(table)
+
+    def packing(self, done: int, total: int) -> None:
+        """Show how many pictures are packed."""
+        if self.progress is None:
+            return
+        if done == 1:
+            self._bar("packing", total, 0)
+        if self.task is not None and (done % 32 == 0 or done == total):
+            self.progress.update(self.task, completed=done)
+
+    def course(self, name: str, epochs: int, steps: int, done: int) -> None:
+        """Begin a course of `epochs` x `steps`, with `done` steps behind it."""
+        self.name, self.epochs, self.images, self.began = name, epochs, 0, time.monotonic()
+        if done and done < epochs * steps:
+            self.say(f"{name}: goes on from step {done} of {epochs * steps}")
+        if self.progress is not None:
+            self._bar(name, epochs * steps, done)
+
+    def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
+        """Count a step, and now and then show losses and speed."""
+        self.images += images
+        if self.progress is None or self.task is None:
+            return
+        now = time.monotonic()
+        if now - self.last > 0.2:
+            self.last = now
+            rate = self.images / max(now - self.began, 1e-9)
+            note = f"epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s"
+            self.progress.update(self.task, note=escape(note))
+        self.progress.advance(self.task)
+
+    def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
+        """Report a finished epoch."""
+        rate = images / max(seconds, 1e-9)
+        left = (self.epochs - epoch - 1) * seconds
+        if self.progress is None:
+            self.say(
+                f"{self.name}: epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s  {left:,.0f} s left"
+            )
+
+    def _bar(self, name: str, total: int, done: int) -> None:
+        assert self.progress is not None
+        if self.task is not None:
+            self.progress.update(self.task, visible=False)
+        self.task = self.progress.add_task(escape(name), total=total, completed=done, note="")
+
+
+def _losses(losses: dict[str, float] | None) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in (losses or {}).items())

@@ -1,0 +1,188 @@
+"""The disk: everything that is written is published whole or not at all, under a name that says what it is.
+
+A file or a folder is written beside its place, flushed, and renamed into it; a process that dies leaves a temporary
+name that the next one removes. Locks are the kernel's (`flock`), so a dead holder's lock is free at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.errors import MachineError
+
+TEMPORARY = ".tmp-"
+
+
+def home() -> Path:
+    """Return the folder of prepared data, packs and splits: $PRETEXT_BENCH_HOME or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("PRETEXT_BENCH_HOME") or platformdirs.user_cache_dir("pretext-bench"))
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` with its parents and check that it can be written; MachineError says why not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f"{TEMPORARY}{os.getpid()}-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise MachineError(f"cannot write in {path}: {error.strerror}; choose another folder.") from error
+    return path
+
+
+def publish_file(path: Path, content: bytes | str) -> Path:
+    """Write `content` to `path` at once: a reader sees the old file or the new one, whole."""
+    data = content.encode() if isinstance(content, str) else content
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(data)
+            _flush(file.fileno())
+
+    return _publish(path, write, f"{len(data):,} bytes")
+
+
+def publish_written(path: Path, write: Callable[[Path], object]) -> Path:
+    """Publish the file that `write` makes at the temporary path it is given."""
+
+    def write_and_flush(temporary: Path) -> None:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            _flush(file.fileno())
+
+    return _publish(path, write_and_flush, "this file")
+
+
+def publish_folder(path: Path, fill: Callable[[Path], object]) -> Path:
+    """Publish the folder that `fill` makes; when `path` exists already, that one stays and ours is dropped."""
+
+    def write(temporary: Path) -> None:
+        temporary.mkdir()
+        fill(temporary)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as handle:
+                    _flush(handle.fileno())
+
+    if path.is_dir():
+        return path
+    return _publish(path, write, "this folder")
+
+
+def publish_json(path: Path, value: Any) -> Path:
+    """Publish `value` as indented JSON with sorted keys."""
+    return publish_file(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _publish(path: Path, write: Callable[[Path], object], what: str) -> Path:
+    make_folder(path.parent)
+    sweep(path.parent)
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{path.name}"
+    try:
+        write(temporary)
+        if path.is_dir():
+            return path
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise MachineError(f"no room to write {path} ({what}): free some space, then run again.") from error
+        raise MachineError(f"cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        _remove(temporary)
+    return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files and folders whose writer is dead."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        writer = left.name.removeprefix(TEMPORARY).split("-", 1)[0]
+        if writer.isdigit() and int(writer) != os.getpid() and not _alive(int(writer)):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a working folder; nothing happens when there is none."""
+    _remove(path)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flush(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def lock(path: Path, say: Callable[[str], object], timeout: float = 24 * 3600) -> Iterator[None]:
+    """Hold `path` alone; wait for another holder, saying who it is, and raise MachineError after `timeout` seconds."""
+    make_folder(path.parent)
+    with path.open("a+") as file:
+        deadline = time.monotonic() + timeout
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                if time.monotonic() > deadline:
+                    raise MachineError(f"{path.stem} is being worked on by {holder}; try again later.") from None
+                if not told:
+                    say(f"waiting for {holder}, which works on {path.stem}")
+                    told = True
+                time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)

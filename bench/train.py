@@ -1,0 +1,192 @@
+"""The one training loop: pretext tasks and the phases of downstream tasks alike.
+
+A step reads a batch, makes a view of it and gives each player its turn. Every step seeds torch from (seed, course, step), so
+dropout and masks are the same after a resume, and data order is a pure function of the seed (`bench.order`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bench import checkpoint, order
+from bench.contract import Batch
+from bench.data import batches
+from bench.errors import BenchError, MachineError
+from bench.machine import Machine
+
+
+class Watcher(Protocol):
+    """Who is told how training goes."""
+
+    def course(self, name: str, epochs: int, steps: int, done: int) -> None:
+        """A course of `epochs` x `steps` begins, with `done` steps behind it."""
+
+    def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
+        """A step is done; losses are told when they are known without waiting for the device."""
+
+    def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
+        """An epoch is done."""
+
+
+@dataclass
+class Course:
+    """One stretch of training: what is trained, who plays, on which pictures, for how long."""
+
+    name: str
+    module: nn.Module
+    players: dict[str, torch.optim.Optimizer]
+    turns: Callable[[Batch], Iterator[tuple[str, Tensor]]]
+    view: Callable[[Batch, torch.Generator], Batch]
+    part: batches.Part
+    batch_size: int
+    epochs: int
+    seed: int
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What a checkpoint must agree with to be resumed."""
+    after_epoch: Callable[[int], None] = lambda epoch: None
+
+
+@dataclass
+class History:
+    """What training left: mean losses of each epoch, and what it cost."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    images: int = 0
+
+
+LOSSES_KEPT = 50
+"""Steps whose losses stay on the device before they are read: one wait for all of them."""
+
+
+def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> History:
+    """Train a course to its end, from its checkpoint in `folder` when there is one; return its history.
+
+    Raises BenchError at the first loss that is not a number, MachineError when memory runs out, and Interrupted after a signal,
+    with a checkpoint on the disk.
+    """
+    history, step, sums = History(), 0, _Sums(list(course.players))
+    facts = checkpoint.load(folder, course.module, course.players)
+    if facts is not None:
+        if facts["course"] != course.facts:
+            different = [name for name in course.facts if facts["course"].get(name) != course.facts[name]]
+            raise MachineError(f"{folder} holds a checkpoint of another job ({', '.join(different)} differ); remove it.")
+        step = facts["step"]
+        history = History(**facts["history"])
+        sums.restore(facts["sums"])
+    per_epoch = order.steps_per_epoch(len(course.part), course.batch_size)
+    watcher.course(course.name, course.epochs, per_epoch, step)
+    started = saved = time.monotonic()
+    epoch_started = started
+    before = history.seconds
+
+    def save() -> None:
+        sums.read(step)
+        history.seconds = before + time.monotonic() - started
+        state = {"epochs": history.epochs, "seconds": history.seconds, "images": history.images}
+        checkpoint.save(
+            folder,
+            course.module,
+            course.players,
+            {"step": step, "course": course.facts, "history": state, "sums": sums.state()},
+        )
+
+    workers = machine.data_workers(course.part.change != "none")
+    stream = batches.training(
+        course.part, course.batch_size, course.seed, course.epochs, step, workers, machine.device
+    )
+    try:
+        for epoch, raw in stream:
+            losses = _step(course, machine, raw, step)
+            step += 1
+            count = raw["images"].shape[0]
+            history.images += count
+            sums.add(losses, count)
+            if step % LOSSES_KEPT == 0 or machine.device.type == "cpu":
+                sums.read(step)
+            watcher.step(epoch, sums.latest, count)
+            if step % per_epoch == 0:
+                sums.read(step)
+                history.epochs.append(sums.means())
+                watcher.epoch(epoch, history.epochs[-1], time.monotonic() - epoch_started, sums.images)
+                sums.clear()
+                epoch_started = time.monotonic()
+                course.after_epoch(epoch + 1)
+            if machine.stop.signal_number or time.monotonic() - saved >= machine.checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+                machine.stop.check()
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"out of memory in {course.name} with batches of {course.batch_size}; "
+            f"try a batch size of {max(1, course.batch_size // 2)}."
+        ) from error
+    if facts is None or step != facts["step"]:
+        save()
+    return history
+
+
+def _step(course: Course, machine: Machine, raw: Batch, step: int) -> dict[str, Tensor]:
+    seed = order.key(course.name, course.seed, step)
+    torch.manual_seed(seed)
+    generator = torch.Generator(device=machine.device).manual_seed(seed)
+    losses: dict[str, Tensor] = {}
+    with machine.autocast():
+        turns = course.turns(course.view(raw, generator))
+        for player, loss in turns:
+            optimiser = course.players[player]
+            optimiser.zero_grad(set_to_none=True)
+            with torch.autocast(machine.device.type, enabled=False):
+                loss.float().backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+            losses[player] = loss.detach().float()
+    return losses
+
+
+class _Sums:
+    """Losses summed over an epoch, read from the device many steps at a time."""
+
+    def __init__(self, players: list[str]) -> None:
+        self.players = players
+        self.waiting: list[tuple[Tensor, int]] = []
+        self.latest: dict[str, float] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        self.totals, self.images = dict.fromkeys(self.players, 0.0), 0
+
+    def add(self, losses: dict[str, Tensor], count: int) -> None:
+        self.waiting.append((torch.stack([losses[player] for player in self.players]), count))
+
+    def read(self, step: int) -> None:
+        if not self.waiting:
+            return
+        values = torch.stack([losses for losses, _ in self.waiting]).tolist()
+        first = step - len(values)
+        for place, (row, (_, count)) in enumerate(zip(values, self.waiting, strict=True)):
+            for player, value in zip(self.players, row, strict=True):
+                if not math.isfinite(value):
+                    raise BenchError(
+                        f"the loss of {player} is {value} at step {first + place + 1}; a smaller learning rate may help."
+                    )
+                self.totals[player] += value * count
+            self.images += count
+        self.latest = dict(zip(self.players, values[-1], strict=True))
+        self.waiting.clear()
+
+    def means(self) -> dict[str, float]:
+        return {player: total / max(1, self.images) for player, total in self.totals.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"totals": self.totals, "images": self.images}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.totals, self.images = dict(state["totals"]), state["images"]

@@ -1,0 +1,116 @@
+"""Pascal VOC multilabel classification: the encoder to the bottleneck, a VGG-like 4096-4096 head, binary cross-entropy.
+
+Treneska et al. 2022, https://doi.org/10.3390/s22041599, sections 3.4.2 and 4.2: accuracy 47.18 % from scratch, 52.83 % after
+colorization (one run each; `acc_keras` here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from bench.contract import Batch, Downstream, Phase, Protocol
+from bench.trunk import Trunk, initialise
+
+PAPER = Protocol(
+    summary="the paper's text: all annotated VOC 2012 pictures 70/20/10, squashed to 256 px, lightness only",
+    split="paper-70-20-10",
+    resize="squash",
+    batch_size=32,
+    schedules={
+        "one-phase": (Phase(train="all", epochs=4, lr=3e-4),),
+        "two-phase": (Phase(train="head", epochs=3, lr=3e-4), Phase(train="all", epochs=1, lr=5e-5)),
+    },
+    difficult="positive",
+    metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
+)
+PAPER_CODE = PAPER.with_changes(
+    {
+        "summary": "the authors' notebooks: as the text, but batch statistics and dropout always on, nearest-neighbour resize",
+        "interpolation": "nearest",
+        "statistics": "batch",
+        "evaluate_one_by_one": True,
+    },
+    "paper-code",
+)
+STANDARD = Protocol(
+    summary="the field's: VOC 2007 trainval -> test or VOC 2012 train -> val, multilabel mAP, difficult objects not judged",
+    split="official",
+    fit=("train", "val"),
+    resize="squash",
+    augment="flip",
+    batch_size=32,
+    schedules={
+        "one-phase": (Phase(train="all", epochs=30, lr=3e-4),),
+        "two-phase": (Phase(train="head", epochs=10, lr=3e-4), Phase(train="all", epochs=20, lr=5e-5)),
+    },
+    difficult="ignore",
+    metrics=("map_voc", "map_voc07", "f1_macro", "acc_subset", "acc_keras"),
+)
+DEMO = Protocol(
+    summary="small and quick, for the embedded synthetic data and for first looks",
+    size=64,
+    trunk="unet:width=32",
+    split="official",
+    fit=("train", "val"),
+    resize="squash",
+    batch_size=32,
+    schedules={
+        "one-phase": (Phase(train="all", epochs=12, lr=3e-4),),
+        "two-phase": (Phase(train="head", epochs=6, lr=3e-4), Phase(train="all", epochs=6, lr=2e-4)),
+    },
+    difficult="ignore",
+    head_width=512,
+    metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
+)
+
+
+class VocCls(Downstream):
+    """VOC multilabel classification on the bottleneck."""
+
+    title = "Classification"
+    data: ClassVar[Literal["labels", "masks"]] = "labels"
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        "paper": PAPER,
+        "paper-code": PAPER_CODE,
+        "standard": STANDARD,
+        "demo": DEMO,
+    }
+
+    def features(self, trunk: Trunk, seen: Tensor) -> Tensor:
+        """Return the bottleneck, flattened (N, C h w) as in the paper, or averaged over its places (N, C)."""
+        bottleneck = trunk.encode(seen)[-1]
+        return bottleneck.flatten(1) if self.protocol.pool == "flatten" else bottleneck.mean(dim=(2, 3))
+
+    def head(self, trunk: Trunk, size: int) -> nn.Module:
+        """Return two dense layers with ReLU and dropout 0.5, and one output for each class."""
+        places = (size // trunk.stride) ** 2 if self.protocol.pool == "flatten" else 1
+        width = self.protocol.head_width
+        return initialise(
+            nn.Sequential(
+                nn.Linear(trunk.bottleneck_channels * places, width),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(width, width),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(width, self.classes),
+            )
+        )
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return binary cross-entropy over pictures and classes; difficult objects count as present, or not at all."""
+        truth = (target != 0).to(output.dtype)
+        if self.protocol.difficult == "positive":
+            return binary_cross_entropy_with_logits(output, truth)
+        judged = (target != -1).to(output.dtype)
+        errors = binary_cross_entropy_with_logits(output, truth, weight=judged, reduction="sum")
+        return errors / judged.sum().clamp(min=1)
+
+    def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Keep `scores` float32 (N, C) in [0, 1] and `labels` int8 (N, C): 1, 0, or -1 for difficult only."""
+        return {"scores": torch.sigmoid(output.float()), "labels": batch["target"]}

@@ -1,0 +1,1 @@
+"""Pretext tasks, one file each: a file placed here is found by its name."""

@@ -1,0 +1,124 @@
+"""Inpainting by a context encoder: a hole in what the trunk sees, filled by reconstruction and an adversary.
+
+Pathak et al. 2016, https://arxiv.org/abs/1604.07379, on the bench's trunk (the paper's has no skips). The trunk sees through its
+own eye, lightness by default, so its input is that of the colorization tasks. As in section 3.2 of the paper the squared error is
+taken on the hole, weight 0.999, and the adversarial term has weight 0.001; the discriminator judges the hole's square alone, and
+the hole is the central half of the picture, here moved at random ("random block" would leave a border to learn).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from bench import colour, contract
+from bench.contract import Batch, Pretext
+from bench.discriminator import PatchDiscriminator
+from bench.modes import dropout_on, frozen
+from bench.trunk import Trunk
+
+
+class Recipe(contract.Recipe):
+    """Pathak et al.'s weights and hole; epochs, batch and rate as for the colorization tasks, for a fair comparison."""
+
+    hole: float = Field(default=0.5, gt=0, lt=1)  # side of the hole as a share of the picture's: 64 of 128 px
+    reconstruction_weight: float = Field(default=0.999, ge=0)  # section 4.1
+    adversarial_weight: float = Field(default=0.001, ge=0)  # section 4.1
+    discriminator_width: int = Field(default=64, ge=1)  # as for cgan_color
+
+
+class Inpainting(Pretext):
+    """Context encoder: fill a hole in the picture."""
+
+    Recipe = Recipe
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "demo": {"epochs": 3, "lr": 1e-3, "discriminator_width": 16, "report_images": 200, "pictures": (1, 2, 3)},
+    }
+
+    def __init__(self, recipe: Recipe, trunk: Trunk) -> None:
+        super().__init__(recipe, trunk)
+        self.output = trunk.output(trunk.eye.channels)
+        self.discriminator = PatchDiscriminator(trunk.eye.channels, recipe.discriminator_width)
+
+    def players(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the discriminator's and the generator's Adam."""
+        betas = (self.recipe.beta1, 0.999)
+        generator = [*self.trunk.parameters(), *self.output.parameters()]
+        return {
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.recipe.lr, betas=betas),
+            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas),
+        }
+
+    def view(self, images: Tensor, generator: torch.Generator) -> Batch:
+        """Return what the eye `seen` (N, C, H, W) and each hole's `corner` (N, 2), row and column of its first pixel."""
+        seen = self.trunk.eye(images)
+        free = seen.shape[-1] - self.hole_size(seen) + 1
+        corner = torch.randint(free, (len(seen), 2), generator=generator, device=seen.device)
+        return {"seen": seen, "corner": corner}
+
+    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """Let the discriminator tell true squares from filled ones, then the generator fill better, with one filling."""
+        truth = self.cut(batch["seen"], batch["corner"])
+        filled = self.cut(self.fill(batch), batch["corner"])
+        real, fake = self.discriminator(truth), self.discriminator(filled.detach())
+        loss = binary_cross_entropy_with_logits(real, torch.ones_like(real))
+        yield "discriminator", loss + binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+
+        with frozen(self.discriminator):
+            verdict = self.discriminator(filled)
+        fooled = binary_cross_entropy_with_logits(verdict, torch.ones_like(verdict))
+        error = (filled - truth).square().mean()
+        yield "generator", self.recipe.reconstruction_weight * error + self.recipe.adversarial_weight * fooled
+
+    def hole_size(self, seen: Tensor) -> int:
+        """Return the hole's side in pixels."""
+        return max(16, round(seen.shape[-1] * self.recipe.hole)) if seen.shape[-1] > 16 else seen.shape[-1] // 2
+
+    def inside(self, batch: Batch) -> Tensor:
+        """Return where the hole is, bool (N, 1, H, W)."""
+        side, place = self.hole_size(batch["seen"]), torch.arange(batch["seen"].shape[-1], device=batch["seen"].device)
+        start = batch["corner"][:, :, None]
+        rows, columns = ((place >= start) & (place < start + side)).unbind(dim=1)
+        return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+    def fill(self, batch: Batch) -> Tensor:
+        """Return the generator's picture (N, C, H, W) in [-1, 1] from what is seen around the hole; the hole is zero."""
+        return torch.tanh(self.output(self.trunk(batch["seen"].masked_fill(self.inside(batch), 0.0))))
+
+    def cut(self, pictures: Tensor, corner: Tensor) -> Tensor:
+        """Return each picture's square at its hole, (N, C, side, side)."""
+        offsets = torch.arange(self.hole_size(pictures), device=pictures.device)
+        rows, columns = (corner[:, :, None] + offsets).unbind(dim=1)
+        picture = torch.arange(len(pictures), device=pictures.device)
+        return pictures.permute(0, 2, 3, 1)[picture[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def repair(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return with the hole, filled, and true pictures: uint8 (N, 3, H, W) as the eye sees them."""
+        batch = self.view(images, generator)
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), dropout_on(self):
+            torch.manual_seed(generator.initial_seed())
+            filled = torch.where(self.inside(batch), self.fill(batch), batch["seen"])
+        holed = batch["seen"].masked_fill(self.inside(batch), 0.0)
+        return self.shown(holed), self.shown(filled), self.shown(batch["seen"])
+
+    def shown(self, seen: Tensor) -> Tensor:
+        """Return what the eye saw as sRGB uint8 (N, 3, H, W)."""
+        if self.trunk.eye.channels == 3:
+            return ((seen.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return colour.join_lab(seen, torch.zeros_like(seen).expand(-1, 2, -1, -1))
+
+    def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Score the filled picture against the true one, as the eye sees them."""
+        _, filled, truth = self.repair(images, generator)
+        return {"psnr": colour.psnr(filled, truth), "ssim": colour.ssim(filled, truth)}
+
+    def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Show the hole, what was filled in, and the truth."""
+        holed, filled, truth = self.repair(images, generator)
+        return {"hole": holed, "learned": filled, "truth": truth}

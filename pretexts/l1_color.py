@@ -1,0 +1,27 @@
+"""Colorization without an adversary: the same U-Net, the same dropout, mean absolute error on ab only.
+
+The control that tells what the GAN adds in Treneska et al. 2022, https://doi.org/10.3390/s22041599 (its equation 2 alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+from bench.colorization import Colorization
+from bench.contract import Batch
+
+
+class L1Color(Colorization):
+    """L1 colorization: the paper's generator and loss without the discriminator."""
+
+    def players(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the generator's Adam."""
+        return {"generator": torch.optim.Adam(self.parameters(), lr=self.recipe.lr, betas=(self.recipe.beta1, 0.999))}
+
+    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """Yield the mean absolute error of the chroma."""
+        yield "generator", l1_loss(self.generate(batch["lightness"]), batch["chroma"])

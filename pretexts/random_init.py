@@ -1,0 +1,42 @@
+"""No pretext task: the trunk keeps its random weights. What every other row has to beat.
+
+It runs on both schedules: the paper's scratch baseline trains in one phase; on the two-phase schedule initialisation is the only
+difference to the pretrained rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bench import contract
+from bench.contract import Batch, Pretext, Schedule
+
+
+class Recipe(contract.Recipe):
+    """Nothing is trained."""
+
+    epochs: int = 0
+
+
+class RandomInit(Pretext):
+    """Random initialisation, N(0, 0.02) for the U-Net as the paper has it."""
+
+    Recipe = Recipe
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    schedules: ClassVar[tuple[Schedule, ...]] = ("one-phase", "two-phase")
+
+    def players(self) -> dict[str, torch.optim.Optimizer]:
+        """Return nobody."""
+        return {}
+
+    def view(self, images: Tensor, generator: torch.Generator) -> Batch:
+        """Return an empty batch."""
+        return {}
+
+    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """Yield nothing."""
+        yield from ()

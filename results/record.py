@@ -1,0 +1,121 @@
+"""A record: one finished run as it was, in one JSON file that is never edited, beside the predictions it was scored from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from bench.errors import DataError
+from bench.frozen import Frozen
+
+VERSION = 1
+
+
+class DataFacts(Frozen):
+    """Which pictures a run saw, by fingerprints, and which classes its test can judge."""
+
+    name: str
+    synthetic: bool
+    fingerprint: str
+    split: str
+    counts: dict[str, int]
+    classes: tuple[str, ...] = ()
+    scored: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name as a table shows it, with what is unusual about it."""
+        title = f"{self.name} (synthetic)" if self.synthetic else self.name
+        if len(self.scored) < len(self.classes):
+            title += f" ({len(self.scored)} of {len(self.classes)} classes scored: {', '.join(self.scored)})"
+        return title
+
+
+class Cost(Frozen):
+    """What something cost: wall seconds of training, pictures seen, most memory held in bytes."""
+
+    seconds: float
+    images: int
+    peak_memory: int
+
+
+class PretrainRecord(Frozen):
+    """A pretrained trunk: its job, what it says about itself, its cost, and the SHA-256 of its weights."""
+
+    version: int = VERSION
+    id: str
+    job: dict[str, Any]
+    data: DataFacts | None
+    report: dict[str, dict[str, float | None]] = {}
+    report_images: int = 0
+    history: list[dict[str, float]] = []
+    cost: Cost
+    weights: str
+    provenance: dict[str, Any]
+
+
+class Record(Frozen):
+    """A finished run."""
+
+    version: int = VERSION
+    id: str
+    job: dict[str, Any]
+    pretext: str
+    schedule: str
+    downstream: str
+    title: str
+    protocol: str
+    trunk: str
+    size: int
+    seed: int
+    part: str
+    data: DataFacts
+    metrics: dict[str, float | None]
+    per_class: dict[str, dict[str, float | None]] = {}
+    history: list[dict[str, Any]] = []
+    cost: Cost
+    pretrain: PretrainRecord
+    predictions: str
+    head: str = ""
+    provenance: dict[str, Any]
+
+
+def read(out: Path) -> list[Record]:
+    """Return the records below an output folder, by id; DataError names one that cannot be read."""
+    return [read_one(path) for path in sorted((out / "runs").glob("*/record.json"))]
+
+
+def read_one(path: Path) -> Record:
+    """Return one record from its file."""
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise DataError(f"{path} is not a record of this version: {reason}.") from error
+
+
+def pack_predictions(predictions: dict[str, NDArray[Any]], ids: Iterable[str]) -> bytes:
+    """Return predictions and their pictures' ids as the bytes of a compressed .npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, ids=np.array(list(ids)), **predictions)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def read_predictions(out: Path, record: Record) -> dict[str, NDArray[Any]]:
+    """Return what a run's metrics are computed from; DataError when the file is missing or not the recorded one."""
+    path = out / "runs" / record.id / "predictions.npz"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != record.predictions:
+        raise DataError(f"{path} is damaged: its SHA-256 is not the recorded one.")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files if name != "ids"}
