@@ -61,11 +61,14 @@ def run(
         str | None, typer.Option(help="one-phase, two-phase or both by comma; the pretext task's own when left out.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8.")
+        list[str] | None,
+        typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)] = None,
-    workers: Annotated[int | None, typer.Option(help="Data workers; chosen when left out. They never change a result.", min=0)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Data workers; chosen when left out. They never change a result.", min=0)
+    ] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)] = 30.0,
     out: Out = Path("runs"),
     plugin: Plugins = None,
@@ -131,7 +134,9 @@ def _run(
     with machine.stoppable(made.stop):
         for number, job in enumerate(grid.jobs, start=1):
             done = find(job, out) is not None
-            screen.say(f"[{number}/{len(grid.jobs)}] {job.id} (seed {job.seed}, {job.schedule}){': finished before' if done else ''}")
+            screen.say(
+                f"[{number}/{len(grid.jobs)}] {job.id} (seed {job.seed}, {job.schedule}){': finished before' if done else ''}"
+            )
             try:
                 record = run_job(job, desk)
             except Interrupted:
@@ -142,19 +147,20 @@ def _run(
                 failed.append((job.id, error))
                 screen.say(f"  failed: {error}")
                 continue
-            scores = ", ".join(f"{name} {_score(value)}" for name, value in record.metrics.items())
+            scores = ", ".join(f"{name} {_score(value)}" for name, value in ((n, record.metrics[n]) for n in record.metric_ids))
             screen.say(f"  {scores}")
     if failed:
-        error = BenchError(f"{len(failed)} of {len(grid.jobs)} runs failed: " + "; ".join(f"{name}: {e}" for name, e in failed))
-        error.exit_code = 5
-        raise error
+        summary = BenchError(f"{len(failed)} of {len(grid.jobs)} runs failed: " + "; ".join(f"{name}: {e}" for name, e in failed))
+        summary.exit_code = 5
+        raise summary
 
 
 @app.command(epilog="Example: bench report --metric map_voc,miou_voc")
 def report(
     out: Out = Path("runs"),
     metric: Annotated[
-        str | None, typer.Option(help="Metric ids for the columns, recomputed from the predictions; the protocols' main ones when left out.")
+        str | None,
+        typer.Option(help="Metric ids for the columns, recomputed from the predictions; the protocols' main ones when left out."),
     ] = None,
 ) -> None:
     """Print Table 4 and Table 3 from the records, and write leaderboard.csv, table4.md and table4.tex beside them."""
@@ -215,8 +221,12 @@ def show(
 @data_app.command(epilog="Example: bench data prepare voc2012 --root ~/data/VOCdevkit")
 def prepare(
     name: Annotated[str, typer.Argument(help="voc2012, voc2007, coco2014, coco2017, demo, or a name of your own with --root.")],
-    root: Annotated[Path | None, typer.Option(help="Take this folder (VOCdevkit, COCO or any pictures) and download nothing.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Leave out files whose names match, for example 'animalweb_*'.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Take this folder (VOCdevkit, COCO or any pictures) and download nothing.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out files whose names match, for example 'animalweb_*'.")
+    ] = None,
     score: Annotated[str | None, typer.Option(help="The classes that tests can judge, by comma; all when left out.")] = None,
 ) -> None:
     """Download a data set or take a folder, verify it by decoding every picture, and put it under its name."""
@@ -279,7 +289,11 @@ def _rich(table: object) -> object:
 
     assert isinstance(table, tables.Table)
     drawn = Table(
-        title=escape(table.title), caption=escape("\n".join(table.notes)), box=SIMPLE_HEAD, title_justify="left", caption_justify="left"
+        title=escape(table.title),
+        caption=escape("\n".join(table.notes)),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
     )
     for place, column in enumerate(table.columns):
         drawn.add_column(escape(column), justify="left" if place == 0 else "right", overflow="fold")

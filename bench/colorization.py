@@ -31,7 +31,7 @@ class Colorization(Pretext):
 
     @torch.no_grad()
     def colorize(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return pictures uint8 (N, 3, H, W) with the learned colours on their own lightness; dropout stays on, as in the paper."""
+        """Return pictures uint8 (N, 3, H, W) with learned colours on their own lightness; dropout stays on, as in the paper."""
         lightness, _ = colour.split_lab(images)
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), dropout_on(self):
             torch.manual_seed(generator.initial_seed())

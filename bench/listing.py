@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bench import registry
@@ -13,7 +14,7 @@ Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 def rows(what: str, out: Path) -> Rows:
     """Return the columns and rows of one list; UsageError for a list that does not exist."""
-    lists = {
+    lists: dict[str, Callable[[str], Rows]] = {
         "pretexts": _plugins,
         "downstreams": _plugins,
         "protocols": lambda _: _protocols(),
@@ -28,8 +29,15 @@ def rows(what: str, out: Path) -> Rows:
 
 def data() -> Rows:
     """Return the prepared data sets."""
-    found = [
-        (name, dataset.kind, f"{len(dataset.pictures):,}", dataset.fingerprint[:12], _scored(dataset.classes, dataset.scored), str(dataset.root))
+    found: list[tuple[str, ...]] = [
+        (
+            name,
+            dataset.kind,
+            f"{len(dataset.pictures):,}",
+            dataset.fingerprint[:12],
+            _scored(dataset.classes, dataset.scored),
+            str(dataset.root),
+        )
         for name, dataset in catalogue.prepared().items()
     ]
     return ("Name", "Layout", "Pictures", "Fingerprint", "Classes", "Where"), found
@@ -69,9 +77,20 @@ def _metrics() -> Rows:
 def _runs(out: Path) -> Rows:
     from results import record
 
-    found = []
+    found: list[tuple[str, ...]] = []
     for one in record.read(out):
-        name, value = next(iter(one.metrics.items()))
+        name = one.metric_ids[0]
+        value = one.metrics[name]
         score = "undefined" if value is None else f"{value:.4f}"
-        found.append((one.id, one.schedule, one.protocol, one.data.title, str(one.seed), f"{name} {score}", f"{one.cost.seconds:.0f} s"))
+        found.append(
+            (
+                one.id,
+                one.schedule,
+                one.protocol,
+                one.data.title,
+                str(one.seed),
+                f"{name} {score}",
+                f"{one.cost.seconds:.0f} s",
+            )
+        )
     return ("Run", "Schedule", "Protocol", "Data", "Seed", "Main metric", "Fine-tuning"), found

@@ -1,8 +1,8 @@
 """Metrics: pure functions of saved predictions, each with an id that says exactly which of its namesakes it is.
 
-Predictions of a classification are `scores` (N, C) in [0, 1] and `labels` (N, C): 1 present, 0 absent, -1 difficult only. Those of a
-segmentation are `confusion` (N, C + 2, C + 1): one matrix a picture, row = truth, column = prediction, 0 = background, last row =
-void. `scored` says which of the C classes the data can judge; the others stay out of every mean.
+Predictions of a classification are `scores` (N, C) in [0, 1] and `labels` (N, C): 1 present, 0 absent, -1 difficult only. Those
+of a segmentation are `confusion` (N, C + 2, C + 1): one matrix a picture, row = truth, column = prediction, 0 = background,
+last row = void. `scored` says which of the C classes the data can judge; the others stay out of every mean.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def f1_macro(predictions: Predictions, scored: Floats) -> float:
 def map_voc(predictions: Predictions, scored: Floats) -> float:
     """Mean average precision as VOC computes it since 2010: the area under the precision envelope.
 
-    AP_c = sum over recall steps of (r_i - r_{i-1}) max_{j >= i} p_j, difficult-only pictures left out of class c; equal scores are one
-    operating point. The mean is over the scored classes that occur. Source: VOC 2010 devkit, VOCap.m.
+    AP_c = sum over recall steps of (r_i - r_{i-1}) max_{j >= i} p_j, difficult-only pictures left out of class c; equal scores
+    are one operating point. The mean is over the scored classes that occur. Source: VOC 2010 devkit, VOCap.m.
 
     >>> round(map_voc({"scores": np.array([[.9], [.8], [.7]]), "labels": np.array([[1], [0], [1]])}, np.ones(1)), 4)
     0.8333
@@ -148,8 +148,8 @@ def miou_voc(predictions: Predictions, scored: Floats) -> float:
 def miou_paper(predictions: Predictions, scored: Floats) -> float:
     """The paper's mIU: `tf.keras.metrics.MeanIoU` with void counted as background, over the classes that occur.
 
-    The void row is added to the background row; then the mean of TP / (TP + FP + FN) over background and the scored classes that are
-    in truth or prediction.
+    The void row is added to the background row; then the mean of TP / (TP + FP + FN) over background and the scored classes that
+    are in truth or prediction.
 
     >>> miou_paper({"confusion": np.array([[[2, 0], [1, 1], [0, 1]]])}, np.ones(1))  # IoU 2/4 and 1/3
     0.41666666666666663

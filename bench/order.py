@@ -34,9 +34,7 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return whole + (rest > 1) if count > 1 else 0
 
 
-def batches(
-    count: int, batch_size: int, seed: int, epochs: int, start: int = 0
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def batches(count: int, batch_size: int, seed: int, epochs: int, start: int = 0) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield (epoch, indices) for every training step from global step `start` on."""
     per_epoch = steps_per_epoch(count, batch_size)
     for epoch in range(start // per_epoch if per_epoch else epochs, epochs):

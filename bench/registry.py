@@ -1,7 +1,7 @@
 """A name leads to a plug-in: a file in `pretexts/` or `downstream/`, an entry point, or a file given with --plugin.
 
-Entry points are in the groups `bench.pretexts` and `bench.downstreams`; each names a class. A file's name is the plug-in's name, and the
-file holds one class of its kind. Listing the names imports nothing.
+Entry points are in the groups `bench.pretexts` and `bench.downstreams`; each names a class. A file's name is the plug-in's name,
+and the file holds one class of its kind. Listing the names imports nothing.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def names(kind: str, asked: Sequence[str]) -> list[str]:
 
 def _files(kind: str) -> dict[str, Path]:
     package = importlib.import_module(FOLDERS[kind])
-    return {
-        path.stem: path for folder in package.__path__ for path in Path(folder).glob("*.py") if path.stem[0] not in "_."
-    }
+    return {path.stem: path for folder in package.__path__ for path in Path(folder).glob("*.py") if path.stem[0] not in "_."}
 
 
 def _points(kind: str) -> dict[str, EntryPoint]:

@@ -142,7 +142,9 @@ def _protocol(downstream: str, name: str, changes: dict[str, Any]) -> tuple[str,
         raise unknown(f"protocol of {downstream}", name, protocols)
     if not changes:
         return name, protocols[name]
-    label = "+".join([name, *(f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in changes.items())])
+    label = "+".join(
+        [name, *(f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in changes.items())]
+    )
     return label, protocols[name].with_changes(changes, f"protocol {name} of {downstream}")
 
 

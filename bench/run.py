@@ -144,9 +144,7 @@ def _pretraining_parts(job: PretrainJob, desk: Desk) -> tuple[DataFacts, batches
     return _facts(dataset, split, {"train": len(train_part), "test": len(test_part)}), train_part, test_part
 
 
-def _pretraining_course(
-    job: PretrainJob, pretext: Pretext, part: batches.Part, test: batches.Part, work: Path
-) -> Course:
+def _pretraining_course(job: PretrainJob, pretext: Pretext, part: batches.Part, test: batches.Part, work: Path) -> Course:
     recipe = pretext.recipe
     last = recipe.epochs
     chosen = {epoch for epoch in recipe.pictures if epoch <= last} | {last}
@@ -186,8 +184,8 @@ def _report(pretext: Pretext, part: batches.Part, count: int, seed: int) -> dict
             collected.setdefault(name, []).append(values.double().cpu().numpy())
     report = {}
     for name, chunks in collected.items():
-        values = np.concatenate(chunks)
-        figures = {"average": values.mean(), "min": values.min(), "max": values.max()}
+        scores = np.concatenate(chunks)
+        figures = {"average": scores.mean(), "min": scores.min(), "max": scores.max()}
         report[name] = {figure: _finite(float(value)) for figure, value in figures.items()}
     return report
 
@@ -304,9 +302,7 @@ def _parts(
     return train_part, test_part, facts, test_ids
 
 
-def _phase_course(
-    job: Job, model: Model, downstream: Downstream, number: int, phase: Phase, part: batches.Part
-) -> Course:
+def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, phase: Phase, part: batches.Part) -> Course:
     frozen = phase.train == "head"
     trained = model.head.parameters() if frozen else model.parameters()
 
@@ -363,7 +359,17 @@ def _finite(value: float) -> float | None:
 
 
 def _provenance(desk: Desk) -> dict[str, Any]:
-    names = ("pretext-bench", "torch", "torchvision", "timm", "lightning", "albumentations", "kornia", "numpy", "pillow")
+    names = (
+        "pretext-bench",
+        "torch",
+        "torchvision",
+        "timm",
+        "lightning",
+        "albumentations",
+        "kornia",
+        "numpy",
+        "pillow",
+    )
     return {
         "command": list(desk.command),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,7 +8,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Screen:
@@ -58,6 +66,16 @@ class Screen:
         if self.task is not None and (done % 32 == 0 or done == total):
             self.progress.update(self.task, completed=done)
 
+    def amount(self, what: str, done: int, total: int) -> None:
+        """Show how many bytes of a download are there."""
+        if self.progress is None:
+            return
+        if what != self.name:
+            self.name = what
+            self._bar(what, total or done, done)
+        if self.task is not None:
+            self.progress.update(self.task, completed=done)
+
     def course(self, name: str, epochs: int, steps: int, done: int) -> None:
         """Begin a course of `epochs` x `steps`, with `done` steps behind it."""
         self.name, self.epochs, self.images, self.began = name, epochs, 0, time.monotonic()
@@ -84,9 +102,7 @@ class Screen:
         rate = images / max(seconds, 1e-9)
         left = (self.epochs - epoch - 1) * seconds
         if self.progress is None:
-            self.say(
-                f"{self.name}: epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s  {left:,.0f} s left"
-            )
+            self.say(f"{self.name}: epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s  {left:,.0f} s left")
 
     def _bar(self, name: str, total: int, done: int) -> None:
         assert self.progress is not None

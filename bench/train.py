@@ -100,9 +100,7 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
         )
 
     workers = machine.data_workers(course.part.change != "none")
-    stream = batches.training(
-        course.part, course.batch_size, course.seed, course.epochs, step, workers, machine.device
-    )
+    stream = batches.training(course.part, course.batch_size, course.seed, course.epochs, step, workers, machine.device)
     try:
         for epoch, raw in stream:
             losses = _step(course, machine, raw, step)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -154,7 +155,7 @@ class TimmTrunk(Trunk):
             known = timm.list_models()
             raise (unknown("timm encoder", name, known) if name not in known else UsageError(str(error))) from error
         strides, sizes = down.feature_info.reduction(), down.feature_info.channels()
-        if any(after != 2 * before for before, after in zip(strides, strides[1:], strict=False)):
+        if any(after != 2 * before for before, after in pairwise(strides)):
             raise UsageError(f"{name} has features of strides {strides}; a decoder needs each twice the one before.")
         self.down = down
         self.bottleneck_channels, self.stride, self.finest = sizes[-1], strides[-1], strides[0]
@@ -228,8 +229,7 @@ class TrunkName(Frozen):
             step = 2 ** max(depth, 3)
             fits = ", ".join(str(step * factor) for factor in (1, 2, 3, 4))
             raise UsageError(
-                f"a U-Net of depth {max(depth, 3)} takes sizes that are multiples of {step} ({fits}, ...), "
-                f"but got {size}."
+                f"a U-Net of depth {max(depth, 3)} takes sizes that are multiples of {step} ({fits}, ...), but got {size}."
             )
         return self.model_copy(update={"depth": depth})
 

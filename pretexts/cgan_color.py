@@ -22,7 +22,7 @@ from bench.modes import frozen
 from bench.trunk import Trunk
 
 
-class Recipe(contract.Recipe):
+class CganRecipe(contract.Recipe):
     """The paper's text where it speaks, its released code where it does not."""
 
     l1_weight: float = Field(default=100.0, ge=0)  # code; the text's lambda has no value
@@ -34,13 +34,13 @@ class Recipe(contract.Recipe):
 class CganColor(Colorization):
     """Conditional-GAN colorization: BCE on patches + lambda L1."""
 
-    Recipe = Recipe
+    Recipe = CganRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {"epochs": 3, "lr": 1e-3, "discriminator_width": 16, "report_images": 200, "pictures": (1, 2, 3)},
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "discriminator_blocks": "code"},
     }
 
-    def __init__(self, recipe: Recipe, trunk: Trunk) -> None:
+    def __init__(self, recipe: CganRecipe, trunk: Trunk) -> None:
         super().__init__(recipe, trunk)
         self.discriminator = PatchDiscriminator(3, recipe.discriminator_width, recipe.discriminator_blocks == "code")
 

@@ -23,7 +23,7 @@ from bench.modes import dropout_on, frozen
 from bench.trunk import Trunk
 
 
-class Recipe(contract.Recipe):
+class InpaintingRecipe(contract.Recipe):
     """Pathak et al.'s weights and hole; epochs, batch and rate as for the colorization tasks, for a fair comparison."""
 
     hole: float = Field(default=0.5, gt=0, lt=1)  # side of the hole as a share of the picture's: 64 of 128 px
@@ -35,12 +35,12 @@ class Recipe(contract.Recipe):
 class Inpainting(Pretext):
     """Context encoder: fill a hole in the picture."""
 
-    Recipe = Recipe
+    Recipe = InpaintingRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {"epochs": 3, "lr": 1e-3, "discriminator_width": 16, "report_images": 200, "pictures": (1, 2, 3)},
     }
 
-    def __init__(self, recipe: Recipe, trunk: Trunk) -> None:
+    def __init__(self, recipe: InpaintingRecipe, trunk: Trunk) -> None:
         super().__init__(recipe, trunk)
         self.output = trunk.output(trunk.eye.channels)
         self.discriminator = PatchDiscriminator(trunk.eye.channels, recipe.discriminator_width)

@@ -16,7 +16,7 @@ from bench import contract
 from bench.contract import Batch, Pretext, Schedule
 
 
-class Recipe(contract.Recipe):
+class NoRecipe(contract.Recipe):
     """Nothing is trained."""
 
     epochs: int = 0
@@ -25,7 +25,7 @@ class Recipe(contract.Recipe):
 class RandomInit(Pretext):
     """Random initialisation, N(0, 0.02) for the U-Net as the paper has it."""
 
-    Recipe = Recipe
+    Recipe = NoRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     schedules: ClassVar[tuple[Schedule, ...]] = ("one-phase", "two-phase")
 

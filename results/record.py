@@ -86,6 +86,11 @@ class Record(Frozen):
     head: str = ""
     provenance: dict[str, Any]
 
+    @property
+    def metric_ids(self) -> tuple[str, ...]:
+        """The protocol's metrics in its order; the first is the main one."""
+        return tuple(self.job["settings"]["metrics"])
+
 
 def read(out: Path) -> list[Record]:
     """Return the records below an output folder, by id; DataError names one that cannot be read."""

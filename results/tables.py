@@ -54,7 +54,7 @@ def table4(records: Sequence[Record], value: Value, chosen: Sequence[str] = ()) 
         columns = []
         for downstream in sorted(titles):
             of_task = [record for record in members if record.downstream == downstream]
-            available = list(of_task[0].metrics)
+            available = of_task[0].metric_ids
             wanted = [m for m in chosen if m in _same_kind(available)] if chosen else available[:1]
             columns += [(downstream, metric) for metric in wanted]
         rows = []
@@ -101,16 +101,18 @@ def table3(records: Sequence[Record]) -> list[Table]:
         assert first.pretrain.data is not None
         title = f"Table 3: pretext tasks on {first.pretrain.data.title}, trunk {first.trunk} at {first.pretrain.job['size']} px"
         counts = sorted({record.pretrain.report_images for record in members})
-        notes = (f"{', '.join(map(str, counts))} test pictures; psnr (dB) and ssim in sRGB, colourfulness after Hasler and Suesstrunk",)
+        notes = (
+            f"{', '.join(map(str, counts))} test pictures; psnr (dB) and ssim in sRGB, colourfulness after Hasler and Suesstrunk",
+        )
         tables.append(Table(title, notes, ("Pretext", "Metric", "Average", "Min", "Max", "Seeds"), tuple(rows)))
     return tables
 
 
 LEADERBOARD = (
-    "data", "data_fingerprint", "synthetic", "scored_classes", "split_fingerprint", "part", "protocol", "trunk", "size",
-    "pretrain_data", "pretrain_data_fingerprint", "recipe", "pretext", "schedule", "downstream", "metric", "mean", "std", "n_seeds",
-    "seeds", "finetune_seconds", "pretrain_seconds", "run_ids",
-)  # fmt: skip
+    "data data_fingerprint synthetic scored_classes split_fingerprint part protocol trunk size pretrain_data "
+    "pretrain_data_fingerprint recipe pretext schedule downstream metric mean std n_seeds seeds finetune_seconds "
+    "pretrain_seconds run_ids"
+).split()
 
 
 def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
@@ -120,7 +122,7 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
         for row in _rows(members):
             for downstream, runs in _groups(row, lambda record: (record.downstream,)).items():
                 first = runs[0]
-                for metric in first.metrics:
+                for metric in first.metric_ids:
                     cell = _cell([record.metrics.get(metric) for record in runs])
                     lines.append(
                         {
@@ -149,7 +151,7 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
                             "run_ids": " ".join(record.id for record in runs),
                         }
                     )
-    return pd.DataFrame(lines, columns=list(LEADERBOARD))
+    return pd.DataFrame(lines, columns=LEADERBOARD)
 
 
 def markdown(tables: Iterable[Table]) -> str:
@@ -183,7 +185,12 @@ def latex(tables: Iterable[Table]) -> str:
     blocks = []
     for table in tables:
         lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape('; '.join([table.title, *table.notes]))}}}"]
-        lines += [rf"\begin{{tabular}}{{l{'c' * (len(table.columns) - 1)}}}", r"\toprule", line(table.columns), r"\midrule"]
+        lines += [
+            rf"\begin{{tabular}}{{l{'c' * (len(table.columns) - 1)}}}",
+            r"\toprule",
+            line(table.columns),
+            r"\midrule",
+        ]
         lines += [*(line(row) for row in table.rows), r"\bottomrule", r"\end{tabular}", r"\end{table}"]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
@@ -198,7 +205,14 @@ def _groups(records: Iterable[Record], key: Callable[[Record], K]) -> dict[K, li
 
 def _combination(record: Record) -> tuple[str, str, str, int, str, str]:
     """Return what rows must share to stand in one table; the task's split differs by column and is in the run."""
-    return record.data.title, record.protocol, record.trunk, record.pretrain.job["size"], record.part, record.data.fingerprint
+    return (
+        record.data.title,
+        record.protocol,
+        record.trunk,
+        record.pretrain.job["size"],
+        record.part,
+        record.data.fingerprint,
+    )
 
 
 def _rows(members: Sequence[Record]) -> list[list[Record]]:
@@ -222,7 +236,9 @@ def _label(record: Record, members: Sequence[Record], schedule: bool = True) -> 
     """Name a row: the pretext task, its schedule, and what tells it from rows of the same task."""
     parts = []
     if schedule and (record.schedule == "one-phase" or record.pretext == "random_init"):
-        parts.append(record.schedule + (f", {BASELINE_NOTE}" if (record.pretext, record.schedule) == ("random_init", "one-phase") else ""))
+        parts.append(
+            record.schedule + (f", {BASELINE_NOTE}" if (record.pretext, record.schedule) == ("random_init", "one-phase") else "")
+        )
     others = [other for other in members if other.pretext == record.pretext]
     recipe = record.pretrain.job["recipe"]
     for name in recipe:

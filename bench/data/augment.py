@@ -20,7 +20,7 @@ Transform = Callable[[Bytes, Bytes | None, int], tuple[Bytes, Bytes | None]]
 
 
 def make(kind: Literal["crop", "flip", "scale"], size: int) -> Transform:
-    """Return a transform: `crop` at random to `size`; `flip` left and right, at random; `scale` by 0.5 to 2, then crop and flip."""
+    """Return a transform: `crop` to `size`, `flip` left and right, or `scale` by 0.5 to 2, crop and flip, all at random."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
 

@@ -24,9 +24,9 @@ Plan = tuple[int, NDArray[np.int64]]  # epoch, positions in the part
 class Part(Dataset[dict[str, Tensor]]):
     """One part of a split, as batches: `part[epoch, positions]` reads those pictures.
 
-    A batch has `images` uint8 (N, 3, H, W), channels last in memory; `target` with labels int8 (N, classes) or masks uint8 (N, H, W);
-    with the original resolution kept, also `truth` uint8 (N, P, P), `content` and `original` int64 (N, 2). Random changes are
-    keyed by (seed, epoch, row), so nothing depends on who reads which batch.
+    A batch has `images` uint8 (N, 3, H, W), channels last in memory; `target` with labels int8 (N, classes) or masks uint8
+    (N, H, W); with the original resolution kept, also `truth` uint8 (N, P, P), `content` and `original` int64 (N, 2). Random
+    changes are keyed by (seed, epoch, row), so nothing depends on who reads which batch.
     """
 
     pack: Pack

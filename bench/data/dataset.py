@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
 from bench import store
 from bench.errors import DataError
@@ -21,8 +22,28 @@ Say = Callable[[str], object]
 VOID = 255
 
 VOC_CLASSES = tuple(
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
-    "train tvmonitor".split()
+    [
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ]
 )
 
 
@@ -52,8 +73,8 @@ class Dataset(Frozen):
     classes: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
     pictures: tuple[Picture, ...]
-    masks: dict[str, tuple[str, ...]] = {}
-    lists: dict[str, dict[str, tuple[str, ...]]] = {}
+    masks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    lists: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     fingerprint: str = ""
 
     @property

@@ -1,8 +1,8 @@
 """The demo data: synthetic pictures, drawn on first use, always the same, written in VOCdevkit and COCO layout.
 
 Eight shapes lie on textured ground. A shape's hue follows from its class, its lightness does not: whoever can tell the colour
-from the grey picture has recognised the shape, so colorization has something to teach. The ground's hue is arbitrary and
-faint. 4,000 unlabelled and 800 labelled pictures of 64x64 pixels. Synthetic: never compare a score on them with one on photographs.
+from the grey picture has recognised the shape, so colorization has something to teach. The ground is almost grey.
+4,000 unlabelled and 800 labelled pictures of 64x64 pixels. Synthetic: never compare a score on them with one on photographs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from bench.order import key
 
 SIZE = 64
 UNLABELLED, TRAIN, VAL = 4000, 500, 300
-SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
+SHAPES = ("disc", "ring", "crescent", "star", "triangle", "square", "bar", "cross")  # hues are neighbours as shapes are
+HUES = (
+    0.6  # the part of the hue circle that the shapes share: on the whole circle their median colour is grey, and L1 stays there
+)
 VERSION = 1
 NOTE = "Synthetic pictures drawn by pretext-bench. Scores on them say nothing about photographs.\n"
 
@@ -81,15 +84,16 @@ def _pictures(name: str, count: int) -> Iterator[tuple[Image.Image, NDArray[np.u
 def draw(rng: np.random.Generator) -> tuple[Image.Image, NDArray[np.uint8], list[Object]]:
     """Draw one picture: RGB 64x64, its mask uint8 (64, 64) with a void border around each shape, and its objects."""
     scale = 4  # drawn large and shrunk, for smooth edges
-    canvas = _ground(rng)
+    ground = float(rng.uniform(0.3, 0.75))
+    canvas = _painted(rng, ground, hue=float(rng.uniform()), saturation=float(rng.uniform(0.0, 0.08)), contrast=0.07)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
     objects: list[Object] = []
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, 3))):
         kind = int(rng.integers(len(SHAPES)))
-        radius = float(rng.uniform(9, 17))
+        radius = float(rng.uniform(13, 21))
         centre = rng.uniform(radius * 0.7, SIZE - radius * 0.7, size=2)
         stencil = Image.new("L", (SIZE * scale, SIZE * scale))
-        _stamp(ImageDraw.Draw(stencil), SHAPES[kind], centre * scale, radius * scale, float(rng.uniform(0, math.tau)))
+        _stamp(ImageDraw.Draw(stencil), SHAPES[kind], centre * scale, radius * scale, float(rng.normal(0, 0.2)))
         cover = np.asarray(stencil.resize((SIZE, SIZE), Image.Resampling.BOX)).astype(np.float64) / 255
         inside = cover >= 0.5
         if inside.sum() < 20:
@@ -99,26 +103,29 @@ def draw(rng: np.random.Generator) -> tuple[Image.Image, NDArray[np.uint8], list
         hidden = float((mask[inside] > 0).mean())
         if hidden > 0.4:
             continue
-        canvas = canvas * (1 - cover[..., None]) + _skin(rng, kind) * cover[..., None]
+        skin = _painted(rng, _contrasting(rng, ground), _hue(rng, kind), float(rng.uniform(0.7, 0.95)), contrast=0.04)
+        canvas = canvas * (1 - cover[..., None]) + skin * cover[..., None]
         outline = np.asarray(Image.fromarray(inside.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))) > 0
         mask[outline] = VOID
         mask[inside] = kind + 1
-        objects.append((kind, radius < 10.5, box))
+        objects.append((kind, radius < 14, box))
     noisy = canvas + rng.normal(0, 0.015, canvas.shape)
     return Image.fromarray((np.clip(noisy, 0, 1) * 255).round().astype(np.uint8)), mask, objects
 
 
-def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
-    return _painted(rng, hue=float(rng.uniform()), saturation=float(rng.uniform(0.05, 0.25)), contrast=0.22)
+def _hue(rng: np.random.Generator, kind: int) -> float:
+    return (HUES * kind / len(SHAPES) + float(rng.normal(0, 0.01))) % 1
 
 
-def _skin(rng: np.random.Generator, kind: int) -> NDArray[np.float64]:
-    hue = kind / len(SHAPES) + float(rng.normal(0, 0.012))
-    return _painted(rng, hue=hue % 1, saturation=float(rng.uniform(0.7, 0.95)), contrast=0.12)
+def _contrasting(rng: np.random.Generator, ground: float) -> float:
+    """Return a lightness that differs from the ground's by 0.18 to 0.35, whatever the class."""
+    step = float(rng.uniform(0.18, 0.35))
+    darker = ground - step >= 0.15 and (ground + step > 0.85 or rng.uniform() < 0.5)
+    return ground - step if darker else ground + step
 
 
-def _painted(rng: np.random.Generator, hue: float, saturation: float, contrast: float) -> NDArray[np.float64]:
-    """Return a 64x64 surface of one hue, RGB in [0, 1], whose lightness is random and textured, whatever the hue."""
+def _painted(rng: np.random.Generator, lightness: float, hue: float, saturation: float, contrast: float) -> NDArray[np.float64]:
+    """Return a textured 64x64 surface of one hue, RGB in [0, 1], around a lightness in [0, 1]."""
     texture = np.zeros((SIZE, SIZE))
     for cells in (4, 16):
         grid = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
@@ -127,13 +134,14 @@ def _painted(rng: np.random.Generator, hue: float, saturation: float, contrast: 
         angle, wave = rng.uniform(0, math.tau), rng.uniform(3, 9)
         y, x = np.mgrid[:SIZE, :SIZE]
         texture += 1.2 * np.sin((x * math.cos(angle) + y * math.sin(angle)) * math.tau / wave)
-    luma = np.clip(float(rng.uniform(0.35, 0.7)) + contrast * texture / 2, 0.08, 0.92)
+    luma = np.clip(lightness + contrast * texture / 2, 0.08, 0.92)
     colour = np.array(colorsys.hsv_to_rgb(hue, saturation, 1.0))
     weights = np.array([0.2126, 0.7152, 0.0722])
     grey = float(colour @ weights)
     tint = colour - grey
     room = np.where(tint > 0, (1 - luma[..., None]) / np.maximum(tint, 1e-9), luma[..., None] / np.maximum(-tint, 1e-9))
-    return luma[..., None] + tint * np.minimum(room.min(axis=2, keepdims=True), 1.0) * 0.8
+    surface: NDArray[np.float64] = luma[..., None] + tint * np.minimum(room.min(axis=2, keepdims=True), 1.0) * 0.8
+    return surface
 
 
 def _stamp(pen: ImageDraw.ImageDraw, shape: str, centre: NDArray[np.float64], radius: float, turn: float) -> None:

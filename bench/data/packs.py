@@ -1,8 +1,8 @@
 """Packs: each picture is decoded and resized once, into one array on the disk that every run reads.
 
-A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks `masks.npy` uint8 (N, S, S); a pack that keeps
-the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded with void. Files are written a picture at a time
-and read a row at a time, so memory does not grow with the number of pictures.
+A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks
+`masks.npy` uint8 (N, S, S); a pack that keeps the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded
+with void. Files are written a picture at a time and read a row at a time, so memory does not grow with the number of pictures.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Splits: which pictures are trained on, which choose, which are scored. A split is a file, made once and then only read.
 
-- `official`: the data set's own lists. VOC 2007: trainval -> test; VOC 2012: train -> val, since its test labels are not public. A
-  stratified tenth of the training list is the validation part.
+- `official`: the data set's own lists. VOC 2007: trainval -> test; VOC 2012: train -> val, since its test labels are not public.
+  A stratified tenth of the training list is the validation part.
 - `paper-70-20-10`: all annotated pictures, by iterative stratification (Sechidis et al. 2011), as the paper splits VOC 2012.
 - `pretraining`: pictures without labels; the test part is COCO's test or val pictures, else a twentieth held out; 4,000 at most.
 """
@@ -64,9 +64,7 @@ def _make(dataset: Dataset, scheme: str, subset: str) -> Split:
         pictures = _eligible(dataset, subset)
         official = scheme == "official"
         parts = _official(dataset, pictures, subset) if official else _shares(pictures, (0.7, 0.2, 0.1), dataset.name)
-    return Split(
-        scheme=scheme, dataset=dataset.name, data_fingerprint=dataset.fingerprint, subset=subset, parts=parts
-    )
+    return Split(scheme=scheme, dataset=dataset.name, data_fingerprint=dataset.fingerprint, subset=subset, parts=parts)
 
 
 def _eligible(dataset: Dataset, subset: str) -> dict[str, Picture]:
@@ -80,9 +78,7 @@ def _eligible(dataset: Dataset, subset: str) -> dict[str, Picture]:
 
 def _official(dataset: Dataset, pictures: dict[str, Picture], subset: str) -> dict[str, tuple[str, ...]]:
     task = TASKS["labels" if subset == "labels" else "masks"]
-    lists = {
-        name: ids for name, ids in dataset.lists.get(task, {}).items() if all(identity in pictures for identity in ids)
-    }
+    lists = {name: ids for name, ids in dataset.lists.get(task, {}).items() if all(identity in pictures for identity in ids)}
     fit, test = ("trainval", "test") if {"trainval", "test"} <= lists.keys() else ("train", "val")
     if not {fit, test} <= lists.keys():
         raise DataError(
@@ -98,9 +94,7 @@ def _official(dataset: Dataset, pictures: dict[str, Picture], subset: str) -> di
     return {"train": inner["train"], "val": inner["val"], "test": tuple(lists[test])}
 
 
-def _shares(
-    pictures: dict[str, Picture], shares: tuple[float, float, float], name: str
-) -> dict[str, tuple[str, ...]]:
+def _shares(pictures: dict[str, Picture], shares: tuple[float, float, float], name: str) -> dict[str, tuple[str, ...]]:
     """Split by iterative stratification over the classes that are present; without labels, at random."""
     ids = np.array(list(pictures))
     count = len(ids)
@@ -118,12 +112,11 @@ def _shares(
 def _presence(pictures: Sequence[Picture]) -> NDArray[np.int64] | None:
     if any(picture.labels is None for picture in pictures):
         return None
-    return (np.array([picture.labels for picture in pictures]) != 0).astype(np.int64)
+    present: NDArray[np.int64] = (np.array([picture.labels for picture in pictures]) != 0).astype(np.int64)
+    return present
 
 
-def _cut(
-    rows: NDArray[np.int64], labels: NDArray[np.int64] | None, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _cut(rows: NDArray[np.int64], labels: NDArray[np.int64] | None, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if labels is None:
         order = np.random.default_rng(key("split", len(rows), count)).permutation(rows)
         return order[count:], order[:count]

@@ -1,0 +1,144 @@
+"""`--plan`: what would run, what is there already, and how long the rest would take, measured on a few real steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from bench import order, registry
+from bench.data import packs, splits
+from bench.data.dataset import Dataset, Picture, decode
+from bench.job import Job
+from bench.resolve import pack_of, subset_of
+from bench.run import Desk, find, find_pretrained, make_model, make_pretext
+from bench.screen import Screen
+
+WARM, TIMED = 1, 2
+
+
+def show(desk: Desk, screen: Screen) -> None:
+    """Print a line for each pretrained trunk and each run that a command would make or reuse, with an estimate in seconds."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("What", "left"), ("State", "left"), ("Estimate", "right")):
+        table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
+    total = 0.0
+    for name, state, seconds in _lines(desk):
+        total += seconds
+        table.add_row(name, state, f"{seconds:,.0f} s" if seconds else "-")
+    screen.table(table)
+    screen.say(f"{total:,.0f} s of training in all on this machine ({desk.machine.device.type}), packing and scoring aside")
+
+
+def _lines(desk: Desk) -> list[tuple[str, str, float]]:
+    lines: list[tuple[str, str, float]] = []
+    measured: dict[str, float] = {}
+
+    def per_step(key: str, measure: Callable[[], float]) -> float:
+        if key not in measured:
+            measured[key] = measure()
+        return measured[key]
+
+    for job in desk.grid.jobs:
+        pretrain = job.pretrain
+        if pretrain.id not in {name for name, _, _ in lines}:
+            if find_pretrained(pretrain, desk.out) is not None:
+                lines.append((pretrain.id, "pretrained", 0.0))
+            elif not pretrain.recipe["epochs"]:
+                lines.append((pretrain.id, "no pretraining", 0.0))
+            else:
+                step = per_step(pretrain.pretext, lambda job=job: _pretraining_step(job, desk))  # type: ignore[misc]
+                lines.append((pretrain.id, _state(desk, pretrain.id), step * _pretraining_steps(job, desk)))
+        if find(job, desk.out) is not None:
+            lines.append((f"  {job.id}", "finished", 0.0))
+            continue
+        seconds = sum(
+            per_step(f"{job.downstream} {phase.train}", lambda job=job, t=phase.train: _finetune_step(job, t, desk))  # type: ignore[misc]
+            * phase.epochs
+            * _finetune_steps(job, desk)
+            for phase in job.settings.schedules[job.schedule]
+        )
+        lines.append((f"  {job.id} (seed {job.seed}, {job.schedule})", _state(desk, job.id), seconds))
+    return lines
+
+
+def _state(desk: Desk, identity: str) -> str:
+    return "interrupted, goes on" if (desk.out / "work" / identity).is_dir() else "to do"
+
+
+def _pretraining_steps(job: Job, desk: Desk) -> int:
+    dataset = desk.grid.pretrain_data
+    assert dataset is not None, "a job that trains has data"
+    count = len(splits.open_split(dataset, "pretraining", "pictures").ids("train"))
+    recipe = job.pretrain.recipe
+    return int(recipe["epochs"]) * order.steps_per_epoch(count, recipe["batch_size"])
+
+
+def _finetune_steps(job: Job, desk: Desk) -> int:
+    subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
+    split = splits.open_split(desk.grid.data, job.settings.split, subset)
+    return order.steps_per_epoch(len(split.ids(*job.settings.fit)), job.settings.batch_size)
+
+
+def _images(dataset: Dataset, rule: packs.PackRule, count: int) -> torch.Tensor:
+    """Decode `count` of the data set's pictures, some twice when there are fewer: uint8 (count, 3, S, S)."""
+    chosen: Sequence[Picture] = [dataset.pictures[place % len(dataset.pictures)] for place in range(count)]
+    squares = [packs.fit(decode(dataset.path(picture)), rule, rule.size)[0] for picture in chosen]
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+
+
+def _pretraining_step(job: Job, desk: Desk) -> float:
+    dataset = desk.grid.pretrain_data
+    assert dataset is not None, "a job that trains has data"
+    pretext = make_pretext(job.pretrain).to(desk.machine.device).train()
+    images = _images(dataset, packs.PackRule(size=job.pretrain.size), pretext.recipe.batch_size).to(desk.machine.device)
+    players = pretext.players()
+    generator = torch.Generator(desk.machine.device).manual_seed(0)
+
+    def step() -> None:
+        with desk.machine.autocast():
+            for player, loss in pretext.turns(pretext.view(images, generator)):
+                players[player].zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                players[player].step()
+
+    return _timed(step, desk)
+
+
+def _finetune_step(job: Job, train: str, desk: Desk) -> float:
+    pretext = make_pretext(job.pretrain)
+    downstream, model = make_model(job, pretext.trunk, len(desk.grid.data.classes))
+    model.to(desk.machine.device).set_mode("head" if train == "head" else "all")
+    subset = subset_of(downstream, job.settings)
+    _, rule = pack_of(subset, job.settings, job.size)
+    images = _images(desk.grid.data, rule.model_copy(update={"resize": "squash"}), job.settings.batch_size)
+    images = images.to(desk.machine.device)
+    optimiser = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad])
+
+    def step() -> None:
+        with desk.machine.autocast():
+            loss = model(images, train == "head").float().square().mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return _timed(step, desk)
+
+
+def _timed(step: Callable[[], None], desk: Desk) -> float:
+    for _ in range(WARM):
+        step()
+    _wait(desk)
+    started = time.monotonic()
+    for _ in range(TIMED):
+        step()
+    _wait(desk)
+    return (time.monotonic() - started) / TIMED
+
+
+def _wait(desk: Desk) -> None:
+    if desk.machine.device.type == "cuda":
+        torch.cuda.synchronize(desk.machine.device)
