@@ -34,7 +34,7 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
     if not root.is_dir():
         raise DataError(f"there is no data set at {root}: no such folder.")
     root = root.resolve()
-    if voc.find(root) is not None:
+    if voc.looks_like(root):
         dataset = voc.read(root, name)
     elif coco.looks_like(root):
         dataset = coco.read(root, name)

@@ -7,7 +7,6 @@ from the grey picture has recognised the shape, so colorization has something to
 
 from __future__ import annotations
 
-import colorsys
 import json
 import math
 from collections.abc import Iterator
@@ -25,47 +24,46 @@ from bench.order import key
 SIZE = 64
 UNLABELLED, TRAIN, VAL = 4000, 500, 300
 SHAPES = ("disc", "ring", "crescent", "star", "triangle", "square", "bar", "cross")  # hues are neighbours as shapes are
-HUES = (
-    0.6  # the part of the hue circle that the shapes share: on the whole circle their median colour is grey, and L1 stays there
-)
+# CIELAB degrees: over the whole circle the shapes' median colour would be grey, and L1 stays there.
+FIRST_HUE, HUES = 20.0, 216.0
 VERSION = 1
 NOTE = "Synthetic pictures drawn by pretext-bench. Scores on them say nothing about photographs.\n"
 
 
-def make(root: Path) -> dict[str, Path]:
+def make(root: Path, unlabelled_count: int = UNLABELLED, train: int = TRAIN, val: int = VAL) -> dict[str, Path]:
     """Draw both demo data sets below `root` when they are not there; return their folders by name."""
     labelled, unlabelled = root / f"v{VERSION}" / "labelled", root / f"v{VERSION}" / "unlabelled"
-    store.publish_folder(labelled, _write_voc)
-    store.publish_folder(unlabelled, _write_coco)
+    store.publish_folder(labelled, lambda folder: _write_voc(folder, train, val))
+    store.publish_folder(unlabelled, lambda folder: _write_coco(folder, unlabelled_count))
     return {"demo": labelled, "demo_unlabelled": unlabelled}
 
 
-def _write_voc(root: Path) -> None:
+def _write_voc(root: Path, train: int, val: int) -> None:
     folder = root / "VOCdevkit" / "VOC2012"
     for name in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
     (folder / "SYNTHETIC.txt").write_text(NOTE)
     (folder / "classes.txt").write_text("\n".join(SHAPES) + "\n")
     palette = voc_palette().tobytes()
-    ids = [f"demo_{place:06d}" for place in range(TRAIN + VAL)]
+    ids = [f"demo_{place:06d}" for place in range(train + val)]
     for identity, (picture, mask, objects) in zip(ids, _pictures("labelled", len(ids)), strict=True):
         picture.save(folder / "JPEGImages" / f"{identity}.jpg", quality=95, subsampling=0)
         image = Image.fromarray(mask, mode="P")
         image.putpalette(palette)
         image.save(folder / "SegmentationClass" / f"{identity}.png")
         _annotation(identity, objects).write(folder / "Annotations" / f"{identity}.xml")
-    lists = {"train": ids[:TRAIN], "val": ids[TRAIN:], "trainval": ids}
+    lists = {"train": ids[:train], "val": ids[train:], "trainval": ids}
     for task in ("Main", "Segmentation"):
         for name, members in lists.items():
             (folder / "ImageSets" / task / f"{name}.txt").write_text("\n".join(members) + "\n")
 
 
-def _write_coco(root: Path) -> None:
+def _write_coco(root: Path, count: int) -> None:
     (root / "train2017").mkdir()
     (root / "annotations").mkdir()
     (root / "SYNTHETIC.txt").write_text(NOTE)
     images = []
-    for place, (picture, _, _) in enumerate(_pictures("unlabelled", UNLABELLED)):
+    for place, (picture, _, _) in enumerate(_pictures("unlabelled", count)):
         name = f"{place:012d}.jpg"
         picture.save(root / "train2017" / name, quality=95, subsampling=0)
         images.append({"id": place, "file_name": name, "width": SIZE, "height": SIZE})
@@ -84,8 +82,8 @@ def _pictures(name: str, count: int) -> Iterator[tuple[Image.Image, NDArray[np.u
 def draw(rng: np.random.Generator) -> tuple[Image.Image, NDArray[np.uint8], list[Object]]:
     """Draw one picture: RGB 64x64, its mask uint8 (64, 64) with a void border around each shape, and its objects."""
     scale = 4  # drawn large and shrunk, for smooth edges
-    ground = float(rng.uniform(0.3, 0.75))
-    canvas = _painted(rng, ground, hue=float(rng.uniform()), saturation=float(rng.uniform(0.0, 0.08)), contrast=0.07)
+    ground = float(rng.uniform(30, 75))
+    canvas = _painted(rng, ground, hue=float(rng.uniform(0, 360)), chroma=float(rng.uniform(0, 8)), contrast=7)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
     objects: list[Object] = []
     for _ in range(int(rng.integers(1, 3))):
@@ -103,29 +101,29 @@ def draw(rng: np.random.Generator) -> tuple[Image.Image, NDArray[np.uint8], list
         hidden = float((mask[inside] > 0).mean())
         if hidden > 0.4:
             continue
-        skin = _painted(rng, _contrasting(rng, ground), _hue(rng, kind), float(rng.uniform(0.7, 0.95)), contrast=0.04)
+        skin = _painted(rng, _contrasting(rng, ground), _hue(rng, kind), float(rng.uniform(45, 65)), contrast=4)
         canvas = canvas * (1 - cover[..., None]) + skin * cover[..., None]
         outline = np.asarray(Image.fromarray(inside.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))) > 0
         mask[outline] = VOID
         mask[inside] = kind + 1
         objects.append((kind, radius < 14, box))
-    noisy = canvas + rng.normal(0, 0.015, canvas.shape)
-    return Image.fromarray((np.clip(noisy, 0, 1) * 255).round().astype(np.uint8)), mask, objects
+    canvas[..., 0] += rng.normal(0, 1.5, (SIZE, SIZE))
+    return Image.fromarray((_srgb(canvas) * 255).round().astype(np.uint8)), mask, objects
 
 
 def _hue(rng: np.random.Generator, kind: int) -> float:
-    return (HUES * kind / len(SHAPES) + float(rng.normal(0, 0.01))) % 1
+    return FIRST_HUE + HUES * kind / len(SHAPES) + float(rng.normal(0, 4))
 
 
 def _contrasting(rng: np.random.Generator, ground: float) -> float:
-    """Return a lightness that differs from the ground's by 0.18 to 0.35, whatever the class."""
-    step = float(rng.uniform(0.18, 0.35))
-    darker = ground - step >= 0.15 and (ground + step > 0.85 or rng.uniform() < 0.5)
+    """Return a lightness that differs from the ground's by 18 to 35, whatever the class."""
+    step = float(rng.uniform(18, 35))
+    darker = ground - step >= 15 and (ground + step > 85 or rng.uniform() < 0.5)
     return ground - step if darker else ground + step
 
 
-def _painted(rng: np.random.Generator, lightness: float, hue: float, saturation: float, contrast: float) -> NDArray[np.float64]:
-    """Return a textured 64x64 surface of one hue, RGB in [0, 1], around a lightness in [0, 1]."""
+def _painted(rng: np.random.Generator, lightness: float, hue: float, chroma: float, contrast: float) -> NDArray[np.float64]:
+    """Return a textured 64x64 surface in CIELAB around a lightness in [0, 100], as colourful as sRGB allows up to `chroma`."""
     texture = np.zeros((SIZE, SIZE))
     for cells in (4, 16):
         grid = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
@@ -134,14 +132,32 @@ def _painted(rng: np.random.Generator, lightness: float, hue: float, saturation:
         angle, wave = rng.uniform(0, math.tau), rng.uniform(3, 9)
         y, x = np.mgrid[:SIZE, :SIZE]
         texture += 1.2 * np.sin((x * math.cos(angle) + y * math.sin(angle)) * math.tau / wave)
-    luma = np.clip(lightness + contrast * texture / 2, 0.08, 0.92)
-    colour = np.array(colorsys.hsv_to_rgb(hue, saturation, 1.0))
-    weights = np.array([0.2126, 0.7152, 0.0722])
-    grey = float(colour @ weights)
-    tint = colour - grey
-    room = np.where(tint > 0, (1 - luma[..., None]) / np.maximum(tint, 1e-9), luma[..., None] / np.maximum(-tint, 1e-9))
-    surface: NDArray[np.float64] = luma[..., None] + tint * np.minimum(room.min(axis=2, keepdims=True), 1.0) * 0.8
+    surface = np.empty((SIZE, SIZE, 3))
+    surface[..., 0] = np.clip(lightness + contrast * texture / 2, 8, 92)
+    direction = np.array([math.cos(math.radians(hue)), math.sin(math.radians(hue))])
+    extremes = np.array([[surface[..., 0].min(), 0, 0], [surface[..., 0].max(), 0, 0]])
+    for share in np.linspace(1, 0.1, 19):
+        extremes[:, 1:] = surface[..., 1:] = share * chroma * direction
+        if _linear(extremes).min() >= 0 and _linear(extremes).max() <= 1:
+            break
     return surface
+
+
+def _linear(lab: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return linear RGB (..., 3) of CIELAB (..., 3), D65; outside [0, 1] where sRGB has no such colour."""
+    y = (lab[..., 0] + 16) / 116
+    cubes = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
+    xyz = np.where(cubes > 6 / 29, cubes**3, (cubes - 16 / 116) * 3 * (6 / 29) ** 2) * np.array([0.95047, 1.0, 1.08883])
+    linear: NDArray[np.float64] = xyz @ np.array(
+        [[3.2404542, -0.969266, 0.0556434], [-1.5371385, 1.8760108, -0.2040259], [-0.4985314, 0.041556, 1.0572252]]
+    )
+    return linear
+
+
+def _srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sRGB in [0, 1] of CIELAB; in double precision and NumPy, so that every machine draws the same bytes."""
+    linear = np.clip(_linear(lab), 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def _stamp(pen: ImageDraw.ImageDraw, shape: str, centre: NDArray[np.float64], radius: float, turn: float) -> None:

@@ -27,6 +27,13 @@ def find(root: Path) -> Path | None:
     return None
 
 
+def looks_like(root: Path) -> bool:
+    """Whether `root` is a VOC data set or what is left of one."""
+    places = (root, root / "VOCdevkit", *root.glob("VOC20*"), *(root / "VOCdevkit").glob("VOC20*"))
+    marks = ("JPEGImages", "ImageSets", *MASK_FOLDERS)
+    return any((place / mark).is_dir() for place in places for mark in marks)
+
+
 def read(root: Path, name: str) -> Dataset:
     """Read a VOC data set; DataError says what is missing or wrong."""
     folder = find(root)

@@ -1,0 +1,64 @@
+"""Colour conversion and picture scores against scikit-image."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.color import lab2rgb, rgb2lab
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from bench import colour
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 24, 32), dtype=np.uint8))
+
+
+def as_rows(picture: torch.Tensor) -> np.ndarray:
+    return picture.permute(1, 2, 0).numpy()
+
+
+def test_lab_agrees_with_scikit_image(pictures: torch.Tensor) -> None:
+    ours = colour.rgb_to_lab(pictures)
+    for place, picture in enumerate(pictures):
+        assert np.abs(as_rows(ours[place]) - rgb2lab(as_rows(picture) / 255.0)).max() < 1e-4
+
+
+def test_rgb_from_lab_agrees_with_scikit_image(pictures: torch.Tensor) -> None:
+    lab = colour.rgb_to_lab(pictures)
+    back = colour.lab_to_rgb(lab)
+    for place in range(len(pictures)):
+        assert np.abs(as_rows(back[place]) - lab2rgb(as_rows(lab[place]).astype(np.float64))).max() < 1e-3
+
+
+def test_bytes_survive_the_way_through_lab(pictures: torch.Tensor) -> None:
+    assert torch.equal(colour.join_lab(*colour.split_lab(pictures)), pictures)
+
+
+def test_normalised_lab_is_the_papers() -> None:
+    white = torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
+    lightness, chroma = colour.split_lab(white)
+    assert torch.allclose(lightness, torch.ones_like(lightness), atol=1e-4)
+    assert torch.allclose(chroma, torch.zeros_like(chroma), atol=1e-3)
+
+
+def test_psnr_and_ssim_agree_with_scikit_image(pictures: torch.Tensor) -> None:
+    noise = torch.from_numpy(np.random.default_rng(1).integers(-20, 20, pictures.shape))
+    worse = (pictures.long() + noise).clamp(0, 255).to(torch.uint8)
+    psnr, ssim = colour.psnr(worse, pictures), colour.ssim(worse, pictures)
+    for place in range(len(pictures)):
+        ours, truth = as_rows(worse[place]), as_rows(pictures[place])
+        assert psnr[place].item() == pytest.approx(peak_signal_noise_ratio(truth, ours), abs=1e-9)
+        reference = structural_similarity(
+            truth, ours, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+        )
+        assert ssim[place].item() == pytest.approx(reference, abs=1e-6)
+
+
+def test_colourfulness_is_zero_for_grey_and_follows_the_formula(pictures: torch.Tensor) -> None:
+    grey = pictures[:, :1].expand(-1, 3, -1, -1)
+    assert torch.equal(colour.colourfulness(grey), torch.zeros(4, dtype=torch.float64))
+    red, green, blue = as_rows(pictures[0]).astype(float).transpose(2, 0, 1)
+    rg, yb = red - green, (red + green) / 2 - blue
+    by_hand = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+    assert colour.colourfulness(pictures)[0].item() == pytest.approx(by_hand)

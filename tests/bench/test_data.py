@@ -1,0 +1,269 @@
+"""Readers, packs and splits on small real files, whole and broken."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.color import rgb2lab
+
+from bench.data import catalogue, packs, splits, voc
+from bench.data.dataset import VOC_CLASSES, decode_mask, voc_palette
+from bench.errors import DataError
+
+
+def quiet(*_: object) -> None:
+    pass
+
+
+def devkit(root: Path) -> Path:
+    return root / "VOCdevkit" / "VOC2012"
+
+
+def pack(root: Path, resize: str = "squash", size: int = 32) -> packs.Pack:
+    rule = packs.PackRule(size=size, resize=resize)  # type: ignore[arg-type]
+    return packs.open_pack(catalogue.open_dataset(str(root), quiet), "SegmentationClass", rule, quiet, quiet)
+
+
+def write_voc(root: Path, sizes: list[tuple[int, int]]) -> Path:
+    """Write pictures of some (width, height) with a mask that has class 1 on its left half and void in its last row."""
+    folder = devkit(root)
+    for name in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    for place, (width, height) in enumerate(sizes):
+        mask = np.zeros((height, width), dtype=np.uint8)
+        mask[:, : width // 2] = 1
+        mask[-1] = 255
+        Image.fromarray(np.full((height, width, 3), 100 + place, dtype=np.uint8)).save(folder / "JPEGImages" / f"p{place}.png")
+        image = Image.fromarray(mask, mode="P")
+        image.putpalette(voc_palette().tobytes())
+        image.save(folder / "SegmentationClass" / f"p{place}.png")
+        objects = "<object><name>aeroplane</name><difficult>0</difficult></object><object><name>cat</name><difficult>1</difficult></object>"
+        (folder / "Annotations" / f"p{place}.xml").write_text(f"<annotation>{objects}</annotation>")
+    return root
+
+
+def test_voc_labels_keep_difficult_objects_apart(tmp_path: Path) -> None:
+    dataset = catalogue.open_dataset(str(write_voc(tmp_path / "v", [(40, 30)])), quiet)
+    assert dataset.classes == VOC_CLASSES
+    labels = dataset.labels()[0]
+    assert labels[VOC_CLASSES.index("aeroplane")] == 1
+    assert labels[VOC_CLASSES.index("cat")] == -1
+    assert np.abs(labels).sum() == 2
+
+
+@pytest.mark.parametrize(("flags", "label"), [("0", 1), ("1", -1), ("01", 1), ("10", 1), ("11", -1)])
+def test_one_ordinary_object_makes_a_class_present(tmp_path: Path, flags: str, label: int) -> None:
+    objects = "".join(f"<object><name>cat</name><difficult>{flag}</difficult></object>" for flag in flags)
+    (tmp_path / "a.xml").write_text(f"<annotation>{objects}</annotation>")
+    assert voc.read_labels(tmp_path / "a.xml", ("cat", "dog")) == (label, 0)
+
+
+def test_voc_is_found_at_every_level_with_its_official_lists(voc: Path) -> None:
+    found = [catalogue.read(path, "v") for path in (voc, voc / "VOCdevkit", devkit(voc))]
+    assert len({dataset.root for dataset in found}) == 1
+    assert {name: len(ids) for name, ids in found[0].lists["Main"].items()} == {"train": 24, "val": 16, "trainval": 40}
+    assert found[0].synthetic and len(found[0].classes) == 8 and found[0].scored == found[0].classes
+
+
+def test_the_fingerprint_follows_the_content_and_not_the_place(voc: Path, tmp_path: Path) -> None:
+    first = catalogue.open_dataset(str(voc), quiet).fingerprint
+    moved = Path(shutil.copytree(voc, tmp_path / "moved"))
+    assert catalogue.open_dataset(str(moved), quiet).fingerprint == first
+    file = next((devkit(moved) / "JPEGImages").iterdir())
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert catalogue.open_dataset(str(moved), quiet).fingerprint != first
+
+
+def test_scored_classes_are_read_from_a_file_beside_the_pictures(voc: Path) -> None:
+    (devkit(voc) / "scored_classes.txt").write_text("ring\ndisc\n")
+    assert catalogue.open_dataset(str(voc), quiet).scored == ("disc", "ring")
+    (devkit(voc) / "scored_classes.txt").write_text("dog\n")
+    with pytest.raises(DataError, match="no class 'dog' to score"):
+        catalogue.open_dataset(str(voc), quiet)
+
+
+def test_coco_lists_the_pictures_of_its_json_by_part(tmp_path: Path) -> None:
+    for part, count in (("train2014", 3), ("val2014", 2)):
+        (tmp_path / part).mkdir()
+        names = [f"{part}_{place}.jpg" for place in range(count)]
+        for name in [*names, "not listed.jpg"]:
+            Image.new("RGB", (8, 8)).save(tmp_path / part / name)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        images = [{"id": place, "file_name": name} for place, name in enumerate(names)]
+        text = json.dumps({"images": images, "annotations": [], "categories": []})
+        (tmp_path / "annotations" / f"instances_{part}.json").write_text(text)
+    dataset = catalogue.open_dataset(str(tmp_path), quiet)
+    assert dataset.kind == "coco"
+    assert [picture.part for picture in dataset.pictures] == ["train"] * 3 + ["val"] * 2
+    split = splits.open_split(dataset, "pretraining", "pictures")
+    assert (len(split.ids("train")), len(split.ids("test"))) == (3, 2)
+    (tmp_path / "train2014" / "train2014_1.jpg").unlink()
+    with pytest.raises(DataError, match=r"lists train2014_1\.jpg"):
+        catalogue.open_dataset(str(tmp_path), quiet)
+
+
+def test_a_folder_of_pictures_is_a_data_set_and_files_can_be_left_out(tmp_path: Path) -> None:
+    for name in ("a/x.jpg", "a/y.PNG", "b_1.jpg", "b_2.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    assert len(catalogue.read(tmp_path, "f").pictures) == 4
+    assert [p.id for p in catalogue.read(tmp_path, "f", exclude=["b_*"]).pictures] == ["a/x.jpg", "a/y.PNG"]
+    with pytest.raises(DataError, match="has no labels"):
+        catalogue.read(tmp_path, "f").labels()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: shutil.rmtree(d / "JPEGImages"), "no pictures|not a VOC"),
+        (lambda d: (d / "Annotations" / "demo_000003.xml").write_text("<annotation><obj"), r"demo_000003\.xml is not a VOC annotation"),
+        (
+            lambda d: (d / "Annotations" / "demo_000003.xml").write_text("<a><object><name>dog</name></object></a>"),
+            r"demo_000003\.xml has an object of class 'dog'",
+        ),
+        (lambda d: (d / "JPEGImages" / "demo_000001.jpg").unlink(), "names demo_000001"),
+    ],
+)
+def test_half_a_voc_is_refused(voc: Path, spoil: Callable[[Path], object], message: str) -> None:
+    spoil(devkit(voc))
+    with pytest.raises(DataError, match=message):
+        catalogue.open_dataset(str(voc), quiet)
+
+
+def test_a_pack_has_every_picture_resized_as_pillow_does(voc: Path) -> None:
+    made = pack(voc)
+    assert made.images.shape == (40, 32, 32, 3)
+    rows = made.images.read(np.array([5, 0]))
+    path = devkit(voc) / "JPEGImages" / f"{made.manifest.ids[5]}.jpg"
+    assert np.array_equal(rows[0], np.asarray(Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)))
+    assert np.array_equal(made.images.memory_map()[[5, 0]], rows)
+    assert pack(voc).folder == made.folder
+
+
+def test_letterbox_keeps_proportions_and_the_masks_at_full_resolution(tmp_path: Path) -> None:
+    made = pack(write_voc(tmp_path / "v", [(100, 50), (20, 30)]), "letterbox")
+    assert made.manifest.content == ((16, 32), (30, 20))
+    assert made.manifest.original == ((50, 100), (30, 20))
+    assert made.masks is not None and made.truth is not None
+    assert made.truth.shape == (2, 128, 128)
+    masks, truth = made.masks.read([0, 1]), made.truth.read([0, 1])
+    assert (masks[0, 16:] == 255).all() and (masks[0, :15, :16] == 1).all() and (masks[0, :15, 16:32] == 0).all()
+    assert (truth[0, :49, :50] == 1).all() and (truth[0, 50:] == 255).all() and (truth[1, :, 20:] == 255).all()
+
+
+def test_crop_keeps_every_pixel(tmp_path: Path) -> None:
+    made = pack(write_voc(tmp_path / "v", [(100, 50), (20, 30)]), "crop")
+    assert made.images.shape == (2, 128, 128, 3)
+    assert made.manifest.content == ((50, 100), (30, 20))
+    assert (made.images.read([0])[0, :50, :100] == 100).all()
+
+
+def test_a_truncated_picture_stops_the_pack_and_names_the_file(voc: Path) -> None:
+    path = devkit(voc) / "JPEGImages" / "demo_000007.jpg"
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(DataError, match=r"demo_000007\.jpg does not decode"):
+        pack(voc)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"demo_000007\.jpg does not decode"):
+        pack(voc)
+
+
+def test_a_mask_of_another_size_or_with_a_strange_id_stops_the_pack(voc: Path) -> None:
+    path = devkit(voc) / "SegmentationClass" / "demo_000007.png"
+    Image.new("L", (63, 64)).save(path)
+    with pytest.raises(DataError, match=r"demo_000007\.png is 63x64, but its picture .*demo_000007\.jpg is 64x64"):
+        pack(voc)
+    Image.fromarray(np.full((64, 64), 9, dtype=np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"demo_000007\.png has class id 9 in 4096 pixels; ids are 0 to 8"):
+        pack(voc)
+
+
+def test_an_rgb_mask_is_read_through_the_voc_palette_or_refused(tmp_path: Path) -> None:
+    ids = np.array([[0, 1], [20, 255]], dtype=np.uint8)
+    Image.fromarray(voc_palette()[ids]).save(tmp_path / "m.png")
+    assert np.array_equal(decode_mask(tmp_path / "m.png", 20, (2, 2), tmp_path), ids)
+    Image.new("RGB", (2, 2), (1, 2, 3)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match="colour #010203"):
+        decode_mask(tmp_path / "m.png", 20, (2, 2), tmp_path)
+
+
+def test_the_voc_palette_is_vocs() -> None:
+    assert voc_palette()[[0, 1, 2, 15, 20, 255]].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192],
+    ]  # fmt: skip
+
+
+def test_a_damaged_pack_is_noticed(voc: Path) -> None:
+    made = pack(voc)
+    with (made.folder / "images.npy").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(DataError, match=r"images\.npy is damaged"):
+        pack(voc)
+
+
+def test_the_papers_split_is_70_20_10_and_stratified(voc: Path) -> None:
+    dataset = catalogue.open_dataset(str(voc), quiet)
+    split = splits.open_split(dataset, "paper-70-20-10", "labels")
+    parts = [set(split.ids(part)) for part in ("train", "val", "test")]
+    assert np.abs(np.array([len(part) for part in parts]) - [28, 8, 4]).max() <= 1
+    assert len(set.union(*parts)) == 40
+
+
+def test_the_official_split_tests_on_val_and_holds_a_tenth_of_train_back(voc: Path) -> None:
+    dataset = catalogue.open_dataset(str(voc), quiet)
+    split = splits.open_split(dataset, "official", "SegmentationClass")
+    assert set(split.ids("test")) == set(dataset.lists["Segmentation"]["val"])
+    assert set(split.ids("train", "val")) == set(dataset.lists["Segmentation"]["train"])
+    assert 1 <= len(split.ids("val")) <= 3
+
+
+def test_a_split_is_a_file_that_is_read_and_not_made_again(voc: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = catalogue.open_dataset(str(voc), quiet)
+    first = splits.open_split(dataset, "paper-70-20-10", "labels")
+    monkeypatch.setattr(splits, "_make", lambda *_: pytest.fail("made again"))
+    assert splits.open_split(dataset, "paper-70-20-10", "labels").fingerprint == first.fingerprint
+    (file,) = (home / "splits").iterdir()
+    file.write_text("{")
+    with pytest.raises(DataError, match="is not a split"):
+        splits.open_split(dataset, "paper-70-20-10", "labels")
+
+
+def test_a_prepared_set_is_verified_against_what_it_was(voc: Path) -> None:
+    catalogue.register(catalogue.read(voc, "mine"))
+    assert catalogue.verify("mine").fingerprint == catalogue.prepared()["mine"].fingerprint
+    path = devkit(voc) / "JPEGImages" / "demo_000007.jpg"
+    Image.new("RGB", (64, 64)).save(path)
+    with pytest.raises(DataError, match="a file has changed"):
+        catalogue.verify("mine")
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"demo_000007\.jpg does not decode"):
+        catalogue.verify(str(voc))
+
+
+def test_the_demo_data_are_the_same_every_time_and_colour_follows_the_class(drawn: dict[str, Path], tmp_path: Path) -> None:
+    from bench.data import demo
+
+    again = demo.make(tmp_path, 48, 24, 16)
+    for name, root in drawn.items():
+        first = {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+        second = {path.relative_to(again[name]): path.read_bytes() for path in sorted(again[name].rglob("*")) if path.is_file()}
+        assert first == second
+    lightness: dict[int, list[float]] = {}
+    hues: dict[int, list[float]] = {}
+    for place in range(200):
+        picture, mask, _ = demo.draw(np.random.default_rng(place))
+        for kind in range(1, 9):
+            if (mask == kind).sum() > 50:
+                light, a, b = np.median(rgb2lab(np.asarray(picture))[mask == kind], axis=0)
+                hues.setdefault(kind, []).append(float(np.degrees(np.arctan2(b, a)) % 360))
+                lightness.setdefault(kind, []).append(float(light))
+    means = [np.mean(lightness[kind]) for kind in range(1, 9)]
+    medians = [np.median(hues[kind]) for kind in range(1, 9)]
+    assert np.std(means) < np.mean([np.std(values) for values in lightness.values()]) / 4
+    assert min(np.diff(medians)) > 15
+    assert max(np.std(values) for values in hues.values()) < 12

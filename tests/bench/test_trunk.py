@@ -1,0 +1,135 @@
+"""Trunks and the discriminator: the paper's sizes, what fits, what is frozen."""
+
+import pytest
+import torch
+from torch import nn
+
+from bench.discriminator import PatchDiscriminator, receptive_field
+from bench.errors import UsageError
+from bench.modes import dropout_on, frozen, use_statistics
+from bench.trunk import TrunkName, check_size, make_trunk, parameter_count
+
+NAMES = ("unet:depth=5,width=8", "unet:depth=5,width=8,eye=rgb", "timm:resnet18", "timm:mobilenetv3_small_050,eye=rgb")
+
+
+def test_the_papers_generator_has_54_million_parameters_and_a_bottleneck_of_one_place() -> None:
+    trunk = make_trunk("unet:depth=8,width=64")
+    whole = nn.ModuleList([trunk, trunk.output(2)])
+    assert parameter_count(whole) == pytest.approx(54.4e6, rel=1e-3)
+    trunk.eval()
+    with torch.no_grad():
+        features = trunk.encode(torch.zeros(1, 1, 256, 256))
+    assert [tuple(feature.shape[1:]) for feature in features] == [
+        (64, 128, 128), (128, 64, 64), (256, 32, 32), (512, 16, 16), (512, 8, 8), (512, 4, 4), (512, 2, 2), (512, 1, 1),
+    ]  # fmt: skip
+    assert sum(isinstance(part, nn.Dropout) for part in trunk.modules()) == 3
+
+
+def test_the_discriminator_sees_70_pixels_and_the_released_code_more() -> None:
+    text, code = PatchDiscriminator(3), PatchDiscriminator(3, code=True)
+    assert receptive_field(text) == 70
+    assert receptive_field(code) > 70
+    with torch.no_grad():
+        assert text(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 30, 30)
+        assert code(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 16, 16)
+
+
+def test_one_logit_depends_on_its_patch_of_70_pixels_only() -> None:
+    discriminator = PatchDiscriminator(1, width=4).eval()
+    pictures = torch.zeros(1, 1, 128, 128, requires_grad=True)
+    discriminator(pictures)[0, 0, 7, 7].backward()
+    assert pictures.grad is not None
+    rows = pictures.grad[0, 0].abs().sum(dim=1).nonzero().flatten()
+    assert rows.max() - rows.min() + 1 == 70
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trunk_keeps_its_contract(name: str) -> None:
+    torch.manual_seed(0)
+    trunk = make_trunk(name).eval()
+    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        seen = trunk.eye(pictures)
+        assert seen.shape == (2, trunk.eye.channels, 64, 64) and seen.abs().max() <= 1.001
+        features = trunk.encode(seen)
+        activation = trunk.decode(features)
+        assert features[-1].shape[1] == trunk.bottleneck_channels
+        assert features[-1].shape[-1] == 64 // trunk.stride
+        assert activation.shape[1] == trunk.channels
+        assert trunk.output(5)(activation).shape == (2, 5, 64, 64)
+        assert trunk.eye.grey(torch.zeros(2, 1, 64, 64)).shape == seen.shape
+    assert str(TrunkName.parse(name).fitted(64)) == str(TrunkName.parse(str(TrunkName.parse(name).fitted(64))))
+
+
+def test_initialisation_is_normal_with_the_papers_deviation() -> None:
+    torch.manual_seed(0)
+    trunk = make_trunk("unet:depth=6,width=32")
+    weights = torch.cat([part.weight.flatten() for part in trunk.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)])
+    assert weights.mean().abs() < 1e-4
+    assert weights.std().item() == pytest.approx(0.02, rel=0.01)
+
+
+def test_depth_follows_from_the_size() -> None:
+    assert str(TrunkName.parse("unet").fitted(256)) == "unet:depth=8,width=64"
+    assert str(TrunkName.parse("unet:width=16").fitted(96)) == "unet:depth=5,width=16"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("unet:depth=8", 96, r"multiples of 256 \(256, 512, 768, 1024, ...\), but got 96"),
+        ("unet", 100, "multiples of 8"),
+        ("unet:depth=x", 64, "depth"),
+        ("unet:colour=rgb", 64, "cannot read"),
+        ("unit", 64, "did you mean 'unet'"),
+        ("timm", 64, "needs an encoder"),
+    ],
+)
+def test_a_trunk_that_does_not_fit_is_refused(name: str, size: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrunkName.parse(name).fitted(size)
+
+
+def test_a_timm_encoder_that_does_not_exist_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'resnet18'"):
+        make_trunk("timm:resnet18x")
+
+
+def test_a_timm_trunk_says_which_sizes_it_takes() -> None:
+    trunk = make_trunk("timm:resnet18")
+    with pytest.raises(UsageError, match="multiples of 32"):
+        check_size(trunk, "timm:resnet18", 40)
+
+
+def test_dropout_stays_on_while_batch_norm_does_not() -> None:
+    trunk = make_trunk("unet:depth=5,width=8").train()
+    before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
+    with torch.no_grad(), dropout_on(trunk):
+        first, second = trunk(torch.ones(2, 1, 32, 32)), trunk(torch.ones(2, 1, 32, 32))
+    assert not torch.equal(first, second)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in trunk.named_buffers())
+    assert trunk.training
+
+
+def test_batch_statistics_are_used_and_running_ones_left_alone() -> None:
+    trunk = make_trunk("unet:depth=5,width=8").eval()
+    before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
+    pictures = torch.randn(4, 1, 32, 32)
+    with torch.no_grad():
+        alone = trunk.encode(pictures[:2])[2]
+        use_statistics(trunk, "batch")
+        together = trunk.encode(pictures)[2][:2]
+        assert not torch.allclose(together, trunk.encode(pictures[:2])[2])
+        use_statistics(trunk.eval(), "running")
+        assert torch.equal(trunk.encode(pictures[:2])[2], alone)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in trunk.named_buffers())
+
+
+def test_nothing_reaches_a_frozen_discriminator() -> None:
+    discriminator = PatchDiscriminator(1, width=4)
+    pictures = torch.randn(1, 1, 64, 64, requires_grad=True)
+    with frozen(discriminator):
+        verdict = discriminator(pictures)
+    verdict.sum().backward()
+    assert pictures.grad is not None
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminator.parameters())
