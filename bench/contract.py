@@ -47,7 +47,9 @@ class Pretext(nn.Module, ABC):
 
     version: ClassVar[int] = 1
     Recipe: ClassVar[type[Recipe]] = Recipe
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"demo": {"epochs": 3, "lr": 1e-3, "report_images": 200}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "report_images": 200, "pictures": (1, 2, 3)}
+    }
     """Changes to the recipe's defaults for a protocol, by the protocol's name."""
     schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
     """The schedules a downstream task runs this trunk on; scratch training has both."""

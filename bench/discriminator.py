@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from bench.errors import UsageError
 from bench.trunk import initialise
 
 
@@ -19,6 +20,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, channels: int, width: int = 64, code: bool = False) -> None:
         super().__init__()
+        self.smallest = 16 if code else 24
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         strides: Sequence[int] = (2, 2, 2, 1) if code else (2, 2, 1)
         before = width
@@ -36,6 +38,11 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return logits (N, 1, h, w): large where a patch looks real."""
+        if min(pictures.shape[2:]) < self.smallest:
+            raise UsageError(
+                f"the discriminator takes pictures of at least {self.smallest} px, but got {min(pictures.shape[2:])}; "
+                "choose a larger --size."
+            )
         logits: Tensor = self.layers(pictures)
         return logits
 

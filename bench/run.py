@@ -312,7 +312,7 @@ def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, p
     return Course(
         name=f"{job.downstream} phase {number} ({'frozen trunk' if frozen else 'everything'})",
         module=model,
-        players={"loss": torch.optim.Adam(trained, lr=phase.lr)},
+        players={"loss": torch.optim.Adam(trained, lr=phase.lr, fused=True)},
         turns=turns,
         view=lambda batch, _: batch,
         part=part,

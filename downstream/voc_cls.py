@@ -54,14 +54,14 @@ STANDARD = Protocol(
 DEMO = Protocol(
     summary="small and quick, for the embedded synthetic data and for first looks",
     size=64,
-    trunk="unet:width=32",
+    trunk="unet:width=16",
     split="official",
     fit=("train", "val"),
     resize="squash",
     batch_size=32,
     schedules={
-        "one-phase": (Phase(train="all", epochs=12, lr=3e-4),),
-        "two-phase": (Phase(train="head", epochs=6, lr=3e-4), Phase(train="all", epochs=6, lr=2e-4)),
+        "one-phase": (Phase(train="all", epochs=16, lr=5e-4),),
+        "two-phase": (Phase(train="head", epochs=8, lr=5e-4), Phase(train="all", epochs=8, lr=5e-4)),
     },
     difficult="ignore",
     head_width=512,

@@ -60,14 +60,14 @@ STANDARD = Protocol(
 DEMO = Protocol(
     summary="small and quick, for the embedded synthetic data and for first looks",
     size=64,
-    trunk="unet:width=32",
+    trunk="unet:width=16",
     split="official",
     fit=("train", "val"),
     resize="squash",
     batch_size=16,
     schedules={
-        "one-phase": (Phase(train="all", epochs=8, lr=3e-4),),
-        "two-phase": (Phase(train="head", epochs=2, lr=1e-3), Phase(train="all", epochs=6, lr=2e-4)),
+        "one-phase": (Phase(train="all", epochs=12, lr=1e-3),),
+        "two-phase": (Phase(train="head", epochs=2, lr=2e-3), Phase(train="all", epochs=10, lr=1e-3)),
     },
     metrics=("miou_voc", "miou_paper", "pixel_acc"),
 )

@@ -36,7 +36,14 @@ class CganColor(Colorization):
 
     Recipe = CganRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {"epochs": 3, "lr": 1e-3, "discriminator_width": 16, "report_images": 200, "pictures": (1, 2, 3)},
+        "demo": {
+            "epochs": 3,
+            "batch_size": 16,
+            "lr": 1e-3,
+            "discriminator_width": 16,
+            "report_images": 200,
+            "pictures": (1, 2, 3),
+        },
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "discriminator_blocks": "code"},
     }
 
@@ -49,8 +56,8 @@ class CganColor(Colorization):
         betas = (self.recipe.beta1, 0.999)
         generator = [*self.trunk.parameters(), *self.output.parameters()]
         return {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.recipe.lr, betas=betas),
-            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas),
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.recipe.lr, betas=betas, fused=True),
+            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
         }
 
     def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:

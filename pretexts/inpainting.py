@@ -37,7 +37,14 @@ class Inpainting(Pretext):
 
     Recipe = InpaintingRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {"epochs": 3, "lr": 1e-3, "discriminator_width": 16, "report_images": 200, "pictures": (1, 2, 3)},
+        "demo": {
+            "epochs": 3,
+            "batch_size": 16,
+            "lr": 1e-3,
+            "discriminator_width": 16,
+            "report_images": 200,
+            "pictures": (1, 2, 3),
+        },
     }
 
     def __init__(self, recipe: InpaintingRecipe, trunk: Trunk) -> None:
@@ -50,8 +57,8 @@ class Inpainting(Pretext):
         betas = (self.recipe.beta1, 0.999)
         generator = [*self.trunk.parameters(), *self.output.parameters()]
         return {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.recipe.lr, betas=betas),
-            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas),
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.recipe.lr, betas=betas, fused=True),
+            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
         }
 
     def view(self, images: Tensor, generator: torch.Generator) -> Batch:
@@ -76,8 +83,8 @@ class Inpainting(Pretext):
         yield "generator", self.recipe.reconstruction_weight * error + self.recipe.adversarial_weight * fooled
 
     def hole_size(self, seen: Tensor) -> int:
-        """Return the hole's side in pixels."""
-        return max(16, round(seen.shape[-1] * self.recipe.hole)) if seen.shape[-1] > 16 else seen.shape[-1] // 2
+        """Return the hole's side in pixels: its share of the picture's, but no less than the discriminator can judge."""
+        return max(self.discriminator.smallest, round(seen.shape[-1] * self.recipe.hole))
 
     def inside(self, batch: Batch) -> Tensor:
         """Return where the hole is, bool (N, 1, H, W)."""

@@ -20,7 +20,7 @@ class L1Color(Colorization):
 
     def players(self) -> dict[str, torch.optim.Optimizer]:
         """Return the generator's Adam."""
-        return {"generator": torch.optim.Adam(self.parameters(), lr=self.recipe.lr, betas=(self.recipe.beta1, 0.999))}
+        return {"generator": torch.optim.Adam(self.parameters(), lr=self.recipe.lr, betas=(self.recipe.beta1, 0.999), fused=True)}
 
     def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield the mean absolute error of the chroma."""

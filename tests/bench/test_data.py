@@ -121,7 +121,10 @@ def test_a_folder_of_pictures_is_a_data_set_and_files_can_be_left_out(tmp_path: 
     ("spoil", "message"),
     [
         (lambda d: shutil.rmtree(d / "JPEGImages"), "no pictures|not a VOC"),
-        (lambda d: (d / "Annotations" / "demo_000003.xml").write_text("<annotation><obj"), r"demo_000003\.xml is not a VOC annotation"),
+        (
+            lambda d: (d / "Annotations" / "demo_000003.xml").write_text("<annotation><obj"),
+            r"demo_000003\.xml is not a VOC annotation",
+        ),
         (
             lambda d: (d / "Annotations" / "demo_000003.xml").write_text("<a><object><name>dog</name></object></a>"),
             r"demo_000003\.xml has an object of class 'dog'",

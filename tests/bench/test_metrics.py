@@ -59,7 +59,10 @@ def test_map_voc07_is_the_mean_of_eleven_maxima(scores: metrics.Predictions) -> 
         rank = np.argsort(-scores["scores"][:, column])
         hits = np.cumsum(scores["labels"][rank, column])
         precision, recall = hits / np.arange(1, 61), hits / hits[-1]
-        points = [max((p for p, r in zip(precision, recall, strict=True) if r >= level - 1e-12), default=0) for level in np.linspace(0, 1, 11)]
+        points = [
+            max((p for p, r in zip(precision, recall, strict=True) if r >= level - 1e-12), default=0)
+            for level in np.linspace(0, 1, 11)
+        ]
         expected.append(np.mean(points))
     assert metrics.compute("map_voc07", scores, CLASSES, CLASSES) == pytest.approx(np.mean(expected), abs=1e-12)
 

@@ -31,7 +31,9 @@ def test_a_last_batch_of_one_picture_is_left_out(count: int, steps: int) -> None
 
 def test_an_id_depends_on_everything_in_the_job_and_on_nothing_else() -> None:
     job = PretrainJob(pretext="a", version=1, recipe={"lr": 0.1, "epochs": 2}, trunk="unet", size=32, data="x", split="y", seed=0)
-    same = PretrainJob(pretext="a", version=1, recipe={"epochs": 2, "lr": 0.1}, trunk="unet", size=32, data="x", split="y", seed=0)
+    same = PretrainJob(
+        pretext="a", version=1, recipe={"epochs": 2, "lr": 0.1}, trunk="unet", size=32, data="x", split="y", seed=0
+    )
     assert job.id == same.id
     changes = {"version": 2, "recipe": {"lr": 0.2}, "trunk": "t", "size": 64, "data": "z", "split": "z", "seed": 1, "source": "s"}
     assert len({job.id, *(job.model_copy(update={name: value}).id for name, value in changes.items())}) == 1 + len(changes)

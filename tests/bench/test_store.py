@@ -66,7 +66,10 @@ def test_a_lock_names_its_holder_and_is_free_when_the_holder_dies(tmp_path: Path
     holder.start()
     while not (path.is_file() and path.read_text()):
         time.sleep(0.05)
-    with pytest.raises(MachineError, match=f"run is being worked on by process {holder.pid}"), store.lock(path, print, timeout=0.1):
+    with (
+        pytest.raises(MachineError, match=f"run is being worked on by process {holder.pid}"),
+        store.lock(path, print, timeout=0.1),
+    ):
         pass
     holder.kill()
     holder.join()

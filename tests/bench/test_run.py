@@ -1,0 +1,260 @@
+"""Runs from the command line to the record: whole, resumed, refused."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import run as runs
+from bench import store
+from results import record
+from tests.conftest import QUICK, TINY
+
+Bench = Callable[..., "object"]
+
+
+def weights(out: Path) -> dict[str, str]:
+    return {path.parent.name: store.sha256(path) for path in sorted((out / "pretrained").glob("*/pretext.safetensors"))}
+
+
+def predictions(out: Path) -> dict[str, str]:
+    return {path.parent.name: store.sha256(path) for path in sorted((out / "runs").glob("*/predictions.npz"))}
+
+
+def test_every_pretext_task_runs_on_every_downstream_task_and_makes_a_table(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    done = tiny("--pretext", "all", "--downstream", "all")
+    assert done.code == 0, done.err
+    assert "(synthetic)" in done.out
+    records = record.read(tmp_path / "runs")
+    assert len(records) == 2 * (2 + 3)
+    assert len(weights(tmp_path / "runs")) == 4
+    assert not list((tmp_path / "runs" / "work").glob("*"))
+    for one in records:
+        assert one.provenance["versions"]["torch"] and one.data.split and one.data.counts == {"train": 24, "test": 16}
+        assert all(0 <= value <= 1 for value in one.metrics.values() if value is not None)
+        assert [len(phase["losses"]) for phase in one.history] == [
+            p["epochs"] for p in one.job["settings"]["schedules"][one.schedule]
+        ]
+    report = bench("report", "--out", tmp_path / "runs")
+    assert report.code == 0
+    for text in (
+        "Table 4",
+        "Model Initialization",
+        "acc_keras",
+        "miou_voc",
+        "random_init (one-phase, the paper's baseline)",
+        "Table 3",
+        "psnr",
+    ):
+        assert text in report.out
+    assert all((tmp_path / "runs" / name).is_file() for name in ("leaderboard.csv", "table4.md", "table4.tex"))
+    assert (next((tmp_path / "runs" / "pretrained").glob("cgan_color-*")) / "figure7.png").is_file()
+    other = bench("report", "--out", tmp_path / "runs", "--metric", "map_voc07,pixel_acc")
+    assert "map_voc07" in other.out and "pixel_acc" in other.out and "acc_keras" not in other.out
+    shown = bench("show", records[0].id[:-2], "--out", tmp_path / "runs")
+    assert json.loads(shown.out)["id"] == records[0].id
+    assert records[3].id in bench("list", "runs", "--out", tmp_path / "runs").out.replace("\n", "")
+
+
+def test_the_same_command_again_trains_nothing_and_another_task_reuses_the_trunk(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny("--pretext", "l1_color", "--downstream", "voc_seg").code == 0
+    names = []
+    train = runs.train
+    monkeypatch.setattr(runs, "train", lambda course, *rest: names.append(course.name) or train(course, *rest))
+    again = tiny("--pretext", "l1_color", "--downstream", "voc_seg")
+    assert again.code == 0 and "finished before" in again.out and names == []
+    assert tiny("--pretext", "l1_color", "--downstream", "voc_cls").code == 0
+    assert names and not any(name.startswith("pretrain") for name in names)
+    assert tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--seed", 1).code == 0
+    assert len(weights(tmp_path / "runs")) == 2
+
+
+def command(out: Path, drawn: dict[str, Path], *more: str) -> list[str]:
+    data = ("--data", str(drawn["demo"]), "--pretrain-data", str(drawn["demo_unlabelled"]), "--out", str(out))
+    return [
+        sys.executable,
+        "-m",
+        "bench",
+        "run",
+        *TINY,
+        *QUICK,
+        *data,
+        "--pretext",
+        "cgan_color",
+        "--downstream",
+        "voc_seg",
+        *more,
+    ]
+
+
+def end_when(process: "subprocess.Popen[bytes]", number: int, ready: Callable[[], bool]) -> int:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.wait()
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_bit_equal_to_an_undisturbed_one(
+    tiny: Bench, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    assert tiny("--pretext", "cgan_color", "--downstream", "voc_seg").code == 0
+    out = tmp_path / "killed"
+    every_step = command(out, drawn, "--checkpoint-seconds", "0")
+
+    def step_of(course: str) -> int:
+        steps = [int(path.name.split("-")[0]) for path in (out / "work").glob(f"{course}/*.safetensors")]
+        return max(steps, default=0)
+
+    killed = subprocess.Popen(every_step, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert end_when(killed, signal.SIGKILL, lambda: step_of("cgan_color-*") >= 3) == -signal.SIGKILL
+    assert not (out / "pretrained").exists(), "killed too late to say anything"
+    ended = subprocess.Popen(every_step, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert end_when(ended, signal.SIGTERM, lambda: step_of("cgan_color-voc_seg-*/phase-2") >= 2) == 143
+    last = subprocess.run(every_step, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    assert "goes on from step" in last.stdout
+    assert weights(out) == weights(tmp_path / "runs")
+    assert predictions(out) == predictions(tmp_path / "runs")
+    mine, reference = record.read(out)[0], record.read(tmp_path / "runs")[0]
+    assert (mine.metrics, mine.history, mine.pretrain.history) == (
+        reference.metrics,
+        reference.history,
+        reference.pretrain.history,
+    )
+    assert mine.cost.images == reference.cost.images
+
+
+def test_data_workers_change_nothing(tiny: Bench, tmp_path: Path) -> None:
+    arguments = ("--pretext", "l1_color", "--downstream", "all", "--set", "protocol.augment=flip")
+    found = []
+    for workers in (0, 2):
+        done = tiny(*arguments, "--workers", workers)
+        assert done.code == 0, done.err
+        found.append((weights(tmp_path / "runs"), predictions(tmp_path / "runs")))
+        (tmp_path / "runs").rename(tmp_path / f"workers-{workers}")
+    assert found[0] == found[1] and found[0][1]
+
+
+@pytest.mark.parametrize("protocol", ["paper", "paper-code", "standard"])
+def test_every_protocol_runs(tiny: Bench, tmp_path: Path, protocol: str) -> None:
+    phases = '{"two-phase": [{"train": "head", "epochs": 1, "lr": 1e-3}, {"train": "all", "epochs": 1, "lr": 1e-3}]}'
+    done = tiny(
+        "--protocol", protocol, "--pretext", "l1_color", "--downstream", "all", "--set", f"protocol.schedules={phases}",
+        "--set", "recipe.lr=1e-3",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    records = record.read(tmp_path / "runs")
+    assert {one.downstream for one in records} == {"voc_cls", "voc_seg"}
+    assert all(one.protocol.startswith(f"{protocol}+head_width=16+schedules=") for one in records)
+
+
+def test_a_timm_trunk_runs_with_colour_eyes(tiny: Bench) -> None:
+    done = tiny("--trunk", "timm:resnet10t,eye=rgb", "--size", 64, "--pretext", "cgan_color,inpainting", "--downstream", "all")
+    assert done.code == 0, done.err
+
+
+def test_a_plan_says_what_is_there_and_trains_nothing(tiny: Bench, tmp_path: Path) -> None:
+    planned = tiny("--pretext", "l1_color", "--downstream", "all", "--plan")
+    assert planned.code == 0 and planned.out.count("to do") == 3
+    assert re.search(r"[\d,]+ s of training in all", planned.out)
+    assert not (tmp_path / "runs" / "runs").exists()
+    assert tiny("--pretext", "l1_color", "--downstream", "voc_seg").code == 0
+    planned = tiny("--pretext", "l1_color", "--downstream", "all", "--plan")
+    assert "pretrained" in planned.out and "finished" in planned.out and planned.out.count("to do") == 1
+
+
+BROKEN = """
+from pretexts.l1_color import L1Color
+from bench.contract import Pretext
+
+class Broken(Pretext):
+    def players(self): return L1Color.players(self)
+    def view(self, images, generator): return {"images": images}
+    def turns(self, batch):
+        seen = self.trunk.eye(batch["images"])
+        yield "generator", self.trunk(seen).mean() * float("nan")
+"""
+
+
+def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text('"""Broken."""\n' + BROKEN)
+    alone = tiny("--plugin", tmp_path / "broken.py", "--pretext", "broken", "--downstream", "voc_seg")
+    assert alone.code == 1
+    assert "the loss of generator is nan at step 1" in alone.err and "Traceback" not in alone.err
+    both = tiny("--plugin", tmp_path / "broken.py", "--pretext", "broken,random_init", "--downstream", "voc_seg")
+    assert both.code == 5
+    assert {one.pretext for one in record.read(tmp_path / "runs")} == {"random_init"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--pretext", "cgan_colour"), 2, "did you mean 'cgan_color'"),
+        (("--downstream", "voc_sek"), 2, "did you mean 'voc_seg'"),
+        (("--protocol", "papers"), 2, "did you mean 'paper'"),
+        (("--set", "recipe.lrr=1"), 2, "did you mean 'lr'"),
+        (("--set", "recipe.lr=-1"), 2, "greater than 0, but got -1"),
+        (("--set", "protocol.batch_size=many"), 2, "batch_size"),
+        (("--set", "lr=1"), 2, "owner.name=value"),
+        (("--size", "40"), 2, "multiples of 32"),
+        (("--trunk", "unet:depth=6,width=8", "--size", "32"), 2, "multiples of 64"),
+        (("--device", "gpu"), 2, "auto, cpu, cuda or cuda:N"),
+        (("--schedule", "three-phase"), 2, "unknown schedule"),
+        (("--seed", "1", "--seeds", "2"), 2, "one of the two"),
+        (("--data", "nowhere"), 2, "unknown data set 'nowhere'"),
+        (("--data", "/no/where"), 3, "no such folder"),
+        (("--plugin", "/no/where.py"), 2, "no such Python file"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_an_exit_code(tiny: Bench, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = tiny("--pretext", "l1_color", "--downstream", "voc_seg", *arguments)
+    assert done.code == code
+    assert message in done.err
+    assert done.err.startswith("bench: ") and done.err.count("\n") == 1
+
+
+def test_an_unwritable_output_folder_fails_at_once(tiny: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--out", tmp_path / "file")
+    assert done.code == 4 and "cannot write in" in done.err
+
+
+def test_damaged_weights_are_refused(tiny: Bench, tmp_path: Path) -> None:
+    assert tiny("--pretext", "l1_color", "--downstream", "voc_seg").code == 0
+    (path,) = (tmp_path / "runs" / "pretrained").glob("*/pretext.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    done = tiny("--pretext", "l1_color", "--downstream", "voc_cls")
+    assert done.code == 3 and "its SHA-256 is not the recorded one" in done.err
+
+
+def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    assert tiny("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "one-phase").code == 0
+    (folder,) = (tmp_path / "runs" / "runs").iterdir()
+    (folder / "predictions.npz").write_bytes(b"x")
+    done = bench("report", "--out", tmp_path / "runs", "--metric", "pixel_acc")
+    assert done.code == 3 and "predictions.npz is damaged" in done.err
+    (folder / "record.json").write_text("{")
+    done = bench("report", "--out", tmp_path / "runs")
+    assert done.code == 3 and "is not a record" in done.err
+
+
+def test_scored_classes_are_in_the_row(tiny: Bench, bench: Bench, voc: Path, tmp_path: Path) -> None:
+    done = bench("data", "prepare", "mine", "--root", voc, "--score", "disc,star")
+    assert done.code == 0 and "mine is ready: 40 pictures" in done.out
+    assert "2 of 8 scored" in bench("data", "list").out
+    assert tiny("--data", "mine", "--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "one-phase").code == 0
+    (one,) = record.read(tmp_path / "runs")
+    assert list(one.per_class["miou_voc"]) == ["background", "disc", "star"]
+    assert "2 of 8 classes scored: disc, star" in " ".join(bench("report", "--out", tmp_path / "runs").out.split())

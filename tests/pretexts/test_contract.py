@@ -1,0 +1,144 @@
+"""What every pretext task must hold to; a new file in pretexts/ is tested without a new test."""
+
+import pytest
+import torch
+
+from bench import registry
+from bench.contract import Pretext
+from bench.job import PretrainJob
+from bench.run import make_pretext
+
+NAMES = list(registry.summaries("pretexts"))
+TRUNKS = ("unet:depth=5,width=8", "unet:depth=5,width=8,eye=rgb", "timm:resnet10t")
+
+
+def make(name: str, trunk: str = TRUNKS[0], **changes: object) -> Pretext:
+    plugin = registry.load("pretexts", name)
+    recipe = plugin.Recipe().with_changes(changes, name).model_dump(mode="json")
+    return make_pretext(
+        PretrainJob(pretext=name, version=1, recipe=recipe, trunk=trunk, size=32, data="none", split="none", seed=0)
+    )
+
+
+def pictures(count: int = 4) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def step(pretext: Pretext) -> dict[str, float]:
+    torch.manual_seed(2)
+    players, losses = pretext.players(), {}
+    for player, loss in pretext.turns(pretext.view(pictures(), seeded())):
+        players[player].zero_grad()
+        loss.backward()
+        players[player].step()
+        losses[player] = loss.item()
+    return losses
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_is_finite_on_every_trunk_and_gives_every_player_a_turn(name: str, trunk: str) -> None:
+    pretext = make(name, trunk).train()
+    losses = step(pretext)
+    assert losses.keys() == pretext.players().keys()
+    assert all(torch.isfinite(torch.tensor(loss)) for loss in losses.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_is_a_function_of_its_seeds(name: str) -> None:
+    first, second = make(name).train(), make(name).train()
+    assert step(first) == step(second)
+    assert all(torch.equal(a, second.state_dict()[key]) for key, a in first.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_turn_moves_its_own_players_parameters_only(name: str) -> None:
+    pretext = make(name).train()
+    players = pretext.players()
+    owned = {
+        player: {id(p) for group in optimiser.param_groups for p in group["params"]} for player, optimiser in players.items()
+    }
+    for player, loss in pretext.turns(pretext.view(pictures(), seeded())):
+        pretext.zero_grad()
+        loss.backward()
+        reached = {id(parameter) for parameter in pretext.parameters() if parameter.grad is not None}
+        assert reached and reached <= owned[player]
+    everything = [identity for mine in owned.values() for identity in mine]
+    assert len(everything) == len(set(everything))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_of_a_seed_starts_from_the_same_trunk(name: str) -> None:
+    reference = make("random_init").trunk.state_dict()
+    assert all(torch.equal(tensor, reference[key]) for key, tensor in make(name).trunk.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reports_and_pictures_have_one_value_a_picture_and_change_nothing(name: str) -> None:
+    pretext = make(name).train()
+    before = {key: tensor.clone() for key, tensor in pretext.state_dict().items()}
+    modes = [part.training for part in pretext.modules()]
+    report, rows = pretext.report(pictures(), seeded()), pretext.picture(pictures(), seeded())
+    assert all(values.shape == (4,) for values in report.values())
+    assert all(row.shape == (4, 3, 32, 32) and row.dtype == torch.uint8 for row in rows.values())
+    again = pretext.report(pictures(), seeded())
+    assert all(torch.equal(values, again[key]) for key, values in report.items())
+    assert all(torch.equal(tensor, pretext.state_dict()[key]) for key, tensor in before.items())
+    assert modes == [part.training for part in pretext.modules()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_a_valid_recipe(name: str) -> None:
+    plugin = registry.load("pretexts", name)
+    for preset in plugin.presets.values():
+        plugin.Recipe().with_changes(preset, name)
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    recipe = registry.load("pretexts", "cgan_color").Recipe()
+    assert (recipe.epochs, recipe.batch_size, recipe.lr) == (20, 32, 0.002)
+    assert (recipe.l1_weight, recipe.discriminator_weight, recipe.beta1) == (100, 0.5, 0.5)
+
+
+def test_the_gans_losses_are_the_papers_formulas() -> None:
+    pretext = make("cgan_color").train()
+    torch.manual_seed(2)
+    batch = pretext.view(pictures(), seeded())
+    turns = pretext.turns(batch)
+    _, discriminator_loss = next(turns)
+    torch.manual_seed(2)
+    state = {key: value.clone() for key, value in pretext.discriminator.state_dict().items()}
+    fake = pretext.generate(batch["lightness"])
+    real_logits, fake_logits = pretext.judge(batch, batch["chroma"]), pretext.judge(batch, fake)
+    by_hand = 0.5 * (-torch.sigmoid(real_logits).log().mean() - (1 - torch.sigmoid(fake_logits)).log().mean())
+    assert discriminator_loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    pretext.discriminator.load_state_dict(state)
+    _, generator_loss = next(turns)
+    l1 = (fake - batch["chroma"]).abs().mean()
+    fooled = -torch.sigmoid(pretext.judge(batch, fake)).log().mean()
+    assert generator_loss.item() == pytest.approx((fooled + 100 * l1).item(), rel=1e-5)
+
+
+def test_inpainting_never_sees_what_is_in_the_hole() -> None:
+    pretext = make("inpainting").eval()
+    batch = pretext.view(pictures(), seeded())
+    inside = pretext.inside(batch)
+    side = pretext.hole_size(batch["seen"])
+    assert side == 24
+    assert (inside.sum(dim=(1, 2, 3)) == side * side).all()
+    changed = {**batch, "seen": torch.where(inside, torch.rand_like(batch["seen"]), batch["seen"])}
+    assert torch.equal(pretext.fill(batch), pretext.fill(changed))
+    cut = pretext.cut(batch["seen"], batch["corner"])
+    assert torch.equal(cut.flatten(1), torch.stack([s[i] for s, i in zip(batch["seen"], inside, strict=True)]))
+
+
+def test_colorization_keeps_the_lightness_and_is_random_by_its_dropout() -> None:
+    pretext = make("l1_color").eval()
+    first, again = pretext.colorize(pictures(), seeded()), pretext.colorize(pictures(), seeded())
+    other = pretext.colorize(pictures(), torch.Generator().manual_seed(5))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
