@@ -75,10 +75,6 @@ class Trunk(nn.Module, ABC):
     def output(self, channels: int) -> nn.Module:
         """Return a new output layer, from the last decoder activation to (N, channels, H, W)."""
 
-    def encoder(self) -> nn.Module:
-        """Return the part that `encode` uses, bottleneck included."""
-        return cast(nn.Module, self.down)
-
     def forward(self, seen: Tensor) -> Tensor:
         """Return the last decoder activation of what the eye saw, (N, eye.channels, H, W)."""
         return self.decode(self.encode(seen))

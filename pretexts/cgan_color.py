@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 
 from bench import contract
 from bench.colorization import Colorization
-from bench.contract import Batch
+from bench.contract import Batch, Pretext
 from bench.discriminator import PatchDiscriminator
 from bench.modes import frozen
 from bench.trunk import Trunk
@@ -36,14 +36,7 @@ class CganColor(Colorization):
 
     Recipe = CganRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {
-            "epochs": 3,
-            "batch_size": 16,
-            "lr": 1e-3,
-            "discriminator_width": 16,
-            "report_images": 200,
-            "pictures": (1, 2, 3),
-        },
+        "demo": {**Pretext.presets["demo"], "discriminator_width": 16},
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "discriminator_blocks": "code"},
     }
 

@@ -37,14 +37,7 @@ class Inpainting(Pretext):
 
     Recipe = InpaintingRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {
-            "epochs": 3,
-            "batch_size": 16,
-            "lr": 1e-3,
-            "discriminator_width": 16,
-            "report_images": 200,
-            "pictures": (1, 2, 3),
-        },
+        "demo": {**Pretext.presets["demo"], "discriminator_width": 16},
     }
 
     def __init__(self, recipe: InpaintingRecipe, trunk: Trunk) -> None:
@@ -84,7 +77,8 @@ class Inpainting(Pretext):
 
     def hole_size(self, seen: Tensor) -> int:
         """Return the hole's side in pixels: its share of the picture's, but no less than the discriminator can judge."""
-        return max(self.discriminator.smallest, round(seen.shape[-1] * self.recipe.hole))
+        share: float = self.recipe.hole
+        return max(self.discriminator.smallest, round(seen.shape[-1] * share))
 
     def inside(self, batch: Batch) -> Tensor:
         """Return where the hole is, bool (N, 1, H, W)."""

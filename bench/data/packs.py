@@ -153,7 +153,7 @@ def open_pack(dataset: Dataset, subset: str, rule: PackRule, say: Say, progress:
     """
     folder = store.home() / "packs" / _pack_id(dataset, subset, rule)
     if not folder.is_dir():
-        with store.lock(folder.with_suffix(".lock"), say):
+        with store.lock(folder.parent / f"{folder.name}.lock", say):
             if not folder.is_dir():
                 ids = _subset(dataset, subset)
                 say(f"packing {len(ids):,} pictures of {dataset.title} at {rule.size} px (once)")
@@ -200,28 +200,27 @@ def _subset(dataset: Dataset, subset: str) -> list[Picture]:
 def _write(folder: Path, dataset: Dataset, subset: str, rule: PackRule, progress: Callable[[int, int], object]) -> None:
     pictures = _subset(dataset, subset)
     masked = subset != "pictures"
-    original = [_size(dataset.path(picture)) for picture in pictures]
-    longest = max(max(size) for size in original)
-    padded = -(-longest // 64) * 64
+    padded = 0 if rule.resize == "squash" else _longest(dataset, pictures)
     side = max(padded, rule.size) if rule.resize == "crop" else rule.size
 
-    def prepare(picture: Picture) -> tuple[Bytes, tuple[int, int], Bytes | None]:
+    def prepare(picture: Picture) -> tuple[Bytes, tuple[int, int], tuple[int, int], Bytes | None]:
         path = dataset.path(picture)
         image = decode(path)
         square, content = fit(image, rule, side)
-        if not masked:
-            return square, content, None
-        mask = decode_mask(dataset.mask_path(subset, picture.id), len(dataset.classes), image.size, path)
-        return square, content, mask
+        mask = None
+        if masked:
+            mask = decode_mask(dataset.mask_path(subset, picture.id), len(dataset.classes), image.size, path)
+        return square, content, (image.height, image.width), mask
 
-    contents = []
+    contents, original = [], []
     with _Writer(folder / "images.npy", (len(pictures), side, side, 3)) as images:
         masks = _Writer(folder / "masks.npy", (len(pictures), side, side)) if masked else None
         truth = None
         if masked and rule.resize == "letterbox":
             truth = _Writer(folder / "truth.npy", (len(pictures), padded, padded))
-        for done, (square, content, mask) in enumerate(_in_order(prepare, pictures), start=1):
+        for done, (square, content, size, mask) in enumerate(_in_order(prepare, pictures), start=1):
             contents.append(content)
+            original.append(size)
             images.append(square)
             if masks is not None and mask is not None:
                 masks.append(_fit_mask(mask, rule, side))
@@ -244,12 +243,17 @@ def _write(folder: Path, dataset: Dataset, subset: str, rule: PackRule, progress
     (folder / "manifest.json").write_text(manifest.model_dump_json() + "\n")
 
 
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} does not decode as a picture: {error}.") from error
+def _longest(dataset: Dataset, pictures: Sequence[Picture]) -> int:
+    """Return the longest side of any picture, rounded up to a multiple of 64 (VOC: 512)."""
+    longest = 1
+    for picture in pictures:
+        path = dataset.path(picture)
+        try:
+            with Image.open(path) as image:
+                longest = max(longest, *image.size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path} does not decode as a picture: {error}.") from error
+    return -(-longest // 64) * 64
 
 
 def _in_order(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

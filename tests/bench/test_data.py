@@ -41,7 +41,9 @@ def write_voc(root: Path, sizes: list[tuple[int, int]]) -> Path:
         image = Image.fromarray(mask, mode="P")
         image.putpalette(voc_palette().tobytes())
         image.save(folder / "SegmentationClass" / f"p{place}.png")
-        objects = "<object><name>aeroplane</name><difficult>0</difficult></object><object><name>cat</name><difficult>1</difficult></object>"
+        objects = "".join(
+            f"<object><name>{name}</name><difficult>{flag}</difficult></object>" for name, flag in (("aeroplane", 0), ("cat", 1))
+        )
         (folder / "Annotations" / f"p{place}.xml").write_text(f"<annotation>{objects}</annotation>")
     return root
 
