@@ -123,7 +123,12 @@ def _run(
     grid = resolve(request, screen.say)
     for note in grid.notes:
         screen.say(note)
-    desk = Desk(out, made, grid, screen.say, screen, screen.packing)
+
+    def packing(done: int, total: int) -> None:
+        made.stop.check()
+        screen.packing(done, total)
+
+    desk = Desk(out, made, grid, screen.say, screen, packing)
     if plan:
         from bench.plan import show
 

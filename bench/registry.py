@@ -114,7 +114,7 @@ def _kind_of(path: Path) -> str | None:
 
 
 def _from_file(name: str, path: Path) -> ModuleType:
-    module_name = f"bench_plugin_{name}"
+    module_name = f"bench_plugin_{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     specification = importlib.util.spec_from_file_location(module_name, path)

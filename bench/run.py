@@ -292,7 +292,7 @@ def _parts(
 
     def part(ids: list[str], change: str, with_truth: bool) -> batches.Part:
         rows = pack.places(ids)
-        labels = dataset.labels()[rows] if downstream.data == "labels" else None
+        labels = dataset.labels(ids) if downstream.data == "labels" else None
         masked = downstream.data == "masks"
         return batches.Part(pack, rows, labels, masked, change, job.size, job.seed if not with_truth else 0, with_truth)
 
@@ -330,6 +330,7 @@ def predict(model: Model, downstream: Downstream, part: batches.Part, machine: M
     size = 1 if settings.evaluate_one_by_one else settings.batch_size
     kept: dict[str, list[Tensor]] = {}
     for number, batch in enumerate(batches.evaluation(part, size, machine.device)):
+        machine.stop.check()
         torch.manual_seed(key("evaluate", number))  # matters where the protocol keeps dropout on
         with machine.autocast():
             output = model(batch["images"])

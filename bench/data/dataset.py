@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -95,15 +95,13 @@ class Dataset(Frozen):
         masks = [self.mask_path(folder, identity) for folder, ids in self.masks.items() for identity in ids]
         return [self.path(picture) for picture in self.pictures] + masks
 
-    def labels(self) -> NDArray[np.int8]:
-        """Return the labels of all pictures, int8 (N, classes); DataError when some have none."""
-        missing = [picture.id for picture in self.pictures if picture.labels is None]
-        if missing or not self.classes:
-            raise DataError(
-                f"{self.name} has no labels{f' for {missing[0]} and {len(missing) - 1} more' if missing else ''}; "
-                "a classification task needs a VOC data set with Annotations."
-            )
-        return np.array([picture.labels for picture in self.pictures], dtype=np.int8)
+    def labels(self, ids: Sequence[str]) -> NDArray[np.int8]:
+        """Return the labels of some pictures, int8 (N, classes); DataError when one has none."""
+        known = {picture.id: picture.labels for picture in self.pictures}
+        missing = [identity for identity in ids if known.get(identity) is None]
+        if missing:
+            raise DataError(f"{self.name} has no labels for {missing[0]} and {len(missing) - 1} more pictures.")
+        return np.array([known[identity] for identity in ids], dtype=np.int8)
 
 
 def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = None) -> Dataset:

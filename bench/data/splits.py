@@ -69,7 +69,10 @@ def _make(dataset: Dataset, scheme: str, subset: str) -> Split:
 
 def _eligible(dataset: Dataset, subset: str) -> dict[str, Picture]:
     if subset == "labels":
-        return {picture.id: picture for picture in dataset.pictures if picture.labels is not None}
+        labelled = {picture.id: picture for picture in dataset.pictures if picture.labels is not None}
+        if not labelled:
+            raise DataError(f"{dataset.name} has no labels; a classification task needs a VOC data set with Annotations.")
+        return labelled
     masked = set(dataset.masks.get(subset, ()))
     if not masked:
         raise DataError(f"{dataset.name} has no masks in {subset}; a segmentation task needs a VOC data set with masks.")

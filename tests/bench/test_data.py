@@ -51,7 +51,7 @@ def write_voc(root: Path, sizes: list[tuple[int, int]]) -> Path:
 def test_voc_labels_keep_difficult_objects_apart(tmp_path: Path) -> None:
     dataset = catalogue.open_dataset(str(write_voc(tmp_path / "v", [(40, 30)])), quiet)
     assert dataset.classes == VOC_CLASSES
-    labels = dataset.labels()[0]
+    labels = dataset.labels(["p0"])[0]
     assert labels[VOC_CLASSES.index("aeroplane")] == 1
     assert labels[VOC_CLASSES.index("cat")] == -1
     assert np.abs(labels).sum() == 2
@@ -116,7 +116,7 @@ def test_a_folder_of_pictures_is_a_data_set_and_files_can_be_left_out(tmp_path: 
     assert len(catalogue.read(tmp_path, "f").pictures) == 4
     assert [p.id for p in catalogue.read(tmp_path, "f", exclude=["b_*"]).pictures] == ["a/x.jpg", "a/y.PNG"]
     with pytest.raises(DataError, match="has no labels"):
-        catalogue.read(tmp_path, "f").labels()
+        splits.open_split(catalogue.read(tmp_path, "f"), "official", "labels")
 
 
 @pytest.mark.parametrize(
