@@ -15,11 +15,18 @@ def main() -> None:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError:
+        print("bench: out of memory; choose a smaller --size, trunk or batch size.", file=sys.stderr)
+        sys.exit(4)
     except KeyboardInterrupt:
         print("bench: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"bench: {error.strerror or error}{where}.", file=sys.stderr)
+        sys.exit(4)
 
 
 if __name__ == "__main__":

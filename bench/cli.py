@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,7 +136,7 @@ def _run(
         show(desk, screen)
         return
     screen.say(f"{len(grid.jobs)} runs on {grid.data.title}, {made.device.type}, {made.precision}")
-    failed: list[tuple[str, BenchError]] = []
+    failed: list[tuple[str, Exception]] = []
     with machine.stoppable(made.stop):
         for number, job in enumerate(grid.jobs, start=1):
             done = find(job, out) is not None
@@ -146,9 +147,11 @@ def _run(
                 record = run_job(job, desk)
             except Interrupted:
                 raise
-            except BenchError as error:
+            except Exception as error:
                 if len(grid.jobs) == 1:
                     raise
+                if not isinstance(error, BenchError):
+                    traceback.print_exc()
                 failed.append((job.id, error))
                 screen.say(f"  failed: {error}")
                 continue

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench import colour
 from bench.contract import Batch, Pretext
-from bench.modes import dropout_on
+from bench.modes import random_inference
 from bench.trunk import Trunk
 
 
@@ -29,12 +29,10 @@ class Colorization(Pretext):
         """Return the chroma (N, 2, H, W) that the generator gives to lightness (N, 1, H, W)."""
         return torch.tanh(self.output(self.trunk(self.trunk.eye.grey(lightness))))
 
-    @torch.no_grad()
     def colorize(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return pictures uint8 (N, 3, H, W) with learned colours on their own lightness; dropout stays on, as in the paper."""
         lightness, _ = colour.split_lab(images)
-        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), dropout_on(self):
-            torch.manual_seed(generator.initial_seed())
+        with random_inference(self, self.recipe.statistics, generator):
             return colour.join_lab(lightness, self.generate(lightness))
 
     def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -57,9 +57,12 @@ def ssim(pictures: Tensor, truth: Tensor) -> Tensor:
 
     Wang et al. 2004: an 11x11 Gaussian window of standard deviation 1.5, K1 0.01, K2 0.03, the mean over the places where
     the window fits and over the channels, as scikit-image has it (torchmetrics' mean takes in reflected borders). Pictures
-    must be at least 11 pixels wide and high.
+    less than 11 pixels wide or high have nan.
     """
     from kornia.metrics import ssim as similarity
+
+    if min(pictures.shape[2:]) < 11:
+        return torch.full((len(pictures),), float("nan"), dtype=torch.float64, device=pictures.device)
 
     scores: Tensor = similarity(pictures.double() / 255, truth.double() / 255, 11, padding="valid")
     return scores.mean(dim=(1, 2, 3))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from bench.frozen import Frozen
@@ -32,9 +32,10 @@ class Recipe(Frozen):
     """How a pretext task trains. Defaults are the paper's text (Sensors 2022, 22, 1599, section 4.1)."""
 
     epochs: int = Field(default=20, ge=0)  # text
-    batch_size: int = Field(default=32, ge=1)  # text
+    batch_size: int = Field(default=32, ge=2)  # text
     lr: float = Field(default=2e-3, gt=0)  # text
     beta1: float = Field(default=0.5, ge=0, lt=1)  # code; the text names Adam only
+    statistics: Literal["running", "batch"] = "running"  # batch norm at inference; the code has the batch's, the text is silent
     pictures: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which a picture is kept, as in Figure 7
     report_images: int = Field(default=4000, ge=1)  # text: 4,000 test images
 
@@ -48,7 +49,8 @@ class Pretext(nn.Module, ABC):
     version: ClassVar[int] = 1
     Recipe: ClassVar[type[Recipe]] = Recipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "report_images": 200, "pictures": (1, 2, 3)}
+        "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "report_images": 200, "pictures": (1, 2, 3)},
+        "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "statistics": "batch"},
     }
     """Changes to the recipe's defaults for a protocol, by the protocol's name."""
     schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
@@ -75,7 +77,10 @@ class Pretext(nn.Module, ABC):
         """
 
     def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Score uint8 pictures (N, 3, H, W) that were not trained on: name -> one value a picture (N,). Optional."""
+        """Score uint8 pictures (N, 3, H, W) that were not trained on: name -> one value a picture (N,). Optional.
+
+        Called in eval mode and without gradients, as `picture` is.
+        """
         return {}
 
     def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -112,6 +117,14 @@ class Protocol(Frozen):
     head_width: int = Field(default=4096, ge=1)
     pool: Literal["flatten", "average"] = "flatten"
     metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Protocol:
+        if not self.fit or not set(self.fit) <= {"train", "val"}:
+            raise ValueError("fit must name train, val or both: the test part is never trained on")
+        if self.resize == "crop" and self.augment not in ("crop", "scale"):
+            raise ValueError("resize crop needs augment crop or scale, which cut the pictures to size")
+        return self
 
 
 class Downstream(ABC):

@@ -53,8 +53,13 @@ class Machine:
         """Return the context in which networks compute."""
         return self.fabric.autocast()
 
+    def forget_peak(self) -> None:
+        """Begin to measure the GPU's peak memory anew; a process's own peak cannot be forgotten."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
     def peak_memory(self) -> int:
-        """Return the most bytes held so far: on the GPU those of torch, else those of the process."""
+        """Return the most bytes held: by torch on the GPU since `forget_peak`, else by this process since it began."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -96,7 +101,7 @@ def make_machine(
     if threads is not None:
         torch.set_num_threads(threads)
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    precision: Precision = "bf16" if use_cuda and torch.cuda.is_bf16_supported() else "fp32"
+    precision: Precision = "bf16" if use_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
         devices=[int(number or 0)] if use_cuda else 1,

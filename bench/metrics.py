@@ -158,7 +158,7 @@ def miou_paper(predictions: Predictions, scored: Floats) -> float:
 
 
 def pixel_acc(predictions: Predictions, scored: Floats) -> float:
-    """Pixel accuracy: the share of pixels, void ignored, whose class is right; every class of the truth counts.
+    """Pixel accuracy: the share of pixels of background and the scored classes, void ignored, whose class is right.
 
     >>> pixel_acc({"confusion": np.array([[[2, 0], [1, 1], [0, 1]]])}, np.ones(1))
     0.75

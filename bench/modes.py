@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -27,18 +28,32 @@ def use_statistics(module: nn.Module, statistics: Literal["running", "batch"]) -
 
 
 @contextmanager
-def dropout_on(module: nn.Module) -> Iterator[None]:
-    """Keep dropout random inside the block and everything else in eval mode: the paper's colorization at inference."""
+def inference(module: nn.Module) -> Iterator[None]:
+    """Be in eval mode and without gradients inside the block, and as before after it."""
     was = [(part, part.training) for part in module.modules()]
     module.eval()
-    for part, _ in was:
-        if isinstance(part, _DropoutNd):
-            part.training = True
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
         for part, training in was:
             part.training = training
+
+
+@contextmanager
+def random_inference(module: nn.Module, statistics: Literal["running", "batch"], generator: torch.Generator) -> Iterator[None]:
+    """Infer with dropout on, as the paper colorizes, its randomness from `generator`'s seed; batch norm as `statistics` says."""
+    devices = [generator.device] if generator.device.type == "cuda" else []
+    with inference(module), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(generator.initial_seed())
+        for part in module.modules():
+            if isinstance(part, _DropoutNd):
+                part.training = True
+        use_statistics(module, statistics)
+        try:
+            yield
+        finally:
+            use_statistics(module, "running")
 
 
 @contextmanager

@@ -69,6 +69,8 @@ def names(kind: str, asked: Sequence[str]) -> list[str]:
     """Return the names asked for, each once; `all` is every name."""
     known = summaries(kind)
     chosen: list[str] = []
+    if not asked:
+        raise UsageError(f"name at least one of the {kind}: {', '.join(known)}.")
     for name in asked:
         chosen += list(known) if name == "all" else [name]
     for name in chosen:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from bench import registry
+from bench import metrics, registry
 from bench.contract import Protocol, Recipe, Schedule
 from bench.data import catalogue, splits
 from bench.data.dataset import Dataset, Say
@@ -15,7 +15,7 @@ from bench.data.packs import PackRule
 from bench.errors import UsageError, unknown
 from bench.frozen import canonical
 from bench.job import NO_DATA, Job, PretrainJob
-from bench.trunk import TrunkName, check_size, make_trunk
+from bench.trunk import TrunkName, check_size
 
 SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase")
 PAPER_SIZE = 256
@@ -60,12 +60,15 @@ def resolve(request: Request, say: Say) -> Grid:
     first = protocols[downstreams[0]][1]
     size = request.size or next((p.size for _, p in protocols.values() if p.size and protocol_name == "demo"), PAPER_SIZE)
     trunk = TrunkName.parse(request.trunk or first.trunk).fitted(size)
-    check_size(make_trunk(str(trunk)), str(trunk), size)
+    for fitting in {size, *(request.size or protocol.size or size for _, protocol in protocols.values())}:
+        check_size(str(trunk), fitting)
     data = catalogue.open_dataset(data_name, say)
     needs_pictures = any(recipe.epochs for recipe in recipes.values())
     if needs_pictures and pretrain_name is None:
         pretrain_name = catalogue.pretraining_data_for(data_name)
     pretrain_data = catalogue.open_dataset(pretrain_name, say) if needs_pictures and pretrain_name else None
+    if pretrain_data is not None:
+        splits.open_split(pretrain_data, "pretraining", "pictures", say)
     jobs = []
     for seed in request.seeds:
         for pretext in pretexts:
@@ -74,8 +77,10 @@ def resolve(request: Request, say: Say) -> Grid:
                 label, protocol = protocols[downstream]
                 plugin = registry.load("downstreams", downstream)
                 own_size = request.size or protocol.size or size
-                check_size(make_trunk(str(trunk)), str(trunk), own_size)
-                split = splits.open_split(data, protocol.split, subset_of(plugin, protocol))
+                missing = [name for name in schedules[pretext] if name not in protocol.schedules]
+                if missing:
+                    raise UsageError(f"protocol {label} has no {missing[0]} schedule, on which {pretext} runs; see --schedule.")
+                split = splits.open_split(data, protocol.split, subset_of(plugin, protocol), say)
                 jobs += [
                     Job(
                         pretrain=pretrain,
@@ -126,26 +131,25 @@ def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
 def _choose_data(request: Request) -> tuple[str, str | None, list[str]]:
     if request.data:
         return request.data, request.pretrain_data, []
-    data, pretrain = catalogue.defaults()
-    notes = []
-    if data == catalogue.DEMO_LABELLED:
-        notes.append(
-            "No real data is prepared, so this runs on the embedded synthetic demo data "
-            "(bench data prepare voc2012, bench data prepare coco2014; or --data and --pretrain-data)."
-        )
-    return data, request.pretrain_data or pretrain, notes
+    data, pretrain, note = catalogue.defaults(request.pretrain_data)
+    return data, pretrain, [note] if note else []
 
 
 def _protocol(downstream: str, name: str, changes: dict[str, Any]) -> tuple[str, Protocol]:
-    protocols = registry.load("downstreams", downstream).protocols
-    if name not in protocols:
-        raise unknown(f"protocol of {downstream}", name, protocols)
-    if not changes:
-        return name, protocols[name]
-    label = "+".join(
-        [name, *(f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in changes.items())]
-    )
-    return label, protocols[name].with_changes(changes, f"protocol {name} of {downstream}")
+    """Return a protocol with its changes, and its name with the ones that make a difference, in a fixed order."""
+    plugin = registry.load("downstreams", downstream)
+    if name not in plugin.protocols:
+        raise unknown(f"protocol of {downstream}", name, plugin.protocols)
+    base: Protocol = plugin.protocols[name]
+    protocol = base.with_changes(changes, f"protocol {name} of {downstream}") if changes else base
+    needed = "scores" if plugin.data == "labels" else "confusion"
+    for metric in protocol.metrics:
+        if metrics.get(metric).needs != needed:
+            raise UsageError(f"{metric} is no metric of {downstream}: it is computed from {metrics.get(metric).needs}.")
+    before, after = base.model_dump(mode="json"), protocol.model_dump(mode="json")
+    different = {key: after[key] for key in sorted(after) if after[key] != before[key]}
+    texts = [f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in different.items()]
+    return "+".join([name, *texts]), protocol
 
 
 def _recipe(pretext: str, protocol: str, changes: dict[str, dict[str, Any]]) -> Recipe:

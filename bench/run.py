@@ -6,6 +6,7 @@ commands from doing the same work.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 import subprocess
@@ -29,7 +30,7 @@ from bench.data.dataset import Dataset, Say
 from bench.errors import DataError
 from bench.job import Job, PretrainJob
 from bench.machine import Machine
-from bench.modes import use_statistics
+from bench.modes import inference, use_statistics
 from bench.order import key
 from bench.resolve import Grid, pack_of, subset_of
 from bench.train import Course, History, Watcher, train
@@ -99,6 +100,8 @@ def pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
 
 
 def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
+    desk.machine.forget_peak()
+    provenance = _provenance(desk)
     pretext = make_pretext(job).to(desk.machine.device)
     work = desk.out / "work" / job.id
     history, report, data, shown = History(), {}, None, 0
@@ -108,7 +111,6 @@ def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
         pretext.train()
         history = train(_pretraining_course(job, pretext, train_part, test_part, work), desk.machine, work, desk.watcher)
         report = _report(pretext, test_part, shown, job.seed)
-    provenance = _provenance(desk)
 
     def fill(folder: Path) -> None:
         checkpoint.save_weights(folder / WEIGHTS, pretext, {"id": job.id, "job": job.model_dump(mode="json")})
@@ -138,7 +140,8 @@ def _pretraining_parts(job: PretrainJob, desk: Desk) -> tuple[DataFacts, batches
     dataset = desk.grid.pretrain_data
     assert dataset is not None, "a job that trains has data"
     split = splits.open_split(dataset, "pretraining", "pictures")
-    pack = packs.open_pack(dataset, "pictures", packs.PackRule(size=job.size), desk.say, desk.packing)
+    only = tuple(split.ids("train", "test"))
+    pack = packs.open_pack(packs.Order(dataset, "pictures", packs.PackRule(size=job.size), only), desk.say, desk.packing)
     train_part = batches.Part(pack, pack.places(split.ids("train")), seed=job.seed)
     test_part = batches.Part(pack, pack.places(split.ids("test")))
     return _facts(dataset, split, {"train": len(train_part), "test": len(test_part)}), train_part, test_part
@@ -153,7 +156,8 @@ def _pretraining_course(job: PretrainJob, pretext: Pretext, part: batches.Part, 
     def after_epoch(epoch: int) -> None:
         if epoch in chosen:
             device = next(pretext.parameters()).device
-            rows = pretext.picture(samples.to(device), torch.Generator(device).manual_seed(key("picture", job.seed)))
+            with inference(pretext):
+                rows = pretext.picture(samples.to(device), torch.Generator(device).manual_seed(key("picture", job.seed)))
             pictures.keep(work / "pictures", epoch, {name: row.cpu().numpy() for name, row in rows.items()})
 
     return Course(
@@ -174,20 +178,25 @@ def _pretraining_course(job: PretrainJob, pretext: Pretext, part: batches.Part, 
 def _report(pretext: Pretext, part: batches.Part, count: int, seed: int) -> dict[str, dict[str, float | None]]:
     """Return the average, minimum and maximum of each of the pretext's own scores over its test pictures."""
     device = next(pretext.parameters()).device
-    pretext.eval()
     collected: dict[str, list[NDArray[np.float64]]] = {}
     for first in range(0, count, REPORT_BATCH):
         positions = np.arange(first, min(first + REPORT_BATCH, count))
         images = part[0, positions]["images"].to(device)
         generator = torch.Generator(device).manual_seed(key("report", seed, first))
-        for name, values in pretext.report(images, generator).items():
+        with inference(pretext):
+            scores_of_batch = pretext.report(images, generator)
+        for name, values in scores_of_batch.items():
             collected.setdefault(name, []).append(values.double().cpu().numpy())
-    report = {}
-    for name, chunks in collected.items():
-        scores = np.concatenate(chunks)
-        figures = {"average": scores.mean(), "min": scores.min(), "max": scores.max()}
-        report[name] = {figure: _finite(float(value)) for figure, value in figures.items()}
-    return report
+    return {name: summary(np.concatenate(chunks)) for name, chunks in collected.items()}
+
+
+def summary(values: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return average, minimum and maximum of the finite values, and how many were not (equal pictures have no PSNR)."""
+    finite = values[np.isfinite(values)]
+    figures: dict[str, float | None] = {"average": None, "min": None, "max": None, "not_finite": float(len(values) - len(finite))}
+    if len(finite):
+        figures |= {"average": float(finite.mean()), "min": float(finite.min()), "max": float(finite.max())}
+    return figures
 
 
 def load_trunk(job: PretrainJob, record: PretrainRecord, out: Path) -> Trunk:
@@ -221,6 +230,8 @@ class Model(nn.Module):
 
 
 def _finetune(job: Job, pretrained: PretrainRecord, desk: Desk) -> Record:
+    desk.machine.forget_peak()
+    provenance = _provenance(desk)
     device = desk.machine.device
     dataset = desk.grid.data
     downstream, model = make_model(job, load_trunk(job.pretrain, pretrained, desk.out), len(dataset.classes))
@@ -261,11 +272,13 @@ def _finetune(job: Job, pretrained: PretrainRecord, desk: Desk) -> Record:
         pretrain=pretrained,
         predictions=store.sha256_bytes(packed),
         head=repr(model.head)[:2000],
-        provenance=_provenance(desk),
+        provenance=provenance,
     )
 
     def fill(folder: Path) -> None:
         (folder / "predictions.npz").write_bytes(packed)
+        subset = subset_of(downstream, settings)
+        store.publish_json(folder / "split.json", splits.open_split(dataset, settings.split, subset).model_dump(mode="json"))
         store.publish_json(folder / "record.json", record.model_dump(mode="json"))
 
     store.publish_folder(desk.out / "runs" / job.id, fill)
@@ -286,7 +299,7 @@ def _parts(
     settings = job.settings
     subset = subset_of(downstream, settings)
     split = splits.open_split(dataset, settings.split, subset)
-    pack = packs.open_pack(dataset, *pack_of(subset, settings, job.size), desk.say, desk.packing)
+    pack = packs.open_pack(packs.Order(dataset, *pack_of(subset, settings, job.size)), desk.say, desk.packing)
     fit = settings.fit if job.part == "test" else tuple(part for part in settings.fit if part != job.part)
     train_ids, test_ids = split.ids(*fit), split.ids(job.part)
 
@@ -315,7 +328,7 @@ def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, p
         players={"loss": torch.optim.Adam(trained, lr=phase.lr, fused=True)},
         turns=turns,
         view=lambda batch, _: batch,
-        part=part,
+        part=dataclasses.replace(part, seed=key("phase", number, job.seed)),
         batch_size=job.settings.batch_size,
         epochs=phase.epochs,
         seed=key("phase", number, job.seed),
@@ -373,12 +386,19 @@ def _provenance(desk: Desk) -> dict[str, Any]:
     )
     return {
         "command": list(desk.command),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in names},
+        "versions": {name: _installed(name) for name in names},
         "machine": desk.machine.describe(),
         **_commit(),
     }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> dict[str, Any]:

@@ -21,7 +21,8 @@ from typing import Any
 
 from bench.errors import MachineError
 
-TEMPORARY = ".tmp-"
+TEMPORARY = f".tmp-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
+"""What a temporary name begins with; it tells machines that share a folder apart. The writer's process id follows."""
 
 
 def home() -> Path:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench import checkpoint, order
 from bench.contract import Batch
 from bench.data import batches
-from bench.errors import BenchError, MachineError
+from bench.errors import BenchError, DataError, MachineError
 from bench.machine import Machine
 
 
@@ -83,6 +83,8 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
         history = History(**facts["history"])
         sums.restore(facts["sums"])
     per_epoch = order.steps_per_epoch(len(course.part), course.batch_size)
+    if course.epochs and not per_epoch:
+        raise DataError(f"{course.name} has {len(course.part)} pictures to train on; at least 2 are needed.")
     watcher.course(course.name, course.epochs, per_epoch, step)
     started = saved = time.monotonic()
     epoch_started = started
@@ -140,12 +142,15 @@ def _step(course: Course, machine: Machine, raw: Batch, step: int) -> dict[str, 
     with machine.autocast():
         turns = course.turns(course.view(raw, generator))
         for player, loss in turns:
+            if player not in course.players:
+                raise BenchError(f"{course.name} gives a turn to {player!r}, who is not a player ({', '.join(course.players)}).")
             optimiser = course.players[player]
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(machine.device.type, enabled=False):
                 loss.float().backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-            losses[player] = loss.detach().float()
+            torch.clear_autocast_cache()  # the next turn sees this player's new weights, not their old casts
+            losses[player] = losses.get(player, 0) + loss.detach().float()
     return losses
 
 
@@ -162,7 +167,8 @@ class _Sums:
         self.totals, self.images = dict.fromkeys(self.players, 0.0), 0
 
     def add(self, losses: dict[str, Tensor], count: int) -> None:
-        self.waiting.append((torch.stack([losses[player] for player in self.players]), count))
+        zero = next(iter(losses.values())) * 0 if losses else torch.zeros(())
+        self.waiting.append((torch.stack([losses.get(player, zero) for player in self.players]), count))
 
     def read(self, step: int) -> None:
         if not self.waiting:

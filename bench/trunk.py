@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, cast
 
@@ -247,11 +248,23 @@ def make_trunk(name: str) -> Trunk:
     return UNet(parsed.depth, parsed.width, parsed.eye)
 
 
-def check_size(trunk: Trunk, name: str, size: int) -> None:
-    """Raise UsageError when pictures of `size` x `size` do not fit the trunk."""
-    if size % trunk.stride:
-        fits = ", ".join(str(trunk.stride * factor) for factor in (1, 2, 3, 4))
-        raise UsageError(f"{name} takes sizes that are multiples of {trunk.stride} ({fits}, ...), but got {size}.")
+@lru_cache(maxsize=64)
+def check_size(name: str, size: int) -> None:
+    """Raise UsageError when pictures of `size` x `size` do not fit the trunk of a canonical name."""
+    parsed = TrunkName.parse(name)
+    trunk = make_trunk(name) if parsed.family == "timm" else None
+    stride = trunk.stride if trunk is not None else 2**parsed.depth
+    if size % stride:
+        fits = ", ".join(str(stride * factor) for factor in (1, 2, 3, 4))
+        raise UsageError(f"{name} takes sizes that are multiples of {stride} ({fits}, ...), but got {size}.")
+    if trunk is not None:
+        try:
+            with torch.no_grad():
+                features = trunk.eval().encode(torch.zeros(1, trunk.eye.channels, size, size))
+                trunk.decode(features)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"{name} cannot be used with a U-Net decoder at {size} px: {reason}.") from error
 
 
 def initialise(module: M) -> M:

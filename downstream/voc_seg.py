@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from bench.contract import Batch, Downstream, Phase, Protocol
 from bench.trunk import Trunk
 
-VOID = 255
+VOID, PADDING = 255, 254  # bench.data.dataset: left open by the annotators; beside the picture
 
 PAPER = Protocol(
     summary="the paper's text: all VOC 2012 masks 70/20/10, random 256 px crops; void as background and rates from the code",
@@ -95,11 +95,16 @@ class VocSeg(Downstream):
         return trunk.output(self.classes + 1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return cross-entropy over the pixels; void is background or left out, and nothing but void costs nothing."""
-        if self.protocol.void == "background":
-            return cross_entropy(output, target.masked_fill(target == VOID, 0).long())
-        errors = cross_entropy(output, target.long(), ignore_index=VOID, reduction="sum")
-        return errors / (target != VOID).sum().clamp(min=1)
+        """Return the mean cross-entropy of the pixels; void is background or left out, padding always left out.
+
+        A batch without a pixel to learn from costs nothing.
+        """
+        left_out = target == PADDING
+        if self.protocol.void == "ignore":
+            left_out |= target == VOID
+        truth = target.masked_fill(target == VOID, 0).long().masked_fill(left_out, PADDING)
+        errors = cross_entropy(output, truth, ignore_index=PADDING, reduction="sum")
+        return errors / (~left_out).sum().clamp(min=1)
 
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Keep `confusion` int32 (N, C + 2, C + 1): row truth, column prediction; the last row is void.
@@ -108,24 +113,20 @@ class VocSeg(Downstream):
         """
         if "truth" not in batch:
             return {"confusion": self.confusion(output.argmax(dim=1), batch["target"])}
-        found = torch.full_like(batch["truth"], 0)
+        found = torch.zeros_like(batch["truth"])
         for picture, logits in enumerate(output):
             (height, width), (rows, columns) = batch["original"][picture].tolist(), batch["content"][picture].tolist()
             logits = logits[None, :, :rows, :columns]
             if (rows, columns) != (height, width):
                 logits = interpolate(logits.float(), size=(height, width), mode="bilinear", align_corners=False)
             found[picture, :height, :width] = logits[0].argmax(dim=0)
-        inside = torch.zeros_like(batch["truth"], dtype=torch.bool)
-        for picture, (height, width) in enumerate(batch["original"].tolist()):
-            inside[picture, :height, :width] = True
-        return {"confusion": self.confusion(found, batch["truth"], inside)}
+        return {"confusion": self.confusion(found, batch["truth"])}
 
-    def confusion(self, found: Tensor, truth: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Count (truth, prediction) pairs of each picture, int32 (N, C + 2, C + 1); `inside` leaves padding out."""
+    def confusion(self, found: Tensor, truth: Tensor) -> Tensor:
+        """Count (truth, prediction) pairs of each picture, int32 (N, C + 2, C + 1); padding is not counted."""
         columns = self.classes + 1
         rows = truth.long().masked_fill(truth == VOID, columns)
         pictures = torch.arange(len(truth), device=truth.device).view(-1, 1, 1) * (columns + 1)
-        codes = (pictures + rows) * columns + found.long()
-        counted = codes.flatten() if inside is None else codes[inside]
-        counts = torch.bincount(counted, minlength=len(truth) * (columns + 1) * columns)
+        codes = ((pictures + rows) * columns + found.long())[truth != PADDING]
+        counts = torch.bincount(codes, minlength=len(truth) * (columns + 1) * columns)
         return counts.view(len(truth), columns + 1, columns).int()

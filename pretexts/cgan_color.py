@@ -36,8 +36,9 @@ class CganColor(Colorization):
 
     Recipe = CganRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **Pretext.presets,
         "demo": {**Pretext.presets["demo"], "discriminator_width": 16},
-        "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "discriminator_blocks": "code"},
+        "paper-code": {**Pretext.presets["paper-code"], "discriminator_blocks": "code"},
     }
 
     def __init__(self, recipe: CganRecipe, trunk: Trunk) -> None:

@@ -19,7 +19,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from bench import colour, contract
 from bench.contract import Batch, Pretext
 from bench.discriminator import PatchDiscriminator
-from bench.modes import dropout_on, frozen
+from bench.errors import UsageError
+from bench.modes import frozen, random_inference
 from bench.trunk import Trunk
 
 
@@ -37,6 +38,7 @@ class Inpainting(Pretext):
 
     Recipe = InpaintingRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **Pretext.presets,
         "demo": {**Pretext.presets["demo"], "discriminator_width": 16},
     }
 
@@ -58,6 +60,10 @@ class Inpainting(Pretext):
         """Return what the eye `seen` (N, C, H, W) and each hole's `corner` (N, 2), row and column of its first pixel."""
         seen = self.trunk.eye(images)
         free = seen.shape[-1] - self.hole_size(seen) + 1
+        if free < 2:
+            raise UsageError(
+                f"inpainting takes pictures larger than its hole of {self.hole_size(seen)} px, got {seen.shape[-1]}."
+            )
         corner = torch.randint(free, (len(seen), 2), generator=generator, device=seen.device)
         return {"seen": seen, "corner": corner}
 
@@ -98,12 +104,10 @@ class Inpainting(Pretext):
         picture = torch.arange(len(pictures), device=pictures.device)
         return pictures.permute(0, 2, 3, 1)[picture[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
-    @torch.no_grad()
     def repair(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return with the hole, filled, and true pictures: uint8 (N, 3, H, W) as the eye sees them."""
         batch = self.view(images, generator)
-        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), dropout_on(self):
-            torch.manual_seed(generator.initial_seed())
+        with random_inference(self, self.recipe.statistics, generator):
             filled = torch.where(self.inside(batch), self.fill(batch), batch["seen"])
         holed = batch["seen"].masked_fill(self.inside(batch), 0.0)
         return self.shown(holed), self.shown(filled), self.shown(batch["seen"])

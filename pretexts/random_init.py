@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from bench import contract
@@ -19,7 +20,7 @@ from bench.contract import Batch, Pretext, Schedule
 class NoRecipe(contract.Recipe):
     """Nothing is trained."""
 
-    epochs: int = 0
+    epochs: int = Field(default=0, ge=0, le=0)
 
 
 class RandomInit(Pretext):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,16 +53,15 @@ def table4(records: Sequence[Record], value: Value, chosen: Sequence[str] = ()) 
     for key, members in _groups(records, _combination).items():
         titles = {record.downstream: record.title for record in members}
         columns = []
-        for downstream in sorted(titles):
-            of_task = [record for record in members if record.downstream == downstream]
+        for variant, of_task in sorted(_groups(members, _variant).items()):
             available = of_task[0].metric_ids
             wanted = [m for m in chosen if m in _same_kind(available)] if chosen else available[:1]
-            columns += [(downstream, metric) for metric in wanted]
+            columns += [(variant, metric) for metric in wanted]
         rows = []
         for row in _rows(members):
             cells = []
-            for downstream, metric in columns:
-                of_cell = [record for record in row if record.downstream == downstream]
+            for variant, metric in columns:
+                of_cell = [record for record in row if _variant(record) == variant]
                 cells.append(_cell([value(record, metric) for record in of_cell]).text())
             rows.append((_label(row[0], members), *cells))
         data, protocol, trunk, size, part = key[:5]
@@ -71,7 +71,11 @@ def table4(records: Sequence[Record], value: Value, chosen: Sequence[str] = ()) 
         notes = [f"data {first.fingerprint[:12]}; pretrained on " + (", ".join(f"{t} {f}" for t, f in pretrained.items()) or "-")]
         if first.synthetic:
             notes.append("Synthetic data: these figures say nothing about photographs.")
-        heads = tuple(f"{titles[downstream]} ({metric}, %)" for downstream, metric in columns)
+        several = {task for task, _ in {column[0] for column in columns} if len({c[0] for c in columns if c[0][0] == task}) > 1}
+        heads = tuple(
+            f"{titles[task]} ({metric}, %{'; variant ' + digest if task in several else ''})"
+            for (task, digest), metric in columns
+        )
         tables.append(Table(title, tuple(notes), ("Model Initialization", *heads), tuple(rows)))
     return tables
 
@@ -110,7 +114,7 @@ def table3(records: Sequence[Record]) -> list[Table]:
 
 LEADERBOARD = (
     "data data_fingerprint synthetic scored_classes split_fingerprint part protocol trunk size pretrain_data "
-    "pretrain_data_fingerprint recipe pretext schedule downstream metric mean std n_seeds seeds finetune_seconds "
+    "pretrain_data_fingerprint recipe pretext schedule downstream variant metric mean std n_seeds seeds finetune_seconds "
     "pretrain_seconds run_ids"
 ).split()
 
@@ -120,7 +124,7 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for members in _groups(records, _combination).values():
         for row in _rows(members):
-            for downstream, runs in _groups(row, lambda record: (record.downstream,)).items():
+            for (downstream, variant), runs in _groups(row, _variant).items():
                 first = runs[0]
                 for metric in first.metric_ids:
                     cell = _cell([record.metrics.get(metric) for record in runs])
@@ -140,7 +144,8 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
                             "recipe": canonical(first.pretrain.job["recipe"]),
                             "pretext": first.pretext,
                             "schedule": first.schedule,
-                            "downstream": downstream[0],
+                            "downstream": downstream,
+                            "variant": variant,
                             "metric": metric,
                             "mean": cell.mean,
                             "std": cell.deviation,
@@ -215,6 +220,13 @@ def _combination(record: Record) -> tuple[str, str, str, int, str, str]:
     )
 
 
+def _variant(record: Record) -> tuple[str, str]:
+    """Return the downstream task and a digest of everything else that two runs must share to stand in one column."""
+    job = record.job
+    facts = {name: job[name] for name in ("version", "source", "settings", "size", "split")}
+    return record.downstream, hashlib.sha256(canonical(facts).encode()).hexdigest()[:8]
+
+
 def _rows(members: Sequence[Record]) -> list[list[Record]]:
     """Group the runs of a table into rows: same initialisation, same recipe, same schedule; seeds differ."""
     rows = _groups(members, lambda r: (*_recipe_key(r), r.schedule))
@@ -224,7 +236,7 @@ def _rows(members: Sequence[Record]) -> list[list[Record]]:
 
 def _recipe_key(record: Record) -> tuple[str, str, str, str]:
     job = record.pretrain.job
-    return record.pretext, canonical(job["recipe"]), job["data"], f"{job['version']} {job['source']}"
+    return record.pretext, canonical(job["recipe"]), f"{job['data']} {job['split']}", f"{job['version']} {job['source']}"
 
 
 def _pretraining(record: Record) -> tuple[str, str, int]:

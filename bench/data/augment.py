@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.dataset import VOID
+from bench.data.dataset import PADDING
 
 Bytes = NDArray[np.uint8]
 Transform = Callable[[Bytes, Bytes | None, int], tuple[Bytes, Bytes | None]]
@@ -25,7 +25,7 @@ def make(kind: Literal["crop", "flip", "scale"], size: int) -> Transform:
     import albumentations as A
 
     crop = [
-        A.PadIfNeeded(size, size, position="top_left", fill=0, fill_mask=VOID),
+        A.PadIfNeeded(size, size, position="top_left", fill=0, fill_mask=PADDING),
         A.RandomCrop(size, size),
     ]
     parts = {

@@ -40,6 +40,9 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
         dataset = coco.read(root, name)
     else:
         dataset = folder.read(root, name)
+    wanted = next((kind for prefix, kind in (("voc20", "voc"), ("coco20", "coco")) if name.startswith(prefix)), dataset.kind)
+    if dataset.kind != wanted:
+        raise DataError(f"{root} is not what {name} is: it was read as {dataset.kind}, not {wanted}; choose another name for it.")
     if exclude:
         dataset = _without(dataset, exclude)
     return choose_scored(dataset, score) if score else dataset
@@ -53,6 +56,7 @@ def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
     return dataset.model_copy(
         update={
             "pictures": tuple(kept),
+            "exclude": tuple(patterns),
             "masks": {name: tuple(i for i in masks if i in ids) for name, masks in dataset.masks.items()},
             "lists": {
                 task: {split: tuple(i for i in names if i in ids) for split, names in splits.items()}
@@ -134,14 +138,22 @@ def _load(path: Path) -> Dataset:
         raise DataError(f"{path} is not an index of this version; prepare the data set again.") from error
 
 
-def defaults() -> tuple[str, str]:
-    """Return the data and pretraining data to use when none are named: VOC and COCO when prepared, else the demo data."""
+def defaults(pretrain_data: str | None) -> tuple[str, str, str]:
+    """Return the data and pretraining data to use when no data is named, and what to tell the user about it.
+
+    VOC and COCO when both are prepared (VOC alone when the pretraining data is named), else the demo data.
+    """
     names = set(prepared())
     labelled = next((name for name in LABELLED_DEFAULTS if name in names), None)
-    unlabelled = next((name for name in UNLABELLED_DEFAULTS if name in names), None)
+    unlabelled = pretrain_data or next((name for name in UNLABELLED_DEFAULTS if name in names), None)
     if labelled and unlabelled:
-        return labelled, unlabelled
-    return DEMO_LABELLED, DEMO_UNLABELLED
+        return labelled, unlabelled, ""
+    missing = " and ".join(what for what, there in (("VOC 2012", labelled), ("COCO", unlabelled)) if not there)
+    note = (
+        f"{missing} is not prepared, so this is scored on the embedded synthetic demo data "
+        "(bench data prepare voc2012, bench data prepare coco2014; or --data and --pretrain-data)."
+    )
+    return DEMO_LABELLED, pretrain_data or DEMO_UNLABELLED, note
 
 
 def pretraining_data_for(data: str) -> str:
@@ -162,7 +174,7 @@ def verify(name_or_path: str) -> Dataset:
     """Decode everything of a prepared set or a folder; DataError names what is broken or has changed since it was prepared."""
     known = prepared().get(name_or_path)
     root = known.root if known else Path(name_or_path)
-    fresh = known or read(root, root.resolve().name)
+    fresh = read(root, known.name, known.exclude, known.scored) if known else read(root, root.resolve().name)
     checked = fingerprinted(fresh, _check_of(fresh))
     if known is not None and checked.fingerprint != known.fingerprint:
         raise DataError(f"{known.name} at {known.root} is not what was prepared: a file has changed; prepare it again.")

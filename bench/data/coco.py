@@ -18,7 +18,12 @@ PARTS = ("train", "val", "test")
 
 def looks_like(root: Path) -> bool:
     """Whether `root` has COCO's annotations beside picture folders."""
-    return any((root / "annotations").glob("instances_*.json"))
+    return bool(_annotations(root))
+
+
+def _annotations(root: Path) -> list[Path]:
+    """Return COCO's own annotation files; others (of a subset, of one's own) make no COCO data set."""
+    return sorted(path for year in ("train20??", "val20??") for path in (root / "annotations").glob(f"instances_{year}.json"))
 
 
 def read(root: Path, name: str) -> Dataset:
@@ -26,9 +31,7 @@ def read(root: Path, name: str) -> Dataset:
     from pycocotools.coco import COCO
 
     pictures: list[Picture] = []
-    sources = sorted((root / "annotations").glob("instances_*.json"))
-    sources += sorted((root / "annotations").glob("image_info_test20??.json"))
-    for path in sources:
+    for path in [*_annotations(root), *sorted((root / "annotations").glob("image_info_test20??.json"))]:
         subset = path.stem.removeprefix("instances_").removeprefix("image_info_")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -48,8 +51,10 @@ def read(root: Path, name: str) -> Dataset:
         if missing is not None:
             raise DataError(f"{path} lists {missing}, but {folder} has not got it; unpack the pictures again.")
     if not pictures:
-        raise DataError(f"{root} is not a COCO data set: no annotations/instances_*.json with pictures.")
+        raise DataError(f"{root} is not a COCO data set: no annotations/instances_train20xx.json with pictures.")
     unique = {picture.id: picture for picture in pictures}
+    if len(unique) < len(pictures):
+        raise DataError(f"{root} lists {len(pictures) - len(unique)} pictures twice; file names must differ.")
     return Dataset(
         name=name,
         kind="coco",

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 
 from bench import store
@@ -20,6 +20,9 @@ from bench.frozen import Frozen, canonical
 
 Say = Callable[[str], object]
 VOID = 255
+"""The id of annotated void in a mask: pixels that the annotators left open."""
+PADDING = 254
+"""The id of pixels beside the picture, which are never trained on and never scored."""
 
 VOC_CLASSES = tuple(
     [
@@ -75,6 +78,7 @@ class Dataset(Frozen):
     pictures: tuple[Picture, ...]
     masks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lists: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
     fingerprint: str = ""
 
     @property
@@ -125,11 +129,18 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
     return dataset.model_copy(update={"fingerprint": digest})
 
 
-def decode(path: Path) -> Image.Image:
-    """Return the whole picture, decoded, as RGB (an alpha channel is dropped); DataError names the file."""
+def decode(path: Path, upright: bool = False) -> Image.Image:
+    """Return the whole picture, decoded, as 8-bit RGB (an alpha channel is dropped); DataError names the file.
+
+    `upright` turns it as its EXIF says; masked pictures are read as they are stored.
+    """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            turned = ImageOps.exif_transpose(image) if upright else image
+            if turned.mode.startswith("I"):  # Pillow would clip 16 bits to white
+                deep = np.asarray(turned).astype(np.int64)
+                turned = Image.fromarray((deep // 257 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8))
+            return turned.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} does not decode as a picture: {error}.") from error
 

@@ -155,7 +155,7 @@ def _linear(lab: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return sRGB in [0, 1] of CIELAB; in double precision and NumPy, so that every machine draws the same bytes."""
+    """Return sRGB in [0, 1] of CIELAB; in double precision, so that every machine draws the same pixels."""
     linear = np.clip(_linear(lab), 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 

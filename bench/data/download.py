@@ -6,6 +6,7 @@ the archives by name to try it first.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import stat
@@ -106,6 +107,8 @@ def download(archive: Archive, folder: Path, listener: Listener) -> Path:
         try:
             _transfer(address, partial, archive.name, listener)
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                raise MachineError(f"no room to write {partial}: free some space, then run again.") from error
             problems.append(f"{address}: {getattr(error, 'reason', None) or error}")
             continue
         if check_integrity(str(partial), archive.md5):

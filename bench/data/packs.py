@@ -1,8 +1,8 @@
 """Packs: each picture is decoded and resized once, into one array on the disk that every run reads.
 
-A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks
-`masks.npy` uint8 (N, S, S); a pack that keeps the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded
-with void. Files are written a picture at a time and read a row at a time, so memory does not grow with the number of pictures.
+A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks `masks.npy` uint8 (N, S, S); a pack that
+keeps the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded. Files are written a picture at a time and
+read a row at a time, so memory does not grow with the number of pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from bench import store
-from bench.data.dataset import VOID, Dataset, Picture, Say, decode, decode_mask
+from bench.data.dataset import PADDING, Dataset, Picture, Say, decode, decode_mask
 from bench.errors import DataError
 from bench.frozen import Frozen
 
@@ -35,7 +35,7 @@ class PackRule(Frozen):
 
     `squash` changes the proportions (the paper's code); `letterbox` shrinks the longer side to `size` when it is longer and
     pads; `crop` keeps every pixel and pads, to be cropped to `size` later (the paper's text), so its squares are as large as the
-    largest picture needs. Padding is black in the picture and void in the mask.
+    largest picture needs. Padding is black in the picture and 254 in the mask, which no loss and no score sees.
     """
 
     size: int
@@ -90,7 +90,8 @@ class Rows:
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             for row, index in zip(rows, indices, strict=True):
-                os.preadv(descriptor, [memoryview(row).cast("B")], self.offset + int(index) * length)
+                if os.preadv(descriptor, [memoryview(row).cast("B")], self.offset + int(index) * length) != length:
+                    raise DataError(f"{self.path} ends before row {int(index)}; remove its folder and run again.")
         finally:
             os.close(descriptor)
         return rows
@@ -129,7 +130,7 @@ def fit(image: Image.Image, rule: PackRule, side: int) -> tuple[Bytes, tuple[int
 def _fit_mask(mask: Bytes, rule: PackRule, side: int) -> Bytes:
     target = _target((mask.shape[1], mask.shape[0]), rule)
     resized = np.asarray(Image.fromarray(mask).resize(target, Image.Resampling.NEAREST))
-    square = np.full((side, side), VOID, dtype=np.uint8)
+    square = np.full((side, side), PADDING, dtype=np.uint8)
     square[: resized.shape[0], : resized.shape[1]] = resized
     return square
 
@@ -145,19 +146,54 @@ def _target(size: tuple[int, int], rule: PackRule) -> tuple[int, int]:
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
 
-def open_pack(dataset: Dataset, subset: str, rule: PackRule, say: Say, progress: Callable[[int, int], object]) -> Pack:
-    """Return the pack of a data set's pictures (`subset` "pictures") or of those with a mask in the folder `subset`.
+@dataclass(frozen=True)
+class Order:
+    """What to pack: a data set's `pictures` or those with a mask in the folder `subset`; `only` some ids, or all."""
 
-    The pack is made when it is not there; another process that makes the same one is waited for. `progress` is called with the
-    pictures done and their number.
+    dataset: Dataset
+    subset: str
+    rule: PackRule
+    only: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the pack lies."""
+        key = _PackKey(fingerprint=self.dataset.fingerprint, subset=self.subset, rule=self.rule, only=self.only).digest()[:16]
+        return store.home() / "packs" / f"{self.dataset.name}-{self.subset}-{self.rule.resize}{self.rule.size}-{key}"
+
+    def pictures(self) -> list[Picture]:
+        """Return the pictures to pack, in the data set's order; DataError when there are none."""
+        chosen = list(self.dataset.pictures)
+        if self.subset != "pictures":
+            masked = set(self.dataset.masks.get(self.subset, ()))
+            if not masked:
+                raise DataError(
+                    f"{self.dataset.name} has no masks in {self.subset}; segmentation needs a VOC data set with masks."
+                )
+            chosen = [picture for picture in chosen if picture.id in masked]
+        wanted = set(self.only)
+        return [picture for picture in chosen if picture.id in wanted] if wanted else chosen
+
+
+class _PackKey(Frozen):
+    version: int = 2
+    fingerprint: str
+    subset: str
+    rule: PackRule
+    only: tuple[str, ...]
+
+
+def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) -> Pack:
+    """Return a pack, made when it is not there; another process that makes the same one is waited for.
+
+    `progress` is called with the pictures done and their number.
     """
-    folder = store.home() / "packs" / _pack_id(dataset, subset, rule)
+    folder = order.folder
     if not folder.is_dir():
         with store.lock(folder.parent / f"{folder.name}.lock", say):
             if not folder.is_dir():
-                ids = _subset(dataset, subset)
-                say(f"packing {len(ids):,} pictures of {dataset.title} at {rule.size} px (once)")
-                store.publish_folder(folder, lambda place: _write(place, dataset, subset, rule, progress))
+                say(f"packing {len(order.pictures()):,} pictures of {order.dataset.title} at {order.rule.size} px (once)")
+                store.publish_folder(folder, lambda place: _write(place, order, progress))
     try:
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
     except (ValidationError, OSError) as error:
@@ -171,41 +207,15 @@ def open_pack(dataset: Dataset, subset: str, rule: PackRule, say: Say, progress:
     return Pack(folder, manifest, arrays["images"], arrays["masks"], arrays["truth"])
 
 
-def is_ready(dataset: Dataset, subset: str, rule: PackRule) -> bool:
-    """Whether the pack is on the disk."""
-    return (store.home() / "packs" / _pack_id(dataset, subset, rule)).is_dir()
-
-
-class _PackKey(Frozen):
-    version: int = 1
-    fingerprint: str
-    subset: str
-    rule: PackRule
-
-
-def _pack_id(dataset: Dataset, subset: str, rule: PackRule) -> str:
-    key = _PackKey(fingerprint=dataset.fingerprint, subset=subset, rule=rule).digest()[:16]
-    return f"{dataset.name}-{subset}-{rule.resize}{rule.size}-{key}"
-
-
-def _subset(dataset: Dataset, subset: str) -> list[Picture]:
-    if subset == "pictures":
-        return list(dataset.pictures)
-    ids = set(dataset.masks.get(subset, ()))
-    if not ids:
-        raise DataError(f"{dataset.name} has no masks in {subset}; a segmentation task needs a VOC data set with masks.")
-    return [picture for picture in dataset.pictures if picture.id in ids]
-
-
-def _write(folder: Path, dataset: Dataset, subset: str, rule: PackRule, progress: Callable[[int, int], object]) -> None:
-    pictures = _subset(dataset, subset)
+def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -> None:
+    dataset, subset, rule, pictures = order.dataset, order.subset, order.rule, order.pictures()
     masked = subset != "pictures"
     padded = 0 if rule.resize == "squash" else _longest(dataset, pictures)
     side = max(padded, rule.size) if rule.resize == "crop" else rule.size
 
     def prepare(picture: Picture) -> tuple[Bytes, tuple[int, int], tuple[int, int], Bytes | None]:
         path = dataset.path(picture)
-        image = decode(path)
+        image = decode(path, upright=dataset.kind != "voc")
         square, content = fit(image, rule, side)
         mask = None
         if masked:
@@ -225,11 +235,11 @@ def _write(folder: Path, dataset: Dataset, subset: str, rule: PackRule, progress
             if masks is not None and mask is not None:
                 masks.append(_fit_mask(mask, rule, side))
             if truth is not None and mask is not None:
-                truth.append(np.pad(mask, [(0, padded - n) for n in mask.shape], constant_values=VOID))
+                truth.append(np.pad(mask, [(0, padded - n) for n in mask.shape], constant_values=PADDING))
             progress(done, len(pictures))
-        for writer in (masks, truth):
+        for writer in (images, masks, truth):
             if writer is not None:
-                writer.close()
+                writer.finish()
     manifest = Manifest(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -296,3 +306,9 @@ class _Writer:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    def finish(self) -> None:
+        """Close the file and check that it has all its rows."""
+        self.close()
+        if self.rows != self.shape[0]:
+            raise DataError(f"{self.file.name} has {self.rows} rows of {self.shape[0]}.")

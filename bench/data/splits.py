@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from bench import store
-from bench.data.dataset import Dataset, Picture
+from bench.data.dataset import Dataset, Picture, Say
 from bench.errors import DataError, unknown
-from bench.frozen import Frozen
+from bench.frozen import Frozen, canonical
 from bench.order import key
 
 SCHEMES = ("official", "paper-70-20-10", "pretraining")
@@ -37,24 +38,40 @@ class Split(Frozen):
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of the parts."""
-        return self.digest()
+        return hashlib.sha256(canonical({name: list(ids) for name, ids in self.parts.items()}).encode()).hexdigest()
 
     def ids(self, *parts: str) -> list[str]:
         """Return the ids of some parts, in order."""
         return [identity for part in parts for identity in self.parts[part]]
 
 
-def open_split(dataset: Dataset, scheme: str, subset: str) -> Split:
+def open_split(dataset: Dataset, scheme: str, subset: str, say: Say | None = None) -> Split:
     """Return a split, from its file when there is one; `subset` is `labels`, `pictures` or a mask folder."""
     if scheme not in SCHEMES:
         raise unknown("split", scheme, SCHEMES)
     path = store.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}.json"
     if not path.is_file():
-        store.publish_file(path, _make(dataset, scheme, subset).model_dump_json(indent=1) + "\n")
+        made = _make(dataset, scheme, subset)
+        _check_disjoint(made)
+        store.publish_file(path, made.model_dump_json(indent=1) + "\n")
+        if say is not None:
+            counts = ", ".join(f"{name} {len(ids):,}" for name, ids in made.parts.items())
+            say(f"made the {scheme} split of {dataset.title}, {subset} (once): {counts}")
     try:
         return Split.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise DataError(f"{path} is not a split of this version; remove it to have it made again.") from error
+
+
+def _check_disjoint(split: Split) -> None:
+    seen: dict[str, str] = {}
+    for name, ids in split.parts.items():
+        for identity in ids:
+            if identity in seen:
+                raise DataError(
+                    f"{split.dataset}: {identity} is in the {seen[identity]} and the {name} part of its {split.scheme} split."
+                )
+            seen[identity] = name
 
 
 def _make(dataset: Dataset, scheme: str, subset: str) -> Split:
@@ -116,7 +133,7 @@ def _presence(pictures: Sequence[Picture]) -> NDArray[np.int64] | None:
     if any(picture.labels is None for picture in pictures):
         return None
     present: NDArray[np.int64] = (np.array([picture.labels for picture in pictures]) != 0).astype(np.int64)
-    return present
+    return present if present.shape[1] > 1 else np.hstack([present, 1 - present])
 
 
 def _cut(rows: NDArray[np.int64], labels: NDArray[np.int64] | None, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

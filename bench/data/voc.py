@@ -16,14 +16,19 @@ from bench.errors import DataError
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 
 
-def find(root: Path) -> Path | None:
-    """Return the folder that holds JPEGImages at or below `root` (VOCdevkit/VOC2012 and the like), the newest year."""
+def find(root: Path, year: str = "") -> Path | None:
+    """Return the folder that holds JPEGImages at or below `root`, VOCdevkit/VOC2012 for the year 2012.
+
+    DataError when there are several years and none is asked for.
+    """
     for folder in (root, root / "VOCdevkit"):
-        if (folder / "JPEGImages").is_dir():
+        if (folder / "JPEGImages").is_dir() and (not year or not folder.name.startswith("VOC20") or folder.name == f"VOC{year}"):
             return folder
-        years = sorted(path for path in folder.glob("VOC20*") if (path / "JPEGImages").is_dir())
+        years = sorted(path for path in folder.glob(f"VOC{year or '20*'}") if (path / "JPEGImages").is_dir())
+        if len(years) > 1:
+            raise DataError(f"{folder} holds {', '.join(path.name for path in years)}; name the folder of one of them.")
         if years:
-            return years[-1]
+            return years[0]
     return None
 
 
@@ -35,10 +40,13 @@ def looks_like(root: Path) -> bool:
 
 
 def read(root: Path, name: str) -> Dataset:
-    """Read a VOC data set; DataError says what is missing or wrong."""
-    folder = find(root)
+    """Read a VOC data set, of its year when the name is voc2007 or voc2012; DataError says what is missing or wrong."""
+    year = name.removeprefix("voc") if name in ("voc2007", "voc2012") else ""
+    folder = find(root, year)
     if folder is None:
-        raise DataError(f"{root} is not a VOC data set: no JPEGImages in it, in VOCdevkit or in VOCdevkit/VOC20xx.")
+        raise DataError(
+            f"{root} is not a VOC{year} data set: no JPEGImages in it, in VOCdevkit or in VOCdevkit/VOC{year or '20xx'}."
+        )
     classes = tuple(_lines(folder / "classes.txt")) or VOC_CLASSES
     files = sorted(path for path in (folder / "JPEGImages").iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
@@ -50,6 +58,8 @@ def read(root: Path, name: str) -> Dataset:
         labels = read_labels(xml, classes) if xml.is_file() else None
         pictures.append(Picture(id=path.stem, file=path.relative_to(folder).as_posix(), labels=labels))
     known = {picture.id for picture in pictures}
+    if len(known) < len(pictures):
+        raise DataError(f"{folder / 'JPEGImages'} has pictures that differ only in their ending; an id must name one picture.")
     masks = {}
     for mask_folder in MASK_FOLDERS:
         ids = tuple(sorted(path.stem for path in (folder / mask_folder).glob("*.png")))

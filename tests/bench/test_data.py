@@ -25,7 +25,7 @@ def devkit(root: Path) -> Path:
 
 def pack(root: Path, resize: str = "squash", size: int = 32) -> packs.Pack:
     rule = packs.PackRule(size=size, resize=resize)  # type: ignore[arg-type]
-    return packs.open_pack(catalogue.open_dataset(str(root), quiet), "SegmentationClass", rule, quiet, quiet)
+    return packs.open_pack(packs.Order(catalogue.open_dataset(str(root), quiet), "SegmentationClass", rule), quiet, quiet)
 
 
 def write_voc(root: Path, sizes: list[tuple[int, int]]) -> Path:
@@ -157,8 +157,8 @@ def test_letterbox_keeps_proportions_and_the_masks_at_full_resolution(tmp_path: 
     assert made.masks is not None and made.truth is not None
     assert made.truth.shape == (2, 128, 128)
     masks, truth = made.masks.read([0, 1]), made.truth.read([0, 1])
-    assert (masks[0, 16:] == 255).all() and (masks[0, :15, :16] == 1).all() and (masks[0, :15, 16:32] == 0).all()
-    assert (truth[0, :49, :50] == 1).all() and (truth[0, 50:] == 255).all() and (truth[1, :, 20:] == 255).all()
+    assert (masks[0, 16:] == 254).all() and (masks[0, :15, :16] == 1).all() and (masks[0, :15, 16:32] == 0).all()
+    assert (truth[0, :49, :50] == 1).all() and (truth[0, 50:] == 254).all() and (truth[1, :, 20:] == 254).all()
 
 
 def test_crop_keeps_every_pixel(tmp_path: Path) -> None:

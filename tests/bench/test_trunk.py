@@ -6,7 +6,7 @@ from torch import nn
 
 from bench.discriminator import PatchDiscriminator, receptive_field
 from bench.errors import UsageError
-from bench.modes import dropout_on, frozen, use_statistics
+from bench.modes import frozen, random_inference, use_statistics
 from bench.trunk import TrunkName, check_size, make_trunk, parameter_count
 
 NAMES = ("unet:depth=5,width=8", "unet:depth=5,width=8,eye=rgb", "timm:resnet18", "timm:mobilenetv3_small_050,eye=rgb")
@@ -96,15 +96,16 @@ def test_a_timm_encoder_that_does_not_exist_names_the_nearest() -> None:
 
 
 def test_a_timm_trunk_says_which_sizes_it_takes() -> None:
-    trunk = make_trunk("timm:resnet18")
     with pytest.raises(UsageError, match="multiples of 32"):
-        check_size(trunk, "timm:resnet18", 40)
+        check_size("timm:resnet18", 40)
+    with pytest.raises(UsageError, match="cannot be used with a U-Net decoder"):
+        check_size("timm:swin_tiny_patch4_window7_224", 224)
 
 
 def test_dropout_stays_on_while_batch_norm_does_not() -> None:
     trunk = make_trunk("unet:depth=5,width=8").train()
     before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
-    with torch.no_grad(), dropout_on(trunk):
+    with random_inference(trunk, "running", torch.Generator().manual_seed(0)):
         first, second = trunk(torch.ones(2, 1, 32, 32)), trunk(torch.ones(2, 1, 32, 32))
     assert not torch.equal(first, second)
     assert all(torch.equal(buffer, before[name]) for name, buffer in trunk.named_buffers())

@@ -71,6 +71,8 @@ def test_nothing_but_void_costs_nothing() -> None:
     assert loss.item() == 0
     task, model = make("voc_seg", "paper")
     assert task.loss(model(batch["images"]), batch["target"]).item() > 0
+    batch["target"].fill_(254)
+    assert task.loss(model(batch["images"]), batch["target"]).item() == 0
 
 
 def test_difficult_objects_are_positives_for_the_paper_and_nothing_for_the_field() -> None:
@@ -105,7 +107,7 @@ def test_the_original_resolution_is_scored_without_its_padding() -> None:
     output = torch.zeros(2, 4, 32, 32)
     output[0, 1, :, :16] = 1  # class 1 on the left half of the content
     output[1, 2] = 1
-    truth = torch.full((2, 128, 128), 255, dtype=torch.uint8)
+    truth = torch.full((2, 128, 128), 254, dtype=torch.uint8)
     truth[0, :50, :100], truth[1, :20, :30] = 1, 2
     batch = {"truth": truth, "content": torch.tensor([[16, 32], [20, 30]]), "original": torch.tensor([[50, 100], [20, 30]])}
     confusion = task.predictions(output, batch)["confusion"]

@@ -18,13 +18,14 @@ def make(
     data = DataFacts(name=changes.pop("data", "voc"), synthetic=False, fingerprint="f" * 64, split="s" * 64, counts={"test": 3})
     metric = "miou_voc" if downstream == "voc_seg" else "acc_keras"
     recipe = {"lr": changes.pop("lr", 0.1), "epochs": 2}
-    job = {"recipe": recipe, "data": "d" * 64, "version": 1, "source": "", "size": 64}
+    job = {"recipe": recipe, "data": "d" * 64, "split": "s" * 64, "version": 1, "source": "", "size": 64}
     report = {"psnr": {"average": 20.0 + seed, "min": 10.0 - seed, "max": 30.0 + seed}}
     pretrain = PretrainRecord(
         id=f"{pretext}-{seed}", job=job, data=data, report=report, report_images=4, cost=COST, weights="w", provenance={}
     )
     facts: dict[str, Any] = {
-        "id": f"{pretext}-{downstream}-{seed}-{value}", "job": {"settings": {"metrics": [metric]}}, "pretext": pretext,
+        "id": f"{pretext}-{downstream}-{seed}-{value}",
+        "job": {"settings": {"metrics": [metric]}, "version": 1, "source": "", "size": 64, "split": "s"}, "pretext": pretext,
         "schedule": "two-phase", "downstream": downstream, "title": {"voc_seg": "Segmentation"}.get(downstream, "Classification"),
         "protocol": "paper", "trunk": "unet:depth=6,width=8", "size": 64, "seed": seed, "part": "test", "data": data,
         "metrics": {metric: value}, "cost": COST, "pretrain": pretrain, "predictions": "p", "provenance": {},
@@ -55,6 +56,16 @@ def test_rows_of_another_protocol_data_or_trunk_stand_in_another_table(change: d
 def test_another_recipe_is_another_row_and_says_what_differs() -> None:
     (table,) = tables.table4([make(), make(lr=0.2, value=0.6)], held)
     assert [row[0] for row in table.rows] == ["cgan_color (lr=0.1)", "cgan_color (lr=0.2)"]
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"split": "t" * 64}, {"size": 32}, {"source": "0123"}])
+def test_what_is_not_a_seed_is_never_averaged(change: dict[str, Any]) -> None:
+    first, second = make(value=0.2), make(value=0.6)
+    second = second.model_copy(update={"job": {**second.job, **change}})
+    (table,) = tables.table4([first, second], held)
+    assert len(table.columns) == 3 and all("variant" in column for column in table.columns[1:])
+    assert sorted(table.rows[0][1:]) == ["20.00 (n=1)", "60.00 (n=1)"]
+    assert tables.leaderboard([first, second])["n_seeds"].tolist() == [1, 1]
 
 
 def test_an_undefined_score_is_not_a_missing_one() -> None:
