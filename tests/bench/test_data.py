@@ -11,7 +11,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from bench.data import catalogue, packs, splits, voc
-from bench.data.dataset import VOC_CLASSES, decode_mask, voc_palette
+from bench.data.dataset import VOC_CLASSES, decode, decode_mask, voc_palette
 from bench.errors import DataError
 
 
@@ -272,3 +272,71 @@ def test_the_demo_data_are_the_same_every_time_and_colour_follows_the_class(draw
     assert np.std(means) < np.mean([np.std(values) for values in lightness.values()]) / 4
     assert min(np.diff(medians)) > 15
     assert max(np.std(values) for values in hues.values()) < 12
+
+
+def test_a_json_of_ones_own_does_not_hide_pictures(tmp_path: Path) -> None:
+    for name in ("images/a.jpg", "images/b.jpg", "annotations/instances_some_subset.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name) if name.endswith("jpg") else (tmp_path / name).write_text("{}")
+    dataset = catalogue.read(tmp_path, "mine")
+    assert (dataset.kind, len(dataset.pictures)) == ("folder", 2)
+
+
+def test_a_known_name_takes_its_year_and_nothing_else(voc: Path, tmp_path: Path) -> None:
+    shutil.copytree(devkit(voc), voc / "VOCdevkit" / "VOC2007")
+    assert catalogue.read(voc, "voc2007").root.name == "VOC2007"
+    assert catalogue.read(voc, "voc2012").root.name == "VOC2012"
+    with pytest.raises(DataError, match="holds VOC2007, VOC2012; name the folder of one"):
+        catalogue.read(voc, "mine")
+    with pytest.raises(DataError, match="is not what coco2014 is: it was read as voc"):
+        catalogue.read(devkit(voc), "coco2014")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    shutil.rmtree(voc / "VOCdevkit" / "VOC2007")
+    with pytest.raises(DataError, match="not a VOC2007 data set"):
+        catalogue.read(voc, "voc2007")
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.jpg", "L"), ("a.jpg", "CMYK"), ("a.png", "RGBA"), ("a.png", "P"), ("a.png", "1")])
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, name: str, mode: str) -> None:
+    Image.new(mode, (10, 20)).save(tmp_path / name)
+    assert decode(tmp_path / name).mode == "RGB"
+
+
+def test_sixteen_bits_keep_their_greys_and_phones_their_up(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.abs(np.asarray(decode(tmp_path / "deep.png"))[..., 0].astype(int) - deep // 257).max() == 0
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 20)).save(tmp_path / "phone.jpg", exif=exif)
+    assert decode(tmp_path / "phone.jpg").size == (10, 20)
+    assert decode(tmp_path / "phone.jpg", upright=True).size == (20, 10)
+
+
+def test_a_data_set_of_one_class_can_be_split(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "v", [(8, 8)] * 12)
+    (devkit(root) / "classes.txt").write_text("aeroplane\n")
+    for path in (devkit(root) / "Annotations").iterdir():
+        path.write_text("<annotation><object><name>aeroplane</name></object></annotation>")
+    split = splits.open_split(catalogue.open_dataset(str(root), quiet), "paper-70-20-10", "labels")
+    assert sum(len(ids) for ids in split.parts.values()) == 12
+
+
+def test_lists_that_overlap_are_refused(voc: Path) -> None:
+    lists = devkit(voc) / "ImageSets" / "Main"
+    (lists / "val.txt").write_text((lists / "train.txt").read_text())
+    with pytest.raises(DataError, match="part of its official split"):
+        splits.open_split(catalogue.open_dataset(str(voc), quiet), "official", "labels")
+
+
+def test_a_split_is_the_same_under_another_name(voc: Path) -> None:
+    found = [splits.open_split(catalogue.read(voc, name), "official", "labels") for name in ("one", "two")]
+    assert found[0].fingerprint == found[1].fingerprint
+
+
+def test_the_demo_data_are_chosen_only_when_something_is_missing_and_it_is_said(voc: Path) -> None:
+    assert catalogue.defaults(None)[:2] == ("demo", "demo_unlabelled")
+    assert "VOC 2012 and COCO is not prepared" in catalogue.defaults(None)[2]
+    catalogue.register(catalogue.read(voc, "voc2012"))
+    assert "COCO is not prepared" in catalogue.defaults(None)[2]
+    assert catalogue.defaults("/some/pictures") == ("voc2012", "/some/pictures", "")

@@ -1,0 +1,138 @@
+"""The loop: turns, precision, randomness, and what it refuses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import checkpoint
+from bench.data import batches, packs
+from bench.errors import BenchError, DataError
+from bench.machine import Machine, make_machine
+from bench.run import summary
+from bench.train import Course, train
+
+
+class Pictures(batches.Part):
+    """Pictures that need no pack."""
+
+    def __getitem__(self, plan: batches.Plan) -> dict[str, Tensor]:
+        return {"images": torch.ones(len(plan[1]), 3, 4, 4)}
+
+
+class Deaf(SimpleNamespace):
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return make_machine("cpu", threads=1)
+
+
+def course(turns: object, players: dict[str, torch.optim.Optimizer], module: nn.Module, count: int = 4) -> Course:
+    part = Pictures(None, np.arange(count))  # type: ignore[arg-type]
+    return Course("course", module, players, turns, lambda batch, _: batch, part, 2, 1, 0)  # type: ignore[arg-type]
+
+
+def test_a_turn_sees_the_weights_of_the_turn_before_in_low_precision_too(machine: Machine, tmp_path: Path) -> None:
+    critic = nn.Linear(4, 1, bias=False)
+    nn.init.ones_(critic.weight)
+    seen = []
+
+    def turns(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16):
+            for _ in range(2):
+                output = critic(torch.ones(1, 4))
+                seen.append(output.item())
+                yield "critic", output.sum()
+
+    train(course(turns, {"critic": torch.optim.SGD(critic.parameters(), lr=0.5)}, critic), machine, tmp_path, Deaf())
+    assert seen == [4.0, 2.0, 0.0, -2.0]
+
+
+def test_players_may_skip_turns_and_strangers_get_none(machine: Machine, tmp_path: Path) -> None:
+    module = nn.Linear(4, 1)
+    players = {name: torch.optim.SGD(module.parameters(), lr=0.1) for name in ("often", "never")}
+
+    def some(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield "often", module(torch.ones(1, 4)).square().sum()
+
+    history = train(course(some, players, module), machine, tmp_path / "a", Deaf())
+    assert history.epochs[0]["never"] == 0 and history.images == 4
+
+    def strange(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield "stranger", module(torch.ones(1, 4)).sum()
+
+    with pytest.raises(BenchError, match="'stranger', who is not a player"):
+        train(course(strange, players, module), machine, tmp_path / "b", Deaf())
+
+
+def test_too_few_pictures_to_train_on_are_refused(machine: Machine, tmp_path: Path) -> None:
+    module = nn.Linear(4, 1)
+    with pytest.raises(DataError, match="has 1 pictures to train on; at least 2"):
+        train(course(lambda _: iter(()), {}, module, count=1), machine, tmp_path, Deaf())
+
+
+@pytest.mark.parametrize("make", [lambda p: torch.optim.Adam(p, fused=True), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)])
+def test_a_checkpoint_gives_back_network_and_optimiser_bit_for_bit(tmp_path: Path, make: object) -> None:
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        return module, make(module.parameters())  # type: ignore[operator]
+
+    def step(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.zero_grad()
+        module(torch.arange(8.0).view(2, 4)).square().sum().backward()
+        optimiser.step()
+
+    module, optimiser = made()
+    step(module, optimiser)
+    checkpoint.save(tmp_path, module, {"a": optimiser}, {"step": 1})
+    checkpoint.save(tmp_path, module, {"a": optimiser}, {"step": 2})
+    assert len(list(tmp_path.iterdir())) == 1
+    other, theirs = made()
+    assert checkpoint.load(tmp_path, other, {"a": theirs}) == {"step": 2}
+    for _ in range(3):
+        step(module, optimiser)
+        step(other, theirs)
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_damaged_checkpoint_and_another_networks_are_refused(tmp_path: Path) -> None:
+    module = nn.Linear(4, 4)
+    path = checkpoint.save(tmp_path, module, {}, {"step": 1})
+    with pytest.raises(DataError, match="does not fit this network"):
+        checkpoint.load(tmp_path, nn.Linear(4, 5), {})
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
+        checkpoint.load(tmp_path, module, {})
+
+
+def test_a_perfect_picture_does_not_hide_the_average() -> None:
+    assert summary(np.array([10.0, np.inf, 20.0])) == {"average": 15.0, "min": 10.0, "max": 20.0, "not_finite": 1.0}
+
+
+def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None:
+    manifest = packs.Manifest(
+        dataset="d", fingerprint="f", subset="pictures", rule=packs.PackRule(size=16), side=16,
+        ids=("a", "b"), content=((16, 16),) * 2, original=((16, 16),) * 2,
+    )  # fmt: skip
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", np.stack([picture, picture]))
+    pack = packs.Pack(tmp_path, manifest, packs.Rows.open(tmp_path / "images.npy"), None, None)
+
+    def look(seed: int, epoch: int, *positions: int) -> Tensor:
+        part = batches.Part(pack, np.array([0, 1]), change="crop", size=8, seed=seed)
+        return part[epoch, np.array(positions)]["images"]
+
+    assert torch.equal(look(0, 0, 0, 1)[1], look(0, 0, 1)[0])
+    assert torch.equal(look(0, 0, 0), look(0, 0, 0))
+    for other in (look(0, 1, 0), look(1, 0, 0), look(0, 0, 1)):
+        assert not torch.equal(look(0, 0, 0), other)
