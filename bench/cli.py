@@ -116,8 +116,9 @@ def _run(
     plan: bool,
 ) -> None:
     from bench import machine
+    from bench.desk import Desk
     from bench.resolve import resolve
-    from bench.run import Desk, find
+    from bench.run import find
     from bench.run import run as run_job
 
     made = machine.make_machine(device, threads, workers, checkpoint_seconds)

@@ -12,9 +12,11 @@ from rich.table import Table
 from bench import order, registry
 from bench.data import packs, splits
 from bench.data.dataset import Dataset, Picture, decode
+from bench.desk import Desk
 from bench.job import Job
+from bench.pretraining import find_pretrained, make_pretext
 from bench.resolve import pack_of, subset_of
-from bench.run import Desk, find, find_pretrained, make_model, make_pretext
+from bench.run import find, make_model
 from bench.screen import Screen
 
 WARM, TIMED = 1, 2

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import pretraining, store
 from bench import run as runs
-from bench import store
 from results import record
 from tests.conftest import QUICK, TINY
 
@@ -68,7 +68,8 @@ def test_the_same_command_again_trains_nothing_and_another_task_reuses_the_trunk
     assert tiny("--pretext", "l1_color", "--downstream", "voc_seg").code == 0
     names = []
     train = runs.train
-    monkeypatch.setattr(runs, "train", lambda course, *rest: names.append(course.name) or train(course, *rest))
+    for module in (runs, pretraining):
+        monkeypatch.setattr(module, "train", lambda course, *rest: names.append(course.name) or train(course, *rest))
     again = tiny("--pretext", "l1_color", "--downstream", "voc_seg")
     assert again.code == 0 and "finished before" in again.out and names == []
     assert tiny("--pretext", "l1_color", "--downstream", "voc_cls").code == 0

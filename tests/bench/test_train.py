@@ -13,7 +13,7 @@ from bench import checkpoint
 from bench.data import batches, packs
 from bench.errors import BenchError, DataError
 from bench.machine import Machine, make_machine
-from bench.run import summary
+from bench.pretraining import summary
 from bench.train import Course, train
 
 

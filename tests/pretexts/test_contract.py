@@ -6,7 +6,7 @@ import torch
 from bench import registry
 from bench.contract import Pretext
 from bench.job import PretrainJob
-from bench.run import make_pretext
+from bench.pretraining import make_pretext
 
 NAMES = list(registry.summaries("pretexts"))
 TRUNKS = ("unet:depth=5,width=8", "unet:depth=5,width=8,eye=rgb", "timm:resnet10t")

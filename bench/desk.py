@@ -1,0 +1,91 @@
+"""What every job of a command shares, and what a record says about data, cost and origin."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.data import splits
+from bench.data.dataset import Dataset, Say
+from bench.machine import Machine
+from bench.resolve import Grid
+from bench.train import History, Watcher
+from results.record import Cost, DataFacts
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every job of a command shares: where results go, the machine, the data, and who is told."""
+
+    out: Path
+    machine: Machine
+    grid: Grid
+    say: Say
+    watcher: Watcher
+    packing: Callable[[int, int], object]
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
+
+
+def facts(dataset: Dataset, split: splits.Split, counts: dict[str, int]) -> DataFacts:
+    """Return what a record says about the pictures a run saw."""
+    return DataFacts(
+        name=dataset.name,
+        synthetic=dataset.synthetic,
+        fingerprint=dataset.fingerprint,
+        split=split.fingerprint,
+        counts=counts,
+        classes=dataset.classes,
+        scored=dataset.scored,
+    )
+
+
+def cost(history: History, machine: Machine) -> Cost:
+    """Return what training cost."""
+    return Cost(seconds=round(history.seconds, 3), images=history.images, peak_memory=machine.peak_memory())
+
+
+def provenance(desk: Desk) -> dict[str, Any]:
+    """Return where a record comes from: command, time, versions, machine, commit and whether files were changed since."""
+    names = (
+        "pretext-bench",
+        "torch",
+        "torchvision",
+        "timm",
+        "lightning",
+        "albumentations",
+        "kornia",
+        "numpy",
+        "pillow",
+    )
+    return {
+        "command": list(desk.command),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": {name: _installed(name) for name in names},
+        "machine": desk.machine.describe(),
+        **_commit(),
+    }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> dict[str, Any]:
+    place = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "-C", place, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        state = subprocess.run(["git", "-C", place, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit.stdout.strip(), "dirty": bool(state.stdout.strip())}

@@ -1,0 +1,162 @@
+"""Pretraining: a pretext task becomes a trunk on the disk, with what the task says about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from bench import checkpoint, pictures, registry, store
+from bench.contract import Pretext
+from bench.data import batches, packs, splits
+from bench.desk import Desk, cost, facts, provenance
+from bench.errors import DataError
+from bench.job import PretrainJob
+from bench.modes import inference
+from bench.order import key
+from bench.train import Course, History, train
+from bench.trunk import Trunk, make_trunk
+from results.record import DataFacts, PretrainRecord
+
+REPORT_BATCH = 64
+WEIGHTS = "pretext.safetensors"
+
+
+def find_pretrained(job: PretrainJob, out: Path) -> PretrainRecord | None:
+    """Return a pretrained trunk's record when it is there."""
+    path = out / "pretrained" / job.id / "pretrain.json"
+    if not path.is_file():
+        return None
+    try:
+        return PretrainRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{path} is not a record of this version; remove its folder to train it again.") from error
+
+
+def make_pretext(job: PretrainJob) -> Pretext:
+    """Build a pretext task with the random weights of its seed; every task of one seed starts from the same trunk."""
+    plugin = registry.load("pretexts", job.pretext)
+    torch.manual_seed(key("trunk", job.seed))
+    trunk = make_trunk(job.trunk)
+    torch.manual_seed(key("pretext", job.seed))
+    return cast(Pretext, plugin(plugin.Recipe.model_validate(job.recipe), trunk))
+
+
+def pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
+    """Return the record of a pretrained trunk: the one on the disk, or a new one."""
+    found = find_pretrained(job, desk.out)
+    if found is not None:
+        return found
+    with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say):
+        return find_pretrained(job, desk.out) or _pretrain(job, desk)
+
+
+def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
+    desk.machine.forget_peak()
+    origin = provenance(desk)
+    pretext = make_pretext(job).to(desk.machine.device)
+    work = desk.out / "work" / job.id
+    history, report, data, shown = History(), {}, None, 0
+    if pretext.recipe.epochs:
+        data, train_part, test_part = _pretraining_parts(job, desk)
+        shown = min(len(test_part), pretext.recipe.report_images)
+        pretext.train()
+        history = train(_pretraining_course(job, pretext, train_part, test_part, work), desk.machine, work, desk.watcher)
+        report = _report(pretext, test_part, shown, job.seed)
+
+    def fill(folder: Path) -> None:
+        checkpoint.save_weights(folder / WEIGHTS, pretext, {"id": job.id, "job": job.model_dump(mode="json")})
+        if (work / "pictures").is_dir():
+            pictures.figure7(work / "pictures", folder / "figure7.png")
+        record = PretrainRecord(
+            id=job.id,
+            job=job.model_dump(mode="json"),
+            data=data,
+            report=report,
+            report_images=shown if report else 0,
+            history=history.epochs,
+            cost=cost(history, desk.machine),
+            weights=store.sha256(folder / WEIGHTS),
+            provenance=origin,
+        )
+        store.publish_json(folder / "pretrain.json", record.model_dump(mode="json"))
+
+    store.publish_folder(desk.out / "pretrained" / job.id, fill)
+    store.remove_folder(work)
+    found = find_pretrained(job, desk.out)
+    assert found is not None
+    return found
+
+
+def _pretraining_parts(job: PretrainJob, desk: Desk) -> tuple[DataFacts, batches.Part, batches.Part]:
+    dataset = desk.grid.pretrain_data
+    assert dataset is not None, "a job that trains has data"
+    split = splits.open_split(dataset, "pretraining", "pictures")
+    only = tuple(split.ids("train", "test"))
+    pack = packs.open_pack(packs.Order(dataset, "pictures", packs.PackRule(size=job.size), only), desk.say, desk.packing)
+    train_part = batches.Part(pack, pack.places(split.ids("train")), seed=job.seed)
+    test_part = batches.Part(pack, pack.places(split.ids("test")))
+    return facts(dataset, split, {"train": len(train_part), "test": len(test_part)}), train_part, test_part
+
+
+def _pretraining_course(job: PretrainJob, pretext: Pretext, part: batches.Part, test: batches.Part, work: Path) -> Course:
+    recipe = pretext.recipe
+    last = recipe.epochs
+    chosen = {epoch for epoch in recipe.pictures if epoch <= last} | {last}
+    samples = test[0, np.arange(min(8, len(test)))]["images"]
+
+    def after_epoch(epoch: int) -> None:
+        if epoch in chosen:
+            device = next(pretext.parameters()).device
+            with inference(pretext):
+                rows = pretext.picture(samples.to(device), torch.Generator(device).manual_seed(key("picture", job.seed)))
+            pictures.keep(work / "pictures", epoch, {name: row.cpu().numpy() for name, row in rows.items()})
+
+    return Course(
+        name=f"pretrain {job.pretext}",
+        module=pretext,
+        players=pretext.players(),
+        turns=pretext.turns,
+        view=lambda batch, generator: pretext.view(batch["images"], generator),
+        part=part,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=job.seed,
+        facts={"id": job.id},
+        after_epoch=after_epoch,
+    )
+
+
+def _report(pretext: Pretext, part: batches.Part, count: int, seed: int) -> dict[str, dict[str, float | None]]:
+    """Return the average, minimum and maximum of each of the pretext's own scores over its test pictures."""
+    device = next(pretext.parameters()).device
+    collected: dict[str, list[NDArray[np.float64]]] = {}
+    for first in range(0, count, REPORT_BATCH):
+        positions = np.arange(first, min(first + REPORT_BATCH, count))
+        images = part[0, positions]["images"].to(device)
+        generator = torch.Generator(device).manual_seed(key("report", seed, first))
+        with inference(pretext):
+            scores_of_batch = pretext.report(images, generator)
+        for name, values in scores_of_batch.items():
+            collected.setdefault(name, []).append(values.double().cpu().numpy())
+    return {name: summary(np.concatenate(chunks)) for name, chunks in collected.items()}
+
+
+def summary(values: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return average, minimum and maximum of the finite values, and how many were not (equal pictures have no PSNR)."""
+    finite = values[np.isfinite(values)]
+    figures: dict[str, float | None] = {"average": None, "min": None, "max": None, "not_finite": float(len(values) - len(finite))}
+    if len(finite):
+        figures |= {"average": float(finite.mean()), "min": float(finite.min()), "max": float(finite.max())}
+    return figures
+
+
+def load_trunk(job: PretrainJob, record: PretrainRecord, out: Path) -> Trunk:
+    """Return the pretrained trunk; DataError when its file is not the recorded one or does not fit."""
+    pretext = make_pretext(job)
+    checkpoint.load_weights(out / "pretrained" / record.id / WEIGHTS, record.weights, pretext)
+    return pretext.trunk
