@@ -187,6 +187,7 @@ def report(
     screen = Screen()
     for table in made:
         screen.table(_rich(table))
+        screen.say("")
     store.publish_file(out / "leaderboard.csv", tables.leaderboard(records).to_csv(index=False, lineterminator="\n"))
     store.publish_file(out / "table4.md", tables.markdown(made))
     store.publish_file(out / "table4.tex", tables.latex(made))

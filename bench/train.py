@@ -70,15 +70,15 @@ LOSSES_KEPT = 50
 def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> History:
     """Train a course to its end, from its checkpoint in `folder` when there is one; return its history.
 
-    Raises BenchError at the first loss that is not a number, MachineError when memory runs out, and Interrupted after a signal,
-    with a checkpoint on the disk.
+    Raises BenchError at the first loss that is not a number, DataError for a checkpoint of another job, MachineError when memory
+    runs out, and Interrupted after a signal, with a checkpoint on the disk.
     """
     history, step, sums = History(), 0, _Sums(list(course.players))
     facts = checkpoint.load(folder, course.module, course.players)
     if facts is not None:
-        if facts["course"] != course.facts:
-            different = [name for name in course.facts if facts["course"].get(name) != course.facts[name]]
-            raise MachineError(f"{folder} holds a checkpoint of another job ({', '.join(different)} differ); remove it.")
+        different = [name for name in course.facts if facts["course"].get(name) != course.facts[name]]
+        if different:
+            raise DataError(f"{folder} holds a checkpoint of another job ({', '.join(different)} differ); remove it.")
         step = facts["step"]
         history = History(**facts["history"])
         sums.restore(facts["sums"])

@@ -136,3 +136,19 @@ def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None
     assert torch.equal(look(0, 0, 0), look(0, 0, 0))
     for other in (look(0, 1, 0), look(1, 0, 0), look(0, 0, 1)):
         assert not torch.equal(look(0, 0, 0), other)
+
+
+def test_a_checkpoint_of_another_job_is_refused_with_what_differs(machine: Machine, tmp_path: Path) -> None:
+    module = nn.Linear(4, 1)
+
+    def turns(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield "one", module(torch.ones(1, 4)).square().sum()
+
+    def made(identity: str) -> Course:
+        one = course(turns, {"one": torch.optim.SGD(module.parameters(), lr=0.1)}, module)
+        one.facts = {"id": identity, "phase": 1}
+        return one
+
+    train(made("a"), machine, tmp_path, Deaf())
+    with pytest.raises(DataError, match=r"checkpoint of another job \(id differ\)"):
+        train(made("b"), machine, tmp_path, Deaf())
