@@ -18,6 +18,11 @@ def main() -> None:
     except MemoryError:
         print("bench: out of memory; choose a smaller --size, trunk or batch size.", file=sys.stderr)
         sys.exit(4)
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        print("bench: out of memory; choose a smaller --size, trunk or batch size.", file=sys.stderr)
+        sys.exit(4)
     except KeyboardInterrupt:
         print("bench: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

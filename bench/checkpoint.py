@@ -30,6 +30,8 @@ def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> Non
 
 def load_weights(path: Path, digest: str, module: nn.Module) -> None:
     """Load a module's state after checking the file's SHA-256; a missing or strange tensor is an error."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing; remove its folder to train it again.")
     if store.sha256(path) != digest:
         raise DataError(f"{path} is damaged: its SHA-256 is not the recorded one; remove its folder to train it again.")
     tensors, _ = _read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -140,11 +141,9 @@ def _run(
     failed: list[tuple[str, Exception]] = []
     with machine.stoppable(made.stop):
         for number, job in enumerate(grid.jobs, start=1):
-            done = find(job, out) is not None
-            screen.say(
-                f"[{number}/{len(grid.jobs)}] {job.id} (seed {job.seed}, {job.schedule}){': finished before' if done else ''}"
-            )
             try:
+                done = ": finished before" if find(job, out) is not None else ""
+                screen.say(f"[{number}/{len(grid.jobs)}] {job.id} (seed {job.seed}, {job.schedule}){done}")
                 record = run_job(job, desk)
             except Interrupted:
                 raise
@@ -172,7 +171,10 @@ def report(
         typer.Option(help="Metric ids for the columns, recomputed from the predictions; the protocols' main ones when left out."),
     ] = None,
 ) -> None:
-    """Print Table 4 and Table 3 from the records, and write leaderboard.csv, table4.md and table4.tex beside them."""
+    """Print Table 4 and Table 3 from the records, and write leaderboard.csv, table4.md and table4.tex beside them.
+
+    The leaderboard always holds every metric of the protocols.
+    """
     from bench import store
     from bench.screen import Screen
     from results import record, tables
@@ -181,16 +183,16 @@ def report(
     records = record.read(out)
     if not records:
         raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
-    chosen = _names(metric or "")
+    chosen = tuple(dict.fromkeys(_names(metric or "")))
     value = recomputed(out, chosen)
     made = [*tables.table4(records, value, chosen), *tables.table3(records)]
+    store.publish_file(out / "leaderboard.csv", tables.leaderboard(records).to_csv(index=False, lineterminator="\n"))
+    store.publish_file(out / "table4.md", tables.markdown(made))
+    store.publish_file(out / "table4.tex", tables.latex(made))
     screen = Screen()
     for table in made:
         screen.table(_rich(table))
         screen.say("")
-    store.publish_file(out / "leaderboard.csv", tables.leaderboard(records).to_csv(index=False, lineterminator="\n"))
-    store.publish_file(out / "table4.md", tables.markdown(made))
-    store.publish_file(out / "table4.tex", tables.latex(made))
     screen.say(f"wrote leaderboard.csv, table4.md and table4.tex in {out}")
 
 
@@ -282,6 +284,10 @@ def _print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            print("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

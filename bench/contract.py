@@ -122,6 +122,8 @@ class Protocol(Frozen):
     def _fits_together(self) -> Protocol:
         if not self.fit or not set(self.fit) <= {"train", "val"}:
             raise ValueError("fit must name train, val or both: the test part is never trained on")
+        if self.split == "pretraining":
+            raise ValueError("the split must be one of labelled pictures, official or paper-70-20-10")
         if self.resize == "crop" and self.augment not in ("crop", "scale"):
             raise ValueError("resize crop needs augment crop or scale, which cut the pictures to size")
         return self

@@ -84,6 +84,15 @@ def _installed(name: str) -> str | None:
 def _commit() -> dict[str, Any]:
     place = Path(__file__).parent
     try:
+        ours = [
+            "git",
+            "-C",
+            str(place),
+            "ls-files",
+            "--error-unmatch",
+            Path(__file__).name,
+        ]  # or git tells of a stranger's project
+        subprocess.run(ours, capture_output=True, text=True, check=True)
         commit = subprocess.run(["git", "-C", place, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         state = subprocess.run(["git", "-C", place, "status", "--porcelain"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

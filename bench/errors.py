@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MANY = 30
+"""More names than this are not all listed."""
+
 
 class BenchError(Exception):
     """What went wrong, in one sentence; `exit_code` is what the process leaves with."""
@@ -47,4 +50,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
+    if len(names) > MANY:
+        close = difflib.get_close_matches(name, names, n=5, cutoff=0.3)
+        return UsageError(f"unknown {kind} {name!r}{hint} Of {len(names)} the nearest: {', '.join(close) or 'none'}.")
     return UsageError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names) or 'none'}.")

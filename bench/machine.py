@@ -96,6 +96,8 @@ def make_machine(
         raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto.")
+    if number and name != "cuda":
+        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
     if number and int(number) >= torch.cuda.device_count():
         raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0.")
     if threads is not None:

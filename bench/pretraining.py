@@ -14,7 +14,7 @@ from bench import checkpoint, pictures, registry, store
 from bench.contract import Pretext
 from bench.data import batches, packs, splits
 from bench.desk import Desk, cost, facts, provenance
-from bench.errors import DataError
+from bench.errors import BenchError, DataError
 from bench.job import PretrainJob
 from bench.modes import inference
 from bench.order import key
@@ -51,7 +51,7 @@ def pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
     found = find_pretrained(job, desk.out)
     if found is not None:
         return found
-    with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say):
+    with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say, desk.machine.stop.check):
         return find_pretrained(job, desk.out) or _pretrain(job, desk)
 
 
@@ -85,7 +85,7 @@ def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
         )
         store.publish_json(folder / "pretrain.json", record.model_dump(mode="json"))
 
-    store.publish_folder(desk.out / "pretrained" / job.id, fill)
+    store.publish_folder(desk.out / "pretrained" / job.id, fill, whole="pretrain.json")
     store.remove_folder(work)
     found = find_pretrained(job, desk.out)
     assert found is not None
@@ -142,6 +142,8 @@ def _report(pretext: Pretext, part: batches.Part, count: int, seed: int) -> dict
         with inference(pretext):
             scores_of_batch = pretext.report(images, generator)
         for name, values in scores_of_batch.items():
+            if tuple(values.shape) != (len(positions),):
+                raise BenchError(f"{name} in the report has shape {tuple(values.shape)}; it must have one value a picture.")
             collected.setdefault(name, []).append(values.double().cpu().numpy())
     return {name: summary(np.concatenate(chunks)) for name, chunks in collected.items()}
 

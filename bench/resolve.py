@@ -52,6 +52,9 @@ def resolve(request: Request, say: Say) -> Grid:
     pretexts = registry.names("pretexts", request.pretexts)
     downstreams = registry.names("downstreams", request.downstreams)
     changes = _settings(request.settings, pretexts)
+    for name, asked in (("size", request.size), ("trunk", request.trunk)):
+        if asked and name in changes.get("protocol", {}):
+            raise UsageError(f"--{name} and --set protocol.{name} contradict each other; give one of the two.")
     data_name, pretrain_name, notes = _choose_data(request)
     protocol_name = request.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
     protocols = {name: _protocol(name, protocol_name, changes.get("protocol", {})) for name in downstreams}
@@ -167,7 +170,7 @@ def _schedules(pretext: str, asked: Sequence[str]) -> tuple[Schedule, ...]:
     for name in asked:
         if name not in SCHEDULES:
             raise unknown("schedule", name, SCHEDULES)
-    return cast(tuple[Schedule, ...], tuple(asked)) or registry.load("pretexts", pretext).schedules
+    return cast(tuple[Schedule, ...], tuple(dict.fromkeys(asked))) or registry.load("pretexts", pretext).schedules
 
 
 def _settings(texts: Sequence[str], pretexts: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -38,7 +38,7 @@ def run(job: Job, desk: Desk) -> Record:
     if found is not None:
         return found
     pretrained = pretrain(job.pretrain, desk)
-    with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say):
+    with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say, desk.machine.stop.check):
         return find(job, desk.out) or _finetune(job, pretrained, desk)
 
 
@@ -123,7 +123,7 @@ def _finetune(job: Job, pretrained: PretrainRecord, desk: Desk) -> Record:
         store.publish_json(folder / "split.json", splits.open_split(dataset, settings.split, subset).model_dump(mode="json"))
         store.publish_json(folder / "record.json", record.model_dump(mode="json"))
 
-    store.publish_folder(desk.out / "runs" / job.id, fill)
+    store.publish_folder(desk.out / "runs" / job.id, fill, whole="record.json")
     store.remove_folder(work)
     return record
 

@@ -78,8 +78,11 @@ def publish_written(path: Path, write: Callable[[Path], object]) -> Path:
     return _publish(path, write_and_flush, "this file")
 
 
-def publish_folder(path: Path, fill: Callable[[Path], object]) -> Path:
-    """Publish the folder that `fill` makes; when `path` exists already, that one stays and ours is dropped."""
+def publish_folder(path: Path, fill: Callable[[Path], object], whole: str = "") -> Path:
+    """Publish the folder that `fill` makes; when `path` exists already, that one stays and ours is dropped.
+
+    A folder without the file `whole` is what is left of one, and gives way.
+    """
 
     def write(temporary: Path) -> None:
         temporary.mkdir()
@@ -89,8 +92,10 @@ def publish_folder(path: Path, fill: Callable[[Path], object]) -> Path:
                 with file.open("rb+") as handle:
                     _flush(handle.fileno())
 
-    if path.is_dir():
+    if path.is_dir() and (not whole or (path / whole).is_file()):
         return path
+    if path.is_dir():
+        remove_folder(path)
     return _publish(path, write, "this folder")
 
 
@@ -161,8 +166,13 @@ def _flush_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, say: Callable[[str], object], timeout: float = 24 * 3600) -> Iterator[None]:
-    """Hold `path` alone; wait for another holder, saying who it is, and raise MachineError after `timeout` seconds."""
+def lock(
+    path: Path, say: Callable[[str], object], check: Callable[[], object] = lambda: None, timeout: float = 24 * 3600
+) -> Iterator[None]:
+    """Hold `path` alone; wait for another holder, saying who it is, and raise MachineError after `timeout` seconds.
+
+    `check` is called while waiting, and may raise to give up.
+    """
     make_folder(path.parent)
     with path.open("a+") as file:
         deadline = time.monotonic() + timeout
@@ -179,6 +189,7 @@ def lock(path: Path, say: Callable[[str], object], timeout: float = 24 * 3600) -
                 if not told:
                     say(f"waiting for {holder}, which works on {path.stem}")
                     told = True
+                check()
                 time.sleep(0.2)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -197,7 +197,7 @@ class TrunkName(Frozen):
     @classmethod
     def parse(cls, text: str) -> TrunkName:
         """Read `unet`, `unet:depth=6,width=32`, `timm:resnet18,eye=rgb`; raise UsageError for anything else."""
-        family, _, rest = text.strip().partition(":")
+        family, _, rest = text.strip().partition(":" if ":" in text else ",")
         if family not in ("unet", "timm"):
             raise unknown("trunk", family, ["unet", "timm:ENCODER"])
         options: dict[str, Any] = {}

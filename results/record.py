@@ -103,7 +103,7 @@ def read_one(path: Path) -> Record:
         return Record.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise DataError(f"{path} is not a record of this version: {reason}.") from error
+        raise DataError(f"{path} is not a record of this version: {reason}; remove its folder to run it again.") from error
 
 
 def pack_predictions(predictions: dict[str, NDArray[Any]], ids: Iterable[str]) -> bytes:

@@ -18,6 +18,10 @@ K = TypeVar("K")
 Value = Callable[[Record, str], float | None]
 """A record's value of a metric by its id; None where it cannot be told."""
 
+SCORES = {
+    "psnr": "psnr in dB and ssim (11x11 Gaussian, 1.5) in sRGB, a value a picture",
+    "colourfulness": "colourfulness after Hasler and Suesstrunk, of the result and of the truth",
+}
 BASELINE_NOTE = "the paper's baseline"
 
 
@@ -67,8 +71,8 @@ def table4(records: Sequence[Record], value: Value, chosen: Sequence[str] = ()) 
         data, protocol, trunk, size, part = key[:5]
         first = members[0].data
         title = f"Table 4: {data}, protocol {protocol}, trunk {trunk} at {size} px, scored on {part}"
-        pretrained = {r.pretrain.data.title: r.pretrain.data.fingerprint[:12] for r in members if r.pretrain.data}
-        notes = [f"data {first.fingerprint[:12]}; pretrained on " + (", ".join(f"{t} {f}" for t, f in pretrained.items()) or "-")]
+        pretrained = sorted({(r.pretrain.data.title, r.pretrain.data.fingerprint[:12]) for r in members if r.pretrain.data})
+        notes = [f"data {first.fingerprint[:12]}; pretrained on " + (", ".join(f"{t} {f}" for t, f in pretrained) or "-")]
         if first.synthetic:
             notes.append("Synthetic data: these figures say nothing about photographs.")
         several = {task for task, _ in {column[0] for column in columns} if len({c[0] for c in columns if c[0][0] == task}) > 1}
@@ -105,9 +109,9 @@ def table3(records: Sequence[Record]) -> list[Table]:
         assert first.pretrain.data is not None
         title = f"Table 3: pretext tasks on {first.pretrain.data.title}, trunk {first.trunk} at {first.pretrain.job['size']} px"
         counts = sorted({record.pretrain.report_images for record in members})
-        notes = (
-            f"{', '.join(map(str, counts))} test pictures; psnr (dB) and ssim in sRGB, colourfulness after Hasler and Suesstrunk",
-        )
+        shown = {row[1] for row in rows}
+        explained = [text for name, text in SCORES.items() if name in shown]
+        notes = (f"data {first.pretrain.data.fingerprint[:12]}; {', '.join(map(str, counts))} test pictures", *explained)
         tables.append(Table(title, notes, ("Pretext", "Metric", "Average", "Min", "Max", "Seeds"), tuple(rows)))
     return tables
 

@@ -40,12 +40,16 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
         dataset = coco.read(root, name)
     else:
         dataset = folder.read(root, name)
-    wanted = next((kind for prefix, kind in (("voc20", "voc"), ("coco20", "coco")) if name.startswith(prefix)), dataset.kind)
-    if dataset.kind != wanted:
-        raise DataError(f"{root} is not what {name} is: it was read as {dataset.kind}, not {wanted}; choose another name for it.")
     if exclude:
         dataset = _without(dataset, exclude)
+    strange = next((p.file for p in dataset.pictures if not p.file.isprintable() or _undecodable(p.file)), None)
+    if strange is not None:
+        raise DataError(f"{root} has a picture with the file name {strange!r}, which is no readable text; rename it.")
     return choose_scored(dataset, score) if score else dataset
+
+
+def _undecodable(name: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
@@ -67,7 +71,10 @@ def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
 
 
 def register(dataset: Dataset) -> Dataset:
-    """Verify a data set by decoding every picture and put its index under its name."""
+    """Verify a data set by decoding every picture and put its index under its name; a known name needs its own layout."""
+    wanted = {"voc2007": "voc", "voc2012": "voc", "coco2014": "coco", "coco2017": "coco"}.get(dataset.name, dataset.kind)
+    if dataset.kind != wanted:
+        raise DataError(f"{dataset.root} was read as {dataset.kind}, and {dataset.name} is {wanted}; choose another name for it.")
     return _save(store.home() / "data" / dataset.name, fingerprinted(dataset, _check_of(dataset)))
 
 
@@ -173,6 +180,8 @@ def pretraining_data_for(data: str) -> str:
 def verify(name_or_path: str) -> Dataset:
     """Decode everything of a prepared set or a folder; DataError names what is broken or has changed since it was prepared."""
     known = prepared().get(name_or_path)
+    if known is None and "/" not in name_or_path and not Path(name_or_path).is_dir():
+        raise unknown("data set", name_or_path, prepared())
     root = known.root if known else Path(name_or_path)
     fresh = read(root, known.name, known.exclude, known.scored) if known else read(root, root.resolve().name)
     checked = fingerprinted(fresh, _check_of(fresh))

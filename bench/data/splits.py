@@ -68,9 +68,8 @@ def _check_disjoint(split: Split) -> None:
     for name, ids in split.parts.items():
         for identity in ids:
             if identity in seen:
-                raise DataError(
-                    f"{split.dataset}: {identity} is in the {seen[identity]} and the {name} part of its {split.scheme} split."
-                )
+                where = f"in the {seen[identity]} and the {name}" if seen[identity] != name else f"twice in the {name}"
+                raise DataError(f"{split.dataset}: {identity} is {where} part of its {split.scheme} split.")
             seen[identity] = name
 
 
@@ -100,7 +99,7 @@ def _official(dataset: Dataset, pictures: dict[str, Picture], subset: str) -> di
     task = TASKS["labels" if subset == "labels" else "masks"]
     lists = {name: ids for name, ids in dataset.lists.get(task, {}).items() if all(identity in pictures for identity in ids)}
     fit, test = ("trainval", "test") if {"trainval", "test"} <= lists.keys() else ("train", "val")
-    if not {fit, test} <= lists.keys():
+    if not (lists.get(fit) and lists.get(test)):
         raise DataError(
             f"{dataset.name} has no official split: ImageSets/{task} needs {fit}.txt and {test}.txt, naming pictures that have "
             f"{'annotations' if subset == 'labels' else 'masks in ' + subset}."

@@ -288,8 +288,8 @@ def test_a_known_name_takes_its_year_and_nothing_else(voc: Path, tmp_path: Path)
     assert catalogue.read(voc, "voc2012").root.name == "VOC2012"
     with pytest.raises(DataError, match="holds VOC2007, VOC2012; name the folder of one"):
         catalogue.read(voc, "mine")
-    with pytest.raises(DataError, match="is not what coco2014 is: it was read as voc"):
-        catalogue.read(devkit(voc), "coco2014")
+    with pytest.raises(DataError, match="was read as voc, and coco2014 is coco"):
+        catalogue.register(catalogue.read(devkit(voc), "coco2014"))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
     shutil.rmtree(voc / "VOCdevkit" / "VOC2007")
     with pytest.raises(DataError, match="not a VOC2007 data set"):
@@ -340,3 +340,21 @@ def test_the_demo_data_are_chosen_only_when_something_is_missing_and_it_is_said(
     catalogue.register(catalogue.read(voc, "voc2012"))
     assert "COCO is not prepared" in catalogue.defaults(None)[2]
     assert catalogue.defaults("/some/pictures") == ("voc2012", "/some/pictures", "")
+
+
+def test_an_empty_list_and_a_name_listed_twice_are_refused(voc: Path) -> None:
+    path = devkit(voc) / "ImageSets" / "Segmentation" / "val.txt"
+    ids = path.read_text()
+    path.write_text("")
+    with pytest.raises(DataError, match=r"needs train\.txt and val\.txt"):
+        splits.open_split(catalogue.open_dataset(str(voc), quiet), "official", "SegmentationClass")
+    path.write_text(ids + ids.splitlines()[0])
+    with pytest.raises(DataError, match="is twice in the test part"):
+        splits.open_split(catalogue.open_dataset(str(voc), quiet), "official", "SegmentationClass")
+
+
+def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").rename(tmp_path / "caf\udce9.jpg")
+    with pytest.raises(DataError, match="which is no readable text"):
+        catalogue.open_dataset(str(tmp_path), quiet)

@@ -212,6 +212,10 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--set", 'protocol.metrics=["miou"]'), 2, "unknown metric"),
         (("--set", 'protocol.metrics=["map_voc"]'), 2, "is no metric of voc_seg"),
         (("--set", "recipe.lr=Infinity"), 2, "finite number"),
+        (("--set", "protocol.size=64"), 2, "contradict each other"),
+        (("--set", "protocol.split=pretraining"), 2, "must be one of labelled pictures"),
+        (("--trunk", "timm:resnet19"), 2, "did you mean 'resnet"),
+        (("--device", "cpu:3"), 2, "auto, cpu, cuda or cuda:N"),
         (("--downstream", ","), 2, "at least one of the downstreams"),
         (("--schedule", "one-phase", "--set", 'protocol.schedules={"two-phase": []}'), 2, "has no one-phase schedule"),
         (("--set", "lr=1"), 2, "owner.name=value"),
@@ -246,6 +250,11 @@ def test_damaged_weights_are_refused(tiny: Bench, tmp_path: Path) -> None:
     path.write_bytes(content)
     done = tiny("--pretext", "l1_color", "--downstream", "voc_cls")
     assert done.code == 3 and "its SHA-256 is not the recorded one" in done.err
+    path.unlink()
+    done = tiny("--pretext", "l1_color", "--downstream", "voc_cls")
+    assert done.code == 3 and "is missing; remove its folder" in done.err
+    (path.parent / "pretrain.json").unlink()
+    assert tiny("--pretext", "l1_color", "--downstream", "voc_cls").code == 0
 
 
 def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
@@ -257,6 +266,11 @@ def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, 
     (folder / "record.json").write_text("{")
     done = bench("report", "--out", tmp_path / "runs")
     assert done.code == 3 and "is not a record" in done.err
+    again = tiny("--pretext", "random_init", "--downstream", "voc_seg,voc_cls", "--schedule", "one-phase")
+    assert again.code == 5 and "is not a record" in again.err
+    (folder / "record.json").unlink()
+    assert tiny("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "one-phase").code == 0
+    assert len(record.read(tmp_path / "runs")) == 2
 
 
 def test_scored_classes_are_in_the_row(tiny: Bench, bench: Bench, voc: Path, tmp_path: Path) -> None:

@@ -35,6 +35,21 @@ def test_a_folder_appears_whole_and_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
 
 
+def test_what_is_left_of_a_folder_gives_way(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "predictions").write_text("left")
+    store.publish_folder(tmp_path / "run", lambda folder: (folder / "record").write_text("whole"), whole="record")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["record"]
+
+
+def test_waiting_for_a_lock_can_be_given_up(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with store.lock(tmp_path / "a.lock", print), pytest.raises(KeyboardInterrupt), store.lock(tmp_path / "a.lock", print, stop):
+        pass
+
+
 def _fail(folder: Path) -> None:
     (folder / "a").write_text("half")
     raise ValueError("broken")

@@ -72,6 +72,7 @@ def test_initialisation_is_normal_with_the_papers_deviation() -> None:
 def test_depth_follows_from_the_size() -> None:
     assert str(TrunkName.parse("unet").fitted(256)) == "unet:depth=8,width=64"
     assert str(TrunkName.parse("unet:width=16").fitted(96)) == "unet:depth=5,width=16"
+    assert str(TrunkName.parse("unet,eye=rgb").fitted(64)) == "unet:depth=6,width=64,eye=rgb"
 
 
 @pytest.mark.parametrize(
