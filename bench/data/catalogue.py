@@ -157,7 +157,7 @@ def defaults(pretrain_data: str | None) -> tuple[str, str, str]:
         return labelled, unlabelled, ""
     missing = " and ".join(what for what, there in (("VOC 2012", labelled), ("COCO", unlabelled)) if not there)
     note = (
-        f"{missing} is not prepared, so this is scored on the embedded synthetic demo data "
+        f"{missing} {'are' if ' and ' in missing else 'is'} not prepared, so this is scored on the embedded synthetic demo data "
         "(bench data prepare voc2012, bench data prepare coco2014; or --data and --pretrain-data)."
     )
     return DEMO_LABELLED, pretrain_data or DEMO_UNLABELLED, note

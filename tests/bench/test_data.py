@@ -336,7 +336,7 @@ def test_a_split_is_the_same_under_another_name(voc: Path) -> None:
 
 def test_the_demo_data_are_chosen_only_when_something_is_missing_and_it_is_said(voc: Path) -> None:
     assert catalogue.defaults(None)[:2] == ("demo", "demo_unlabelled")
-    assert "VOC 2012 and COCO is not prepared" in catalogue.defaults(None)[2]
+    assert "VOC 2012 and COCO are not prepared" in catalogue.defaults(None)[2]
     catalogue.register(catalogue.read(voc, "voc2012"))
     assert "COCO is not prepared" in catalogue.defaults(None)[2]
     assert catalogue.defaults("/some/pictures") == ("voc2012", "/some/pictures", "")
