@@ -61,6 +61,7 @@ def resolve(request: Request, say: Say) -> Grid:
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
     schedules = {name: _schedules(name, request.schedules) for name in pretexts}
     first = protocols[downstreams[0]][1]
+    # A protocol's size is that of its own pictures (standard segmentation: 512); only the demo's is small for pretraining too.
     size = request.size or next((p.size for _, p in protocols.values() if p.size and protocol_name == "demo"), PAPER_SIZE)
     trunk = TrunkName.parse(request.trunk or first.trunk).fitted(size)
     for fitting in {size, *(request.size or protocol.size or size for _, protocol in protocols.values())}:

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from bench.contract import Batch, Downstream, Phase, Protocol
+from bench.data.dataset import PADDING, VOID
 from bench.trunk import Trunk
-
-VOID, PADDING = 255, 254  # bench.data.dataset: left open by the annotators; beside the picture
 
 PAPER = Protocol(
     summary="the paper's text: all VOC 2012 masks 70/20/10, random 256 px crops; void as background and rates from the code",
