@@ -2,8 +2,8 @@
 
 Pathak et al. 2016, https://arxiv.org/abs/1604.07379, on the bench's trunk (the paper's has no skips). The trunk sees through its
 own eye, lightness by default, so its input is that of the colorization tasks. As there, the squared error is taken on the hole
-with weight 0.999 and the adversarial term with 0.001, the discriminator judges the hole's square alone, and the hole's side is half of
-the picture's. Here the hole's place is random, not the centre.
+with weight 0.999 and the adversarial term with 0.001, the discriminator judges the hole's square alone, and the hole's side is
+half of the picture's. Here the hole's place is random, not the centre.
 """
 
 from __future__ import annotations
