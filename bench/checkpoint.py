@@ -6,6 +6,7 @@ saved because there is none: every step seeds itself (`bench.order`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,16 @@ def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> Non
     """Write a module's state and some JSON facts to a safetensors file."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
     save_file(tensors, str(path), metadata={"facts": json.dumps(dict(facts))})
+
+
+def digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's state: names, types, shapes and numbers."""
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        ready = tensor.detach().contiguous().cpu()
+        found.update(f"{name} {ready.dtype} {tuple(ready.shape)}\n".encode())
+        found.update(ready.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def load_weights(path: Path, digest: str, module: nn.Module) -> None:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench import __version__
-from bench.errors import BenchError, Interrupted, UsageError
-
-if TYPE_CHECKING:
-    from bench.resolve import Request
-    from bench.screen import Screen
+from bench.errors import UsageError
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory), 5 finished with failed runs, "
@@ -48,30 +43,63 @@ def _main(
     pass
 
 
-@app.command(epilog="Example: bench run --pretext random_init,cgan_color --downstream voc_seg --seeds 3")
+Pretext = Annotated[str, typer.Option(help="Pretext tasks by name, separated by commas, or all.")]
+Downstream = Annotated[str, typer.Option(help="Downstream tasks by name, separated by commas, or all.")]
+ProtocolName = Annotated[str | None, typer.Option(help="paper, paper-code, standard or demo.")]
+Data = Annotated[str | None, typer.Option(help="Labelled data: a prepared set or a folder.")]
+PretrainData = Annotated[str | None, typer.Option(help="Pictures to pretrain on: a prepared set or a folder.")]
+TrunkName = Annotated[str | None, typer.Option(help="unet:depth=8,width=64 or timm:resnet18; ,eye=rgb for colour.")]
+Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels.", min=8)]
+Seed = Annotated[int | None, typer.Option(help="One seed.", min=0)]
+Seeds = Annotated[str | None, typer.Option(help="How many seeds, counted from 0, or a list of them: 5 or 0,3,7.")]
+Vary = Annotated[
+    str, typer.Option(help="What a seed changes: all (pretraining, head, data order), or finetune (one trunk for all seeds).")
+]
+ScheduleNames = Annotated[
+    str | None, typer.Option(help="one-phase, two-phase, frozen, or several by comma; the pretext task's own when left out.")
+]
+TransferNames = Annotated[
+    str, typer.Option(help="What is inherited: all, encoder, statistics (of batch norms, nothing else), or several by comma.")
+]
+Labels = Annotated[str, typer.Option(help="Shares of the labelled training pictures by comma, stratified: 0.01,0.1,1.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8."),
+]
+SpaceText = Annotated[str, typer.Option(help="Learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-4:1e-2.")]
+Storage = Annotated[str, typer.Option(help="An Optuna RDB URL (sqlite:///study.db); a journal file in --out when left out.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)]
+Workers = Annotated[int | None, typer.Option(help="Data workers; chosen when left out. They never change a result.", min=0)]
+CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
+
+
+@app.command(epilog="Example: bench run --pretext random_init,cgan_color --downstream voc_seg --seeds 3 --tune 8")
 def run(
-    pretext: Annotated[str, typer.Option(help="Pretext tasks by name, separated by commas, or all.")],
-    downstream: Annotated[str, typer.Option(help="Downstream tasks by name, separated by commas, or all.")],
-    protocol: Annotated[str | None, typer.Option(help="paper, paper-code, standard or demo.")] = None,
-    data: Annotated[str | None, typer.Option(help="Labelled data: a prepared set or a folder.")] = None,
-    pretrain_data: Annotated[str | None, typer.Option(help="Pictures to pretrain on: a prepared set or a folder.")] = None,
-    trunk: Annotated[str | None, typer.Option(help="unet:depth=8,width=64 or timm:resnet18; ,eye=rgb for colour.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the pictures in pixels.", min=8)] = None,
-    seed: Annotated[int | None, typer.Option(help="One seed.", min=0)] = None,
-    seeds: Annotated[int | None, typer.Option(help="The seeds 0 to N - 1.", min=1)] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="one-phase, two-phase or both by comma; the pretext task's own when left out.")
+    pretext: Pretext,
+    downstream: Downstream,
+    protocol: ProtocolName = None,
+    data: Data = None,
+    pretrain_data: PretrainData = None,
+    trunk: TrunkName = None,
+    size: Size = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
+    vary: Vary = "all",
+    schedule: ScheduleNames = None,
+    transfer: TransferNames = "all",
+    labels: Labels = "1",
+    settings: Settings = None,
+    trials: Annotated[
+        int | None, typer.Option("--tune", help="Search the learning rates of every row with N trials first; 0 does not.", min=0)
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Data workers; chosen when left out. They never change a result.", min=0)
-    ] = None,
-    checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)] = 30.0,
+    space: SpaceText = "",
+    storage: Storage = "",
+    device: Device = "auto",
+    threads: Threads = None,
+    workers: Workers = None,
+    checkpoint_seconds: CheckpointSeconds = 30.0,
+    log: Annotated[str, typer.Option(help="tensorboard: event files beside every run, live.")] = "",
     out: Out = Path("runs"),
     plugin: Plugins = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and how long it would take; train nothing.")] = False,
@@ -80,16 +108,10 @@ def run(
 
     The same command again resumes what was interrupted and prints what is finished.
     """
-    from bench import store
+    from bench.resolve import Request
     from bench.screen import Screen
 
-    _add(plugin)
-    if seed is not None and seeds is not None:
-        raise UsageError("--seed names one seed and --seeds counts them; give one of the two.")
-    store.make_folder(store.home())
-    store.make_folder(out)
-    from bench.resolve import Request
-
+    _begin(plugin, out)
     request = Request(
         pretexts=_names(pretext),
         downstreams=_names(downstream),
@@ -98,69 +120,83 @@ def run(
         pretrain_data=pretrain_data,
         trunk=trunk,
         size=size,
-        seeds=tuple(range(seeds)) if seeds is not None else (seed or 0,),
+        seeds=_seeds(seed, seeds),
         schedules=_names(schedule or ""),
+        transfers=_names(transfer),
+        labels=_shares(labels),
+        vary=vary,
         settings=tuple(settings or ()),
     )
+    if (space or storage) and not trials:
+        raise UsageError("--space and --storage belong to a search; say how many trials with --tune N.")
+    from bench import grid
+    from bench.tune import Search
+
+    search = Search.parse(trials, space, storage) if trials else None
+    options = grid.Options(device, threads, workers, checkpoint_seconds, _names(log))
     with Screen() as screen:
-        _run(request, screen, device, threads, workers, checkpoint_seconds, out, plan)
+        desk = grid.open_desk(request, options, out, screen)
+        if plan:
+            from bench.plan import show
+
+            show(desk, screen, search)
+        else:
+            grid.run_grid(desk, screen, search)
 
 
-def _run(
-    request: Request,
-    screen: Screen,
-    device: str,
-    threads: int | None,
-    workers: int | None,
-    checkpoint_seconds: float,
-    out: Path,
-    plan: bool,
+@app.command(epilog="Example: bench tune --pretext all --downstream voc_seg --trials 20")
+def tune(
+    pretext: Pretext,
+    downstream: Downstream,
+    trials: Annotated[int, typer.Option(help="Finished trials of every pretext task on every downstream task.", min=1)],
+    space: SpaceText = "",
+    storage: Storage = "",
+    protocol: ProtocolName = None,
+    data: Data = None,
+    pretrain_data: PretrainData = None,
+    trunk: TrunkName = None,
+    size: Size = None,
+    seed: Seed = None,
+    schedule: ScheduleNames = None,
+    transfer: TransferNames = "all",
+    labels: Labels = "1",
+    settings: Settings = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    workers: Workers = None,
+    checkpoint_seconds: CheckpointSeconds = 30.0,
+    out: Out = Path("runs"),
+    plugin: Plugins = None,
 ) -> None:
-    from bench import machine
-    from bench.desk import Desk
-    from bench.resolve import resolve
-    from bench.run import find
-    from bench.run import run as run_job
+    """Search the learning rates of every cell on the validation part, with one budget, space, sampler and pruner for all.
 
-    made = machine.make_machine(device, threads, workers, checkpoint_seconds)
-    grid = resolve(request, screen.say)
-    for note in grid.notes:
-        screen.say(note)
+    Start it several times to use several processes: together they finish exactly the trials asked for. `bench run --tune N`
+    with the same options then takes the rates from here.
+    """
+    from bench.resolve import Request
+    from bench.screen import Screen
 
-    def packing(done: int, total: int) -> None:
-        made.stop.check()
-        screen.packing(done, total)
+    _begin(plugin, out)
+    request = Request(
+        pretexts=_names(pretext),
+        downstreams=_names(downstream),
+        protocol=protocol,
+        data=data,
+        pretrain_data=pretrain_data,
+        trunk=trunk,
+        size=size,
+        seeds=(seed or 0,),
+        schedules=_names(schedule or ""),
+        transfers=_names(transfer),
+        labels=_shares(labels),
+        settings=tuple(settings or ()),
+    )
+    from bench import grid
+    from bench.tune import Search
 
-    desk = Desk(out, made, grid, screen.say, screen, packing)
-    if plan:
-        from bench.plan import show
-
-        show(desk, screen)
-        return
-    screen.say(f"{len(grid.jobs)} runs on {grid.data.title}, {made.device.type}, {made.precision}")
-    failed: list[tuple[str, Exception]] = []
-    with machine.stoppable(made.stop):
-        for number, job in enumerate(grid.jobs, start=1):
-            try:
-                done = ": finished before" if find(job, out) is not None else ""
-                screen.say(f"[{number}/{len(grid.jobs)}] {job.id} (seed {job.seed}, {job.schedule}){done}")
-                record = run_job(job, desk)
-            except Interrupted:
-                raise
-            except Exception as error:
-                if len(grid.jobs) == 1:
-                    raise
-                if not isinstance(error, BenchError):
-                    traceback.print_exc()
-                failed.append((job.id, error))
-                screen.say(f"  failed: {error}")
-                continue
-            scores = ", ".join(f"{name} {_score(value)}" for name, value in ((n, record.metrics[n]) for n in record.metric_ids))
-            screen.say(f"  {scores}")
-    if failed:
-        summary = BenchError(f"{len(failed)} of {len(grid.jobs)} runs failed: " + "; ".join(f"{name}: {e}" for name, e in failed))
-        summary.exit_code = 5
-        raise summary
+    with Screen() as screen:
+        desk = grid.open_desk(request, grid.Options(device, threads, workers, checkpoint_seconds), out, screen)
+        grid.tune_grid(desk, screen, Search.parse(trials, space, storage))
 
 
 @app.command(epilog="Example: bench report --metric map_voc,miou_voc")
@@ -328,8 +364,37 @@ def _set_name(name: str) -> str:
     return name
 
 
-def _score(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+def _seeds(seed: int | None, seeds: str | None) -> tuple[int, ...]:
+    """Read --seed and --seeds: a number alone counts seeds from 0, a list names them."""
+    if seed is not None and seeds is not None:
+        raise UsageError("--seed names one seed and --seeds counts or lists them; give one of the two.")
+    if seeds is None:
+        return (seed or 0,)
+    parts = _names(seeds)
+    if not parts or not all(part.isdigit() for part in parts):
+        raise UsageError(f"--seeds takes how many, or a list: 5 or 0,3,7, but got {seeds!r}.")
+    named = tuple(dict.fromkeys(int(part) for part in parts))
+    if "," in seeds:
+        return named
+    if not named[0]:
+        raise UsageError("--seeds 0 asks for no run at all; give 1 or more, or a list with a comma (0,).")
+    return tuple(range(named[0]))
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(dict.fromkeys(float(part) for part in _names(text)))
+    except ValueError as error:
+        raise UsageError(f"--labels takes shares by comma, for example 0.01,0.1,1, but got {text!r}.") from error
+
+
+def _begin(plugins: list[Path] | None, out: Path) -> None:
+    """Take the plug-ins, and fail early where nothing can be written."""
+    from bench import store
+
+    _add(plugins)
+    store.make_folder(store.home())
+    store.make_folder(out)
 
 
 def _add(plugins: list[Path] | None) -> None:

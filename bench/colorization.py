@@ -37,13 +37,23 @@ class Colorization(Pretext):
 
     def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Score in sRGB against the true picture, as in Table 3, and how colourful the result is beside the truth."""
-        pictures = self.colorize(images, generator)
+        return self._scores(self.colorize(images, generator), images)
+
+    @staticmethod
+    def _scores(pictures: Tensor, images: Tensor) -> dict[str, Tensor]:
         return {
             "psnr": colour.psnr(pictures, images),
             "ssim": colour.ssim(pictures, images),
             "colourfulness": colour.colourfulness(pictures),
             "colourfulness_truth": colour.colourfulness(images),
         }
+
+    def trivial(self, images: Tensor, training: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Score the grey picture, and lightness with the mean ab of the training pictures, as `report` scores its own."""
+        lightness, chroma = colour.split_lab(images)
+        mean = colour.split_lab(training)[1].mean(dim=(0, 2, 3), keepdim=True)
+        answers = {"grey picture": torch.zeros_like(chroma), "mean colour": mean.expand_as(chroma)}
+        return {name: self._scores(colour.join_lab(lightness, answer), images) for name, answer in answers.items()}
 
     def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Show grey, learned colours and truth, as in Figure 7."""

@@ -25,7 +25,14 @@ Batch = dict[str, Tensor]
 Predictions = dict[str, NDArray[Any]]
 """What is kept of every test image, and all that any metric is computed from; first axis = images."""
 
-Schedule = Literal["one-phase", "two-phase"]
+Schedule = Literal["one-phase", "two-phase", "frozen"]
+"""All at once; a frozen trunk first, then all; the trunk frozen throughout."""
+
+Transfer = Literal["all", "encoder", "statistics"]
+"""What a downstream task inherits: the whole trunk, its encoder, or the statistics of its batch norms only."""
+
+Rates = dict[Literal["head", "all"], tuple[float, float]]
+"""The learning rates that a search may try in the phases that train the head, and in those that train everything."""
 
 
 class Recipe(Frozen):
@@ -83,6 +90,13 @@ class Pretext(nn.Module, ABC):
         """
         return {}
 
+    def trivial(self, images: Tensor, training: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Score what needs no learning on the same pictures: predictor -> name -> one value a picture (N,). Optional.
+
+        `training` are some of the pictures that were trained on, uint8 (M, 3, H, W).
+        """
+        return {}
+
     def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Show what was learned: row name -> uint8 (N, 3, H, W), from what goes in to the truth. Optional."""
         return {}
@@ -114,9 +128,10 @@ class Protocol(Frozen):
     difficult: Literal["positive", "ignore"] = "positive"
     statistics: Literal["running", "batch"] = "running"
     evaluate_one_by_one: bool = False
-    head_width: int = Field(default=4096, ge=1)
+    head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
     pool: Literal["flatten", "average"] = "flatten"
     metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric
+    space: Rates = {"head": (1e-4, 1e-2), "all": (2e-5, 5e-3)}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Protocol:
@@ -156,3 +171,7 @@ class Downstream(ABC):
     @abstractmethod
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return what is kept of each picture, first axis N: all that the metrics need."""
+
+    def picture(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Show what was found beside the truth: `found` and `truth`, class ids uint8 (N, H, W). Optional."""
+        return {}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bench.data import splits
 from bench.data.dataset import Dataset, Say
@@ -33,22 +36,33 @@ class Desk:
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 
 
-def facts(dataset: Dataset, split: splits.Split, counts: dict[str, int]) -> DataFacts:
-    """Return what a record says about the pictures a run saw."""
+def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], part: str) -> DataFacts:
+    """Return what a record says about the pictures a run saw: those it was fitted to, and the part it was scored on."""
+    known = {picture.id: picture.labels for picture in dataset.pictures}
+    labels = [known[identity] for identity in fit]
+    present = np.array([one for one in labels if one is not None])
     return DataFacts(
         name=dataset.name,
         synthetic=dataset.synthetic,
         fingerprint=dataset.fingerprint,
         split=split.fingerprint,
-        counts=counts,
+        counts={"train": len(fit), part: len(split.ids(part))},
         classes=dataset.classes,
         scored=dataset.scored,
+        fitted=hashlib.sha256("\n".join(fit).encode()).hexdigest(),
+        prior=tuple(np.round((present != 0).mean(axis=0), 9).tolist()) if None not in labels and len(labels) else (),
     )
 
 
 def cost(history: History, machine: Machine) -> Cost:
     """Return what training cost."""
-    return Cost(seconds=round(history.seconds, 3), images=history.images, peak_memory=machine.peak_memory())
+    return Cost(
+        seconds=round(history.seconds, 3),
+        images=history.images,
+        peak_memory=machine.peak_memory(),
+        device=machine.device.type,
+        joules=None if history.joules is None else round(history.joules, 1),
+    )
 
 
 def provenance(desk: Desk) -> dict[str, Any]:
@@ -62,6 +76,7 @@ def provenance(desk: Desk) -> dict[str, Any]:
         "albumentations",
         "kornia",
         "numpy",
+        "optuna",
         "pillow",
     )
     return {
@@ -70,6 +85,8 @@ def provenance(desk: Desk) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _installed(name) for name in names},
         "machine": desk.machine.describe(),
+        "data": desk.grid.data_name,
+        "pretrain_data": desk.grid.pretrain_name,
         **_commit(),
     }
 

@@ -37,6 +37,10 @@ class MachineError(BenchError):
     exit_code = 4
 
 
+class Diverged(BenchError):
+    """A loss that is not a number: the learning rate is too high, or the task is broken."""
+
+
 class Interrupted(BenchError):
     """The user or the system asked to stop; what was done so far is on the disk."""
 

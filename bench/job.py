@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from bench.contract import Protocol, Schedule
+from pydantic import Field
+
+from bench.contract import Phase, Protocol, Schedule, Transfer
 from bench.frozen import Frozen
 
 NO_DATA = "none"
@@ -30,7 +32,10 @@ class PretrainJob(Frozen):
 
 
 class Job(Frozen):
-    """One row's run: a pretrained trunk, a downstream task, a protocol, data, and which part is scored."""
+    """One row's run: a pretrained trunk, a downstream task, a protocol, data, and which part is scored.
+
+    `rates` replace the learning rates of the schedule's phases; `study` and `trials` say which search chose them.
+    """
 
     pretrain: PretrainJob
     downstream: str
@@ -44,8 +49,21 @@ class Job(Frozen):
     split: str
     part: Literal["test", "val"] = "test"
     seed: int
+    transfer: Transfer = "all"
+    labels: float = Field(default=1.0, gt=0, le=1)  # the share of the training pictures whose labels are used
+    rates: tuple[float, ...] = ()
+    study: str = ""
+    trials: int = 0
 
     @property
     def id(self) -> str:
         """The run id: pretext, downstream task and twelve hexadecimal digits."""
         return f"{self.pretrain.pretext}-{self.downstream}-{self.digest()[:12]}"
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The schedule's phases with the rates of this job."""
+        phases = self.settings.schedules[self.schedule]
+        if not self.rates:
+            return phases
+        return tuple(phase.model_copy(update={"lr": rate}) for phase, rate in zip(phases, self.rates, strict=True))

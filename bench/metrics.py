@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import DataError, unknown
+from bench.errors import DataError, UsageError, unknown
 
 Predictions = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -30,6 +30,12 @@ class Metric:
     needs: str
     compute: Callable[[Predictions, Floats], float]
     per_class: Callable[[Predictions], Floats] | None = None
+    version: int = 1
+
+    @property
+    def key(self) -> str:
+        """The id with its version, as columns and records have it; a changed definition has a new version."""
+        return f"{self.id}@{self.version}"
 
 
 def compute(metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...]) -> float:
@@ -58,10 +64,14 @@ def per_class(
 
 
 def get(metric: str) -> Metric:
-    """Return a metric by its id."""
-    if metric not in METRICS:
+    """Return a metric by its id, with or without the version; UsageError for one that does not exist here."""
+    name, _, version = metric.partition("@")
+    if name not in METRICS:
         raise unknown("metric", metric, METRICS)
-    return METRICS[metric]
+    found = METRICS[name]
+    if version not in ("", str(found.version)):
+        raise UsageError(f"{metric} is not computed by this version of the bench, which has {found.key}.")
+    return found
 
 
 def acc_keras(predictions: Predictions, scored: Floats) -> float:

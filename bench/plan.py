@@ -14,28 +14,30 @@ from bench.data import packs, splits
 from bench.data.dataset import Dataset, Picture, decode
 from bench.desk import Desk
 from bench.job import Job
+from bench.model import make_model
 from bench.pretraining import find_pretrained, make_pretext
 from bench.resolve import pack_of, subset_of
-from bench.run import find, make_model
+from bench.run import find
 from bench.screen import Screen
+from bench.tune import Search, chosen_by, find_tuning, study_of
 
 WARM, TIMED = 1, 2
 
 
-def show(desk: Desk, screen: Screen) -> None:
+def show(desk: Desk, screen: Screen, search: Search | None = None) -> None:
     """Print a line for each pretrained trunk and each run that a command would make or reuse, with an estimate in seconds."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, justify in (("What", "left"), ("State", "left"), ("Estimate", "right")):
         table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     total = 0.0
-    for name, state, seconds in _lines(desk):
+    for name, state, seconds in _lines(desk, search):
         total += seconds
         table.add_row(name, state, f"{seconds:,.0f} s" if seconds else "-")
     screen.table(table)
     screen.say(f"{total:,.0f} s of training in all on this machine ({desk.machine.device.type}), packing and scoring aside")
 
 
-def _lines(desk: Desk) -> list[tuple[str, str, float]]:
+def _lines(desk: Desk, search: Search | None) -> list[tuple[str, str, float]]:
     lines: list[tuple[str, str, float]] = []
     measured: dict[str, float] = {}
 
@@ -54,16 +56,26 @@ def _lines(desk: Desk) -> list[tuple[str, str, float]]:
             else:
                 step = per_step(pretrain.pretext, lambda job=job: _pretraining_step(job, desk))  # type: ignore[misc]
                 lines.append((pretrain.id, _state(desk, pretrain.id), step * _pretraining_steps(job, desk)))
-        if find(job, desk.out) is not None:
-            lines.append((f"  {job.id}", "finished", 0.0))
-            continue
-        seconds = sum(
+        finetuning = sum(
             per_step(f"{job.downstream} {phase.train}", lambda job=job, t=phase.train: _finetune_step(job, t, desk))  # type: ignore[misc]
             * phase.epochs
             * _finetune_steps(job, desk)
-            for phase in job.settings.schedules[job.schedule]
+            for phase in job.phases
         )
-        lines.append((f"  {job.id} (seed {job.seed}, {job.schedule})", _state(desk, job.id), seconds))
+        chosen: Job | None = job
+        if search is not None:
+            study = study_of(job, search, desk.grid.jobs)
+            tuning = find_tuning(study, search, desk.out)
+            chosen = chosen_by(tuning, job) if tuning else None
+            if f"  {study.id}" not in {name for name, _, _ in lines}:
+                state = "searched" if tuning else f"{search.trials} trials, fewer seconds when pruned"
+                lines.append((f"  {study.id}", state, 0.0 if tuning else finetuning * search.trials))
+        if chosen is not None and find(chosen, desk.out) is not None:
+            lines.append((f"  {chosen.id}", "finished", 0.0))
+            continue
+        name = chosen.id if chosen else f"{job.pretrain.pretext}-{job.downstream}, rates not known yet"
+        state = _state(desk, chosen.id) if chosen else "to do"
+        lines.append((f"  {name} (seed {job.seed}, {job.schedule})", state, finetuning))
     return lines
 
 
@@ -82,6 +94,7 @@ def _pretraining_steps(job: Job, desk: Desk) -> int:
 def _finetune_steps(job: Job, desk: Desk) -> int:
     subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
     split = splits.open_split(desk.grid.data, job.settings.split, subset)
+    split = splits.open_share(desk.grid.data, split, job.labels)
     return order.steps_per_epoch(len(split.ids(*job.settings.fit)), job.settings.batch_size)
 
 

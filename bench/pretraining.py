@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from bench import checkpoint, pictures, registry, store
-from bench.contract import Pretext
+from bench.contract import Pretext, Transfer
 from bench.data import batches, packs, splits
 from bench.desk import Desk, cost, facts, provenance
 from bench.errors import BenchError, DataError
@@ -19,11 +19,14 @@ from bench.job import PretrainJob
 from bench.modes import inference
 from bench.order import key
 from bench.train import Course, History, train
-from bench.trunk import Trunk, make_trunk
+from bench.trunk import Trunk, inherit, make_trunk
 from results.record import DataFacts, PretrainRecord
 
-REPORT_BATCH = 64
+REPORT_BATCH, TRIVIAL_IMAGES = 64, 512
 WEIGHTS = "pretext.safetensors"
+
+Summary = dict[str, dict[str, float | None]]
+"""Average, minimum and maximum of some scores over pictures, by the score's name."""
 
 
 def find_pretrained(job: PretrainJob, out: Path) -> PretrainRecord | None:
@@ -60,13 +63,15 @@ def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
     origin = provenance(desk)
     pretext = make_pretext(job).to(desk.machine.device)
     work = desk.out / "work" / job.id
-    history, report, data, shown = History(), {}, None, 0
+    history, data, shown = History(), None, 0
+    report: Summary = {}
+    trivial: dict[str, Summary] = {}
     if pretext.recipe.epochs:
         data, train_part, test_part = _pretraining_parts(job, desk)
         shown = min(len(test_part), pretext.recipe.report_images)
         pretext.train()
         history = train(_pretraining_course(job, pretext, train_part, test_part, work), desk.machine, work, desk.watcher)
-        report = _report(pretext, test_part, shown, job.seed)
+        report, trivial = _report(pretext, test_part, train_part, shown, job.seed)
 
     def fill(folder: Path) -> None:
         checkpoint.save_weights(folder / WEIGHTS, pretext, {"id": job.id, "job": job.model_dump(mode="json")})
@@ -77,6 +82,7 @@ def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
             job=job.model_dump(mode="json"),
             data=data,
             report=report,
+            trivial=trivial,
             report_images=shown if report else 0,
             history=history.epochs,
             cost=cost(history, desk.machine),
@@ -100,7 +106,7 @@ def _pretraining_parts(job: PretrainJob, desk: Desk) -> tuple[DataFacts, batches
     pack = packs.open_pack(packs.Order(dataset, "pictures", packs.PackRule(size=job.size), only), desk.say, desk.packing)
     train_part = batches.Part(pack, pack.places(split.ids("train")), seed=job.seed)
     test_part = batches.Part(pack, pack.places(split.ids("test")))
-    return facts(dataset, split, {"train": len(train_part), "test": len(test_part)}), train_part, test_part
+    return facts(dataset, split, split.ids("train"), "test"), train_part, test_part
 
 
 def _pretraining_course(job: PretrainJob, pretext: Pretext, part: batches.Part, test: batches.Part, work: Path) -> Course:
@@ -131,21 +137,29 @@ def _pretraining_course(job: PretrainJob, pretext: Pretext, part: batches.Part, 
     )
 
 
-def _report(pretext: Pretext, part: batches.Part, count: int, seed: int) -> dict[str, dict[str, float | None]]:
-    """Return the average, minimum and maximum of each of the pretext's own scores over its test pictures."""
+def _report(
+    pretext: Pretext, part: batches.Part, training: batches.Part, count: int, seed: int
+) -> tuple[Summary, dict[str, Summary]]:
+    """Summarise the pretext's own scores over its test pictures, and those of trivial answers to the same pictures."""
     device = next(pretext.parameters()).device
-    collected: dict[str, list[NDArray[np.float64]]] = {}
+    places = np.linspace(0, len(training) - 1, min(TRIVIAL_IMAGES, len(training))).astype(np.int64)
+    seen = training[0, places]["images"].to(device)
+    collected: dict[str, dict[str, list[NDArray[np.float64]]]] = {"": {}}
     for first in range(0, count, REPORT_BATCH):
         positions = np.arange(first, min(first + REPORT_BATCH, count))
         images = part[0, positions]["images"].to(device)
         generator = torch.Generator(device).manual_seed(key("report", seed, first))
         with inference(pretext):
-            scores_of_batch = pretext.report(images, generator)
-        for name, values in scores_of_batch.items():
-            if tuple(values.shape) != (len(positions),):
-                raise BenchError(f"{name} in the report has shape {tuple(values.shape)}; it must have one value a picture.")
-            collected.setdefault(name, []).append(values.double().cpu().numpy())
-    return {name: summary(np.concatenate(chunks)) for name, chunks in collected.items()}
+            scores_of_batch = {"": pretext.report(images, generator), **pretext.trivial(images, seen)}
+        for answer, scores in scores_of_batch.items():
+            for name, values in scores.items():
+                if tuple(values.shape) != (len(positions),):
+                    raise BenchError(f"{name} in the report has shape {tuple(values.shape)}; it must have one value a picture.")
+                collected.setdefault(answer, {}).setdefault(name, []).append(values.double().cpu().numpy())
+    summaries = {
+        answer: {name: summary(np.concatenate(chunks)) for name, chunks in scores.items()} for answer, scores in collected.items()
+    }
+    return summaries.pop(""), summaries
 
 
 def summary(values: NDArray[np.float64]) -> dict[str, float | None]:
@@ -157,8 +171,11 @@ def summary(values: NDArray[np.float64]) -> dict[str, float | None]:
     return figures
 
 
-def load_trunk(job: PretrainJob, record: PretrainRecord, out: Path) -> Trunk:
-    """Return the pretrained trunk; DataError when its file is not the recorded one or does not fit."""
+def load_trunk(job: PretrainJob, record: PretrainRecord, out: Path, transfer: Transfer = "all") -> Trunk:
+    """Return the pretrained trunk, or a new one of its seed that inherits a part of it.
+
+    DataError when the trunk's file is not the recorded one or does not fit.
+    """
     pretext = make_pretext(job)
     checkpoint.load_weights(out / "pretrained" / record.id / WEIGHTS, record.weights, pretext)
-    return pretext.trunk
+    return pretext.trunk if transfer == "all" else inherit(make_pretext(job).trunk, pretext.trunk, transfer)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from bench import metrics, registry
-from bench.contract import Protocol, Recipe, Schedule
+from bench.contract import Protocol, Recipe, Schedule, Transfer
 from bench.data import catalogue, splits
 from bench.data.dataset import Dataset, Say
 from bench.data.packs import PackRule
@@ -17,7 +17,9 @@ from bench.frozen import canonical
 from bench.job import NO_DATA, Job, PretrainJob
 from bench.trunk import TrunkName, check_size
 
-SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase")
+SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase", "frozen")
+TRANSFERS: tuple[Transfer, ...] = ("all", "encoder", "statistics")
+VARY = ("all", "finetune")
 PAPER_SIZE = 256
 
 
@@ -34,6 +36,9 @@ class Request:
     size: int | None = None
     seeds: tuple[int, ...] = (0,)
     schedules: tuple[str, ...] = ()
+    transfers: tuple[str, ...] = ("all",)
+    labels: tuple[float, ...] = (1.0,)
+    vary: str = "all"
     settings: tuple[str, ...] = ()
 
 
@@ -44,6 +49,9 @@ class Grid:
     jobs: list[Job]
     data: Dataset
     pretrain_data: Dataset | None
+    data_name: str = ""
+    pretrain_name: str | None = None
+    """The data as the user named them, so that the same command can be written again."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -60,6 +68,8 @@ def resolve(request: Request, say: Say) -> Grid:
     protocols = {name: _protocol(name, protocol_name, changes.get("protocol", {})) for name in downstreams}
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
     schedules = {name: _schedules(name, request.schedules) for name in pretexts}
+    transfers = _transfers(request.transfers)
+    _check_shares(request)
     first = protocols[downstreams[0]][1]
     # A protocol's size is that of its own pictures (standard segmentation: 512); only the demo's is small for pretraining too.
     size = request.size or next((p.size for _, p in protocols.values() if p.size and protocol_name == "demo"), PAPER_SIZE)
@@ -76,7 +86,8 @@ def resolve(request: Request, say: Say) -> Grid:
     jobs = []
     for seed in request.seeds:
         for pretext in pretexts:
-            pretrain = pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_data, seed)
+            trunk_seed = seed if request.vary == "all" else request.seeds[0]
+            pretrain = pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_data, trunk_seed)
             for downstream in downstreams:
                 label, protocol = protocols[downstream]
                 plugin = registry.load("downstreams", downstream)
@@ -98,10 +109,14 @@ def resolve(request: Request, say: Say) -> Grid:
                         data=data.fingerprint,
                         split=split.fingerprint,
                         seed=seed,
+                        transfer=transfer,
+                        labels=share,
                     )
+                    for share in request.labels
+                    for transfer in (transfers if recipes[pretext].epochs else ("all",))
                     for schedule in schedules[pretext]
                 ]
-    return Grid(jobs, data, pretrain_data, notes)
+    return Grid(jobs, data, pretrain_data, data_name, pretrain_name, notes)
 
 
 def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Dataset | None, seed: int) -> PretrainJob:
@@ -172,6 +187,21 @@ def _schedules(pretext: str, asked: Sequence[str]) -> tuple[Schedule, ...]:
         if name not in SCHEDULES:
             raise unknown("schedule", name, SCHEDULES)
     return cast(tuple[Schedule, ...], tuple(dict.fromkeys(asked))) or registry.load("pretexts", pretext).schedules
+
+
+def _transfers(asked: Sequence[str]) -> tuple[Transfer, ...]:
+    for name in asked:
+        if name not in TRANSFERS:
+            raise unknown("transfer", name, TRANSFERS)
+    return cast(tuple[Transfer, ...], tuple(dict.fromkeys(asked)))
+
+
+def _check_shares(request: Request) -> None:
+    for share in request.labels:
+        if not 0 < share <= 1:
+            raise UsageError(f"--labels takes shares above 0 and at most 1, for example 0.01,0.1,1, but got {share:g}.")
+    if request.vary not in VARY:
+        raise unknown("kind of variation", request.vary, VARY)
 
 
 def _settings(texts: Sequence[str], pretexts: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -7,39 +7,38 @@ commands from doing the same work.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from bench import metrics, registry, store
+from bench import checkpoint, examples, metrics, store
 from bench.contract import Batch, Downstream, Phase
 from bench.data import batches, packs, splits
 from bench.data.dataset import Dataset
 from bench.desk import Desk, cost, facts, provenance
 from bench.job import Job
 from bench.machine import Machine
-from bench.modes import use_statistics
+from bench.model import Model, make_model, predict
 from bench.order import key
 from bench.pretraining import load_trunk, pretrain
 from bench.resolve import pack_of, subset_of
 from bench.train import Course, History, train
-from bench.trunk import Trunk
-from results.record import DataFacts, PretrainRecord, Record, pack_predictions, read_one
+from results.record import DataFacts, PretrainRecord, Record, Tuning, pack_predictions, read_one
 
 
-def run(job: Job, desk: Desk) -> Record:
-    """Return the record of a job: the one on the disk, or a new one."""
+def run(job: Job, desk: Desk, tuning: Tuning | None = None) -> Record:
+    """Return the record of a job: the one on the disk, or a new one. `tuning` is the search that chose the job's rates."""
     found = find(job, desk.out)
     if found is not None:
         return found
     pretrained = pretrain(job.pretrain, desk)
     with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say, desk.machine.stop.check):
-        return find(job, desk.out) or _finetune(job, pretrained, desk)
+        return find(job, desk.out) or _publish(job, pretrained, desk, tuning)
 
 
 def find(job: Job, out: Path) -> Record | None:
@@ -48,102 +47,121 @@ def find(job: Job, out: Path) -> Record | None:
     return read_one(path) if path.is_file() else None
 
 
-class Model(nn.Module):
-    """A trunk and a head, as one network that is trained in phases."""
+@dataclass
+class Finetuned:
+    """A fine-tuned network, what its training left, and what it says of every picture of the job's part."""
 
-    def __init__(self, trunk: Trunk, head: nn.Module, downstream: Downstream) -> None:
-        super().__init__()
-        self.trunk, self.head, self.downstream = trunk, head, downstream
+    downstream: Downstream
+    model: Model
+    phases: list[dict[str, Any]]
+    history: History
+    data: DataFacts
+    part: batches.Part
+    ids: list[str]
+    fit: splits.Split
 
-    def forward(self, images: Tensor, frozen: bool = False) -> Tensor:
-        """Return the head's output for sRGB uint8 pictures (N, 3, H, W); a frozen trunk keeps no graph."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            features = self.downstream.features(self.trunk, self.trunk.eye(images))
-        output: Tensor = self.head(features)
-        return output
-
-    def set_mode(self, train: Literal["head", "all", "nothing"]) -> None:
-        """Choose what trains; what does not is in eval mode, so its running statistics stay as they are."""
-        self.trunk.train(train == "all")
-        self.head.train(train in ("head", "all"))
-        use_statistics(self, self.downstream.protocol.statistics)
-        self.trunk.requires_grad_(train == "all")
-        self.head.requires_grad_(train in ("head", "all"))
+    def predictions(self, machine: Machine) -> dict[str, NDArray[Any]]:
+        """Look at every picture of the part once."""
+        self.model.set_mode("nothing")
+        return predict(self.model, self.downstream, self.part, machine)
 
 
-def _finetune(job: Job, pretrained: PretrainRecord, desk: Desk) -> Record:
-    desk.machine.forget_peak()
-    origin = provenance(desk)
+Watch = Callable[["Finetuned", int], None]
+"""Called after every epoch of a fine-tuning, with the number of epochs that are done in all phases."""
+
+
+def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | None = None) -> Finetuned:
+    """Fine-tune a pretrained trunk through the phases of a job; nothing is published, checkpoints stay in its work folder."""
     device = desk.machine.device
     dataset = desk.grid.data
-    downstream, model = make_model(job, load_trunk(job.pretrain, pretrained, desk.out), len(dataset.classes))
+    trunk = load_trunk(job.pretrain, pretrained, desk.out, job.transfer)
+    downstream, model = make_model(job, trunk, len(dataset.classes))
     model.to(device)
-    train_part, test_part, data, test_ids = _parts(job, downstream, dataset, desk)
-    work = desk.out / "work" / job.id
-    phases, total = [], History()
-    for number, phase in enumerate(job.settings.schedules[job.schedule], start=1):
+    train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
+    tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit)
+    done = 0
+    for number, phase in enumerate(job.phases, start=1):
         model.set_mode(phase.train)
         course = _phase_course(job, model, downstream, number, phase, train_part)
-        history = train(course, desk.machine, work / f"phase-{number}", desk.watcher)
-        phases.append({**phase.model_dump(), "losses": [epoch["loss"] for epoch in history.epochs]})
-        total.seconds += history.seconds
-        total.images += history.images
-    model.set_mode("nothing")
-    predictions = predict(model, downstream, test_part, desk.machine)
-    packed = pack_predictions(predictions, test_ids)
-    settings = job.settings
+        if watch is not None:
+
+            def after_epoch(epoch: int, before: int = done, phase: Phase = phase) -> None:
+                watch(tuned, before + epoch)
+                model.set_mode(phase.train)
+
+            course.after_epoch = after_epoch
+        history = train(course, desk.machine, work_folder(job, desk.out) / f"phase-{number}", desk.watcher)
+        tuned.phases.append({**phase.model_dump(), "losses": [epoch["loss"] for epoch in history.epochs]})
+        tuned.history.add(history)
+        done += phase.epochs
+    return tuned
+
+
+def work_folder(job: Job, out: Path) -> Path:
+    """Return where a job that is not finished keeps its checkpoints."""
+    return out / "work" / job.id
+
+
+def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | None) -> Record:
+    desk.machine.forget_peak()
+    origin = provenance(desk)
+    tuned = finetune(job, pretrained, desk)
+    predictions = tuned.predictions(desk.machine)
+    packed = pack_predictions(predictions, tuned.ids)
+    settings, data = job.settings, tuned.data
     judged = data.classes, data.scored
-    values = {name: _finite(metrics.compute(name, predictions, *judged)) for name in settings.metrics}
+    names = [metrics.get(name).key for name in settings.metrics]
+    shown = examples.choose(tuned.model, tuned.downstream, tuned.part, tuned.ids, predictions, desk.machine)
     record = Record(
         id=job.id,
         job=job.model_dump(mode="json"),
         pretext=job.pretrain.pretext,
         schedule=job.schedule,
         downstream=job.downstream,
-        title=downstream.title,
+        title=tuned.downstream.title,
         protocol=job.protocol,
         trunk=job.pretrain.trunk,
         size=job.size,
         seed=job.seed,
         part=job.part,
+        transfer=job.transfer,
+        labels=job.labels,
+        rates=tuple(phase.lr for phase in job.phases),
         data=data,
-        metrics=values,
-        per_class={name: scores for name in settings.metrics if (scores := metrics.per_class(name, predictions, *judged))},
-        history=phases,
-        cost=cost(total, desk.machine),
+        metrics={name: _finite(metrics.compute(name, predictions, *judged)) for name in names},
+        per_class={name: scores for name in names if (scores := metrics.per_class(name, predictions, *judged))},
+        history=tuned.phases,
+        cost=cost(tuned.history, desk.machine),
         pretrain=pretrained,
+        tuning=tuning,
         predictions=store.sha256_bytes(packed),
-        head=repr(model.head)[:2000],
+        weights=checkpoint.digest(tuned.model),
+        head=repr(tuned.model.head)[:2000],
         provenance=origin,
     )
 
     def fill(folder: Path) -> None:
         (folder / "predictions.npz").write_bytes(packed)
-        subset = subset_of(downstream, settings)
-        store.publish_json(folder / "split.json", splits.open_split(dataset, settings.split, subset).model_dump(mode="json"))
+        if shown:
+            (folder / "examples.npz").write_bytes(shown)
+        store.publish_json(folder / "split.json", tuned.fit.model_dump(mode="json"))
         store.publish_json(folder / "record.json", record.model_dump(mode="json"))
 
     store.publish_folder(desk.out / "runs" / job.id, fill, whole="record.json")
-    store.remove_folder(work)
+    store.remove_folder(work_folder(job, desk.out))
     return record
-
-
-def make_model(job: Job, trunk: Trunk, classes: int) -> tuple[Downstream, Model]:
-    """Return the downstream task and its network: the given trunk and the head of the job's seed."""
-    downstream = cast(Downstream, registry.load("downstreams", job.downstream)(job.settings, classes))
-    torch.manual_seed(key("head", job.downstream, job.seed))
-    return downstream, Model(trunk, downstream.head(trunk, job.size), downstream)
 
 
 def _parts(
     job: Job, downstream: Downstream, dataset: Dataset, desk: Desk
-) -> tuple[batches.Part, batches.Part, DataFacts, list[str]]:
+) -> tuple[batches.Part, batches.Part, DataFacts, list[str], splits.Split]:
     settings = job.settings
     subset = subset_of(downstream, settings)
     split = splits.open_split(dataset, settings.split, subset)
+    share = splits.open_share(dataset, split, job.labels)
     pack = packs.open_pack(packs.Order(dataset, *pack_of(subset, settings, job.size)), desk.say, desk.packing)
     fit = settings.fit if job.part == "test" else tuple(part for part in settings.fit if part != job.part)
-    train_ids, test_ids = split.ids(*fit), split.ids(job.part)
+    train_ids, test_ids = share.ids(*fit), split.ids(job.part)
 
     def part(ids: list[str], change: str, with_truth: bool) -> batches.Part:
         rows = pack.places(ids)
@@ -153,15 +171,14 @@ def _parts(
 
     train_part = part(train_ids, settings.augment, with_truth=False)
     test_part = part(test_ids, "crop" if settings.resize == "crop" else "none", with_truth=True)
-    seen = facts(dataset, split, {"train": len(train_ids), job.part: len(test_ids)})
-    return train_part, test_part, seen, test_ids
+    return train_part, test_part, facts(dataset, split, train_ids, job.part), test_ids, share
 
 
 def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, phase: Phase, part: batches.Part) -> Course:
     frozen = phase.train == "head"
     trained = model.head.parameters() if frozen else model.parameters()
 
-    def turns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    def turns(batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
         yield "loss", downstream.loss(model(batch["images"], frozen), batch["target"])
 
     return Course(
@@ -176,22 +193,6 @@ def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, p
         seed=key("phase", number, job.seed),
         facts={"id": job.id, "phase": number},
     )
-
-
-@torch.no_grad()
-def predict(model: Model, downstream: Downstream, part: batches.Part, machine: Machine) -> dict[str, NDArray[Any]]:
-    """Return what is kept of every picture of a part, in its order; the pictures are looked at once."""
-    settings = downstream.protocol
-    size = 1 if settings.evaluate_one_by_one else settings.batch_size
-    kept: dict[str, list[Tensor]] = {}
-    for number, batch in enumerate(batches.evaluation(part, size, machine.device)):
-        machine.stop.check()
-        torch.manual_seed(key("evaluate", number))  # matters where the protocol keeps dropout on
-        with machine.autocast():
-            output = model(batch["images"])
-        for name, values in downstream.predictions(output.float(), batch).items():
-            kept.setdefault(name, []).append(values)
-    return {name: torch.cat(values).cpu().numpy() for name, values in kept.items()}
 
 
 def _finite(value: float) -> float | None:

@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,28 @@ def lock(
             yield
         finally:
             file.truncate(0)
+
+
+@contextlib.contextmanager
+def alive(folder: Path) -> Iterator[str]:
+    """Be known as alive under a new name, given to the block, until it ends or the process dies."""
+    path = make_folder(folder) / uuid.uuid4().hex
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield path.name
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_alive(folder: Path, name: str) -> bool:
+    """Tell whether the process that took a name by `alive` still has it; the name of a dead one is removed."""
+    try:
+        with (folder / name).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    (folder / name).unlink(missing_ok=True)
+    return False

@@ -6,6 +6,7 @@ dropout and masks are the same after a resume, and data order is a pure function
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from bench import checkpoint, order
 from bench.contract import Batch
 from bench.data import batches
-from bench.errors import BenchError, DataError, MachineError
+from bench.energy import Meter
+from bench.errors import BenchError, DataError, Diverged, MachineError
 from bench.machine import Machine
 
 
@@ -61,6 +63,14 @@ class History:
     epochs: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     images: int = 0
+    joules: float | None = None
+
+    def add(self, other: History) -> None:
+        """Add another course's cost."""
+        self.seconds += other.seconds
+        self.images += other.images
+        if other.joules is not None:
+            self.joules = (self.joules or 0.0) + other.joules
 
 
 LOSSES_KEPT = 50
@@ -70,7 +80,7 @@ LOSSES_KEPT = 50
 def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> History:
     """Train a course to its end, from its checkpoint in `folder` when there is one; return its history.
 
-    Raises BenchError at the first loss that is not a number, DataError for a checkpoint of another job, MachineError when memory
+    Raises Diverged at the first loss that is not a number, DataError for a checkpoint of another job, MachineError when memory
     runs out, and Interrupted after a signal, with a checkpoint on the disk.
     """
     history, step, sums = History(), 0, _Sums(list(course.players))
@@ -88,12 +98,14 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
     watcher.course(course.name, course.epochs, per_epoch, step)
     started = saved = time.monotonic()
     epoch_started = started
-    before = history.seconds
+    before, joules_before, meter = history.seconds, history.joules or 0.0, Meter(machine.device)
 
     def save() -> None:
         sums.read(step)
         history.seconds = before + time.monotonic() - started
-        state = {"epochs": history.epochs, "seconds": history.seconds, "images": history.images}
+        used = meter.joules()
+        history.joules = None if used is None else joules_before + used
+        state = dataclasses.asdict(history)
         checkpoint.save(
             folder,
             course.module,
@@ -178,7 +190,7 @@ class _Sums:
         for place, (row, (_, count)) in enumerate(zip(values, self.waiting, strict=True)):
             for player, value in zip(self.players, row, strict=True):
                 if not math.isfinite(value):
-                    raise BenchError(
+                    raise Diverged(
                         f"the loss of {player} is {value} at step {first + place + 1}; a smaller learning rate may help."
                     )
                 self.totals[player] += value * count

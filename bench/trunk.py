@@ -53,9 +53,11 @@ class Trunk(nn.Module, ABC):
     """An encoder, a bottleneck and a decoder with skip connections.
 
     `bottleneck_channels` are those of the last encoder feature, `channels` those of the last decoder activation, and
-    `stride` is what height and width must be a multiple of.
+    `stride` is what height and width must be a multiple of. `down` is the encoder, `up` the decoder.
     """
 
+    down: nn.Module
+    up: nn.Module
     bottleneck_channels: int
     channels: int
     stride: int
@@ -93,7 +95,7 @@ class UNet(Trunk):
         super().__init__(eye)
         sizes = [width * min(2**level, 8) for level in range(depth)]
         self.bottleneck_channels, self.channels, self.stride = sizes[-1], 2 * sizes[0], 2**depth
-        self.down = nn.ModuleList()
+        self.down: nn.ModuleList = nn.ModuleList()
         for level, (before, after) in enumerate(zip([self.eye.channels, *sizes], sizes, strict=False)):
             first, last = level == 0, level == depth - 1
             self.down.append(
@@ -103,7 +105,7 @@ class UNet(Trunk):
                     nn.ReLU() if last else nn.LeakyReLU(0.2),
                 )
             )
-        self.up = nn.ModuleList()
+        self.up: nn.ModuleList = nn.ModuleList()
         for place, level in enumerate(reversed(range(1, depth))):
             before = sizes[level] * (1 if place == 0 else 2)
             self.up.append(
@@ -156,7 +158,7 @@ class TimmTrunk(Trunk):
             raise UsageError(f"{name} has features of strides {strides}; a decoder needs each twice the one before.")
         self.down = down
         self.bottleneck_channels, self.stride, self.finest = sizes[-1], strides[-1], strides[0]
-        self.up = nn.ModuleList()
+        self.up: nn.ModuleList = nn.ModuleList()
         for before, skip in zip(reversed(sizes), list(reversed(sizes))[1:], strict=False):
             self.up.append(nn.Sequential(*_convolution(before + skip, skip), *_convolution(skip, skip)))
         self.channels = sizes[0]
@@ -236,6 +238,15 @@ class TrunkName(Frozen):
         if self.family == "timm":
             return f"timm:{self.encoder}{eye}"
         return f"unet:depth={self.depth},width={self.width}{eye}"
+
+
+def inherit(heir: Trunk, trained: Trunk, what: Literal["encoder", "statistics"]) -> Trunk:
+    """Give a new trunk the encoder of a trained one, or the statistics of its batch norms only; return the new trunk."""
+    if what == "encoder":
+        heir.down.load_state_dict(trained.down.state_dict())
+    else:
+        heir.load_state_dict(dict(trained.named_buffers()), strict=False)
+    return heir
 
 
 def make_trunk(name: str) -> Trunk:

@@ -24,6 +24,7 @@ PAPER = Protocol(
     schedules={
         "one-phase": (Phase(train="all", epochs=4, lr=3e-4),),
         "two-phase": (Phase(train="head", epochs=3, lr=3e-4), Phase(train="all", epochs=1, lr=5e-5)),
+        "frozen": (Phase(train="head", epochs=4, lr=3e-4),),
     },
     difficult="positive",
     metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
@@ -47,6 +48,7 @@ STANDARD = Protocol(
     schedules={
         "one-phase": (Phase(train="all", epochs=30, lr=3e-4),),
         "two-phase": (Phase(train="head", epochs=10, lr=3e-4), Phase(train="all", epochs=20, lr=5e-5)),
+        "frozen": (Phase(train="head", epochs=30, lr=3e-4),),
     },
     difficult="ignore",
     metrics=("map_voc", "map_voc07", "f1_macro", "acc_subset", "acc_keras"),
@@ -62,6 +64,7 @@ DEMO = Protocol(
     schedules={
         "one-phase": (Phase(train="all", epochs=16, lr=5e-4),),
         "two-phase": (Phase(train="head", epochs=8, lr=5e-4), Phase(train="all", epochs=8, lr=5e-4)),
+        "frozen": (Phase(train="head", epochs=16, lr=5e-4),),
     },
     difficult="ignore",
     head_width=512,
@@ -87,9 +90,11 @@ class VocCls(Downstream):
         return bottleneck.flatten(1) if self.protocol.pool == "flatten" else bottleneck.mean(dim=(2, 3))
 
     def head(self, trunk: Trunk, size: int) -> nn.Module:
-        """Return two dense layers with ReLU and dropout 0.5, and one output for each class."""
+        """Return two dense layers with ReLU and dropout 0.5, and one output for each class; of width 0, the outputs alone."""
         places = (size // trunk.stride) ** 2 if self.protocol.pool == "flatten" else 1
         width = self.protocol.head_width
+        if not width:
+            return initialise(nn.Linear(trunk.bottleneck_channels * places, self.classes))
         return initialise(
             nn.Sequential(
                 nn.Linear(trunk.bottleneck_channels * places, width),

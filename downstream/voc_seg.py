@@ -27,6 +27,7 @@ PAPER = Protocol(
     schedules={
         "one-phase": (Phase(train="all", epochs=6, lr=3e-4),),
         "two-phase": (Phase(train="head", epochs=1, lr=3e-4), Phase(train="all", epochs=5, lr=5e-5)),
+        "frozen": (Phase(train="head", epochs=6, lr=3e-4),),
     },
     void="background",
     metrics=("miou_paper", "miou_voc", "pixel_acc"),
@@ -53,6 +54,7 @@ STANDARD = Protocol(
     schedules={
         "one-phase": (Phase(train="all", epochs=50, lr=3e-4),),
         "two-phase": (Phase(train="head", epochs=5, lr=3e-4), Phase(train="all", epochs=45, lr=5e-5)),
+        "frozen": (Phase(train="head", epochs=50, lr=3e-4),),
     },
     metrics=("miou_voc", "pixel_acc", "miou_paper"),
 )
@@ -67,6 +69,7 @@ DEMO = Protocol(
     schedules={
         "one-phase": (Phase(train="all", epochs=12, lr=1e-3),),
         "two-phase": (Phase(train="head", epochs=2, lr=2e-3), Phase(train="all", epochs=10, lr=1e-3)),
+        "frozen": (Phase(train="head", epochs=12, lr=2e-3),),
     },
     metrics=("miou_voc", "miou_paper", "pixel_acc"),
 )
@@ -120,6 +123,10 @@ class VocSeg(Downstream):
                 logits = interpolate(logits.float(), size=(height, width), mode="bilinear", align_corners=False)
             found[picture, :height, :width] = logits[0].argmax(dim=0)
         return {"confusion": self.confusion(found, batch["truth"])}
+
+    def picture(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Show the classes found beside the true ones, at the size that the network sees."""
+        return {"found": output.argmax(dim=1).byte(), "truth": batch["target"]}
 
     def confusion(self, found: Tensor, truth: Tensor) -> Tensor:
         """Count (truth, prediction) pairs of each picture, int32 (N, C + 2, C + 1); padding is not counted."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from bench.errors import DataError
 from bench.frozen import Frozen
 
-VERSION = 1
+VERSION = 2
 
 
 class DataFacts(Frozen):
@@ -28,6 +28,10 @@ class DataFacts(Frozen):
     counts: dict[str, int]
     classes: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
+    fitted: str = ""
+    """The SHA-256 of the ids of the pictures that were trained on."""
+    prior: tuple[float, ...] = ()
+    """The share of those pictures that each class is in; empty when they have no labels."""
 
     @property
     def title(self) -> str:
@@ -39,11 +43,59 @@ class DataFacts(Frozen):
 
 
 class Cost(Frozen):
-    """What something cost: wall seconds of training, pictures seen, most memory held in bytes."""
+    """What something cost: seconds of training on one device, pictures seen, most memory held in bytes.
+
+    `joules` is the energy that the device says it used, None where it does not tell.
+    """
 
     seconds: float
     images: int
     peak_memory: int
+    device: str = "cpu"
+    joules: float | None = None
+
+
+class Trial(Frozen):
+    """One trial of a search: the rates that were tried, and the main metric on the validation part after every epoch.
+
+    `state` is complete, pruned, or diverged (a loss that was not a number); `value` is the last epoch's of a complete trial.
+    """
+
+    number: int
+    rates: dict[str, float]
+    state: str
+    value: float | None
+    epochs: dict[int, float] = {}
+    seconds: float = 0.0
+    images: int = 0
+
+
+class Tuning(Frozen):
+    """A search for learning rates: what was searched, how, every trial, what was chosen and what it cost."""
+
+    study: str
+    budget: int
+    space: dict[str, tuple[float, float]]
+    sampler: str
+    pruner: str
+    metric: str
+    seed: int
+    trials: tuple[Trial, ...]
+    best: dict[str, float]
+    best_value: float
+    cost: Cost
+
+    @property
+    def plan(self) -> str:
+        """What two searches must share for their rows to be compared: budget, space, sampler, pruner and objective."""
+        ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in sorted(self.space.items()))
+        return f"{self.budget} trials, {ranges}, {self.sampler}, {self.pruner}, {self.metric} on val"
+
+    @property
+    def sensitivity(self) -> float | None:
+        """By how much the median complete trial is worse than the best: how much depends on tuning."""
+        values = sorted(trial.value for trial in self.trials if trial.value is not None)
+        return self.best_value - values[len(values) // 2] if values else None
 
 
 class PretrainRecord(Frozen):
@@ -54,6 +106,7 @@ class PretrainRecord(Frozen):
     job: dict[str, Any]
     data: DataFacts | None
     report: dict[str, dict[str, float | None]] = {}
+    trivial: dict[str, dict[str, dict[str, float | None]]] = {}
     report_images: int = 0
     history: list[dict[str, float]] = []
     cost: Cost
@@ -76,20 +129,27 @@ class Record(Frozen):
     size: int
     seed: int
     part: str
+    transfer: str = "all"
+    labels: float = 1.0
+    rates: tuple[float, ...] = ()
     data: DataFacts
     metrics: dict[str, float | None]
     per_class: dict[str, dict[str, float | None]] = {}
     history: list[dict[str, Any]] = []
     cost: Cost
     pretrain: PretrainRecord
+    tuning: Tuning | None = None
     predictions: str
+    weights: str = ""
+    """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""
     provenance: dict[str, Any]
 
     @property
     def metric_ids(self) -> tuple[str, ...]:
-        """The protocol's metrics in its order; the first is the main one."""
-        return tuple(self.job["settings"]["metrics"])
+        """The protocol's metrics in its order, with their versions; the first is the main one."""
+        order = {name: place for place, name in enumerate(self.job["settings"]["metrics"])}
+        return tuple(sorted(self.metrics, key=lambda identity: order[identity.partition("@")[0]]))
 
 
 def read(out: Path) -> list[Record]:

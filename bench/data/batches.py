@@ -112,12 +112,6 @@ def training(
         raise
 
 
-def evaluation(part: Part, batch_size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Yield every picture once, in the split's order."""
-    for first in range(0, len(part), batch_size):
-        yield to_device(part[0, np.arange(first, min(first + batch_size, len(part)))], device)
-
-
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Move a batch; the copy does not wait where it need not."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

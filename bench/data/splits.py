@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +58,44 @@ def open_split(dataset: Dataset, scheme: str, subset: str, say: Say | None = Non
         if say is not None:
             counts = ", ".join(f"{name} {len(ids):,}" for name, ids in made.parts.items())
             say(f"made the {scheme} split of {dataset.title}, {subset} (once): {counts}")
+    return _read(path)
+
+
+def _read(path: Path) -> Split:
     try:
         return Split.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise DataError(f"{path} is not a split of this version; remove it to have it made again.") from error
+
+
+SHARES = (0.1, 0.01)
+"""The usual shares of labels: a smaller one is drawn from the larger one, so that they are nested."""
+
+
+def open_share(dataset: Dataset, split: Split, share: float) -> Split:
+    """Return a split whose train and val parts have a share of their pictures, stratified, from its file when there is one.
+
+    A tenth is drawn from the whole part, a hundredth from the tenth. The test part is whole.
+    """
+    if share == 1:
+        return split
+    name = f"{split.dataset}-{split.scheme}-{split.subset}-{split.fingerprint[:16]}-{share:g}.json"
+    path = store.home() / "splits" / name
+    if not path.is_file():
+        larger = open_share(dataset, split, min((s for s in SHARES if s > share), default=1.0))
+        pictures = {picture.id: picture for picture in dataset.pictures}
+        parts = dict(split.parts)
+        for part in ("train", "val"):
+            ids = np.array(larger.parts[part])
+            count = max(2, round(share * len(split.parts[part])))
+            if count < len(ids):
+                labels = _presence([pictures[identity] for identity in larger.parts[part]])
+                _, taken = _cut(np.arange(len(ids)), labels, count)
+                parts[part] = tuple(ids[np.sort(taken)].tolist())
+            else:
+                parts[part] = larger.parts[part]
+        store.publish_file(path, split.model_copy(update={"parts": parts}).model_dump_json(indent=1) + "\n")
+    return _read(path)
 
 
 def _check_disjoint(split: Split) -> None:

@@ -1,0 +1,116 @@
+"""A command's whole grid: every job in turn, tuned when asked, failures counted, one desk for all."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import machine
+from bench.desk import Desk
+from bench.errors import BenchError, Interrupted
+from bench.job import Job
+from bench.resolve import Request, resolve
+from bench.run import find, run
+from bench.screen import Screen
+from bench.tune import Search, study_of, tune, tuned
+from results.record import Tuning
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a command computes; none of it changes what a row means."""
+
+    device: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
+    checkpoint_seconds: float = 30.0
+    log: tuple[str, ...] = ()
+
+
+def open_desk(request: Request, options: Options, out: Path, screen: Screen) -> Desk:
+    """Make the machine, resolve the request, and put both on a desk."""
+    made = machine.make_machine(options.device, options.threads, options.workers, options.checkpoint_seconds)
+    grid = resolve(request, screen.say)
+    for note in grid.notes:
+        screen.say(note)
+
+    def packing(done: int, total: int) -> None:
+        made.stop.check()
+        screen.packing(done, total)
+
+    return Desk(out, made, grid, screen.say, screen, packing)
+
+
+def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> None:
+    """Run every job, with tuned rates when there is a search; BenchError with exit code 5 tells which failed."""
+    jobs = desk.grid.jobs
+    budget = f", {search.trials} trials each" if search else ""
+    screen.say(f"{len(jobs)} runs on {desk.grid.data.title}, {desk.machine.device.type}, {desk.machine.precision}{budget}")
+
+    def one(job: Job, place: str) -> None:
+        chosen, tuning = tuned(job, search, desk) if search else (job, None)
+        done = ": finished before" if find(chosen, desk.out) is not None else ""
+        screen.say(f"{place} {chosen.id} ({about(chosen)}){done}")
+        record = run(chosen, desk, tuning)
+        screen.say("  " + ", ".join(f"{name} {score(record.metrics[name])}" for name in record.metric_ids))
+
+    _each(desk, screen, jobs, one)
+
+
+def tune_grid(desk: Desk, screen: Screen, search: Search) -> list[Tuning]:
+    """Search every cell of the grid and return the searches; nothing is tested."""
+    studies = {study.id: study for study in (study_of(job, search, desk.grid.jobs) for job in desk.grid.jobs)}
+    found: list[Tuning] = []
+    cells = [study.cell for study in studies.values()]
+    by_cell = {study.cell.id: study for study in studies.values()}
+
+    def one(cell: Job, place: str) -> None:
+        study = by_cell[cell.id]
+        screen.say(f"{place} {study.id} ({about(cell)}): {search.trials} trials")
+        tuning = tune(study, search, desk)
+        rates = ", ".join(f"{name} {rate:.3g}" for name, rate in tuning.best.items())
+        screen.say(f"  best {tuning.metric} {tuning.best_value:.4f} on val with {rates}")
+        found.append(tuning)
+
+    _each(desk, screen, cells, one)
+    return found
+
+
+def about(job: Job) -> str:
+    """Say what the id does not: seed, schedule, and what is unusual."""
+    parts = [f"seed {job.seed}", job.schedule]
+    if job.transfer != "all":
+        parts.append(f"{job.transfer} only")
+    if job.labels != 1:
+        parts.append(f"{job.labels:.3g} of the labels")
+    if job.rates:
+        parts.append("rates " + " ".join(f"{rate:.3g}" for rate in job.rates))
+    return ", ".join(parts)
+
+
+def score(value: float | None) -> str:
+    """Write a metric's value."""
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, str], None]) -> None:
+    failed: list[tuple[str, Exception]] = []
+    with machine.stoppable(desk.machine.stop):
+        for number, job in enumerate(jobs, start=1):
+            try:
+                one(job, f"[{number}/{len(jobs)}]")
+            except Interrupted:
+                raise
+            except Exception as error:
+                if len(jobs) == 1:
+                    raise
+                if not isinstance(error, BenchError):
+                    traceback.print_exc()
+                failed.append((job.id, error))
+                screen.say(f"  failed: {error}")
+    if failed:
+        summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: " + "; ".join(f"{name}: {e}" for name, e in failed))
+        summary.exit_code = 5
+        raise summary

@@ -1,0 +1,78 @@
+"""A trunk and a head as one network, and what it says of pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench import registry
+from bench.contract import Batch, Downstream
+from bench.data import batches
+from bench.job import Job
+from bench.machine import Machine
+from bench.modes import use_statistics
+from bench.order import key
+from bench.trunk import Trunk
+
+
+class Model(nn.Module):
+    """A trunk and a head, as one network that is trained in phases."""
+
+    def __init__(self, trunk: Trunk, head: nn.Module, downstream: Downstream) -> None:
+        super().__init__()
+        self.trunk, self.head, self.downstream = trunk, head, downstream
+
+    def forward(self, images: Tensor, frozen: bool = False) -> Tensor:
+        """Return the head's output for sRGB uint8 pictures (N, 3, H, W); a frozen trunk keeps no graph."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            features = self.downstream.features(self.trunk, self.trunk.eye(images))
+        output: Tensor = self.head(features)
+        return output
+
+    def set_mode(self, train: Literal["head", "all", "nothing"]) -> None:
+        """Choose what trains; what does not is in eval mode, so its running statistics stay as they are."""
+        self.trunk.train(train == "all")
+        self.head.train(train in ("head", "all"))
+        use_statistics(self, self.downstream.protocol.statistics)
+        self.trunk.requires_grad_(train == "all")
+        self.head.requires_grad_(train in ("head", "all"))
+
+
+def make_model(job: Job, trunk: Trunk, classes: int) -> tuple[Downstream, Model]:
+    """Return the downstream task and its network: the given trunk and the head of the job's seed."""
+    downstream = cast(Downstream, registry.load("downstreams", job.downstream)(job.settings, classes))
+    torch.manual_seed(key("head", job.downstream, job.seed))
+    return downstream, Model(trunk, downstream.head(trunk, job.size), downstream)
+
+
+@torch.no_grad()
+def predict(model: Model, downstream: Downstream, part: batches.Part, machine: Machine) -> dict[str, NDArray[Any]]:
+    """Return what is kept of every picture of a part, in its order; the pictures are looked at once."""
+    kept: dict[str, list[Tensor]] = {}
+    for number in range(-(-len(part) // evaluation_batch(downstream))):
+        machine.stop.check()
+        output, batch = look(model, downstream, part, number, machine)
+        for name, values in downstream.predictions(output, batch).items():
+            kept.setdefault(name, []).append(values)
+    return {name: torch.cat(values).cpu().numpy() for name, values in kept.items()}
+
+
+def evaluation_batch(downstream: Downstream) -> int:
+    """Return how many pictures are looked at together when they are scored."""
+    return 1 if downstream.protocol.evaluate_one_by_one else downstream.protocol.batch_size
+
+
+@torch.no_grad()
+def look(model: Model, downstream: Downstream, part: batches.Part, number: int, machine: Machine) -> tuple[Tensor, Batch]:
+    """Return the output for the part's batch of that number, the same whenever it is asked for, and the batch."""
+    size = evaluation_batch(downstream)
+    positions = np.arange(number * size, min((number + 1) * size, len(part)))
+    batch = batches.to_device(part[0, positions], machine.device)
+    torch.manual_seed(key("evaluate", number))  # matters where the protocol keeps dropout on
+    with machine.autocast():
+        output = model(batch["images"])
+    return output.float(), batch

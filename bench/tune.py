@@ -1,0 +1,318 @@
+"""Equal tuning for every pretext task: an Optuna study of the learning rates of one cell of the grid.
+
+A study's first trial has the protocol's own rates, the next ones are a Sobol sequence that is the same for every pretext task,
+and later ones are drawn by a sampler that knows the history and is seeded from the number of the draw. A trial trains on the
+fitting parts without the validation pictures and is scored on those; the test part is never opened.
+
+Several processes with one output folder work on one study: a trial is claimed under a lock, and a worker holds a lock of its own
+while it lives, so the trial of a dead worker is known at once, failed, and tried again with the same rates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from bench import metrics, store
+from bench.desk import Desk
+from bench.energy import Meter
+from bench.errors import BenchError, DataError, Diverged, UsageError
+from bench.frozen import Frozen
+from bench.job import Job
+from bench.journal import journal
+from bench.order import key
+from bench.pretraining import pretrain
+from bench.run import Finetuned, finetune, work_folder
+from results.record import Cost, Trial, Tuning
+
+STARTUP = 8
+"""Rates that do not depend on what was found, the same for every pretext task; later ones are drawn by the sampler."""
+PRUNE_AFTER = 3
+"""Trials that must be finished before one is pruned."""
+PRETEXT = "pretext"
+"""The pretext task's own learning rate, in a space."""
+
+Space = dict[str, tuple[float, float]]
+
+
+class Search(Frozen):
+    """How a cell is tuned. `space` changes the protocol's ranges; with `pretext` in it the pretext's own rate is searched too."""
+
+    trials: int
+    space: Space = {}
+    storage: str = ""
+
+    @classmethod
+    def parse(cls, trials: int, space: str = "", storage: str = "") -> Search:
+        """Read ranges as `head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-4:1e-2`; raise UsageError for anything else."""
+        ranges: Space = {}
+        for part in filter(None, (part.strip() for part in space.split(","))):
+            name, _, limits = part.partition("=")
+            low, _, high = limits.partition(":")
+            if name not in ("head", "all", PRETEXT):
+                raise UsageError(f"--space has ranges for head, all and {PRETEXT}, but got {name!r}.")
+            try:
+                ranges[name] = (float(low), float(high))
+            except ValueError as error:
+                raise UsageError(f"--space takes head=1e-4:1e-2,all=1e-5:1e-3, but got {part!r}.") from error
+            if not 0 < ranges[name][0] < ranges[name][1] < math.inf:
+                raise UsageError(f"--space: 0 < low < high must hold, but got {part!r}.")
+        return cls(trials=trials, space=ranges, storage=storage)
+
+
+class Study(Frozen):
+    """What is searched: a cell of the grid, scored on the validation part. Its digest is the study's name."""
+
+    cell: Job
+    space: Space
+    sampler: str = "8 Sobol, then TPE"
+    pruner: str = "median by epoch"
+
+    @property
+    def id(self) -> str:
+        """The pretext, the downstream task and twelve hexadecimal digits."""
+        return f"{self.cell.pretrain.pretext}-{self.cell.downstream}-{self.digest()[:12]}"
+
+    @property
+    def metric(self) -> str:
+        """The objective: the protocol's main metric, with its version."""
+        return metrics.get(self.cell.settings.metrics[0]).key
+
+    def own_rates(self) -> dict[str, float]:
+        """Return the rates of the protocol, and of the recipe when it is searched."""
+        rates = {f"phase-{number}": phase.lr for number, phase in enumerate(self.cell.phases, start=1)}
+        return {**rates, PRETEXT: float(self.cell.pretrain.recipe["lr"])} if PRETEXT in self.space else rates
+
+
+def with_rates(job: Job, rates: dict[str, float]) -> Job:
+    """Return a job whose phases, and pretext task when it is named, train at other rates."""
+    changes: dict[str, Any] = {"rates": tuple(rates[f"phase-{number}"] for number in range(1, len(job.phases) + 1))}
+    if PRETEXT in rates:
+        recipe = {**job.pretrain.recipe, "lr": rates[PRETEXT]}
+        changes["pretrain"] = job.pretrain.model_copy(update={"recipe": recipe})
+    return job.model_copy(update=changes)
+
+
+def study_of(job: Job, search: Search, jobs: list[Job]) -> Study:
+    """Return the study that tunes a job for all its seeds: that of the first seed among `jobs`."""
+    first = next(other for other in jobs if _seedless(other) == _seedless(job))
+    ranges: Space = {**{str(kind): limits for kind, limits in job.settings.space.items()}, **search.space}
+    space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
+    if PRETEXT in ranges and job.pretrain.recipe["epochs"]:
+        space[PRETEXT] = ranges[PRETEXT]
+    return Study(cell=first.model_copy(update={"part": "val"}), space=space)
+
+
+def _seedless(job: Job) -> Job:
+    return job.model_copy(update={"seed": 0, "pretrain": job.pretrain.model_copy(update={"seed": 0})})
+
+
+def tuned(job: Job, search: Search, desk: Desk) -> tuple[Job, Tuning]:
+    """Return a job with the rates that its study chose, and the study; the search is made, joined or read from the disk."""
+    tuning = tune(study_of(job, search, desk.grid.jobs), search, desk)
+    return chosen_by(tuning, job), tuning
+
+
+def chosen_by(tuning: Tuning, job: Job) -> Job:
+    """Return a job with the rates of a search, named in it."""
+    return with_rates(job, tuning.best).model_copy(update={"study": tuning.study, "trials": tuning.budget})
+
+
+def find_tuning(study: Study, search: Search, out: Path) -> Tuning | None:
+    """Return a finished search when it is there; DataError when it cannot be read."""
+    path = out / "studies" / study.id / f"tuning-{search.trials}.json"
+    if not path.is_file():
+        return None
+    try:
+        return Tuning.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not a search of this version; remove its folder to search again.") from error
+
+
+def tune(study: Study, search: Search, desk: Desk) -> Tuning:
+    """Return a finished search of exactly `search.trials` trials, each of them complete, pruned or diverged."""
+    found = find_tuning(study, search, desk.out)
+    if found is not None:
+        return found
+    folder = desk.out / "studies" / study.id
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        opened = optuna.create_study(
+            storage=_storage(folder, search.storage, desk),
+            study_name=study.id,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=1),
+            load_if_exists=True,
+        )
+        with store.alive(folder / "workers") as worker:
+            told = False
+            while True:
+                trial = _claim(opened, study, search.trials, folder, worker, desk)
+                if trial is not None:
+                    _attempt(opened, trial, study, search.trials, desk)
+                elif len(_finished(opened)) >= search.trials:
+                    break
+                else:
+                    if not told:
+                        desk.say(f"{study.id}: every trial is taken; waiting for the other workers")
+                        told = True
+                    desk.machine.stop.check()
+                    time.sleep(0.5)
+        tuning = _summary(opened, study, search.trials, desk)
+    store.publish_json(folder / f"tuning-{search.trials}.json", tuning.model_dump(mode="json"))
+    return tuning
+
+
+def _storage(folder: Path, url: str, desk: Desk) -> Any:
+    from optuna.storages import RDBStorage
+
+    store.make_folder(folder)
+    if not url:
+        return journal(folder / "journal.log", desk.say)
+    try:
+        return RDBStorage(url)
+    except Exception as error:  # SQLAlchemy and its drivers have no common base
+        raise UsageError(f"--storage {url}: {' '.join(str(error).split())[:200]}.") from error
+
+
+def _claim(opened: Any, study: Study, budget: int, folder: Path, worker: str, desk: Desk) -> Any:
+    """Take the next trial; None when all are taken. The trials of dead workers are failed and queued again first."""
+    from optuna.distributions import FloatDistribution
+    from optuna.samplers import TPESampler
+    from optuna.trial import TrialState
+
+    with store.lock(folder / "claim.lock", desk.say, desk.machine.stop.check):
+        for trial in opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            owner = trial.user_attrs.get("worker")  # written under the lock that we hold, so who has none is dead
+            if owner is None or not store.is_alive(folder / "workers", owner):
+                opened.tell(trial.number, state=TrialState.FAIL)
+                if trial.params.keys() == study.space.keys():
+                    opened.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        trials = opened.get_trials(deepcopy=False)
+        if sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) for t in trials) >= budget:
+            return None
+        draw = sum("again" not in trial.user_attrs for trial in trials)
+        if draw < STARTUP and not any(trial.state == TrialState.WAITING for trial in trials):
+            opened.enqueue_trial(_start(study, draw))
+        seed = key("tune", study.cell.seed, draw) % 2**32
+        opened.sampler = TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+        trial = opened.ask({name: FloatDistribution(low, high, log=True) for name, (low, high) in study.space.items()})
+        trial.set_user_attr("worker", worker)
+        return trial
+
+
+def _start(study: Study, draw: int) -> dict[str, float]:
+    """Return the first rates to try: the protocol's own where the space has them, then a Sobol sequence over their logarithms."""
+    from scipy.stats import qmc
+
+    own, names = study.own_rates(), list(study.space)
+    if draw == 0 and all(low <= own[name] <= high for name, (low, high) in study.space.items()):
+        return own
+    points = qmc.Sobol(len(names), rng=key("tune", study.cell.seed) % 2**32).random(STARTUP)
+    limits = [study.space[name] for name in names]
+    return {name: low * (high / low) ** float(u) for name, (low, high), u in zip(names, limits, points[draw], strict=True)}
+
+
+class _Pruned(Exception):
+    """The trial is worse than the median of the others at the same epoch."""
+
+
+def _attempt(opened: Any, trial: Any, study: Study, budget: int, desk: Desk) -> None:
+    """Train one trial, telling its validation score after every epoch; what was told survives a kill, as the weights do."""
+    from optuna.trial import TrialState
+
+    job = with_rates(study.cell, trial.params)
+    desk.say(f"  {study.id} trial {trial.number}: {', '.join(f'{name} {rate:.2e}' for name, rate in trial.params.items())}")
+    kept = work_folder(job, desk.out) / "values.json"
+    values: dict[int, float] = {}
+    if kept.is_file():
+        values = {int(epoch): value for epoch, value in json.loads(kept.read_text()).items()}
+        for epoch, value in values.items():
+            trial.report(value, epoch)
+    images = 0
+
+    def watch(tuned: Finetuned, epoch: int) -> None:
+        nonlocal images
+        images = epoch * tuned.data.counts["train"]
+        if epoch not in values:
+            value = metrics.compute(study.metric, tuned.predictions(desk.machine), tuned.data.classes, tuned.data.scored)
+            values[epoch] = value if math.isfinite(value) else 0.0
+            store.publish_json(kept, {str(number): one for number, one in values.items()})
+            trial.report(values[epoch], epoch)
+        if trial.should_prune():
+            raise _Pruned
+
+    pretrained = pretrain(job.pretrain, desk)
+    started, meter = time.monotonic(), Meter(desk.machine.device)
+    state, score = TrialState.COMPLETE, None
+    try:
+        finetune(job, pretrained, desk, watch)
+        score = values[max(values)]
+    except _Pruned:
+        state = TrialState.PRUNED
+    except Diverged as error:
+        state = TrialState.PRUNED
+        trial.set_user_attr("diverged", str(error))
+    spent = {"seconds": time.monotonic() - started, "images": images, "joules": meter.joules()}
+    trial.set_user_attr("cost", spent)
+    opened.tell(trial, score, state=state)
+    store.remove_folder(kept.parent)
+    outcome = f"{study.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"
+    desk.say(f"  {study.id} trial {trial.number}: {outcome}; {max(0, budget - len(_finished(opened)))} to go")
+
+
+def _finished(opened: Any) -> list[Any]:
+    from optuna.trial import TrialState
+
+    return list(opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def _summary(opened: Any, study: Study, budget: int, desk: Desk) -> Tuning:
+    """Return the first `budget` finished trials and the best of them."""
+    from optuna.trial import TrialState
+
+    chosen = sorted(_finished(opened), key=lambda trial: trial.number)[:budget]
+    trials = tuple(
+        Trial(
+            number=trial.number,
+            rates=trial.params,
+            state="diverged" if "diverged" in trial.user_attrs else trial.state.name.lower(),
+            value=trial.value if trial.state == TrialState.COMPLETE else None,
+            epochs=trial.intermediate_values,
+            seconds=round(trial.user_attrs["cost"]["seconds"], 3),
+            images=trial.user_attrs["cost"]["images"],
+        )
+        for trial in chosen
+    )
+    complete = [trial for trial in trials if trial.value is not None]
+    if not complete:
+        raise BenchError(f"{study.id}: none of {len(trials)} trials came to an end; --space may have lower rates.")
+    best = max(complete, key=lambda trial: (trial.value, -trial.number))
+    assert best.value is not None
+    joules = [trial.user_attrs["cost"]["joules"] for trial in chosen]
+    return Tuning(
+        study=study.id,
+        budget=budget,
+        space=study.space,
+        sampler=study.sampler,
+        pruner=study.pruner,
+        metric=study.metric,
+        seed=study.cell.seed,
+        trials=trials,
+        best=best.rates,
+        best_value=best.value,
+        cost=Cost(
+            seconds=round(sum(trial.seconds for trial in trials), 3),
+            images=sum(trial.images for trial in trials),
+            peak_memory=desk.machine.peak_memory(),
+            device=desk.machine.device.type,
+            joules=None if None in joules else round(sum(joules), 1),
+        ),
+    )
