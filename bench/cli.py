@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import __version__
 from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from results.record import Record
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory), 5 finished with failed runs, "
@@ -90,6 +94,7 @@ def run(
     transfer: TransferNames = "all",
     labels: Labels = "1",
     settings: Settings = None,
+    rates: Annotated[str, typer.Option(help="The learning rate of each phase by comma, instead of the protocol's.")] = "",
     trials: Annotated[
         int | None, typer.Option("--tune", help="Search the learning rates of every row with N trials first; 0 does not.", min=0)
     ] = None,
@@ -123,10 +128,13 @@ def run(
         seeds=_seeds(seed, seeds),
         schedules=_names(schedule or ""),
         transfers=_names(transfer),
-        labels=_shares(labels),
+        labels=_numbers("--labels", labels),
         vary=vary,
+        rates=_numbers("--rates", rates),
         settings=tuple(settings or ()),
     )
+    if rates and trials:
+        raise UsageError("--rates gives the learning rates and --tune searches them; give one of the two.")
     if (space or storage) and not trials:
         raise UsageError("--space and --storage belong to a search; say how many trials with --tune N.")
     from bench import grid
@@ -188,7 +196,7 @@ def tune(
         seeds=(seed or 0,),
         schedules=_names(schedule or ""),
         transfers=_names(transfer),
-        labels=_shares(labels),
+        labels=_numbers("--labels", labels),
         settings=tuple(settings or ()),
     )
     from bench import grid
@@ -199,42 +207,68 @@ def tune(
         grid.tune_grid(desk, screen, Search.parse(trials, space, storage))
 
 
-@app.command(epilog="Example: bench report --metric map_voc,miou_voc")
+@app.command(epilog="Example: bench report --metric map_voc,miou_voc --html")
 def report(
     out: Out = Path("runs"),
     metric: Annotated[
         str | None,
         typer.Option(help="Metric ids for the columns, recomputed from the predictions; the protocols' main ones when left out."),
     ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(help="Only these runs, by the beginnings of their ids, in one table; refused when they cannot share one."),
+    ] = None,
+    baseline: Annotated[
+        str,
+        typer.Option(help="The row to compare with, for example l1_color or random_init:one-phase; random_init when left out."),
+    ] = "",
+    with_published: Annotated[bool, typer.Option("--with-published", help="Published numbers in a table of their own.")] = False,
+    compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Ours beside the paper's Table 4.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write report.html too: tables, curves and pictures.")] = False,
 ) -> None:
-    """Print Table 4 and Table 3 from the records, and write leaderboard.csv, table4.md and table4.tex beside them.
+    """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write the files beside them.
 
-    The leaderboard always holds every metric of the protocols.
+    leaderboard.csv, per_run.csv and per_class.csv (bench list columns explains them), table4.md and table4.tex. The CSV files
+    always hold the protocols' metrics.
     """
     from bench import store
     from bench.screen import Screen
-    from results import record, tables
-    from results.values import recomputed
+    from results import record
+    from results.report import Wanted, make
 
     records = record.read(out)
     if not records:
         raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
-    chosen = tuple(dict.fromkeys(_names(metric or "")))
-    value = recomputed(out, chosen)
-    made = [*tables.table4(records, value, chosen), *tables.table3(records)]
-    store.publish_file(out / "leaderboard.csv", tables.leaderboard(records).to_csv(index=False, lineterminator="\n"))
-    store.publish_file(out / "table4.md", tables.markdown(made))
-    store.publish_file(out / "table4.tex", tables.latex(made))
+    wanted = Wanted(_names(metric or ""), _names(runs or ""), baseline, with_published, compare_paper, html)
+    made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]))
+    for name, text in made.files.items():
+        store.publish_file(out / name, text)
     screen = Screen()
-    for table in made:
+    for table in made.tables:
         screen.table(_rich(table))
         screen.say("")
-    screen.say(f"wrote leaderboard.csv, table4.md and table4.tex in {out}")
+    screen.say(f"wrote {', '.join(made.files)} in {out}")
+
+
+@app.command("metrics", epilog="Example: bench metrics miou_voc")
+def metrics_(
+    metric: Annotated[str | None, typer.Argument(help="One metric; all when left out.")] = None,
+) -> None:
+    """Explain every metric: id and version, formula, source, a worked example."""
+    from rich.console import Console
+
+    from bench import metrics
+
+    console = Console(highlight=False, soft_wrap=True)
+    for one in [metrics.get(metric)] if metric else metrics.METRICS.values():
+        console.print(f"{one.key}: {one.title}, computed from {one.needs}", style="bold", markup=False)
+        console.print(metrics.explanation(one), markup=False)
+        console.print()
 
 
 @app.command("list", epilog="Example: bench list pretexts")
 def list_(
-    what: Annotated[str, typer.Argument(help="pretexts, downstreams, protocols, trunks, metrics or runs.")],
+    what: Annotated[str, typer.Argument(help="pretexts, downstreams, protocols, trunks, metrics, runs or columns.")],
     out: Out = Path("runs"),
     plugin: Plugins = None,
 ) -> None:
@@ -249,21 +283,60 @@ def list_(
 def show(
     run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
     out: Out = Path("runs"),
+    plugin: Plugins = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole record, as it is on the disk.")] = False,
 ) -> None:
-    """Print a run's record: its job, scores, cost and where it came from."""
+    """Print where a run came from, what it scored and cost, and the exact command that makes it again."""
     from rich.console import Console
 
-    from bench.errors import unknown
-    from results import record
+    from bench import again
 
-    found = {path.parent.name: path for path in (out / "runs").glob("*/record.json")}
-    matching = [name for name in found if name.startswith(run)]
-    if len(matching) != 1:
-        if not matching:
-            raise unknown("run", run, found)
-        raise UsageError(f"{run!r} begins the ids of {len(matching)} runs: {', '.join(sorted(matching))}.")
-    one = record.read_one(found[matching[0]])
-    Console(highlight=False, soft_wrap=True).print(one.model_dump_json(indent=2), markup=False)
+    _add(plugin)
+    one = _record(out, run)
+    if as_json:
+        Console(highlight=False, soft_wrap=True).print(one.model_dump_json(indent=2), markup=False)
+        return
+    _print_rows(*again.story(one))
+    print()
+    print(shlex.join(again.command(one)))
+
+
+@app.command(epilog="Example: bench reproduce cgan_color-voc_seg-0a1b2c3d4e5f")
+def reproduce(
+    run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
+    out: Out = Path("runs"),
+    into: Annotated[Path | None, typer.Option(help="Folder for the new run; OUT/reproduced/RUN when left out.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="How far a metric may be off; 0 on the CPU and 0.02 on a GPU when left out.", min=0)
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    workers: Workers = None,
+    plugin: Plugins = None,
+) -> None:
+    """Make a run again from its record alone, pretraining included, and compare weights, predictions and metrics.
+
+    The threads are the record's when left out: on a CPU with as many threads the result is equal to the bit.
+    """
+    from bench import again, grid, store
+    from bench.errors import BenchError
+    from bench.screen import Screen
+
+    _begin(plugin, out)
+    one = _record(out, run)
+    threads = threads if threads is not None else one.provenance["machine"]["threads"]
+    folder = into or out / "reproduced" / one.id
+    if into is None:
+        store.remove_folder(folder)
+    store.make_folder(folder)
+    with Screen() as screen:
+        made = again.reproduce(one, folder, grid.Options(device, threads, workers), screen)
+        allowed = tolerance if tolerance is not None else 0.0 if made.cost.device == "cpu" else 0.02
+        beside, worst = again.compare(one, made)
+    _print_rows(*beside)
+    if worst > allowed:
+        raise BenchError(f"{one.id} was not reproduced: a metric is off by {worst:.6f}, more than {allowed:g}.")
+    print(f"{one.id} was reproduced; the largest difference of a metric is {worst:.6f}")
 
 
 @data_app.command(epilog="Example: bench data prepare voc2012 --root ~/data/VOCdevkit")
@@ -350,7 +423,10 @@ def _rich(table: object) -> object:
     for place, column in enumerate(table.columns):
         drawn.add_column(escape(column), justify="left" if place == 0 else "right", overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(escape(cell) for cell in row))
+        if row.heading:
+            drawn.add_section()
+        styled = [f"[bold]{escape(c)}[/bold]" if place in row.bold else escape(c) for place, c in enumerate(row.cells)]
+        drawn.add_row(*styled, style="italic" if row.heading else None)
     return drawn
 
 
@@ -362,6 +438,20 @@ def _set_name(name: str) -> str:
     if not name or not all(character.isalnum() or character in "_-." for character in name) or name.startswith("."):
         raise UsageError(f"a data set's name is letters, digits, '_', '-' and '.', but got {name!r}.")
     return name
+
+
+def _record(out: Path, run: str) -> Record:
+    """Return the one run below `out` whose id begins with `run`; UsageError when there are none or several."""
+    from bench.errors import unknown
+    from results import record
+
+    found = {path.parent.name: path for path in (out / "runs").glob("*/record.json")}
+    matching = [name for name in found if name.startswith(run)]
+    if not matching:
+        raise unknown("run", run, found)
+    if len(matching) > 1:
+        raise UsageError(f"{run!r} begins the ids of {len(matching)} runs: {', '.join(sorted(matching))}.")
+    return record.read_one(found[matching[0]])
 
 
 def _seeds(seed: int | None, seeds: str | None) -> tuple[int, ...]:
@@ -381,11 +471,11 @@ def _seeds(seed: int | None, seeds: str | None) -> tuple[int, ...]:
     return tuple(range(named[0]))
 
 
-def _shares(text: str) -> tuple[float, ...]:
+def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
-        return tuple(dict.fromkeys(float(part) for part in _names(text)))
+        return tuple(float(part) for part in _names(text))
     except ValueError as error:
-        raise UsageError(f"--labels takes shares by comma, for example 0.01,0.1,1, but got {text!r}.") from error
+        raise UsageError(f"{option} takes numbers by comma, but got {text!r}.") from error
 
 
 def _begin(plugins: list[Path] | None, out: Path) -> None:

@@ -11,7 +11,7 @@ from bench import machine
 from bench.desk import Desk
 from bench.errors import BenchError, Interrupted
 from bench.job import Job
-from bench.resolve import Request, resolve
+from bench.resolve import Grid, Request, resolve
 from bench.run import find, run
 from bench.screen import Screen
 from bench.tune import Search, study_of, tune, tuned
@@ -30,11 +30,17 @@ class Options:
 
 
 def open_desk(request: Request, options: Options, out: Path, screen: Screen) -> Desk:
-    """Make the machine, resolve the request, and put both on a desk."""
-    made = machine.make_machine(options.device, options.threads, options.workers, options.checkpoint_seconds)
+    """Resolve the request and put it on a desk; the machine is made first, since it is the quicker to refuse."""
+    machine.check_device(options.device)
     grid = resolve(request, screen.say)
     for note in grid.notes:
         screen.say(note)
+    return make_desk(grid, options, out, screen)
+
+
+def make_desk(grid: Grid, options: Options, out: Path, screen: Screen) -> Desk:
+    """Make the machine and the desk for a grid."""
+    made = machine.make_machine(options.device, options.threads, options.workers, options.checkpoint_seconds)
 
     def packing(done: int, total: int) -> None:
         made.stop.check()

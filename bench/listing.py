@@ -21,6 +21,7 @@ def rows(what: str, out: Path) -> Rows:
         "trunks": lambda _: _trunks(),
         "metrics": lambda _: _metrics(),
         "runs": lambda _: _runs(out),
+        "columns": lambda _: _columns(),
     }
     if what not in lists:
         raise unknown("list", what, lists)
@@ -71,7 +72,13 @@ def _trunks() -> Rows:
 def _metrics() -> Rows:
     from bench.metrics import METRICS
 
-    return ("Metric", "What it is", "Computed from"), [(m.id, m.title, m.needs) for m in METRICS.values()]
+    return ("Metric", "What it is", "Computed from"), [(m.key, m.title, m.needs) for m in METRICS.values()]
+
+
+def _columns() -> Rows:
+    from results.leaderboards import SCHEMAS
+
+    return ("File", "Column", "What it is"), [(file, *column) for file, schema in SCHEMAS.items() for column in schema.items()]
 
 
 def _runs(out: Path) -> Rows:

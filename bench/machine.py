@@ -77,6 +77,20 @@ class Machine:
         }
 
 
+def check_device(device: str) -> tuple[str, str]:
+    """Return the kind and the number of `auto`, `cpu`, `cuda` or `cuda:N`; UsageError for one that is not there."""
+    name, _, number = device.partition(":")
+    if name not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
+        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto.")
+    if number and name != "cuda":
+        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
+    if number and int(number) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0.")
+    return name, number
+
+
 def make_machine(
     device: str = "auto",
     threads: int | None = None,
@@ -87,19 +101,11 @@ def make_machine(
     import logging
     import warnings
 
+    name, number = check_device(device)
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     from lightning.fabric import Fabric
 
-    name, _, number = device.partition(":")
-    if name not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
-        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto.")
-    if number and name != "cuda":
-        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
-    if number and int(number) >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0.")
     if threads is not None:
         torch.set_num_threads(threads)
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())

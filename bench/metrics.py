@@ -7,6 +7,7 @@ last row = void. `scored` says which of the C classes the data can judge; the ot
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -72,6 +73,11 @@ def get(metric: str) -> Metric:
     if version not in ("", str(found.version)):
         raise UsageError(f"{metric} is not computed by this version of the bench, which has {found.key}.")
     return found
+
+
+def explanation(metric: Metric) -> str:
+    """Return what a metric is, with its formula, source and an example that runs."""
+    return inspect.cleandoc(metric.compute.__doc__ or "")
 
 
 def acc_keras(predictions: Predictions, scored: Floats) -> float:

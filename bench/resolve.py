@@ -39,6 +39,7 @@ class Request:
     transfers: tuple[str, ...] = ("all",)
     labels: tuple[float, ...] = (1.0,)
     vary: str = "all"
+    rates: tuple[float, ...] = ()
     settings: tuple[str, ...] = ()
 
 
@@ -93,6 +94,7 @@ def resolve(request: Request, say: Say) -> Grid:
                 plugin = registry.load("downstreams", downstream)
                 own_size = request.size or protocol.size or size
                 missing = [name for name in schedules[pretext] if name not in protocol.schedules]
+                _check_rates(request.rates, protocol, schedules[pretext])
                 if missing:
                     raise UsageError(f"protocol {label} has no {missing[0]} schedule, on which {pretext} runs; see --schedule.")
                 split = splits.open_split(data, protocol.split, subset_of(plugin, protocol), say)
@@ -111,6 +113,7 @@ def resolve(request: Request, say: Say) -> Grid:
                         seed=seed,
                         transfer=transfer,
                         labels=share,
+                        rates=request.rates,
                     )
                     for share in request.labels
                     for transfer in (transfers if recipes[pretext].epochs else ("all",))
@@ -194,6 +197,13 @@ def _transfers(asked: Sequence[str]) -> tuple[Transfer, ...]:
         if name not in TRANSFERS:
             raise unknown("transfer", name, TRANSFERS)
     return cast(tuple[Transfer, ...], tuple(dict.fromkeys(asked)))
+
+
+def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence[Schedule]) -> None:
+    for schedule in schedules:
+        phases = protocol.schedules.get(schedule, ())
+        if rates and (len(rates) != len(phases) or min(rates) <= 0):
+            raise UsageError(f"--rates takes a rate above 0 for each phase of {schedule}, {len(phases)} of them; see --schedule.")
 
 
 def _check_shares(request: Request) -> None:

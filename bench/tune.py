@@ -100,11 +100,16 @@ def with_rates(job: Job, rates: dict[str, float]) -> Job:
 def study_of(job: Job, search: Search, jobs: list[Job]) -> Study:
     """Return the study that tunes a job for all its seeds: that of the first seed among `jobs`."""
     first = next(other for other in jobs if _seedless(other) == _seedless(job))
-    ranges: Space = {**{str(kind): limits for kind, limits in job.settings.space.items()}, **search.space}
+    ranges = ranges_of(job, search)
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
     if PRETEXT in ranges and job.pretrain.recipe["epochs"]:
         space[PRETEXT] = ranges[PRETEXT]
     return Study(cell=first.model_copy(update={"part": "val"}), space=space)
+
+
+def ranges_of(job: Job, search: Search) -> Space:
+    """Return the protocol's ranges with the search's changes, by what a phase trains, and the pretext's own when asked."""
+    return {**{str(kind): limits for kind, limits in job.settings.space.items()}, **search.space}
 
 
 def _seedless(job: Job) -> Job:
@@ -165,7 +170,7 @@ def tune(study: Study, search: Search, desk: Desk) -> Tuning:
                         told = True
                     desk.machine.stop.check()
                     time.sleep(0.5)
-        tuning = _summary(opened, study, search.trials, desk)
+        tuning = _summary(opened, study, search, desk)
     store.publish_json(folder / f"tuning-{search.trials}.json", tuning.model_dump(mode="json"))
     return tuning
 
@@ -274,11 +279,11 @@ def _finished(opened: Any) -> list[Any]:
     return list(opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
-def _summary(opened: Any, study: Study, budget: int, desk: Desk) -> Tuning:
-    """Return the first `budget` finished trials and the best of them."""
+def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
+    """Return the first finished trials, as many as the budget, and the best of them."""
     from optuna.trial import TrialState
 
-    chosen = sorted(_finished(opened), key=lambda trial: trial.number)[:budget]
+    chosen = sorted(_finished(opened), key=lambda trial: trial.number)[: search.trials]
     trials = tuple(
         Trial(
             number=trial.number,
@@ -299,8 +304,9 @@ def _summary(opened: Any, study: Study, budget: int, desk: Desk) -> Tuning:
     joules = [trial.user_attrs["cost"]["joules"] for trial in chosen]
     return Tuning(
         study=study.id,
-        budget=budget,
+        budget=search.trials,
         space=study.space,
+        ranges=ranges_of(study.cell, search),
         sampler=study.sampler,
         pruner=study.pruner,
         metric=study.metric,

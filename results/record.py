@@ -76,6 +76,8 @@ class Tuning(Frozen):
     study: str
     budget: int
     space: dict[str, tuple[float, float]]
+    ranges: dict[str, tuple[float, float]] = {}
+    """The ranges that rows with other schedules share: by what a phase trains, and the pretext task's own."""
     sampler: str
     pruner: str
     metric: str
@@ -84,12 +86,6 @@ class Tuning(Frozen):
     best: dict[str, float]
     best_value: float
     cost: Cost
-
-    @property
-    def plan(self) -> str:
-        """What two searches must share for their rows to be compared: budget, space, sampler, pruner and objective."""
-        ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in sorted(self.space.items()))
-        return f"{self.budget} trials, {ranges}, {self.sampler}, {self.pruner}, {self.metric} on val"
 
     @property
     def sensitivity(self) -> float | None:
@@ -173,8 +169,8 @@ def pack_predictions(predictions: dict[str, NDArray[Any]], ids: Iterable[str]) -
     return buffer.getvalue()
 
 
-def read_predictions(out: Path, record: Record) -> dict[str, NDArray[Any]]:
-    """Return what a run's metrics are computed from; DataError when the file is missing or not the recorded one."""
+def read_answers(out: Path, record: Record) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
+    """Return a run's pictures' ids and what its metrics are computed from; DataError when the file is not the recorded one."""
     path = out / "runs" / record.id / "predictions.npz"
     try:
         content = path.read_bytes()
@@ -183,4 +179,4 @@ def read_predictions(out: Path, record: Record) -> dict[str, NDArray[Any]]:
     if hashlib.sha256(content).hexdigest() != record.predictions:
         raise DataError(f"{path} is damaged: its SHA-256 is not the recorded one.")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files if name != "ids"}
+        return tuple(file["ids"].tolist()), {name: file[name] for name in file.files if name != "ids"}

@@ -1,26 +1,18 @@
-"""A record's metric values: the ones it holds, or recomputed from its saved predictions."""
+"""What a run said of every picture, from the file beside its record."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
-from bench import metrics
-from results.record import Record, read_predictions
-from results.tables import Value
+from results.board import Answers, Reader
+from results.record import Record, read_answers
 
 
-def recomputed(out: Path, chosen: Sequence[str]) -> Value:
-    """Return a function that tells a record's value of a metric; `chosen` ids are always recomputed from predictions."""
-    for name in chosen:
-        metrics.get(name)
+def reader(out: Path) -> Reader:
+    """Return a function that reads a record's predictions below `out`; DataError when they are not the recorded ones."""
 
-    def value(record: Record, metric: str) -> float | None:
-        if metric in record.metrics and metric not in chosen:
-            return record.metrics[metric]
-        predictions = read_predictions(out, record)
-        found = metrics.compute(metric, predictions, record.data.classes, record.data.scored)
-        return None if math.isnan(found) else found
+    def read(record: Record) -> Answers:
+        ids, predictions = read_answers(out, record)
+        return Answers(ids, predictions)
 
-    return value
+    return read

@@ -1,0 +1,165 @@
+"""A finished run told, written as a command, made again from its record alone, and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import machine, registry
+from bench.contract import Protocol
+from bench.data import catalogue, splits
+from bench.data.dataset import Dataset
+from bench.errors import BenchError, DataError, UsageError
+from bench.grid import Options, make_desk
+from bench.job import NO_DATA, Job
+from bench.resolve import PAPER_SIZE, Grid, subset_of
+from bench.run import run
+from bench.screen import Screen
+from results.record import Cost, Record
+
+Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def job_of(record: Record) -> Job:
+    """Return a record's job; DataError when this version has other jobs."""
+    try:
+        return Job.model_validate(record.job)
+    except ValidationError as error:
+        raise DataError(f"the job of {record.id} is not one of this version: {error.errors()[0]['msg']}.") from error
+
+
+def story(record: Record) -> Rows:
+    """Return what a run is, scored and cost, and where it came from, as rows of text."""
+    origin, job = record.provenance, record.pretrain.job
+    facts: list[tuple[str, str]] = [
+        ("run", record.id),
+        ("pretext task", f"{record.pretext}, {json.dumps(job['recipe'])}"),
+        ("downstream task", f"{record.downstream}, protocol {record.protocol}, {record.schedule}"),
+        ("trunk", f"{record.trunk}, pretrained at {job['size']} px, inherited: {record.transfer}"),
+        ("seed", f"{record.seed} (pretraining {job['seed']})"),
+        ("data", f"{record.data.title} {record.data.fingerprint[:12]}, split {record.data.split[:12]}, {record.data.counts}"),
+    ]
+    if record.pretrain.data:
+        facts.append(("pretraining data", f"{record.pretrain.data.title} {record.pretrain.data.fingerprint[:12]}"))
+    if record.labels != 1:
+        facts.append(("labels", f"{100 * record.labels:.3g} % of the training pictures"))
+    facts.append(("rates", ", ".join(f"{rate:.3g}" for rate in record.rates)))
+    if record.tuning:
+        tuning = record.tuning
+        facts.append(("tuning", f"{tuning.study}: {tuning.budget} trials, {tuning.sampler}, best {tuning.best_value:.4f} on val"))
+        facts.append(("cost of tuning", _cost(tuning.cost)))
+    facts += [
+        *((name, _value(record.metrics[name])) for name in record.metric_ids),
+        ("cost of pretraining", _cost(record.pretrain.cost)),
+        ("cost of fine-tuning", _cost(record.cost)),
+        ("machine", ", ".join(f"{name} {value}" for name, value in origin["machine"].items())),
+        ("commit", f"{origin['commit'] or 'unknown'}{' with changed files' if origin['dirty'] else ''}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in origin["versions"].items() if version)),
+        ("trunk's SHA-256", record.pretrain.weights),
+        ("network's SHA-256", record.weights),
+        ("predictions' SHA-256", record.predictions),
+        ("made by", " ".join(["bench", *origin["command"]])),
+        ("started", origin["started"]),
+    ]
+    return ("What", "Value"), [(name, value) for name, value in facts]
+
+
+def _value(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.6f}"
+
+
+def _cost(cost: Cost) -> str:
+    energy = "" if cost.joules is None else f", {cost.joules / 1000:,.1f} kJ"
+    return (
+        f"{cost.seconds:,.1f} s on {cost.device}, {cost.images:,} pictures, at most {cost.peak_memory / 2**20:,.0f} MiB{energy}"
+    )
+
+
+def command(record: Record) -> list[str]:
+    """Return the command that makes a run again, with every setting that is not a default."""
+    job, origin = job_of(record), record.provenance
+    pretrain = job.pretrain
+    base = job.protocol.partition("+")[0]
+    words = ["bench", "run", "--pretext", pretrain.pretext, "--downstream", job.downstream, "--protocol", base]
+    words += ["--data", str(origin["data"])]
+    if pretrain.data != NO_DATA:
+        words += ["--pretrain-data", str(origin["pretrain_data"])]
+    words += ["--trunk", pretrain.trunk]
+    if job.size == pretrain.size or pretrain.size != PAPER_SIZE:
+        words += ["--size", str(job.size)]
+    shared = pretrain.seed != job.seed
+    words += ["--seeds", f"{pretrain.seed},{job.seed}", "--vary", "finetune"] if shared else ["--seed", str(job.seed)]
+    words += ["--schedule", job.schedule]
+    if job.transfer != "all":
+        words += ["--transfer", job.transfer]
+    if job.labels != 1:
+        words += ["--labels", f"{job.labels:g}"]
+    if job.rates:
+        words += ["--rates", ",".join(repr(rate) for rate in job.rates)]
+    plugin = registry.load("pretexts", pretrain.pretext)
+    default = plugin.Recipe().with_changes(dict(plugin.presets.get(base, {})), "recipe").model_dump(mode="json")
+    words += _settings(pretrain.pretext, default, pretrain.recipe)
+    protocol: Protocol = registry.load("downstreams", job.downstream).protocols[base]
+    words += _settings("protocol", protocol.model_dump(mode="json"), job.settings.model_dump(mode="json"))
+    return words
+
+
+def _settings(owner: str, default: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in chosen.items():
+        if default.get(name) != value:
+            words += ["--set", f"{owner}.{name}={json.dumps(value)}"]
+    return words
+
+
+def reproduce(record: Record, folder: Path, options: Options, screen: Screen) -> Record:
+    """Run a record's job in another folder, from pretraining on; DataError or UsageError when data or plug-ins are others."""
+    job, origin = job_of(record), record.provenance
+    for kind, name, version, source in (
+        ("pretexts", job.pretrain.pretext, job.pretrain.version, job.pretrain.source),
+        ("downstreams", job.downstream, job.version, job.source),
+    ):
+        plugin = registry.load(kind, name)
+        if (plugin.version, registry.source_digest(kind, name)) != (version, source):
+            raise UsageError(f"{name} here is not the one that {record.id} was made with (version {version} {source}).")
+    data = _data(str(origin["data"]), job.data, screen)
+    pretrain_data = _data(str(origin["pretrain_data"]), job.pretrain.data, screen) if job.pretrain.data != NO_DATA else None
+    subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
+    if splits.open_split(data, job.settings.split, subset, screen.say).fingerprint != job.split:
+        raise DataError(f"the {job.settings.split} split of {data.name} here is not the one of {record.id}.")
+    grid = Grid([job], data, pretrain_data, str(origin["data"]), origin["pretrain_data"])
+    desk = make_desk(grid, options, folder, screen)
+    with machine.stoppable(desk.machine.stop):
+        return run(job, desk, record.tuning)
+
+
+def _data(name: str, fingerprint: str, screen: Screen) -> Dataset:
+    dataset = catalogue.open_dataset(name, screen.say)
+    if dataset.fingerprint != fingerprint:
+        raise DataError(f"{name} here has fingerprint {dataset.fingerprint[:12]}, the record's data had {fingerprint[:12]}.")
+    return dataset
+
+
+def compare(recorded: Record, made: Record) -> tuple[Rows, float]:
+    """Return two runs of one job beside each other as rows of text, and the largest difference of a metric."""
+    if recorded.metric_ids != made.metric_ids:
+        raise BenchError(f"{recorded.id} has metrics {', '.join(recorded.metric_ids)}, the new run {', '.join(made.metric_ids)}.")
+    pairs = [
+        ("trunk's SHA-256", recorded.pretrain.weights[:16], made.pretrain.weights[:16]),
+        ("network's SHA-256", recorded.weights[:16], made.weights[:16]),
+        ("predictions' SHA-256", recorded.predictions[:16], made.predictions[:16]),
+        *((name, _value(recorded.metrics[name]), _value(made.metrics[name])) for name in recorded.metric_ids),
+    ]
+    rows: list[tuple[str, ...]] = [(name, old, new, "equal" if old == new else "differs") for name, old, new in pairs]
+    worst = max(_apart(recorded.metrics[name], made.metrics[name]) for name in recorded.metric_ids)
+    return (("What", "Recorded", "Made again", ""), rows), worst
+
+
+def _apart(one: float | None, other: float | None) -> float:
+    if one is None or other is None:
+        return 0.0 if one == other else 1.0
+    return abs(one - other)

@@ -1,0 +1,62 @@
+"""What a row cost, and what it bought."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from results.board import Cell
+from results.record import Cost
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """The cost of one seed of a row in one column: seconds on one device, pictures seen, bytes at most, joules where told.
+
+    Pretraining and fine-tuning are means over seeds; tuning is done once for all seeds. `points_per_hour` is the gain over the
+    baseline, in points of the metric, for each hour of pretraining; None without a gain or without pretraining.
+    """
+
+    device: str
+    pretrain_seconds: float
+    tune_seconds: float
+    finetune_seconds: float
+    images: int
+    peak_memory: int
+    joules: float | None
+    points_per_hour: float | None
+
+    @property
+    def unit(self) -> str:
+        """What an hour is an hour of."""
+        return "GPU-hour" if self.device == "cuda" else "CPU-hour"
+
+    @property
+    def seconds(self) -> float:
+        """Everything that one seed needs."""
+        return self.pretrain_seconds + self.tune_seconds + self.finetune_seconds
+
+
+def row_cost(cell: Cell) -> RowCost:
+    """Return what a cell with records cost."""
+    records = cell.records
+    trunks = list({record.pretrain.id: record.pretrain.cost for record in records}.values())
+    tunings = list({record.tuning.study: record.tuning.cost for record in records if record.tuning}.values())
+    parts: list[list[Cost]] = [trunks, tunings, [record.cost for record in records]]
+    pretrain, tune, finetune = (_mean([cost.seconds for cost in part]) for part in parts)
+    joules = [cost.joules for part in parts for cost in part if cost.images]
+    gain = cell.gain.estimate.value if cell.gain else None
+    return RowCost(
+        device=records[0].cost.device,
+        pretrain_seconds=pretrain,
+        tune_seconds=tune,
+        finetune_seconds=finetune,
+        images=round(sum(_mean([cost.images for cost in part]) for part in parts)),
+        peak_memory=max(cost.peak_memory for part in parts for cost in part),
+        joules=None if None in joules or not joules else sum(_mean([cost.joules or 0.0 for cost in part]) for part in parts),
+        points_per_hour=100 * gain / (pretrain / 3600) if gain is not None and pretrain else None,
+    )
+
+
+def _mean(values: list[float] | list[int]) -> float:
+    return statistics.fmean(values) if values else 0.0

@@ -1,0 +1,257 @@
+"""The three CSV files: plain numbers, one documented schema each, rebuilt from the records every time.
+
+`pandas.read_csv(path)` reads them back without options. Metric values, intervals and differences are shares in [0, 1], not per
+cent; texts that a spreadsheet would take for a formula have an apostrophe before them; lists are JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.frozen import canonical
+from results.board import Board, Cell, Column, Row, recipe_of
+from results.cost import row_cost
+from results.record import Record
+
+DIGITS = 9
+"""Decimals that are written: fewer than differ between machines."""
+
+LEADERBOARD = {
+    "pretext": "the pretext task",
+    "schedule": "one-phase, two-phase or frozen",
+    "transfer": "what is inherited: all, encoder or statistics",
+    "vary": "what the seeds vary: all, or finetune alone",
+    "downstream": "the downstream task",
+    "metric": "the protocol's main metric, with its version",
+    "tuned": "whether the rates were searched",
+    "tuning": "the search: budget, ranges, sampler, pruner, objective",
+    "rates": "the learning rate of each phase",
+    "sensitivity": "how far the median complete trial is below the best, on the validation part",
+    "value": "mean over seeds",
+    "low": "lower end of the 95 % interval: over pictures with one seed, over pictures and seeds with several",
+    "high": "upper end",
+    "n_seeds": "how many seeds",
+    "std": "standard deviation over seeds",
+    "leading": "the best of its column or not distinguishable from it",
+    "baseline": "the row that the difference is measured from",
+    "delta": "difference to it, paired over pictures and seeds",
+    "delta_low": "lower end of its 95 % interval",
+    "delta_high": "upper end",
+    "p": "two-sided p value; empty with one seed",
+    "p_holm": "the same after Holm's correction over the table",
+    "points_per_hour": "points of the metric (per cent) over the baseline for each hour of pretraining",
+    "device": "what computed: cpu or cuda",
+    "pretrain_seconds": "seconds of pretraining, mean over seeds",
+    "tune_seconds": "seconds of the search",
+    "finetune_seconds": "seconds of fine-tuning, mean over seeds",
+    "images": "pictures seen by all three",
+    "peak_memory": "most bytes held",
+    "joules": "energy of all three where the device tells",
+    "data": "the labelled data",
+    "synthetic": "whether it was drawn by the program",
+    "scored_classes": "how many classes the data can judge",
+    "labels": "share of the training labels that was used",
+    "part": "the part that was scored",
+    "protocol": "the protocol and its changes",
+    "trunk": "the trunk",
+    "size": "side of the pictures in pretraining",
+    "recipe": "the pretext task's settings, JSON",
+    "pretrain_data": "the unlabelled data",
+    "seeds": "the seeds",
+    "data_fingerprint": "SHA-256 over the labelled data",
+    "split_fingerprint": "SHA-256 over the split",
+    "pretrain_data_fingerprint": "SHA-256 over the unlabelled data",
+    "variant": "digest of all else that the runs of a column share",
+    "commits": "commits of the program, + for changed files",
+    "run_ids": "the runs",
+    "pretrain_ids": "the pretrained trunks",
+}
+
+PER_RUN = {
+    "run_id": "the run",
+    "pretrain_id": "its pretrained trunk",
+    "pretext": "the pretext task",
+    "schedule": "one-phase, two-phase or frozen",
+    "transfer": "what is inherited",
+    "downstream": "the downstream task",
+    "protocol": "the protocol and its changes",
+    "data": "the labelled data",
+    "trunk": "the trunk",
+    "size": "side of the pictures in fine-tuning",
+    "labels": "share of the training labels that was used",
+    "part": "the part that was scored",
+    "tuned": "whether the rates were searched",
+    "rates": "the learning rate of each phase",
+    "seed": "the seed of fine-tuning",
+    "pretrain_seed": "the seed of pretraining",
+    "metric": "metric id with its version",
+    "value": "its value; empty where it is undefined",
+    "seconds": "seconds of fine-tuning",
+    "predictions": "SHA-256 of the predictions",
+    "weights": "SHA-256 of the fine-tuned network",
+    "trunk_weights": "SHA-256 of the pretrained trunk's file",
+}
+
+PER_CLASS = {
+    "run_id": "the run",
+    "pretext": "the pretext task",
+    "schedule": "one-phase, two-phase or frozen",
+    "downstream": "the downstream task",
+    "seed": "the seed of fine-tuning",
+    "metric": "metric id with its version",
+    "class": "the class",
+    "value": "its value; empty where the class does not occur",
+}
+
+SCHEMAS = {"leaderboard.csv": LEADERBOARD, "per_run.csv": PER_RUN, "per_class.csv": PER_CLASS}
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a frame as the text of a CSV file."""
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def leaderboard(boards: Sequence[Board]) -> pd.DataFrame:
+    """Return one row for each pretext task (with its schedule and what is inherited), column of a board, and board."""
+    lines = [
+        _line(row, column, cell)
+        for board in boards
+        for place, column in enumerate(board.columns)
+        for row in board.rows
+        if (cell := row.cells[place]).records
+    ]
+    return _frame(lines, LEADERBOARD)
+
+
+def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
+    first, records, found, gain, cost = cell.records[0], cell.records, cell.estimate, cell.gain, row_cost(cell)
+    pretrained = first.pretrain.data
+    return {
+        "pretext": row.pretext,
+        "schedule": row.schedule,
+        "transfer": row.transfer,
+        "vary": row.vary,
+        "downstream": column.downstream,
+        "metric": column.metric,
+        "tuned": bool(column.tuning),
+        "tuning": column.tuning,
+        "rates": _rates(first),
+        "sensitivity": first.tuning.sensitivity if first.tuning else None,
+        "value": found.value if found else None,
+        "low": found.low if found else None,
+        "high": found.high if found else None,
+        "n_seeds": len(records),
+        "std": found.deviation if found else None,
+        "leading": cell.leading,
+        "baseline": gain.against if gain else "",
+        "delta": gain.estimate.value if gain else None,
+        "delta_low": gain.estimate.low if gain else None,
+        "delta_high": gain.estimate.high if gain else None,
+        "p": gain.estimate.p if gain else None,
+        "p_holm": gain.corrected if gain else None,
+        "points_per_hour": cost.points_per_hour,
+        "device": cost.device,
+        "pretrain_seconds": cost.pretrain_seconds,
+        "tune_seconds": cost.tune_seconds,
+        "finetune_seconds": cost.finetune_seconds,
+        "images": cost.images,
+        "peak_memory": cost.peak_memory,
+        "joules": cost.joules,
+        "data": first.data.name,
+        "synthetic": first.data.synthetic,
+        "scored_classes": len(first.data.scored),
+        "labels": first.labels,
+        "part": first.part,
+        "protocol": first.protocol,
+        "trunk": first.trunk,
+        "size": first.pretrain.job["size"],
+        "recipe": canonical(recipe_of(first)),
+        "pretrain_data": pretrained.name if pretrained else "none",
+        "seeds": json.dumps([record.seed for record in records]),
+        "data_fingerprint": first.data.fingerprint,
+        "split_fingerprint": first.data.split,
+        "pretrain_data_fingerprint": pretrained.fingerprint if pretrained else "none",
+        "variant": column.variant,
+        "commits": json.dumps(sorted({_commit(record) for record in records})),
+        "run_ids": json.dumps([record.id for record in records]),
+        "pretrain_ids": json.dumps(list(dict.fromkeys(record.pretrain.id for record in records))),
+    }
+
+
+def per_run(records: Sequence[Record]) -> pd.DataFrame:
+    """Return one row for each run and metric of its protocol."""
+    lines = [
+        {
+            "run_id": record.id,
+            "pretrain_id": record.pretrain.id,
+            "pretext": record.pretext,
+            "schedule": record.schedule,
+            "transfer": record.transfer,
+            "downstream": record.downstream,
+            "protocol": record.protocol,
+            "data": record.data.name,
+            "trunk": record.trunk,
+            "size": record.size,
+            "labels": record.labels,
+            "part": record.part,
+            "tuned": record.tuning is not None,
+            "rates": _rates(record),
+            "seed": record.seed,
+            "pretrain_seed": record.pretrain.job["seed"],
+            "metric": metric,
+            "value": record.metrics[metric],
+            "seconds": record.cost.seconds,
+            "predictions": record.predictions,
+            "weights": record.weights,
+            "trunk_weights": record.pretrain.weights,
+        }
+        for record in records
+        for metric in record.metric_ids
+    ]
+    return _frame(lines, PER_RUN)
+
+
+def per_class(records: Sequence[Record]) -> pd.DataFrame:
+    """Return one row for each run, metric that has a value a class, and class."""
+    lines = [
+        {
+            "run_id": record.id,
+            "pretext": record.pretext,
+            "schedule": record.schedule,
+            "downstream": record.downstream,
+            "seed": record.seed,
+            "metric": metric,
+            "class": name,
+            "value": value,
+        }
+        for record in records
+        for metric in record.metric_ids
+        for name, value in record.per_class.get(metric, {}).items()
+    ]
+    return _frame(lines, PER_CLASS)
+
+
+def _frame(lines: Sequence[dict[str, Any]], schema: dict[str, str]) -> pd.DataFrame:
+    safe = [{name: _safe(value) for name, value in line.items()} for line in lines]
+    return pd.DataFrame(safe, columns=list(schema))
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value
+
+
+def _rates(record: Record) -> str:
+    return json.dumps([float(f"{rate:.6g}") for rate in record.rates])
+
+
+def _commit(record: Record) -> str:
+    commit = record.provenance.get("commit") or "unknown"
+    return f"{commit[:12]}{'+' if record.provenance.get('dirty') else ''}"

@@ -1,0 +1,150 @@
+"""Published numbers, as data with their sources, and what keeps each of them apart from a row of ours.
+
+They stand in a table of their own, never in a column of ours. The file is `published.csv` beside this module.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from results.board import Board, Cell, Row
+from results.record import Record
+from results.tables import Line, Table
+
+PAPER = "Treneska et al. 2022"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One printed number; `metric` is an id of ours only where the definition is the same."""
+
+    source: str
+    url: str
+    printed_in: str
+    method: str
+    backbone: str
+    input: str
+    pretraining_data: str
+    layers_tuned: str
+    task: str
+    split: str
+    metric: str
+    unit: str
+    value: str
+    verified: str
+    note: str
+
+
+def published() -> list[Published]:
+    """Return every published number, in the file's order."""
+    text = resources.files("results").joinpath("published.csv").read_text(encoding="utf-8")
+    return [Published(**row) for row in csv.DictReader(text.splitlines())]
+
+
+def published_table() -> Table:
+    """Return the published numbers as a table to print below our own."""
+    rows = [
+        Line(
+            (
+                one.method,
+                f"{one.value} {one.unit}".strip(),
+                one.metric,
+                one.task,
+                one.split,
+                one.backbone,
+                one.input,
+                one.pretraining_data,
+                one.layers_tuned,
+                f"{one.source}, {one.printed_in}",
+                one.verified,
+                one.note,
+            )
+        )
+        for one in published()
+    ]
+    columns = (
+        *("Method", "Value", "Metric", "Task", "Split", "Backbone"),
+        *("Input", "Pretraining data", "Layers tuned", "Source", "Verified", "Note"),
+    )
+    notes = (
+        "Other protocols, data and networks than ours: to be read beside our rows, not compared with them. "
+        "Verified: yes, in the source's text; as cited, in the citing table only; no, copied.",
+    )
+    return Table("Published numbers", notes, columns, tuple(rows))
+
+
+ROWS = {"Baseline": ("random_init", "one-phase"), "Colorization pre-training": ("cgan_color", "two-phase")}
+"""The paper's rows, and ours that mean the same."""
+TEXT_AND_CODE = (
+    "Known deviations of any row of ours from Table 4, because the paper's text and its released code differ or say nothing: "
+    "the weight of the L1 term (code), Adam's beta1 (code), fine-tuning rates of the segmentation (code), the split (drawn anew "
+    "by the same method), the discriminator's field of view (protocol paper: the text's 70 px; paper-code: the code's). The "
+    "paper reports one run; its baseline has one phase and its pretrained row two."
+)
+
+
+def paper_table(boards: Sequence[Board]) -> Table:
+    """Return Table 4's numbers beside ours with the same metric, and where each of our rows deviates from the paper."""
+    lines = []
+    for one in published():
+        if one.source != PAPER or one.printed_in != "Table 4":
+            continue
+        lines.append(Line((one.method, one.metric, f"{one.value} %", "the paper", "-"), heading=False))
+        for board in boards:
+            for row, cell in _cells(board, one):
+                assert cell.estimate is not None
+                value = f"{100 * cell.estimate.value:.2f} [{100 * cell.estimate.low:.1f}, {100 * cell.estimate.high:.1f}] %"
+                where = f"{row.label}; {board.title} (n={cell.estimate.seeds})"
+                lines.append(Line(("", "", value, where, "; ".join(_deviations(cell.records[0])) or "none found")))
+    columns = ("Table 4's row", "Metric", "Value", "Where", "Deviates from the paper in")
+    return Table("Ours beside the paper's Table 4", (TEXT_AND_CODE,), columns, tuple(lines))
+
+
+def _cells(board: Board, one: Published) -> list[tuple[Row, Cell]]:
+    pretext, schedule = ROWS[one.method]
+    places = [place for place, column in enumerate(board.columns) if column.metric == one.metric]
+    return [
+        (row, row.cells[place])
+        for row in board.rows
+        for place in places
+        if (row.pretext, row.schedule, row.transfer) == (pretext, schedule, "all") and row.cells[place].estimate is not None
+    ]
+
+
+def _deviations(record: Record) -> list[str]:
+    """Say where a run differs from what the paper's text describes."""
+    settings, recipe, pretrained = record.job["settings"], record.pretrain.job["recipe"], record.pretrain.data
+    schedules = {
+        ("voc_cls", "one-phase"): [("all", 4, 3e-4)],
+        ("voc_cls", "two-phase"): [("head", 3, 3e-4), ("all", 1, 5e-5)],
+        ("voc_seg", "one-phase"): [("all", 6, 3e-4)],
+        ("voc_seg", "two-phase"): [("head", 1, 3e-4), ("all", 5, 5e-5)],
+    }
+    papers = schedules.get((record.downstream, record.schedule))
+    ours = [(phase["train"], phase["epochs"], phase["lr"]) for phase in record.history]
+    facts = [
+        ("data", record.data.title, "voc2012"),
+        ("split", settings["split"], "paper-70-20-10"),
+        ("trunk", record.trunk, "unet:depth=8,width=64"),
+        ("size", record.size, 256),
+        ("batch", settings["batch_size"], 32 if record.downstream == "voc_cls" else 16),
+        ("resize", settings["resize"], "squash" if record.downstream == "voc_cls" else "crop"),
+        ("phases", _phases(ours), _phases(papers or ours)),
+    ]
+    if record.downstream == "voc_cls":
+        facts.append(("head width", settings["head_width"], 4096))
+    if recipe.get("epochs"):
+        facts += [
+            ("pretraining data", pretrained.title if pretrained else "none", "coco2014"),
+            ("pretraining epochs", recipe["epochs"], 20),
+            ("pretraining batch", recipe["batch_size"], 32),
+            ("pretraining rate", recipe["lr"], 2e-3),
+        ]
+    return [f"{name} {mine} (paper {theirs})" for name, mine, theirs in facts if mine != theirs]
+
+
+def _phases(phases: Sequence[tuple[str, int, float]]) -> str:
+    return " then ".join(f"{train} {epochs} epochs at {rate:.3g}" for train, epochs, rate in phases)

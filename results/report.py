@@ -1,0 +1,80 @@
+"""Everything a report is made of: tables for the screen and files beside the runs, all from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import metrics
+from results import board, leaderboards, published, tables
+from results.record import Record
+from results.values import reader
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a report should show: metric ids, runs, the row to compare with, and what to add."""
+
+    metrics: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    baseline: str = ""
+    with_published: bool = False
+    compare_paper: bool = False
+    html: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tables in the order to be read, and files by name."""
+
+    tables: list[tables.Table]
+    files: dict[str, str]
+
+
+def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str) -> Report:
+    """Return the report of some records, whose predictions lie below `out`.
+
+    UsageError for a metric, a run or a baseline that does not exist, DataError for runs that cannot stand in one column or whose
+    predictions are damaged.
+    """
+    for name in wanted.metrics:
+        metrics.get(name)
+    read = reader(out)
+    if wanted.runs:
+        chosen = board.select(records, wanted.runs)
+        boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline)]
+    else:
+        chosen = list(records)
+        boards = board.boards(chosen, read, wanted.metrics, wanted.baseline)
+    main = [table for one in boards for table in (tables.table4(one), tables.differences(one), tables.costs(one)) if table]
+    main += tables.table3(chosen)
+    added = [published.paper_table(_with_papers_metrics(chosen, boards, wanted, read))] if wanted.compare_paper else []
+    added += [published.published_table()] if wanted.with_published else []
+    own = board.boards(chosen, read, (), wanted.baseline) if wanted.metrics and not wanted.runs else boards
+    files = {
+        "table4.md": tables.markdown([*main, *added]),
+        "table4.tex": tables.latex([*main, *added]),
+    }
+    if not wanted.runs:
+        files |= {
+            "leaderboard.csv": leaderboards.csv_text(leaderboards.leaderboard(own)),
+            "per_run.csv": leaderboards.csv_text(leaderboards.per_run(chosen)),
+            "per_class.csv": leaderboards.csv_text(leaderboards.per_class(chosen)),
+        }
+    if wanted.html:
+        from results.page import page
+
+        files["report.html"] = page(boards, [*tables.table3(chosen), *added], out, command)
+    return Report([*main, *added], files)
+
+
+def _with_papers_metrics(
+    records: Sequence[Record], boards: list[board.Board], wanted: Wanted, read: board.Reader
+) -> list[board.Board]:
+    """Return boards that have the paper's metrics, recomputed where the protocol's main ones are others."""
+    papers = ["acc_keras", "miou_paper"]
+    shown = {column.metric for one in boards for column in one.columns}
+    if {metrics.get(name).key for name in papers} <= shown:
+        return boards
+    return board.boards(records, read, papers, wanted.baseline)

@@ -1,0 +1,168 @@
+"""Metrics of resampled test sets: every metric of `bench.metrics` under image weights, for thousands of weightings at once.
+
+A resample of N pictures is a row of counts, how often each picture was drawn (Efron 1979). Most metrics are a function of sums
+over pictures, so all resamples are one matrix product; counts are integers and sums exact, so the result does not depend on the
+machine's order of adding. Average precision is computed at the positives only, where alone recall changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import metrics
+from bench.metrics import Predictions
+
+Floats = NDArray[np.float64]
+Resampled = Callable[[Floats], Floats]
+"""From counts (B, N) to the metric of each resample (B,); nan where nothing can be judged."""
+
+CHUNK = 1000
+
+
+def counts(pictures: int, resamples: int, seed: str) -> Iterator[Floats]:
+    """Yield counts (b, N) with b at most 1000, `resamples` rows in all; the same for the same `seed`, whatever the metric."""
+    random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
+    for first in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - first)
+        drawn = random.integers(0, pictures, size=(rows, pictures), dtype=np.int64)
+        drawn += np.arange(rows, dtype=np.int64)[:, None] * pictures
+        yield np.bincount(drawn.ravel(), minlength=rows * pictures).reshape(rows, pictures).astype(np.float64)
+
+
+def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...]) -> Resampled:
+    """Return the function that computes a metric for many resamples of some predictions."""
+    chosen = metrics.get(metric)
+    judged = np.array([name in scored for name in classes])
+    if chosen.id in ADDITIVE:
+        terms, finish = ADDITIVE[chosen.id]
+        per_picture = terms(predictions, judged)
+        return lambda weights: finish(weights @ per_picture)
+    if chosen.id in RANKED:
+        points = RANKED[chosen.id]
+        ranked = [_Ranked.of(predictions["scores"][:, c], predictions["labels"][:, c]) for c in np.nonzero(judged)[0]]
+        return lambda weights: _nan_mean(np.stack([one.average_precision(weights, points) for one in ranked], axis=1))
+    return lambda weights: _one_by_one(chosen.id, predictions, classes, scored, weights)
+
+
+def _one_by_one(
+    metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...], weights: Floats
+) -> Floats:
+    """Compute any metric on the pictures that each resample drew: slow, for metrics without a formula of their own here."""
+    found = []
+    for row in weights.astype(np.int64):
+        drawn = np.repeat(np.arange(len(row)), row)
+        found.append(metrics.compute(metric, {name: values[drawn] for name, values in predictions.items()}, classes, scored))
+    return np.array(found)
+
+
+def _acc_keras(predictions: Predictions, judged: NDArray[np.bool_]) -> Floats:
+    scores, labels = predictions["scores"][:, judged], predictions["labels"][:, judged]
+    kept = (labels != 0).any(axis=1)
+    hits = (scores.argmax(axis=1) == (labels != 0).argmax(axis=1)) & kept
+    return np.stack([hits, kept], axis=1).astype(np.float64)
+
+
+def _acc_subset(predictions: Predictions, judged: NDArray[np.bool_]) -> Floats:
+    scores, labels = predictions["scores"][:, judged], predictions["labels"][:, judged]
+    right = (((scores > 0.5) == (labels == 1)) | (labels == -1)).all(axis=1)
+    return np.stack([right, np.ones_like(right)], axis=1).astype(np.float64)
+
+
+def _f1(predictions: Predictions, judged: NDArray[np.bool_]) -> Floats:
+    scores, labels = predictions["scores"][:, judged], predictions["labels"][:, judged]
+    truth, found = labels == 1, (scores > 0.5) & (labels != -1)
+    return np.concatenate([2.0 * (truth & found), truth.astype(np.float64) + found], axis=1)
+
+
+def _iou(predictions: Predictions, judged: NDArray[np.bool_], void_is_background: bool) -> Floats:
+    confusion = predictions["confusion"].astype(np.float64)
+    matrix = confusion[:, :-1].copy()
+    if void_is_background:
+        matrix[:, 0] += confusion[:, -1]
+    hits = np.diagonal(matrix, axis1=1, axis2=2)
+    union = matrix.sum(axis=1) + matrix.sum(axis=2) - hits
+    kept = np.append(True, judged)
+    return np.concatenate([hits[:, kept], union[:, kept]], axis=1)
+
+
+def _pixel_acc(predictions: Predictions, judged: NDArray[np.bool_]) -> Floats:
+    matrix = predictions["confusion"][:, :-1].astype(np.float64)
+    kept = np.append(True, judged)
+    hits = np.diagonal(matrix, axis1=1, axis2=2)[:, kept].sum(axis=1)
+    return np.stack([hits, matrix[:, kept].sum(axis=(1, 2))], axis=1)
+
+
+def _ratio(sums: Floats) -> Floats:
+    return np.where(sums[:, 1] > 0, sums[:, 0] / np.maximum(sums[:, 1], 1), np.nan)
+
+
+def _mean_ratio(sums: Floats) -> Floats:
+    hits, total = np.split(sums, 2, axis=1)
+    return _nan_mean(np.where(total > 0, hits / np.maximum(total, 1), np.nan))
+
+
+def _nan_mean(values: Floats) -> Floats:
+    """Return the mean over columns without nan; nan where there are only those."""
+    known = ~np.isnan(values)
+    found = known.sum(axis=1)
+    return np.where(found > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(found, 1), np.nan)
+
+
+class _Ranked:
+    """One class's pictures from the highest score down, as groups of equal score that hold a positive.
+
+    Between two such groups only precision falls, which the envelope does not see; so precision is needed at these alone.
+    """
+
+    def __init__(self, order: NDArray[np.int64], first: NDArray[np.int64], positive: NDArray[np.bool_]) -> None:
+        self.order, self.first, self.positive = order, first, positive
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32], labels: NDArray[np.int8]) -> _Ranked:
+        judged = np.nonzero(labels != -1)[0]
+        order = judged[np.argsort(-scores[judged], kind="stable")]
+        positive = labels[order] == 1
+        ends = np.append(np.nonzero(np.diff(scores[order]))[0], len(order) - 1) if len(order) else np.zeros(0, np.int64)
+        group = np.searchsorted(ends, np.arange(len(order)))
+        kept = ends[np.unique(group[positive])] if positive.any() else np.zeros(0, np.int64)
+        first = np.append(0, kept[:-1] + 1) if len(kept) else kept
+        length = int(kept[-1]) + 1 if len(kept) else 0
+        return cls(order[:length], first.astype(np.int64), positive[:length])
+
+    def average_precision(self, weights: Floats, points: int) -> Floats:
+        """Return AP for each row of counts (B, N): the area under the envelope, or its mean at some recalls."""
+        if not len(self.first):
+            return np.full(len(weights), np.nan)
+        drawn = np.ascontiguousarray(weights[:, self.order].T)
+        everything = np.cumsum(np.add.reduceat(drawn, self.first, axis=0), axis=0)
+        hits = np.cumsum(np.add.reduceat(drawn * self.positive[:, None], self.first, axis=0), axis=0)
+        total = hits[-1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = np.where(everything > 0, hits / np.maximum(everything, 1), 0.0)
+            recall = hits / total
+        envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+        if points:
+            levels = np.linspace(0, 1, points)
+            found = [np.where(recall >= level - 1e-12, envelope, 0.0).max(axis=0) for level in levels]
+            value = np.mean(found, axis=0)
+        else:
+            value = np.sum(np.diff(recall, axis=0, prepend=0.0) * envelope, axis=0)
+        return np.where(total > 0, value, np.nan)
+
+
+ADDITIVE: dict[str, tuple[Callable[[Predictions, NDArray[np.bool_]], Floats], Callable[[Floats], Floats]]] = {
+    "acc_keras": (_acc_keras, _ratio),
+    "acc_subset": (_acc_subset, _ratio),
+    "f1_macro": (_f1, _mean_ratio),
+    "miou_voc": (lambda p, judged: _iou(p, judged, void_is_background=False), _mean_ratio),
+    "miou_paper": (lambda p, judged: _iou(p, judged, void_is_background=True), _mean_ratio),
+    "pixel_acc": (_pixel_acc, _ratio),
+}
+"""Metrics of sums over pictures: the terms of each picture (N, K), and the metric of their sums (B, K)."""
+
+RANKED = {"map_voc": 0, "map_voc07": 11}
+"""Average precisions: how many recalls are read, 0 for the whole area."""
