@@ -140,8 +140,8 @@ def _deviations(record: Record) -> list[str]:
         facts += [
             ("pretraining data", pretrained.title if pretrained else "none", "coco2014"),
             ("pretraining epochs", recipe["epochs"], 20),
-            ("pretraining batch", recipe["batch_size"], 32),
-            ("pretraining rate", recipe["lr"], 2e-3),
+            ("pretraining batch", recipe.get("batch_size"), 32),
+            ("pretraining rate", recipe.get("lr"), 2e-3),
         ]
     return [f"{name} {mine} (paper {theirs})" for name, mine, theirs in facts if mine != theirs]
 

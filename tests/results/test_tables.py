@@ -1,96 +1,139 @@
-"""Tables say what the records say, and survive hostile names."""
+"""Tables and CSV files say what the boards say, and survive hostile names."""
 
 import io
-from typing import Any
+import json
 
 import pandas as pd
 import pytest
 
-from results import tables
-from results.record import Cost, DataFacts, PretrainRecord, Record
+from results import board, leaderboards, published, tables
+from results.record import Record
+from tests.results.made import make, reader, tuning
 
-COST = Cost(seconds=1.0, images=10, peak_memory=100)
-
-
-def make(
-    pretext: str = "cgan_color", seed: int = 0, value: float | None = 0.5, downstream: str = "voc_seg", **changes: Any
-) -> Record:
-    data = DataFacts(name=changes.pop("data", "voc"), synthetic=False, fingerprint="f" * 64, split="s" * 64, counts={"test": 3})
-    metric = "miou_voc" if downstream == "voc_seg" else "acc_keras"
-    recipe = {"lr": changes.pop("lr", 0.1), "epochs": 2}
-    job = {"recipe": recipe, "data": "d" * 64, "split": "s" * 64, "version": 1, "source": "", "size": 64}
-    report = {"psnr": {"average": 20.0 + seed, "min": 10.0 - seed, "max": 30.0 + seed}}
-    pretrain = PretrainRecord(
-        id=f"{pretext}-{seed}", job=job, data=data, report=report, report_images=4, cost=COST, weights="w", provenance={}
-    )
-    facts: dict[str, Any] = {
-        "id": f"{pretext}-{downstream}-{seed}-{value}",
-        "job": {"settings": {"metrics": [metric]}, "version": 1, "source": "", "size": 64, "split": "s"}, "pretext": pretext,
-        "schedule": "two-phase", "downstream": downstream, "title": {"voc_seg": "Segmentation"}.get(downstream, "Classification"),
-        "protocol": "paper", "trunk": "unet:depth=6,width=8", "size": 64, "seed": seed, "part": "test", "data": data,
-        "metrics": {metric: value}, "cost": COST, "pretrain": pretrain, "predictions": "p", "provenance": {},
-    }  # fmt: skip
-    return Record(**{**facts, **changes})
+HOSTILE = "a_b%|[red]\\x&{}$#~^<script>alert(1)</script>\n=1+1"
 
 
-def held(record: Record, metric: str) -> float | None:
-    return record.metrics[metric]
+def boards(records: list[Record]) -> list[board.Board]:
+    return board.boards(records, reader, resamples=200)
 
 
-def test_seeds_become_mean_and_deviation_and_missing_cells_show() -> None:
-    records = [make(seed=seed, value=value) for seed, value in enumerate((0.2, 0.3, 0.4))]
-    records += [make("random_init", value=0.1), make("random_init", value=0.7, downstream="voc_cls")]
-    (table,) = tables.table4(records, held)
-    assert table.columns == ("Model Initialization", "Classification (acc_keras, %)", "Segmentation (miou_voc, %)")
-    assert table.rows == (
-        ("random_init (two-phase)", "70.00 (n=1)", "10.00 (n=1)"),
-        ("cgan_color", "-", "30.00 ± 10.00 (n=3)"),
-    )
+def three_seeds() -> list[Record]:
+    return [
+        make(pretext, seed, value + seed / 100)
+        for pretext, value in (("random_init", 0.2), ("cgan_color", 0.5))
+        for seed in range(3)
+    ]
 
 
-@pytest.mark.parametrize("change", [{"protocol": "standard"}, {"data": "other"}, {"trunk": "timm:resnet18"}, {"part": "val"}])
-def test_rows_of_another_protocol_data_or_trunk_stand_in_another_table(change: dict[str, str]) -> None:
-    assert len(tables.table4([make(), make(**change)], held)) == 2
+def test_table_4_has_values_with_intervals_and_trivial_predictors_under_their_own_heading() -> None:
+    (one,) = boards([*three_seeds(), make("random_init", value=0.7, downstream="voc_cls")])
+    table = tables.table4(one)
+    assert table.columns == ("Model Initialization", "Classification (acc_keras@1, %)", "Segmentation (miou_voc@1, %)")
+    assert [row.cells[0] for row in table.rows] == [
+        *("random_init (two-phase)", "cgan_color", "Trivial predictors"),
+        *("class prior", "constant (nothing present)", "all background"),
+    ]
+    assert table.rows[2].heading
+    cgan = table.rows[1]
+    assert cgan.cells[1] == "-" and cgan.cells[2].endswith("(n=3)")
+    assert float(cgan.cells[2].split()[0]) == pytest.approx(51, abs=0.1)
+    assert cgan.bold == frozenset({2}) and table.rows[0].bold == frozenset()
 
 
-def test_another_recipe_is_another_row_and_says_what_differs() -> None:
-    (table,) = tables.table4([make(), make(lr=0.2, value=0.6)], held)
-    assert [row[0] for row in table.rows] == ["cgan_color (lr=0.1)", "cgan_color (lr=0.2)"]
+def test_differences_have_interval_and_corrected_p_and_one_seed_is_called_that() -> None:
+    (one,) = boards(three_seeds())
+    table = tables.differences(one)
+    assert table is not None
+    (row,) = table.rows
+    assert row.cells[:2] == ("cgan_color", "random_init (two-phase)")
+    assert float(row.cells[3]) == pytest.approx(30, abs=0.1)
+    assert row.cells[7:] == ("yes", "3") and 3 in row.bold
+    (single,) = boards([make(), make("random_init", value=0.2)])
+    found = tables.differences(single)
+    assert found is not None and found.rows[0].cells[5:8] == ("-", "-", "one seed")
+    (alone,) = boards([make()])
+    assert tables.differences(alone) is None
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"split": "t" * 64}, {"size": 32}, {"source": "0123"}])
-def test_what_is_not_a_seed_is_never_averaged(change: dict[str, Any]) -> None:
-    first, second = make(value=0.2), make(value=0.6)
-    second = second.model_copy(update={"job": {**second.job, **change}})
-    (table,) = tables.table4([first, second], held)
-    assert len(table.columns) == 3 and all("variant" in column for column in table.columns[1:])
-    assert sorted(table.rows[0][1:]) == ["20.00 (n=1)", "60.00 (n=1)"]
-    assert tables.leaderboard([first, second])["n_seeds"].tolist() == [1, 1]
+def test_costs_are_of_one_seed_and_an_hour_of_pretraining_buys_points() -> None:
+    records = [record.model_copy(update={"tuning": tuning()}) for record in three_seeds()]
+    (one,) = boards(records)
+    row = next(row for row in tables.costs(one).rows if row.cells[0] == "cgan_color")
+    assert row.cells[2:5] == ("360", "360", "360")
+    assert row.cells[8].endswith("per CPU-hour")  # 30 points for a tenth of an hour
+    assert float(row.cells[8].split()[0]) == pytest.approx(300, abs=5)
 
 
-def test_an_undefined_score_is_not_a_missing_one() -> None:
-    (table,) = tables.table4([make(value=None)], held)
-    assert table.rows[0][1] == "undefined"
-
-
-def test_table_3_has_average_minimum_and_maximum_over_seeds() -> None:
+def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers() -> None:
     (table,) = tables.table3([make(seed=seed) for seed in range(3)])
-    assert table.rows == (("cgan_color", "psnr", "21.000", "8.000", "32.000", "3"),)
+    assert [row.cells for row in table.rows] == [
+        ("cgan_color", "psnr", "21.000", "8.000", "32.000", "3"),
+        ("Trivial predictors", "", "", "", "", ""),
+        ("grey picture", "psnr", "22.000", "8.000", "32.000", "-"),
+    ]
 
 
 def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
-    frame = tables.leaderboard([make(seed=seed, value=seed / 7) for seed in range(3)] + [make("random_init", value=None)])
-    back = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
-    assert list(back.columns) == tables.LEADERBOARD
-    assert back["mean"].tolist()[1] == pytest.approx(1 / 7)
-    assert back["n_seeds"].tolist() == [1, 3]
-    assert back["mean"].isna().tolist() == [True, False]
+    frame = leaderboards.leaderboard(boards([*three_seeds(), make("l1_color", value=None), make("l1_color", tuning=tuning())]))
+    back = pd.read_csv(io.StringIO(leaderboards.csv_text(frame)))
+    assert list(back.columns) == list(leaderboards.LEADERBOARD)
+    by_pretext = back[~back["tuned"]].set_index("pretext")
+    assert by_pretext.loc["cgan_color", "value"] == pytest.approx(0.51, abs=0.002)
+    assert by_pretext.loc["cgan_color", "delta"] == pytest.approx(0.3, abs=0.002)
+    assert by_pretext.loc["cgan_color", "low"] < by_pretext.loc["cgan_color", "value"] < by_pretext.loc["cgan_color", "high"]
+    assert pd.isna(by_pretext.loc["l1_color", "value"]) and by_pretext.loc["l1_color", "n_seeds"] == 1
+    assert json.loads(by_pretext.loc["cgan_color", "seeds"]) == [0, 1, 2]
+    assert len(json.loads(by_pretext.loc["cgan_color", "run_ids"])) == 3
+    tuned = back[back["tuned"]].iloc[0]
+    assert tuned["sensitivity"] == pytest.approx(0.1) and "8 trials" in tuned["tuning"]
 
 
-def test_hostile_names_survive_markdown_and_latex() -> None:
-    made = tables.table4([make("a_b%|[red]\\x&{}", data="<script>")], held)
+def test_runs_and_classes_have_a_line_each() -> None:
+    runs = pd.read_csv(io.StringIO(leaderboards.csv_text(leaderboards.per_run(three_seeds()))))
+    assert len(runs) == 6 and set(runs["metric"]) == {"miou_voc@1"} and runs["value"].max() == 0.52
+    classes = pd.read_csv(io.StringIO(leaderboards.csv_text(leaderboards.per_class(three_seeds()))))
+    assert len(classes) == 24 and classes[classes["class"] == "dog"]["value"].isna().all()
+
+
+def test_hostile_names_survive_markdown_latex_and_csv() -> None:
+    made = [tables.table4(one) for one in boards([make(HOSTILE, data=HOSTILE, protocol="=cmd()")])]
     markdown, latex = tables.markdown(made), tables.latex(made)
-    assert "a_b%\\|[red]\\\\x&{}" in markdown
-    assert r"a\_b\%|[red]\textbackslash{}x\&\{\}" in latex
-    assert r"\textless{}script\textgreater{}" in latex
+    assert "a_b%\\|[red]\\\\x&{}$#~^\\<script>alert(1)\\</script> =1+1" in markdown
+    assert "<script" not in markdown.replace("\\<script", "")
+    assert (
+        r"a\_b\%|{[}red{]}\textbackslash{}x\&\{\}\$\#\textasciitilde{}\textasciicircum{}\textless{}script\textgreater{}" in latex
+    )
     assert latex.count(r"\begin{tabular}") == 1
+    text = leaderboards.csv_text(leaderboards.leaderboard(boards([make(HOSTILE, protocol="=cmd()"), make("@x")])))
+    back = pd.read_csv(io.StringIO(text))
+    assert sorted(back["pretext"]) == sorted([HOSTILE, "'@x"])
+    assert "'=cmd()" in set(back["protocol"])
+
+
+def test_published_numbers_have_sources_and_never_stand_in_our_columns() -> None:
+    found = published.published()
+    assert all(one.source and one.url.startswith("https://") and one.verified in ("yes", "as cited", "no") for one in found)
+    papers = {(one.method, one.metric): one.value for one in found if one.printed_in == "Table 4"}
+    assert papers == {
+        ("Baseline", "acc_keras@1"): "47.18", ("Baseline", "miou_paper@1"): "44.66",
+        ("Colorization pre-training", "acc_keras@1"): "52.83", ("Colorization pre-training", "miou_paper@1"): "47.07",
+    }  # fmt: skip
+    assert published.published_table().title == "Published numbers"
+    assert all("SwAV" not in cell for one in boards(three_seeds()) for row in tables.table4(one).rows for cell in row.cells)
+
+
+def test_ours_stand_beside_the_papers_numbers_with_what_deviates() -> None:
+    records = [make(metrics={"miou_paper@1": 0.4}, value=0.4)]
+    records.append(make(metrics={"miou_paper@1": 0.3}, pretext="random_init", schedule="one-phase"))
+    for record in records:
+        record.job["settings"]["metrics"] = ["miou_paper"]
+    lines = [row.cells for row in published.paper_table(boards(records)).rows]
+    ours = next(line for line in lines if line[3].startswith("cgan_color"))
+    assert lines[lines.index(ours) - 1][:3] == ("Colorization pre-training", "miou_paper@1", "47.07 %")
+    for text in (
+        "data voc (paper voc2012)",
+        "trunk unet:depth=6,width=8",
+        "size 64 (paper 256)",
+        "phases head 1 epochs at 0.001",
+    ):
+        assert text in ours[4]

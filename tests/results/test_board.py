@@ -1,0 +1,182 @@
+"""Boards: what stands beside what, what is called better, and what is refused."""
+
+from typing import Any
+
+import pytest
+
+from bench.errors import DataError, UsageError
+from results import board
+from tests.results.made import make, reader, tuning
+
+
+def boards(records: list, **options: Any) -> list[board.Board]:
+    return board.boards(records, reader, resamples=300, **options)
+
+
+def seeds(pretext: str, values: tuple[float, ...], **changes: Any) -> list:
+    return [make(pretext, seed, value, **changes) for seed, value in enumerate(values)]
+
+
+def test_seeds_become_a_mean_with_an_interval_and_missing_cells_stay_empty() -> None:
+    (one,) = boards(
+        [
+            *seeds("cgan_color", (0.2, 0.3, 0.4)),
+            make("random_init", value=0.1),
+            make("random_init", value=0.7, downstream="voc_cls"),
+        ]
+    )
+    assert [column.head for column in one.columns] == ["Classification (acc_keras@1, %)", "Segmentation (miou_voc@1, %)"]
+    assert [row.label for row in one.rows] == ["random_init (two-phase)", "cgan_color"]
+    cell = one.rows[1].cells[1]
+    assert cell.estimate is not None and one.rows[1].cells[0].estimate is None
+    assert cell.estimate.value == pytest.approx(0.3, abs=0.001) and cell.estimate.deviation == pytest.approx(0.1, abs=0.001)
+    assert cell.estimate.low < 0.2 and cell.estimate.high > 0.4 and cell.estimate.seeds == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"protocol": "standard"}, "protocol"),
+        ({"data": "other", "fingerprint": "e" * 64}, "data"),
+        ({"fingerprint": "e" * 64}, "data fingerprint"),
+        ({"trunk": "timm:resnet18"}, "trunk"),
+        ({"part": "val"}, "part"),
+        ({"labels": 0.1}, "labels"),
+    ],
+)
+def test_what_is_not_comparable_stands_on_another_board_which_says_why(change: dict[str, Any], field: str) -> None:
+    first, other = make(), make(seed=1, **change)
+    two = boards([first, other])
+    assert len(two) == 2
+    assert f"{field} differs" in two[1].notes[-1]
+    with pytest.raises(DataError, match=f"cannot share a table: .*{field} differs"):
+        board.one_board([first, other], reader)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"split": "t" * 64}, {"size": 32}, {"source": "0123"}])
+def test_what_is_not_a_seed_is_never_averaged_and_refused_in_one_column(change: dict[str, Any]) -> None:
+    first, second = make(value=0.2), make(value=0.6)
+    second = second.model_copy(update={"job": {**second.job, **change}})
+    (one,) = boards([first, second])
+    assert len(one.columns) == 2 and all("variant" in column.head for column in one.columns)
+    assert [len(cell.records) for cell in one.rows[0].cells] == [1, 1]
+    with pytest.raises(DataError, match=f"cannot share a column: {next(iter(change))} differs"):
+        board.one_board([first, second], reader)
+
+
+def test_another_version_of_a_metric_is_another_column() -> None:
+    first, second = make(value=0.2), make(value=0.6, seed=1, metrics={"miou_voc@2": 0.6})
+    with pytest.raises(DataError, match="metrics differs"):
+        board.one_board([first, second], reader)
+
+
+def test_runs_scored_on_other_pictures_are_refused() -> None:
+    first, second = make(), make(seed=1)
+
+    def other(record: Any) -> board.Answers:
+        answers = reader(record)
+        return answers if record is first else board.Answers(answers.ids[::-1], answers.predictions)
+
+    with pytest.raises(DataError, match="not scored on the same pictures"):
+        board.boards([first, second], other, resamples=10)
+
+
+def test_another_recipe_is_another_row_and_says_what_differs() -> None:
+    (one,) = boards([make(), make(lr=0.2, value=0.6)])
+    assert [row.label for row in one.rows] == ["cgan_color (lr=0.1)", "cgan_color (lr=0.2)"]
+
+
+def test_transfer_schedule_and_tuning_are_visible() -> None:
+    records = [make(transfer=transfer) for transfer in ("all", "encoder", "statistics")]
+    records += [make(schedule="frozen"), make(tuning=tuning(), value=0.6)]
+    (one,) = boards(records)
+    assert [row.label for row in one.rows] == [
+        "cgan_color (frozen)", "cgan_color", "cgan_color (encoder only)", "cgan_color (batch-norm statistics only)",
+    ]  # fmt: skip
+    assert [column.head for column in one.columns] == [
+        "Segmentation (miou_voc@1, %)",
+        "Segmentation (miou_voc@1, %; tuned, 8 trials)",
+    ]
+    assert [len(cell.records) for cell in one.rows[1].cells] == [1, 1]
+    assert any(note.startswith("Tuned: 8 trials of rates (") for note in one.notes)
+
+
+def test_unequal_budgets_never_share_a_column() -> None:
+    (one,) = boards([make(tuning=tuning(budget=8)), make("l1_color", tuning=tuning(budget=20))])
+    assert [column.trials for column in one.columns] == [20, 8] or [column.trials for column in one.columns] == [8, 20]
+    (one,) = boards([make(tuning=tuning()), make("l1_color", tuning=tuning(sampler="random"))])
+    assert len({column.head for column in one.columns}) == 2
+
+
+def test_a_gain_is_paired_with_random_initialisation_on_the_same_schedule() -> None:
+    records = seeds("cgan_color", (0.30, 0.41, 0.35)) + seeds("random_init", (0.2, 0.3, 0.25))
+    records += seeds("random_init", (0.5, 0.5, 0.5), schedule="one-phase")
+    (one,) = boards(records)
+    gain = next(row for row in one.rows if row.pretext == "cgan_color").cells[0].gain
+    assert gain is not None and gain.against == "random_init (two-phase)"
+    assert gain.estimate.value == pytest.approx(0.1033, abs=0.002)
+    assert gain.estimate.p is not None and gain.corrected == gain.estimate.p and gain.better
+    (other,) = boards(records, baseline="random_init:one-phase")
+    gains = {row.label: row.cells[0].gain for row in other.rows}
+    assert gains["cgan_color"] is not None and gains["cgan_color"].estimate.value == pytest.approx(-0.147, abs=0.002)
+    assert gains["cgan_color"].corrected is not None and gains["cgan_color"].estimate.p is not None
+    assert gains["cgan_color"].corrected >= gains["cgan_color"].estimate.p
+
+
+def test_an_unknown_baseline_names_what_there_is() -> None:
+    with pytest.raises(UsageError, match="random_init:two-phase"):
+        boards([make(), make("random_init")], baseline="random")
+
+
+def test_with_one_seed_nothing_is_called_better() -> None:
+    (one,) = boards([make(value=0.9), make("random_init", value=0.1)])
+    assert not any(row.cells[0].leading for row in one.rows)
+    gain = one.rows[1].cells[0].gain
+    assert gain is not None and gain.better is None and gain.estimate.p is None and gain.estimate.low > 0
+
+
+def test_the_best_and_all_that_cannot_be_told_from_it_stand_out() -> None:
+    records = (
+        seeds("cgan_color", (0.50, 0.52, 0.51)) + seeds("l1_color", (0.52, 0.50, 0.50)) + seeds("random_init", (0.2, 0.21, 0.19))
+    )
+    (one,) = boards(records)
+    assert {row.label for row in one.rows if row.cells[0].leading} == {"cgan_color", "l1_color"}
+
+
+def test_runs_that_share_a_trunk_are_a_row_of_their_own() -> None:
+    records = seeds("cgan_color", (0.2, 0.3)) + [make(seed=seed, trunk_seed=0, value=0.3) for seed in (1, 2)]
+    (one,) = boards(records)
+    assert [(row.label, [r.seed for r in row.cells[0].records]) for row in one.rows] == [
+        ("cgan_color", [0, 1]),
+        ("cgan_color (one trunk, seed 0)", [0, 1, 2]),
+    ]
+    (alone,) = boards([make(seed=0), make(seed=1, trunk_seed=0)])
+    assert [row.label for row in alone.rows] == ["cgan_color (one trunk, seed 0)"]
+
+
+def test_trivial_predictors_are_scored_on_the_same_pictures() -> None:
+    (one,) = boards([make(), make(value=0.7, downstream="voc_cls")])
+    found = {row.label: [cell.estimate and cell.estimate.value for cell in row.cells] for row in one.trivial}
+    assert found["class prior"] == [1.0, None]  # every picture's first class is also the commonest
+    assert found["constant (nothing present)"] == [1.0, None]  # the argmax of equal scores is the first class
+    assert found["all background"][0] is None
+    assert found["all background"][1] == pytest.approx(0.25 / 4)  # 1 of 4 equal classes found, the others' IoU is 0
+
+
+def test_an_undefined_score_is_not_a_missing_one() -> None:
+    (one,) = boards([make(value=None)])
+    assert one.rows[0].cells[0].records and one.rows[0].cells[0].estimate is None
+
+
+def test_chosen_metrics_are_recomputed_with_their_version() -> None:
+    (one,) = boards([make(value=0.5)], chosen=("pixel_acc", "miou_paper@1", "map_voc"))
+    assert [column.metric for column in one.columns] == ["pixel_acc@1", "miou_paper@1"]
+    with pytest.raises(UsageError, match="pixel_acc@1"):
+        boards([make()], chosen=("pixel_acc@2",))
+
+
+def test_runs_are_selected_by_the_beginning_of_their_ids() -> None:
+    records = [make(), make("l1_color")]
+    assert board.select(records, ["l1"]) == records[1:]
+    with pytest.raises(UsageError, match="unknown run"):
+        board.select(records, ["nothing"])

@@ -1,0 +1,46 @@
+"""A metric of a resample is the metric of the pictures that were drawn."""
+
+import numpy as np
+import pytest
+
+from bench import metrics
+from results import resampling
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def predictions(kind: str, pictures: int = 40) -> metrics.Predictions:
+    rng = np.random.default_rng(7)
+    if kind == "scores":
+        labels = rng.choice([-1, 0, 0, 0, 1], size=(pictures, 4)).astype(np.int8)
+        scores = np.round(rng.uniform(size=(pictures, 4)), 1).astype(np.float32)  # many equal scores
+        labels[:, 3] = 0  # a class that does not occur
+        return {"scores": scores, "labels": labels}
+    confusion = rng.integers(0, 50, (pictures, 6, 5)).astype(np.int32)
+    confusion[:, 4] = 0
+    confusion[:, :, 4] = 0
+    return {"confusion": confusion}
+
+
+@pytest.mark.parametrize("metric", sorted(metrics.METRICS))
+@pytest.mark.parametrize("scored", [CLASSES, ("a", "c")])
+def test_every_metric_of_a_resample_is_that_of_the_drawn_pictures(metric: str, scored: tuple[str, ...]) -> None:
+    known = predictions(metrics.get(metric).needs)
+    weights = next(resampling.counts(40, 25, "test"))
+    weights[0] = 1
+    found = resampling.resampler(metric, known, CLASSES, scored)(weights)
+    slow = resampling._one_by_one(metric, known, CLASSES, scored, weights)
+    np.testing.assert_allclose(found, slow, rtol=0, atol=1e-12)
+    assert found[0] == pytest.approx(metrics.compute(metric, known, CLASSES, scored), abs=1e-12)
+
+
+def test_every_metric_has_a_formula_of_its_own() -> None:
+    assert {*resampling.ADDITIVE, *resampling.RANKED} == set(metrics.METRICS)
+
+
+def test_counts_draw_as_many_pictures_as_there_are_and_the_same_for_a_seed() -> None:
+    weights = np.concatenate(list(resampling.counts(50, 2500, "a")))
+    assert weights.shape == (2500, 50) and (weights.sum(axis=1) == 50).all()
+    assert (weights == np.concatenate(list(resampling.counts(50, 2500, "a")))).all()
+    assert (weights != np.concatenate(list(resampling.counts(50, 2500, "b")))).any()
+    assert weights.mean() == 1 and weights.var() == pytest.approx(1, abs=0.05)
