@@ -33,6 +33,7 @@ class Desk:
     say: Say
     watcher: Watcher
     packing: Callable[[int, int], object]
+    log: tuple[str, ...] = ()
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import machine
+from bench import log, machine
 from bench.desk import Desk
 from bench.errors import BenchError, Interrupted
 from bench.job import Job
@@ -32,6 +32,7 @@ class Options:
 def open_desk(request: Request, options: Options, out: Path, screen: Screen) -> Desk:
     """Resolve the request and put it on a desk; the machine is made first, since it is the quicker to refuse."""
     machine.check_device(options.device)
+    log.check(options.log)
     grid = resolve(request, screen.say)
     for note in grid.notes:
         screen.say(note)
@@ -46,7 +47,7 @@ def make_desk(grid: Grid, options: Options, out: Path, screen: Screen) -> Desk:
         made.stop.check()
         screen.packing(done, total)
 
-    return Desk(out, made, grid, screen.say, screen, packing)
+    return Desk(out, made, grid, screen.say, screen, packing, options.log)
 
 
 def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bench import checkpoint, pictures, registry, store
+from bench import checkpoint, log, pictures, registry, store
 from bench.contract import Pretext, Transfer
 from bench.data import batches, packs, splits
 from bench.desk import Desk, cost, facts, provenance
@@ -70,11 +70,14 @@ def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
         data, train_part, test_part = _pretraining_parts(job, desk)
         shown = min(len(test_part), pretext.recipe.report_images)
         pretext.train()
-        history = train(_pretraining_course(job, pretext, train_part, test_part, work), desk.machine, work, desk.watcher)
+        course = _pretraining_course(job, pretext, train_part, test_part, work)
+        with log.watching(desk.log, desk.watcher, work) as watcher:
+            history = train(course, desk.machine, work, watcher)
         report, trivial = _report(pretext, test_part, train_part, shown, job.seed)
 
     def fill(folder: Path) -> None:
         checkpoint.save_weights(folder / WEIGHTS, pretext, {"id": job.id, "job": job.model_dump(mode="json")})
+        log.keep(work, folder)
         if (work / "pictures").is_dir():
             pictures.figure7(work / "pictures", folder / "figure7.png")
         record = PretrainRecord(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench import checkpoint, examples, metrics, store
+from bench import checkpoint, examples, log, metrics, store
 from bench.contract import Batch, Downstream, Phase
 from bench.data import batches, packs, splits
 from bench.data.dataset import Dataset
@@ -79,7 +79,7 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
     model.to(device)
     train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
     tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit)
-    done = 0
+    done, work = 0, work_folder(job, desk.out)
     for number, phase in enumerate(job.phases, start=1):
         model.set_mode(phase.train)
         course = _phase_course(job, model, downstream, number, phase, train_part)
@@ -90,7 +90,8 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
                 model.set_mode(phase.train)
 
             course.after_epoch = after_epoch
-        history = train(course, desk.machine, work_folder(job, desk.out) / f"phase-{number}", desk.watcher)
+        with log.watching(desk.log, desk.watcher, work) as watcher:
+            history = train(course, desk.machine, work / f"phase-{number}", watcher)
         tuned.phases.append({**phase.model_dump(), "losses": [epoch["loss"] for epoch in history.epochs]})
         tuned.history.add(history)
         done += phase.epochs
@@ -142,6 +143,7 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
 
     def fill(folder: Path) -> None:
         (folder / "predictions.npz").write_bytes(packed)
+        log.keep(work_folder(job, desk.out), folder)
         if shown:
             (folder / "examples.npz").write_bytes(shown)
         store.publish_json(folder / "split.json", tuned.fit.model_dump(mode="json"))

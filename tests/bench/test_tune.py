@@ -1,0 +1,172 @@
+"""Tuning: one budget for all, the test part untouched, nothing lost and nothing twice when workers are killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import journal, model
+from bench import run as runs
+from results import record
+from results.record import Tuning
+from tests.conftest import QUICK, TINY
+
+Bench = Callable[..., "object"]
+
+
+def studies(out: Path) -> list[Tuning]:
+    return [Tuning.model_validate_json(path.read_bytes()) for path in sorted((out / "studies").glob("*/tuning-*.json"))]
+
+
+def trials_of(folder: Path) -> list:
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.load_study(study_name=None, storage=journal.journal(folder / "journal.log", print))
+        return study.get_trials()
+
+
+def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_the_best_rates(
+    tiny: Bench, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    predict = model.predict
+    monkeypatch.setattr(runs, "predict", lambda m, d, part, machine: looked.append(len(part)) or predict(m, d, part, machine))
+    asked = ("--pretext", "random_init,l1_color", "--downstream", "voc_seg", "--tune", 3, "--seeds", 2)
+    done = tiny(*asked)
+    assert done.code == 0, done.err
+    found = studies(tmp_path / "runs")
+    assert len(found) == 3  # random_init on both schedules
+    assert {tuning.budget for tuning in found} == {len(tuning.trials) for tuning in found} == {3}
+    two_phase = [tuning for tuning in found if len(tuning.space) == 2]
+    assert len(two_phase) == 2
+    assert [t.rates for t in two_phase[0].trials] == [t.rates for t in two_phase[1].trials]
+    assert two_phase[0].trials[0].rates == {"phase-1": 2e-3, "phase-2": 1e-3}  # the protocol's own
+    for tuning in found:
+        assert tuning.best_value == max(trial.value for trial in tuning.trials if trial.value is not None)
+        assert all(trial.state in ("complete", "pruned") and trial.epochs for trial in tuning.trials)
+    records = record.read(tmp_path / "runs")
+    assert len(records) == 6
+    # The 16 test pictures are looked at once a record, the validation part after every epoch of a trial.
+    assert looked.count(16) == len(records) and len(set(looked)) == 2 and max(looked) == 16
+    for one in records:
+        assert one.tuning is not None and one.job["study"] == one.tuning.study and one.part == "test"
+        assert list(one.rates) == [one.tuning.best[f"phase-{n}"] for n in range(1, len(one.rates) + 1)]
+        assert one.data.counts == {"train": 24, "test": 16}
+    looked.clear()
+    again = tiny(*asked)
+    assert again.code == 0 and again.out.count("finished before") == 6 and looked == []
+    report = bench("report", "--out", tmp_path / "runs")
+    assert "tuned, 3 trials" in report.out and "pruned: median by epoch" in report.out
+    assert tiny(*asked[:4], "--seeds", 1).code == 0
+    assert "Segmentation (miou_voc@1, %; tuned, 3 trials)" in bench("report", "--out", tmp_path / "runs").out.replace("\n", " ")
+
+
+def test_a_search_finds_its_trials_again_in_a_database(tiny: Bench, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--storage", url)
+    assert tiny(*asked, "--tune", 2).code == 0
+    assert tiny(*asked, "--tune", 4).code == 0
+    few, more = sorted(studies(tmp_path / "runs"), key=lambda tuning: tuning.budget)
+    assert few.study == more.study and more.trials[:2] == few.trials and len(more.trials) == 4
+    wrong = tiny(*asked[:-1], "nothing://here", "--tune", 9)
+    assert wrong.code == 2 and "--storage nothing://here" in wrong.err
+
+
+def test_the_pretext_tasks_own_rate_is_searched_when_asked(tiny: Bench, tmp_path: Path) -> None:
+    done = tiny("--pretext", "l1_color", "--downstream", "voc_cls", "--tune", 2, "--space", "pretext=1e-4:1e-2,head=1e-3:1e-2")
+    assert done.code == 0, done.err
+    (tuning,) = studies(tmp_path / "runs")
+    assert tuning.space["pretext"] == (1e-4, 1e-2) and tuning.space["phase-1"] == (1e-3, 1e-2)
+    (one,) = record.read(tmp_path / "runs")
+    assert one.pretrain.job["recipe"]["lr"] == tuning.best["pretext"]
+
+
+@pytest.mark.parametrize("space", ["head=1", "body=1e-4:1e-2", "head=1e-2:1e-4", "head=0:1", "head=a:b"])
+def test_a_space_that_cannot_be_read_is_refused(tiny: Bench, space: str) -> None:
+    done = tiny("--pretext", "random_init", "--downstream", "voc_cls", "--tune", 2, "--space", space)
+    assert done.code == 2 and "--space" in done.err
+
+
+def test_rates_at_which_the_loss_is_no_number_count_as_trials_that_failed_to_learn(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "one-phase", "--tune", 2)
+    lost = tiny(*asked, "--space", "all=1e30:1e36")
+    assert lost.code == 1 and "none of 2 trials came to an end" in lost.err
+    assert not record.read(tmp_path / "runs")
+
+
+def command(out: Path, drawn: dict[str, Path], *more: str) -> list[str]:
+    data = ("--data", str(drawn["demo"]), "--pretrain-data", str(drawn["demo_unlabelled"]), "--out", str(out))
+    words = (sys.executable, "-m", "bench", "tune", *TINY, *QUICK, *data, "--pretext", "random_init", "--downstream", "voc_seg")
+    return [*words, "--schedule", "two-phase", *more]
+
+
+def wait_until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_two_of_four_workers_killed_leave_exactly_the_trials_asked_for(drawn: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    asked = command(out, drawn, "--trials", "8", "--checkpoint-seconds", "0")
+    workers = [subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(4)]
+
+    wait_until(lambda: len({path.parts[-3] for path in (out / "work").glob("*/phase-1/*.safetensors")}) == 4)
+    for worker in workers[:2]:
+        worker.kill()
+    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [-signal.SIGKILL, -signal.SIGKILL, 0, 0], outputs
+    (folder,) = (out / "studies").iterdir()
+    trials = trials_of(folder)
+    finished = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
+    assert len(finished) == 8
+    assert len({json.dumps(trial.params, sort_keys=True) for trial in finished}) == 8
+    lost = [trial for trial in trials if trial.state.name == "FAIL"]
+    assert lost and len(lost) <= 2 and not any(trial.state.name in ("RUNNING", "WAITING") for trial in trials)
+    assert all(any(trial.params == other.params for other in finished) for trial in lost)
+    (tuning,) = studies(out)
+    assert len(tuning.trials) == 8
+    assert not list((folder / "workers").iterdir())
+    assert not list((out / "work").iterdir())
+
+
+def test_a_search_that_was_killed_ends_with_the_trials_of_an_undisturbed_one(drawn: dict[str, Path], tmp_path: Path) -> None:
+    found = []
+    for name, kill in (("whole", False), ("killed", True)):
+        asked = command(tmp_path / name, drawn, "--trials", "4", "--checkpoint-seconds", "0")
+        if kill:
+            process = subprocess.Popen(asked, stdout=subprocess.DEVNULL)
+            wait_until(lambda: len(list((tmp_path / "killed" / "work").glob("*/values.json"))) > 0)
+            process.kill()
+            process.wait()
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+        assert "best miou_voc@1" in done.stdout
+        (tuning,) = studies(tmp_path / name)
+        found.append([(trial.rates, trial.value, trial.epochs, trial.state) for trial in tuning.trials])
+    assert found[0] == found[1]
+
+
+def test_a_torn_end_of_the_journal_is_cut_and_every_whole_trial_kept(tmp_path: Path) -> None:
+    import optuna
+
+    said: list[str] = []
+    path = tmp_path / "journal.log"
+    study = optuna.create_study(storage=journal.journal(path, said.append), study_name="s")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code": 4, "wor')
+    other = optuna.load_study(storage=journal.journal(path, said.append), study_name="s")
+    assert len(other.trials) == 3 and path.read_bytes() == whole
+    assert len(said) == 1 and "cut 19 bytes" in said[0]
+    path.write_bytes(path.read_bytes() + b"torn while both are open")
+    other.enqueue_trial({"x": 0.5})
+    assert len(study.trials) == 4 and b"torn" not in path.read_bytes()
