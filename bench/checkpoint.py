@@ -26,7 +26,7 @@ SUFFIX = ".safetensors"
 def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
     """Write a module's state and some JSON facts to a safetensors file."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
-    save_file(tensors, str(path), metadata={"facts": json.dumps(dict(facts))})
+    save_file(tensors, str(path), metadata={"facts": json.dumps(dict(facts), sort_keys=True)})
 
 
 def digest(module: nn.Module) -> str:

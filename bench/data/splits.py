@@ -90,8 +90,9 @@ def open_share(dataset: Dataset, split: Split, share: float) -> Split:
             count = max(2, round(share * len(split.parts[part])))
             if count < len(ids):
                 labels = _presence([pictures[identity] for identity in larger.parts[part]])
-                _, taken = _cut(np.arange(len(ids)), labels, count)
-                parts[part] = tuple(ids[np.sort(taken)].tolist())
+                kept, taken = _cut(np.arange(len(ids)), labels, count)
+                chosen = np.concatenate([taken, kept])[:count]  # stratification may be some pictures off
+                parts[part] = tuple(ids[np.sort(chosen)].tolist())
             else:
                 parts[part] = larger.parts[part]
         store.publish_file(path, split.model_copy(update={"parts": parts}).model_dump_json(indent=1) + "\n")

@@ -57,7 +57,7 @@ def test_every_pretext_task_runs_on_every_downstream_task_and_makes_a_table(tiny
     assert (next((tmp_path / "runs" / "pretrained").glob("cgan_color-*")) / "figure7.png").is_file()
     other = bench("report", "--out", tmp_path / "runs", "--metric", "map_voc07,pixel_acc")
     assert "map_voc07" in other.out and "pixel_acc" in other.out and "acc_keras" not in other.out
-    shown = bench("show", records[0].id[:-2], "--out", tmp_path / "runs")
+    shown = bench("show", records[0].id[:-2], "--json", "--out", tmp_path / "runs")
     assert json.loads(shown.out)["id"] == records[0].id
     assert records[3].id in bench("list", "runs", "--out", tmp_path / "runs").out.replace("\n", "")
 
@@ -224,6 +224,17 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--device", "gpu"), 2, "auto, cpu, cuda or cuda:N"),
         (("--schedule", "three-phase"), 2, "unknown schedule"),
         (("--seed", "1", "--seeds", "2"), 2, "one of the two"),
+        (("--seeds", "0"), 2, "no run at all"),
+        (("--seeds", "two"), 2, "how many, or a list"),
+        (("--vary", "nothing"), 2, "unknown kind of variation"),
+        (("--transfer", "decoder"), 2, "unknown transfer"),
+        (("--labels", "0"), 2, "above 0 and at most 1"),
+        (("--labels", "ten"), 2, "numbers by comma"),
+        (("--rates", "1e-3"), 2, "a rate above 0 for each phase of two-phase, 2 of them"),
+        (("--rates", "1e-3,-1"), 2, "a rate above 0"),
+        (("--rates", "1e-3,1e-3", "--tune", "2"), 2, "one of the two"),
+        (("--space", "head=1e-4:1e-3"), 2, "belong to a search"),
+        (("--log", "wandb"), 2, "unknown log"),
         (("--data", "nowhere"), 2, "unknown data set 'nowhere'"),
         (("--data", "/no/where"), 3, "no such folder"),
         (("--plugin", "/no/where.py"), 2, "no such Python file"),
@@ -279,5 +290,5 @@ def test_scored_classes_are_in_the_row(tiny: Bench, bench: Bench, voc: Path, tmp
     assert "2 of 8 scored" in bench("data", "list").out
     assert tiny("--data", "mine", "--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "one-phase").code == 0
     (one,) = record.read(tmp_path / "runs")
-    assert list(one.per_class["miou_voc"]) == ["background", "disc", "star"]
+    assert list(one.per_class["miou_voc@1"]) == ["background", "disc", "star"]
     assert "2 of 8 classes scored: disc, star" in " ".join(bench("report", "--out", tmp_path / "runs").out.split())

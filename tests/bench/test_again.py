@@ -1,0 +1,73 @@
+"""A run is told, written as a command, and made again to the bit."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import again, resolve
+from results import record
+from tests.conftest import QUICK, TINY
+
+Bench = Callable[..., "object"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--pretext", "random_init", "--schedule", "one-phase"),
+        ("--pretext", "cgan_color", "--set", "cgan_color.l1_weight=10", "--seed", 3),
+        ("--pretext", "l1_color", "--transfer", "encoder", "--labels", "0.5", "--rates", "0.001,0.0003"),
+        ("--pretext", "l1_color", "--schedule", "frozen", "--set", "protocol.augment=flip"),
+        ("--pretext", "l1_color", "--tune", 2),
+    ],
+)
+def test_the_command_of_a_run_asks_for_that_run(
+    tiny: Bench, bench: Bench, tmp_path: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny(*arguments, "--downstream", "voc_cls").code == 0
+    (one,) = record.read(tmp_path / "runs")
+    words = again.command(one)
+    shown = bench("show", one.id, "--out", tmp_path / "runs")
+    assert shown.out.splitlines()[-1] == shlex.join(words) and words[:2] == ["bench", "run"]
+    for text in (one.id, one.weights, one.pretrain.weights, "cost of pretraining", "commit", "split", f"seed\t{one.seed}"):
+        assert text in shown.out
+    asked: list[resolve.Grid] = []
+    original = resolve.resolve
+    monkeypatch.setattr("bench.grid.resolve", lambda *rest: asked.append(original(*rest)) or asked[0])
+    assert bench(*words[1:], "--plan", "--device", "cpu", "--out", tmp_path / "other").code == 0
+    (job,) = asked[0].jobs
+    searched = {"study": one.job["study"], "trials": one.job["trials"]}
+    assert job.model_copy(update=searched).id == one.id
+
+
+def test_a_run_is_reproduced_to_the_bit_and_what_differs_is_told(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    assert tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--tune", 2).code == 0
+    (one,) = record.read(out)
+    same = bench("reproduce", one.id[:-3], "--out", out, "--device", "cpu")
+    assert same.code == 0, same.err
+    assert "differs" not in same.out and same.out.count("equal") == 3 + 3 and "was reproduced" in same.out
+    (made,) = record.read(out / "reproduced" / one.id)
+    assert made.weights == one.weights and made.tuning == one.tuning and made.id == one.id
+    assert not (out / "reproduced" / one.id / "studies").exists()
+    path = out / "runs" / one.id / "record.json"
+    path.write_text(one.model_copy(update={"metrics": {**one.metrics, "miou_voc@1": 0.99}}).model_dump_json())
+    other = bench("reproduce", one.id, "--out", out, "--device", "cpu", "--threads", 1)
+    assert other.code == 1 and "was not reproduced" in other.err and "differs" in other.out
+    assert bench("reproduce", one.id, "--out", out, "--device", "cpu", "--tolerance", 1).code == 0
+
+
+def test_a_run_on_other_data_is_not_called_the_same(bench: Bench, voc: Path, drawn: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    data = ("--data", voc, "--pretrain-data", drawn["demo_unlabelled"], "--out", out)
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen")
+    assert bench("run", *TINY, *QUICK, *data, *asked).code == 0
+    (one,) = record.read(out)
+    picture = next((voc / "VOC2012" / "JPEGImages").glob("*.jpg")) if (voc / "VOC2012").is_dir() else next(voc.rglob("*.jpg"))
+    picture.write_bytes(next(p for p in voc.rglob("*.jpg") if p != picture).read_bytes())
+    refused = bench("reproduce", one.id, "--out", out, "--device", "cpu")
+    assert refused.code == 3 and "has fingerprint" in refused.err
+    unknown = bench("show", "nothing", "--out", out)
+    assert unknown.code == 2 and "unknown run" in unknown.err
