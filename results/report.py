@@ -47,7 +47,8 @@ def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str) -> 
     else:
         chosen = list(records)
         boards = board.boards(chosen, read, wanted.metrics, wanted.baseline)
-    main = [table for one in boards for table in (tables.table4(one), tables.differences(one), tables.costs(one)) if table]
+    kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
+    main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
     main += tables.table3(chosen)
     added = [published.paper_table(_with_papers_metrics(chosen, boards, wanted, read))] if wanted.compare_paper else []
     added += [published.published_table()] if wanted.with_published else []

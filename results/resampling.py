@@ -44,7 +44,12 @@ def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], s
     if chosen.id in RANKED:
         points = RANKED[chosen.id]
         ranked = [_Ranked.of(predictions["scores"][:, c], predictions["labels"][:, c]) for c in np.nonzero(judged)[0]]
-        return lambda weights: _nan_mean(np.stack([one.average_precision(weights, points) for one in ranked], axis=1))
+
+        def mean(weights: Floats) -> Floats:
+            turned = np.ascontiguousarray(weights.T, dtype=np.float32)  # counts add up exactly below 2^24
+            return _nan_mean(np.stack([one.average_precision(turned, points) for one in ranked], axis=1))
+
+        return mean
     return lambda weights: _one_by_one(chosen.id, predictions, classes, scored, weights)
 
 
@@ -133,17 +138,18 @@ class _Ranked:
         length = int(kept[-1]) + 1 if len(kept) else 0
         return cls(order[:length], first.astype(np.int64), positive[:length])
 
-    def average_precision(self, weights: Floats, points: int) -> Floats:
-        """Return AP for each row of counts (B, N): the area under the envelope, or its mean at some recalls."""
+    def average_precision(self, counts: NDArray[np.float32], points: int) -> Floats:
+        """Return AP for each column of counts (N, B): the area under the envelope, or its mean at some recalls."""
         if not len(self.first):
-            return np.full(len(weights), np.nan)
-        drawn = np.ascontiguousarray(weights[:, self.order].T)
-        everything = np.cumsum(np.add.reduceat(drawn, self.first, axis=0), axis=0)
-        hits = np.cumsum(np.add.reduceat(drawn * self.positive[:, None], self.first, axis=0), axis=0)
+            return np.full(counts.shape[1], np.nan)
+        everything = np.cumsum(np.add.reduceat(counts[self.order], self.first, axis=0), axis=0)
+        positives = np.nonzero(self.positive)[0]
+        first_positive = np.searchsorted(positives, self.first)
+        hits = np.cumsum(np.add.reduceat(counts[self.order[positives]], first_positive, axis=0), axis=0)
         total = hits[-1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            precision = np.where(everything > 0, hits / np.maximum(everything, 1), 0.0)
-            recall = hits / total
+            precision = hits.astype(np.float64) / np.maximum(everything, 1)
+            recall = hits / total.astype(np.float64)
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         if points:
             levels = np.linspace(0, 1, points)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,39 @@ def differences(board: Board) -> Table | None:
     heads = ("Row", "Against", "Column", "Difference, points", "95 % interval", "p", "p, Holm", "Distinguishable", "Seeds")
     note = "The same pictures and seeds on both sides; p corrected over all differences of this table."
     return Table(f"Paired differences: {board.title}", (note,), heads, tuple(rows))
+
+
+def searches(board: Board) -> Table | None:
+    """Return what each row's search tried and chose, and how much depends on it; None when nothing was searched."""
+    rows = []
+    for place, column in enumerate(board.columns):
+        for row in board.rows:
+            for tuning in {r.tuning.study: r.tuning for r in row.cells[place].records if r.tuning}.values():
+                states = Counter(trial.state for trial in tuning.trials)
+                own = tuning.trials[0].value
+                rows.append(
+                    Line(
+                        (
+                            row.label,
+                            column.head,
+                            ", ".join(
+                                f"{states[state]} {state}" for state in ("complete", "pruned", "diverged") if states[state]
+                            ),
+                            ", ".join(f"{name} {rate:.2e}" for name, rate in tuning.best.items()),
+                            f"{100 * tuning.best_value:.2f}",
+                            "-" if own is None else f"{100 * own:.2f}",
+                            "-" if tuning.sensitivity is None else f"{100 * tuning.sensitivity:.2f}",
+                        )
+                    )
+                )
+    if not rows:
+        return None
+    heads = ("Row", "Column", "Trials", "Rates chosen", "Best on val", "First trial on val", "Sensitivity, points")
+    notes = (
+        "Scored on the validation part, per cent. The first trial has the protocol's own rates where the ranges have them. "
+        "Sensitivity: how far the median complete trial is below the best.",
+    )
+    return Table(f"Searches: {board.title}", notes, heads, tuple(rows))
 
 
 def costs(board: Board) -> Table:

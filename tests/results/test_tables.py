@@ -64,6 +64,15 @@ def test_costs_are_of_one_seed_and_an_hour_of_pretraining_buys_points() -> None:
     assert float(row.cells[8].split()[0]) == pytest.approx(300, abs=5)
 
 
+def test_searches_say_what_was_tried_and_how_much_depends_on_it() -> None:
+    (one,) = boards([make(tuning=tuning()), make("random_init", tuning=tuning(study="other")), make("l1_color")])
+    table = tables.searches(one)
+    assert table is not None and len(table.rows) == 2
+    assert table.rows[0].cells[2:] == ("3 complete", "phase-1 1.00e-02, phase-2 1.00e-04", "30.00", "30.00", "10.00")
+    (without,) = boards([make()])
+    assert tables.searches(without) is None
+
+
 def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers() -> None:
     (table,) = tables.table3([make(seed=seed) for seed in range(3)])
     assert [row.cells for row in table.rows] == [
