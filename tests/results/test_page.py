@@ -125,9 +125,10 @@ def test_a_cell_has_value_interval_seeds_and_gain(tmp_path: Path) -> None:
 
 
 def test_with_one_seed_the_page_says_so_and_gives_no_p(tmp_path: Path) -> None:
-    text = " ".join(" ".join(Reading(page([board(seeds=1)], [], tmp_path, "")).texts).split())
+    written = page([board(seeds=1)], [], tmp_path, "")
+    text = " ".join(" ".join(Reading(written).texts).split())
     assert "one seed: interval over pictures only +20.00 [−1.0, +20.0], one seed against voc 0" in text
-    assert ", p " not in text
+    assert '<span class="p">' not in written and '<span class="p">' in page([board()], [], tmp_path, "")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -237,7 +238,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list
     draw(folder, kind=f"fixed {HOSTILE[4]}")
     name = " ".join(HOSTILE)
     written = folder / "page.html"
-    written.write_text(page([board(), board(name=name)], [extra(name)], folder, name), encoding="utf-8")
+    first = board()
+    first = replace(first, rows=(Row("unfinished", "unfinished", "two-phase", "all", "all", (Cell(),)), *first.rows))
+    written.write_text(page([first, board(name=name)], [extra(name)], folder, name), encoding="utf-8")
     complaints: list[str] = []
     requests: list[str] = []
     with playwright.sync_playwright() as driver:
@@ -255,13 +258,15 @@ def _values(tab: Any) -> list[str]:
     return [text.split()[0] for text in tab.locator("#board-1 table.sortable tbody:first-of-type td").all_inner_texts()]
 
 
-def test_a_click_on_a_head_sorts_by_number_and_turns_round(opened: tuple[Any, list[str], list[str]]) -> None:
+def test_a_click_sorts_by_number_and_turns_round_with_what_is_missing_last(
+    opened: tuple[Any, list[str], list[str]],
+) -> None:
     tab = opened[0]
     head = tab.locator("#board-1 table.sortable th").nth(1)
     head.locator("button").click()
-    assert (_values(tab), head.get_attribute("aria-sort")) == (["30.00", "10.00", "9.50"], "descending")
+    assert (_values(tab), head.get_attribute("aria-sort")) == (["30.00", "10.00", "9.50", "–"], "descending")
     head.locator("button").click()
-    assert (_values(tab), head.get_attribute("aria-sort")) == (["9.50", "10.00", "30.00"], "ascending")
+    assert (_values(tab), head.get_attribute("aria-sort")) == (["9.50", "10.00", "30.00", "–"], "ascending")
     assert tab.locator("#board-1 table.sortable tbody:last-of-type th").all_inner_texts()[1] == "nothing voc"
 
 
@@ -270,10 +275,10 @@ def test_the_keyboard_sorts_too(opened: tuple[Any, list[str], list[str]]) -> Non
     heads = tab.locator("#board-1 table.sortable th")
     heads.nth(0).locator("button").focus()
     tab.keyboard.press("Enter")
-    assert (_values(tab), heads.nth(0).get_attribute("aria-sort")) == (["10.00", "9.50", "30.00"], "ascending")
+    assert (_values(tab), heads.nth(0).get_attribute("aria-sort")) == (["–", "10.00", "9.50", "30.00"], "ascending")
     tab.keyboard.press("Tab")
     tab.keyboard.press("Space")
-    assert (_values(tab), heads.nth(0).get_attribute("aria-sort")) == (["30.00", "10.00", "9.50"], "none")
+    assert (_values(tab), heads.nth(0).get_attribute("aria-sort")) == (["30.00", "10.00", "9.50", "–"], "none")
 
 
 def test_a_phone_in_the_dark_can_show_it(opened: tuple[Any, list[str], list[str]]) -> None:

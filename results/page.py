@@ -1,0 +1,429 @@
+"""The page that `bench report --html` writes: boards as one HTML file that loads nothing and can be put beside a paper."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.metrics import METRICS
+from results import charts
+from results.board import Board, Cell, Column, Row
+from results.charts import Dot, Series, Whisker
+from results.cost import row_cost
+from results.record import Record, Trial, Tuning
+from results.statistics import Estimate
+from results.tables import Table
+
+Pixels = NDArray[np.uint8]
+FIXED = "fixed"
+PADDING, VOID = 254, 255
+ERRORS = {
+    0: ("right, background", (43, 47, 54)),
+    1: ("right, object", (138, 145, 156)),
+    2: ("missed object", (86, 180, 233)),
+    3: ("object where there is none", (230, 159, 0)),
+    4: ("wrong class", (204, 121, 167)),
+}
+"""What a pixel of an error map means, and its colour (Okabe and Ito's, distinguishable without red and green)."""
+
+
+def page(boards: Sequence[Board], tables: Sequence[Table], out: Path, command: str) -> str:
+    """Return the page. Pictures come from below `out`: one that is missing is left out, a damaged one is left out and named."""
+    return _template().render(
+        boards=[_view(board, out) for board in boards],
+        tables=tables,
+        command=command,
+    )
+
+
+def _template() -> Template:
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters.update(percent=_percent, p=_p)
+    made.globals.update(charts=charts, interval=_interval)
+    return made.from_string(resources.files("results").joinpath("page.html.j2").read_text(encoding="utf-8"))
+
+
+def _view(board: Board, out: Path) -> dict[str, Any]:
+    """Return all that the template shows of a board; what is empty is left out there."""
+    problems: list[str] = []
+    return {
+        "board": board,
+        "meanings": _meanings(board),
+        "curves": _curves(board),
+        "grids": _grids(board, out, problems),
+        "overlays": _overlays(board, out, problems),
+        "heat": _heat(board),
+        "searches": _searches(board),
+        "differences": _differences(board),
+        "costs": _costs(board),
+        "origin": _origin(board),
+        "problems": problems,
+    }
+
+
+def _percent(value: float, sign: str = "", digits: int = 2) -> str:
+    return f"{100 * value:{sign}.{digits}f}".replace("-", "−")
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "[no interval]"
+    return f"[{_percent(low, sign, 1)}, {_percent(high, sign, 1)}]"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _meanings(board: Board) -> dict[str, str]:
+    """Return what each metric of the board is, by its id with the version."""
+    ids = dict.fromkeys(column.metric for column in board.columns)
+    return {key: METRICS[name].title for key in ids if (name := key.partition("@")[0]) in METRICS and METRICS[name].key == key}
+
+
+def _tasks(board: Board) -> list[tuple[int, str]]:
+    """Return the place and name of one column for each task: columns that differ by the metric alone are of the same runs."""
+    found: dict[tuple[str, str, str], tuple[int, str]] = {}
+    for place, column in enumerate(board.columns):
+        found.setdefault((column.downstream, column.variant, column.tuning), (place, _task(column)))
+    return list(found.values())
+
+
+def _task(column: Column) -> str:
+    tuned = f"tuned, {column.trials} trials" if column.trials else ""
+    return ", ".join(part for part in (column.title, tuned, column.tag) if part)
+
+
+def _curves(board: Board) -> list[dict[str, Any]]:
+    """Draw each task's training loss by epoch, a line for each row."""
+    found = []
+    for place, task in _tasks(board):
+        made = [_series(style, row, row.cells[place]) for style, row in enumerate(board.rows)]
+        series = [one for one in made if one is not None]
+        if series:
+            title = f"Training loss by epoch of {len(series)} initialisations: {task}"
+            found.append(
+                {"task": task, "chart": charts.lines(title, series, "epoch", "training loss, log scale"), "series": series}
+            )
+    return found
+
+
+def _series(style: int, row: Row, cell: Cell) -> Series | None:
+    """Return the mean over seeds of the losses of a cell's runs, as far as all have them."""
+    losses = [[loss for phase in record.history for loss in phase.get("losses", ())] for record in cell.records]
+    values = tuple(fmean(at_epoch) for at_epoch in zip(*losses, strict=False))
+    if not values:
+        return None
+    epochs = 0
+    for phase, following in pairwise(cell.records[0].history):
+        epochs += len(phase.get("losses", ()))
+        if (phase["train"], following["train"]) == ("head", "all"):
+            return Series(row.label, style, values, epochs)
+    return Series(row.label, style, values)
+
+
+def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Return what each pretext task learned by epoch (Figure 7), from the lowest seed that has the picture."""
+    found = []
+    shown: set[str] = set()
+    for row in board.rows:
+        trunks = {record.pretrain.id: record.pretrain for cell in row.cells for record in cell.records}
+        for trunk in sorted(trunks.values(), key=lambda one: (one.job.get("seed", 0), one.id)):
+            path = out / "pretrained" / trunk.id / "figure7.png"
+            if not path.is_file() or trunk.id in shown:
+                continue
+            shown.add(trunk.id)
+            try:
+                content = path.read_bytes()
+                with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+                    picture.load()
+            except Exception:  # Pillow has no common base for what a damaged file raises
+                problems.append(f"The picture pretrained/{trunk.id}/figure7.png is damaged and left out.")
+                continue
+            title = f"{row.label}, seed {trunk.job['seed']}" if "seed" in trunk.job else row.label
+            found.append({"title": title, "uri": _uri(content), "size": picture.size})
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A picture of a test set with what was found in it, as data URIs."""
+
+    kind: str
+    iou: float
+    image: str
+    truth: str
+    found: str
+    errors: str
+    size: tuple[int, int]
+    ids: frozenset[int]
+
+
+def _overlays(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Return, for each task, the fixed pictures with every row's answer below them, and each row's own pictures."""
+    found = []
+    for place, task in _tasks(board):
+        fixed: dict[tuple[tuple[str, str], ...], list[tuple[str, list[_Example]]]] = {}
+        own = []
+        seen: set[int] = set()
+        for row in board.rows:
+            examples, seed = _lowest(row.cells[place], out, problems)
+            label = f"{row.label}, seed {seed}"
+            shared = [one for one in examples if one.kind.startswith(FIXED)]
+            others = [one for one in examples if not one.kind.startswith(FIXED)]
+            if shared:
+                fixed.setdefault(tuple((one.image, one.truth) for one in shared), []).append((label, shared))
+            if others:
+                own.append((label, others))
+            seen = seen.union(*(one.ids for one in examples))
+        if seen:
+            names = ("background", *next(r for row in board.rows for r in row.cells[place].records).data.classes)
+            palette = _palette()
+            classes = [(names[i] if i < len(names) else f"class {i}", _hex(palette[i])) for i in sorted(seen - {PADDING, VOID})]
+            errors = [(name, _hex(colour)) for name, colour in ERRORS.values()]
+            found.append({"task": task, "fixed": list(fixed.values()), "own": own, "classes": classes, "errors": errors})
+    return found
+
+
+def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example], int]:
+    """Return the pictures of the lowest seed that has readable ones."""
+    for record in sorted(cell.records, key=lambda record: record.seed):
+        path = out / "runs" / record.id / "examples.npz"
+        if not path.is_file():
+            continue
+        try:
+            arrays = _read_arrays(path)
+        except Exception:  # numpy, zipfile and zlib have no common base for what a damaged file raises
+            problems.append(f"The pictures in runs/{record.id}/examples.npz are damaged and left out.")
+            continue
+        return [_example(str(kind), float(iou), *pixels) for kind, iou, *pixels in zip(*arrays, strict=True)], record.seed
+    return [], 0
+
+
+def _read_arrays(path: Path) -> list[NDArray[Any]]:
+    """Return the arrays of `bench.examples`, whose first axis is the picture; raise for a file that does not hold them."""
+    with np.load(path, allow_pickle=False) as file:
+        kinds, iou, images, truth, found = arrays = [file[name] for name in ("kinds", "iou", "images", "truth", "found")]
+    size = truth.shape
+    fits = images.shape == (*size, 3) and found.shape == size and len(size) == 3 and kinds.shape == iou.shape == size[:1]
+    if not fits or not all(pixels.dtype == np.uint8 for pixels in (images, truth, found)) or iou.dtype.kind != "f":
+        raise ValueError("not pictures with their masks")
+    return arrays
+
+
+def _example(kind: str, iou: float, image: Pixels, truth: Pixels, found: Pixels) -> _Example:
+    shown = np.where(truth == PADDING, truth, found)
+    palette = _palette()
+    ids = frozenset(np.unique(truth).tolist()) | frozenset(np.unique(shown).tolist())
+    buffer = io.BytesIO()
+    Image.fromarray(image).quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    colours = palette.copy()
+    for error, (_, colour) in ERRORS.items():
+        colours[error] = colour
+    return _Example(
+        kind,
+        iou,
+        image=_uri(buffer.getvalue()),
+        truth=_png(truth, palette),
+        found=_png(shown, palette),
+        errors=_png(_errors(truth, found), colours),
+        size=(truth.shape[1], truth.shape[0]),
+        ids=ids,
+    )
+
+
+def _errors(truth: Pixels, found: Pixels) -> Pixels:
+    """Return what is wrong with each pixel, as `ERRORS` says; void and padding stay what they are."""
+    cases = [truth >= PADDING, (truth == found) & (truth == 0), truth == found, found == 0, truth == 0]
+    return np.asarray(np.select(cases, [truth, *np.arange(4, dtype=np.uint8)], np.uint8(4)))
+
+
+def _palette() -> Pixels:
+    """Return PASCAL VOC's colours of 256 ids, void in white: the bits of an id spread over the three channels."""
+    ids = np.arange(256)
+    channels = [sum(((ids >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
+    colours = np.stack(channels, axis=1).astype(np.uint8)
+    colours[VOID] = 255
+    return colours
+
+
+def _png(ids: Pixels, palette: Pixels) -> str:
+    """Return ids as a picture of the few colours that it has, padding transparent."""
+    values, places = np.unique(ids, return_inverse=True)
+    image = Image.fromarray(places.reshape(ids.shape).astype(np.uint8))
+    image.putpalette(palette[values].tobytes())
+    clear = {"transparency": int(np.searchsorted(values, PADDING))} if PADDING in values else {}
+    buffer = io.BytesIO()
+    image.save(buffer, "png", optimize=True, **clear)
+    return _uri(buffer.getvalue())
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _hex(colour: Sequence[int] | Pixels) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*map(int, colour))
+
+
+def _heat(board: Board) -> list[dict[str, Any]]:
+    """Return, for each column whose metric has them, the values by class; the shade is the share of the highest object class."""
+    found = []
+    for place, column in enumerate(board.columns):
+        rows = []
+        for row in board.rows:
+            values = [record.per_class.get(column.metric, {}) for record in row.cells[place].records]
+            means = {name: _mean([v[name] for v in values if name in v]) for name in dict.fromkeys(n for v in values for n in v)}
+            if means:
+                rows.append((row.label, means))
+        if not rows:
+            continue
+        order = ("background", *next(r for row in board.rows for r in row.cells[place].records).data.classes)
+        names = [name for name in order if any(name in means for _, means in rows)]
+        known = [v for _, means in rows for name, v in means.items() if v is not None and name != "background"]
+        highest = max(known, default=0.0) or 1.0
+        shaded = [(label, [_shade(means.get(name), highest) for name in names]) for label, means in rows]
+        found.append({"head": column.head, "classes": names, "rows": shaded, "highest": highest})
+    return found
+
+
+def _shade(value: float | None, highest: float) -> tuple[float, str] | None:
+    return None if value is None else (value, f"{min(1.0, value / highest):.2f}")
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _searches(board: Board) -> list[dict[str, Any]]:
+    """Draw, for each task, every row's search for rates: a chart for each rate, all of a task with the same upright axis."""
+    found = []
+    for place, task in _tasks(board):
+        cells = [(row, {r.tuning.study: (r, r.tuning) for r in row.cells[place].records if r.tuning}) for row in board.rows]
+        searches = [(row.label, record, tuning) for row, by_study in cells for record, tuning in by_study.values()]
+        reached = [_reached(trial) for _, _, tuning in searches for trial in tuning.trials]
+        heights = [100 * value for value in reached if value is not None]
+        if searches:
+            studies = [{"label": label, "tuning": t, "charts": _rates(label, r, t, heights)} for label, r, t in searches]
+            found.append({"task": task, "studies": studies})
+    return found
+
+
+def _rates(label: str, record: Record, tuning: Tuning, heights: Sequence[float]) -> list[Markup]:
+    """Draw a search's trials against each of its rates."""
+    drawn = []
+    for name in tuning.space:
+        dots = [_trial(trial, name, tuning) for trial in tuning.trials if trial.rates.get(name, 0) > 0]
+        if dots:
+            rate = _rate(name, record)
+            title = f"{label}: {len(dots)} trials, {tuning.metric} on the validation part against the {rate}"
+            drawn.append(charts.scatter(title, dots, rate, f"{tuning.metric}, %", heights))
+    return drawn
+
+
+def _trial(trial: Trial, name: str, tuning: Tuning) -> Dot:
+    value = _reached(trial)
+    label = f"trial {trial.number}, rate {trial.rates[name]:.3g}, {trial.state}"
+    shape = {"complete": charts.CIRCLE, "pruned": charts.PRUNED}.get(trial.state, charts.DIVERGED)
+    chosen = trial.state == "complete" and trial.rates == tuning.best
+    height = None if value is None else 100 * value
+    return Dot(trial.rates[name], height, label, 1, shape, filled=trial.state == "complete", ring=chosen)
+
+
+def _reached(trial: Trial) -> float | None:
+    """Return what a trial had reached when it ended or was pruned; None for one that diverged."""
+    if trial.state == "diverged":
+        return None
+    return trial.value if trial.value is not None else trial.epochs[max(trial.epochs)] if trial.epochs else None
+
+
+def _rate(name: str, record: Record) -> str:
+    """Name a searched rate by what it trains."""
+    start, _, number = name.partition("-")
+    if start == "phase" and number.isdecimal() and 0 < int(number) <= len(record.history):
+        return f"rate of phase {number} ({record.history[int(number) - 1]['train']})"
+    return f"rate of the {name} task" if name == "pretext" else f"rate {name}"
+
+
+def _differences(board: Board) -> list[dict[str, Any]]:
+    """Draw, for each column, every gain over the baseline with its interval."""
+    found = []
+    for place, column in enumerate(board.columns):
+        gains = [(style, row, gain) for style, row in enumerate(board.rows) if (gain := row.cells[place].gain)]
+        against = {gain.against for _, _, gain in gains}
+        bars = [
+            Whisker(
+                row.label if len(against) == 1 else f"{row.label} − {gain.against}",
+                style,
+                *_points(gain.estimate),
+                filled=bool(gain.better),
+                dashed=gain.estimate.seeds == 1,
+            )
+            for style, row, gain in gains
+        ]
+        if bars:
+            title = f"Gains over the baseline with 95 % intervals: {column.head}"
+            unit = f"points over {against.pop()}" if len(against) == 1 else "difference, points"
+            found.append({"head": column.head, "chart": charts.whiskers(title, bars, unit)})
+    return found
+
+
+def _points(gain: Estimate) -> tuple[float, float, float]:
+    return 100 * gain.value, 100 * gain.low, 100 * gain.high
+
+
+def _costs(board: Board) -> list[dict[str, Any]]:
+    """Draw, for each column, what a seed of each row cost against what it gained."""
+    found = []
+    for place, column in enumerate(board.columns):
+        of_column = [(style, row.label, row.cells[place]) for style, row in enumerate(board.rows) if row.cells[place].gain]
+        priced = [(style, label, cell.gain, row_cost(cell)) for style, label, cell in of_column if cell.gain]
+        devices = {cost.device for *_, cost in priced}
+        dots = []
+        for style, label, gain, cost in priced:
+            if cost.seconds > 0:
+                y, low, high = _points(gain.estimate)
+                text = f"{label}: {cost.seconds:,.0f} s on {cost.device}, {_percent(gain.estimate.value, '+')} points"
+                tag = cost.device if len(devices) > 1 else ""
+                dots.append(Dot(cost.seconds, y, text, style, low=low, high=high, filled=bool(gain.better), tag=tag))
+        if dots:
+            title = f"Seconds a seed against points gained: {column.head}"
+            across = f"seconds a seed, all steps, on {' or '.join(sorted(devices))}"
+            found.append({"head": column.head, "chart": charts.scatter(title, dots, across, "gain, points", [0.0], wide=True)})
+    return found
+
+
+def _origin(board: Board) -> dict[str, Any]:
+    """Return where the runs came from: each run, the distinct software, and the fingerprints of data and splits."""
+    labels = {record.id: row.label for row in reversed(board.rows) for cell in row.cells for record in cell.records}
+    records = board.records()
+    software = [{"python": r.provenance.get("python", "?"), **r.provenance.get("versions", {})} for r in records]
+    data = [("data", r.data) for r in records] + [("pretraining", r.pretrain.data) for r in records if r.pretrain.data]
+    return {
+        "runs": [(labels[record.id], record, _commit(record)) for record in records],
+        "software": list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in one.items()) for one in software)),
+        "data": list(dict.fromkeys((kind, facts.title, facts.fingerprint, facts.split) for kind, facts in data if facts)),
+    }
+
+
+def _commit(record: Record) -> str:
+    commit = str(record.provenance.get("commit") or "unknown")[:12]
+    return f"{commit} with changes" if record.provenance.get("dirty") else commit
