@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
-from numpy.typing import NDArray
 from PIL import Image
 
 from bench.metrics import METRICS
@@ -24,21 +20,10 @@ from results import charts
 from results.board import Board, Cell, Column, Row
 from results.charts import Dot, Series, Whisker
 from results.cost import row_cost
+from results.overlays import overlays, uri
 from results.record import Record, Trial, Tuning
 from results.statistics import Estimate
 from results.tables import Table
-
-Pixels = NDArray[np.uint8]
-FIXED = "fixed"
-PADDING, VOID = 254, 255
-ERRORS = {
-    0: ("right, background", (43, 47, 54)),
-    1: ("right, object", (138, 145, 156)),
-    2: ("missed object", (86, 180, 233)),
-    3: ("object where there is none", (230, 159, 0)),
-    4: ("wrong class", (204, 121, 167)),
-}
-"""What a pixel of an error map means, and its colour (Okabe and Ito's, distinguishable without red and green)."""
 
 
 def page(boards: Sequence[Board], tables: Sequence[Table], out: Path, command: str) -> str:
@@ -65,7 +50,7 @@ def _view(board: Board, out: Path) -> dict[str, Any]:
         "meanings": _meanings(board),
         "curves": _curves(board),
         "grids": _grids(board, out, problems),
-        "overlays": _overlays(board, out, problems),
+        "overlays": overlays(board, _tasks(board), out, problems),
         "heat": _heat(board),
         "searches": _searches(board),
         "differences": _differences(board),
@@ -157,130 +142,9 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
                 problems.append(f"The picture pretrained/{trunk.id}/figure7.png is damaged and left out.")
                 continue
             title = f"{row.label}, seed {trunk.job['seed']}" if "seed" in trunk.job else row.label
-            found.append({"title": title, "uri": _uri(content), "size": picture.size})
+            found.append({"title": title, "uri": uri(content), "size": picture.size})
             break
     return found
-
-
-@dataclass(frozen=True)
-class _Example:
-    """A picture of a test set with what was found in it, as data URIs."""
-
-    kind: str
-    iou: float
-    image: str
-    truth: str
-    found: str
-    errors: str
-    size: tuple[int, int]
-    ids: frozenset[int]
-
-
-def _overlays(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Return, for each task, the fixed pictures with every row's answer below them, and each row's own pictures."""
-    found = []
-    for place, task in _tasks(board):
-        fixed: dict[tuple[tuple[str, str], ...], list[tuple[str, list[_Example]]]] = {}
-        own = []
-        seen: set[int] = set()
-        for row in board.rows:
-            examples, seed = _lowest(row.cells[place], out, problems)
-            label = f"{row.label}, seed {seed}"
-            shared = [one for one in examples if one.kind.startswith(FIXED)]
-            others = [one for one in examples if not one.kind.startswith(FIXED)]
-            if shared:
-                fixed.setdefault(tuple((one.image, one.truth) for one in shared), []).append((label, shared))
-            if others:
-                own.append((label, others))
-            seen = seen.union(*(one.ids for one in examples))
-        if seen:
-            names = ("background", *next(r for row in board.rows for r in row.cells[place].records).data.classes)
-            palette = _palette()
-            classes = [(names[i] if i < len(names) else f"class {i}", _hex(palette[i])) for i in sorted(seen - {PADDING, VOID})]
-            errors = [(name, _hex(colour)) for name, colour in ERRORS.values()]
-            found.append({"task": task, "fixed": list(fixed.values()), "own": own, "classes": classes, "errors": errors})
-    return found
-
-
-def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example], int]:
-    """Return the pictures of the lowest seed that has readable ones."""
-    for record in sorted(cell.records, key=lambda record: record.seed):
-        path = out / "runs" / record.id / "examples.npz"
-        if not path.is_file():
-            continue
-        try:
-            arrays = _read_arrays(path)
-        except Exception:  # numpy, zipfile and zlib have no common base for what a damaged file raises
-            problems.append(f"The pictures in runs/{record.id}/examples.npz are damaged and left out.")
-            continue
-        return [_example(str(kind), float(iou), *pixels) for kind, iou, *pixels in zip(*arrays, strict=True)], record.seed
-    return [], 0
-
-
-def _read_arrays(path: Path) -> list[NDArray[Any]]:
-    """Return the arrays of `bench.examples`, whose first axis is the picture; raise for a file that does not hold them."""
-    with np.load(path, allow_pickle=False) as file:
-        kinds, iou, images, truth, found = arrays = [file[name] for name in ("kinds", "iou", "images", "truth", "found")]
-    size = truth.shape
-    fits = images.shape == (*size, 3) and found.shape == size and len(size) == 3 and kinds.shape == iou.shape == size[:1]
-    if not fits or not all(pixels.dtype == np.uint8 for pixels in (images, truth, found)) or iou.dtype.kind != "f":
-        raise ValueError("not pictures with their masks")
-    return arrays
-
-
-def _example(kind: str, iou: float, image: Pixels, truth: Pixels, found: Pixels) -> _Example:
-    shown = np.where(truth == PADDING, truth, found)
-    palette = _palette()
-    ids = frozenset(np.unique(truth).tolist()) | frozenset(np.unique(shown).tolist())
-    buffer = io.BytesIO()
-    Image.fromarray(image).quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
-    colours = palette.copy()
-    for error, (_, colour) in ERRORS.items():
-        colours[error] = colour
-    return _Example(
-        kind,
-        iou,
-        image=_uri(buffer.getvalue()),
-        truth=_png(truth, palette),
-        found=_png(shown, palette),
-        errors=_png(_errors(truth, found), colours),
-        size=(truth.shape[1], truth.shape[0]),
-        ids=ids,
-    )
-
-
-def _errors(truth: Pixels, found: Pixels) -> Pixels:
-    """Return what is wrong with each pixel, as `ERRORS` says; void and padding stay what they are."""
-    cases = [truth >= PADDING, (truth == found) & (truth == 0), truth == found, found == 0, truth == 0]
-    return np.asarray(np.select(cases, [truth, *np.arange(4, dtype=np.uint8)], np.uint8(4)))
-
-
-def _palette() -> Pixels:
-    """Return PASCAL VOC's colours of 256 ids, void in white: the bits of an id spread over the three channels."""
-    ids = np.arange(256)
-    channels = [sum(((ids >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
-    colours = np.stack(channels, axis=1).astype(np.uint8)
-    colours[VOID] = 255
-    return colours
-
-
-def _png(ids: Pixels, palette: Pixels) -> str:
-    """Return ids as a picture of the few colours that it has, padding transparent."""
-    values, places = np.unique(ids, return_inverse=True)
-    image = Image.fromarray(places.reshape(ids.shape).astype(np.uint8))
-    image.putpalette(palette[values].tobytes())
-    clear = {"transparency": int(np.searchsorted(values, PADDING))} if PADDING in values else {}
-    buffer = io.BytesIO()
-    image.save(buffer, "png", optimize=True, **clear)
-    return _uri(buffer.getvalue())
-
-
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _hex(colour: Sequence[int] | Pixels) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*map(int, colour))
 
 
 def _heat(board: Board) -> list[dict[str, Any]]:

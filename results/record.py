@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ class Tuning(Frozen):
     @property
     def sensitivity(self) -> float | None:
         """By how much the median complete trial is worse than the best: how much depends on tuning."""
-        values = sorted(trial.value for trial in self.trials if trial.value is not None)
-        return self.best_value - values[len(values) // 2] if values else None
+        values = [trial.value for trial in self.trials if trial.value is not None]
+        return self.best_value - statistics.median(values) if values else None
 
 
 class PretrainRecord(Frozen):

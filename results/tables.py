@@ -18,7 +18,7 @@ SCORES = {
 }
 READING = (
     "Value [95 % interval] (seeds). With one seed the interval is over pictures alone and nothing is called better. Bold: the "
-    "best, and all that a paired test with Holm's correction does not tell from it."
+    "best of the rows with several seeds, and all that a paired test with Holm's correction does not tell from it."
 )
 
 

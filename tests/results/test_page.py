@@ -16,7 +16,8 @@ from PIL import Image
 
 from results import charts
 from results.board import Board, Cell, Column, Gain, Row
-from results.page import ERRORS, PADDING, VOID, _errors, _palette, page
+from results.overlays import ERRORS, PADDING, VOID, _errors, _palette
+from results.page import page
 from results.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
 from results.statistics import Estimate
 from results.tables import Line, Table
