@@ -207,7 +207,8 @@ def tuning_of(record: Record) -> str:
     searched = {phase["train"]: tuning.space[f"phase-{number}"] for number, phase in enumerate(phases, start=1)}
     ranges = tuning.ranges or {**record.job["settings"]["space"], **searched}
     text = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in sorted(ranges.items()))
-    return f"{tuning.budget} trials of rates ({text}), {tuning.sampler}, pruned: {tuning.pruner}, by {tuning.metric} on val"
+    how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
+    return f"{tuning.budget} trials of rates ({text}), {how}"
 
 
 def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

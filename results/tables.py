@@ -17,8 +17,9 @@ SCORES = {
     "colourfulness": "colourfulness after Hasler and Suesstrunk, of the result and of the truth",
 }
 READING = (
-    "Value [95 % interval] (seeds). With one seed the interval is over pictures alone and nothing is called better. Bold: the "
-    "best of the rows with several seeds, and all that a paired test with Holm's correction does not tell from it."
+    "Value [95 % interval] (seeds, which vary pretraining, head and data order where the row does not say one trunk). "
+    "With one seed the interval is over pictures alone and nothing is called better. "
+    "Bold: the best of the rows with several seeds, and all that a paired test with Holm's correction does not tell from it."
 )
 
 
