@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,17 @@ def command(record: Record) -> list[str]:
     job, origin = job_of(record), record.provenance
     pretrain = job.pretrain
     base = job.protocol.partition("+")[0]
-    words = ["bench", "run", "--pretext", pretrain.pretext, "--downstream", job.downstream, "--protocol", base]
+    words = [
+        "bench",
+        "run",
+        *_plugins(origin["command"]),
+        "--pretext",
+        pretrain.pretext,
+        "--downstream",
+        job.downstream,
+        "--protocol",
+        base,
+    ]
     words += ["--data", str(origin["data"])]
     if pretrain.data != NO_DATA:
         words += ["--pretrain-data", str(origin["pretrain_data"])]
@@ -105,6 +115,17 @@ def command(record: Record) -> list[str]:
     words += _settings(pretrain.pretext, default, pretrain.recipe)
     protocol: Protocol = registry.load("downstreams", job.downstream).protocols[base]
     words += _settings("protocol", protocol.model_dump(mode="json"), job.settings.model_dump(mode="json"))
+    return words
+
+
+def _plugins(typed: Sequence[str]) -> list[str]:
+    """Return the plug-in files that a command named."""
+    words = []
+    for word, following in zip(typed, [*typed[1:], ""], strict=True):
+        if word == "--plugin":
+            words += [word, following]
+        elif word.startswith("--plugin="):
+            words.append(word)
     return words
 
 

@@ -18,6 +18,9 @@ def test_the_plug_in_in_the_readme_runs_by_file(tiny: Callable, bench: Callable,
     done = tiny("--plugin", path, "--pretext", "random_init,rotation", "--downstream", "voc_cls,voc_seg")
     assert done.code == 0, done.err
     assert {one.pretext for one in record.read(tmp_path / "runs")} == {"random_init", "rotation"}
+    one = next(one for one in record.read(tmp_path / "runs") if one.pretext == "rotation")
+    shown = bench("show", one.id, "--plugin", path, "--out", tmp_path / "runs").out
+    assert f"bench run --plugin {path} --pretext rotation" in shown
     report = bench("report", "--out", tmp_path / "runs")
     assert "rotation" in report.out and "accuracy" in report.out
     listed = bench("list", "pretexts", "--plugin", path)
