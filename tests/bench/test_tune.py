@@ -89,6 +89,16 @@ def test_the_pretext_tasks_own_rate_is_searched_when_asked(tiny: Bench, tmp_path
     assert one.pretrain.job["recipe"]["lr"] == tuning.best["pretext"]
 
 
+def test_a_plan_counts_trials_and_knows_what_is_searched(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", 2, "--seeds", 2)
+    planned = tiny(*asked, "--plan")
+    assert planned.code == 0 and "2 trials, fewer seconds when pruned" in planned.out
+    assert planned.out.count("rates not known yet") == 2 and not (tmp_path / "runs" / "studies").exists()
+    assert tiny(*asked).code == 0
+    planned = tiny(*asked, "--plan")
+    assert "searched" in planned.out and planned.out.count("finished") == 2
+
+
 @pytest.mark.parametrize("space", ["head=1", "body=1e-4:1e-2", "head=1e-2:1e-4", "head=0:1", "head=a:b"])
 def test_a_space_that_cannot_be_read_is_refused(tiny: Bench, space: str) -> None:
     done = tiny("--pretext", "random_init", "--downstream", "voc_cls", "--tune", 2, "--space", space)
