@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import metrics
 from bench.errors import DataError, UsageError, unknown
-from bench.frozen import canonical
 from bench.metrics import Predictions
-from results import resampling, statistics
+from results import resampling, rows, statistics
 from results.record import Record
 from results.statistics import Estimate
 from results.trivial import trivial
 
-K = TypeVar("K")
-T = TypeVar("T")
 RESAMPLES = 10_000
 SIGNIFICANT = 0.05
 
@@ -44,7 +41,7 @@ Reader = Callable[[Record], Answers]
 
 @dataclass(frozen=True)
 class Column:
-    """A downstream task, a metric, how the rates were found, and a digest of everything else that its runs share."""
+    """A downstream task, a metric, how the rates were found, and a digest of everything that its runs share."""
 
     downstream: str
     title: str
@@ -58,8 +55,8 @@ class Column:
     def head(self) -> str:
         """The column's name: task, metric id with its version, unit, trials, and a digest where there are several such."""
         parts = [f"{self.metric}, %"]
-        if self.trials:
-            parts.append(f"tuned, {self.trials} trials")
+        if self.tuning:
+            parts.append(f"tuned, {self.trials} trials" if self.trials else self.tuning)
         return f"{self.title} ({'; '.join([*parts, self.tag] if self.tag else parts)})"
 
 
@@ -72,8 +69,8 @@ class Gain:
     corrected: float | None = None
 
     @property
-    def better(self) -> bool | None:
-        """Whether the difference is distinguishable from zero; None where nothing may be said."""
+    def distinguishable(self) -> bool | None:
+        """Whether the difference, to either side, is told from zero; None where nothing may be said."""
         return None if self.corrected is None else self.corrected < SIGNIFICANT
 
 
@@ -98,6 +95,8 @@ class Row:
     transfer: str
     vary: str
     cells: tuple[Cell, ...]
+    trunk_seed: int | None = None
+    """The seed of the trunk that all seeds of the row share; None where each has its own."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Board:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     trivial: tuple[Row, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -135,7 +134,8 @@ def boards(
     `pretext:schedule`; when left out, random initialisation on each row's own schedule. Raises UsageError for a baseline that is
     nowhere, and DataError where runs that should have seen the same pictures did not.
     """
-    made = [_board(members, read, chosen, baseline, resamples) for members in groups(records, _combination).values()]
+    by_board = rows.groups(records, lambda record: rows.digest(rows.board_facts(record)))
+    made = [_board(members, read, chosen, baseline, resamples) for members in by_board.values()]
     known = {f"{record.pretext}:{record.schedule}" for record in records}
     if baseline and not any(name == baseline or name.partition(":")[0] == baseline for name in known):
         raise unknown("row to compare with", baseline, known)
@@ -145,133 +145,59 @@ def boards(
 
 def one_board(records: Sequence[Record], read: Reader, chosen: Sequence[str] = (), baseline: str = "") -> Board:
     """Return the board of runs that someone wants beside each other; DataError says which field keeps them apart."""
-    first = _combination(records[0])
     for other in records[1:]:
-        different = _difference(dict(first), dict(_combination(other)))
+        different = rows.difference(rows.board_facts(records[0]), rows.board_facts(other))
         if different:
             raise DataError(f"{records[0].id} and {other.id} cannot share a table: {'; '.join(different)}.")
-    by_task = groups(records, lambda record: record.downstream)
-    for members in by_task.values():
+    for members in rows.groups(records, lambda record: record.downstream).values():
         for other in members[1:]:
-            ours, theirs = _column_facts(members[0]), _column_facts(other)
-            if ours != theirs:
-                text = "; ".join(_difference(ours, theirs))
-                raise DataError(f"{members[0].id} and {other.id} cannot share a column: {text}.")
+            different = rows.difference(rows.column_facts(members[0]), rows.column_facts(other))
+            if different:
+                raise DataError(f"{members[0].id} and {other.id} cannot share a column: {'; '.join(different)}.")
     (board,) = boards(records, read, chosen, baseline)
     return board
-
-
-def groups(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """Return the items by their key, in order of appearance."""
-    found: dict[K, list[T]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
-    return found
-
-
-def _combination(record: Record) -> tuple[tuple[str, Any], ...]:
-    """Return what runs must share to stand on one board; a task's split differs by column."""
-    return (
-        ("data", record.data.title),
-        ("protocol", record.protocol),
-        ("trunk", record.trunk),
-        ("size", record.pretrain.job["size"]),
-        ("part", record.part),
-        ("labels", record.labels),
-        ("data fingerprint", record.data.fingerprint),
-        ("synthetic", record.data.synthetic),
-    )
-
-
-def _column_facts(record: Record) -> dict[str, Any]:
-    """Return what two runs of one task must share, beside the board's facts, to stand in one column."""
-    names = ("version", "source", "settings", "size", "split")
-    return {**{name: record.job[name] for name in names}, "metrics": sorted(record.metrics)}
-
-
-def variant(record: Record) -> str:
-    """Return a digest of what two runs of one task must share to stand in one column."""
-    return _digest(_column_facts(record))
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:8]
-
-
-def tuning_of(record: Record) -> str:
-    """Say how a run's rates were found, as runs must share it to stand in one column; "" where they are the protocol's."""
-    tuning = record.tuning
-    if tuning is None:
-        return ""
-    phases = record.job["settings"]["schedules"][record.schedule]
-    searched = {phase["train"]: tuning.space[f"phase-{number}"] for number, phase in enumerate(phases, start=1)}
-    ranges = tuning.ranges or {**record.job["settings"]["space"], **searched}
-    text = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in sorted(ranges.items()))
-    how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
-    return f"{tuning.budget} trials of rates ({text}), {how}"
-
-
-def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    found = []
-    for name in ours:
-        one, other = ours[name], theirs.get(name)
-        if one == other:
-            continue
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += _difference(one, other)
-        else:
-            found.append(f"{name} differs ({_short(one)} and {_short(other)})")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else canonical(value)
-    return text[:12] if len(text) == 64 else text
 
 
 def _apart(facts: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which fields keep a board apart from the nearest one above it."""
     if not before:
         return []
-    differences = sorted((_difference(other, facts) for other in before), key=len)
+    differences = sorted((rows.difference(other, facts) for other in before), key=len)
     return [f"Not beside the rows above: {'; '.join(differences[0])}."]
 
 
-def _board(members: Sequence[Record], read: Reader, chosen: Sequence[str], baseline: str, resamples: int) -> Board:
-    columns = _columns(members, chosen)
-    by_row = _rows(members)
-    computed = [_Computed(column, [r for r in members if _in_column(r, column)], read, resamples) for column in columns]
-    rows = []
-    for row in by_row:
-        first = row[0][1]
-        cells = tuple(one.cell([record for _, record in row]) for one in computed)
-        vary = row[0][0]
-        rows.append(Row(_label(first, members, vary), first.pretext, first.schedule, first.transfer, vary, cells))
-    rows = _with_gains(rows, computed, baseline)
-    rows = _with_leaders(rows, computed)
-    facts = dict(_combination(members[0]))
-    heads = [column.head for column in columns]
-    columns = [c if heads.count(c.head) == 1 else replace(c, tag=f"variant {_digest((c.variant, c.tuning))}") for c in columns]
-    return Board(facts, tuple(columns), tuple(rows), tuple(_trivial_rows(computed)), tuple(_notes(members, columns)))
+def _board(records: Sequence[Record], read: Reader, chosen: Sequence[str], baseline: str, resamples: int) -> Board:
+    columns, by_column = _columns(records, chosen)
+    computed = [_Computed(column, members, read, resamples) for column, members in zip(columns, by_column, strict=True)]
+    members = rows.rows(records)
+    made = []
+    for name, one in zip(rows.labels(members, records), members, strict=True):
+        first = one.records[0]
+        cells = tuple(column.cell(one.records) for column in computed)
+        made.append(Row(name, first.pretext, first.schedule, first.transfer, one.vary, cells, one.trunk_seed))
+    made, unpaired = _with_gains(made, computed, baseline)
+    made = _with_leaders(made, computed)
+    notes = (*_notes(records, columns, by_column), *unpaired)
+    return Board(rows.board_facts(records[0]), tuple(columns), tuple(made), tuple(_trivial_rows(computed)), notes)
 
 
-def _columns(members: Sequence[Record], chosen: Sequence[str]) -> list[Column]:
-    columns = []
-    keyed = groups(members, lambda r: (r.downstream, variant(r), tuning_of(r)))
-    for (downstream, digest, tuning), of_column in sorted(keyed.items(), key=lambda item: item[0]):
-        first = of_column[0]
-        wanted = [metrics.get(name).key for name in chosen if _fits(name, first)] if chosen else first.metric_ids[:1]
+def _columns(records: Sequence[Record], chosen: Sequence[str]) -> tuple[list[Column], list[list[Record]]]:
+    """Return the columns of some runs, and the runs of each."""
+    columns, by_column = [], []
+    keyed = rows.groups(records, lambda r: (r.downstream, rows.rates_of(r), rows.digest(rows.column_facts(r))))
+    for (downstream, tuning, variant), members in sorted(keyed.items(), key=lambda item: item[0]):
+        first = members[0]
         trials = first.tuning.budget if first.tuning else 0
-        columns += [Column(downstream, first.title, metric, tuning, digest, trials) for metric in wanted]
-    return columns
+        for metric in [metrics.get(name).key for name in chosen if _fits(name, first)] if chosen else first.metric_ids[:1]:
+            columns.append(Column(downstream, first.title, metric, tuning, variant, trials))
+            by_column.append(members)
+    heads = [column.head for column in columns]
+    named = [c if heads.count(c.head) == 1 else replace(c, tag=f"variant {c.variant}") for c in columns]
+    return named, by_column
 
 
 def _fits(metric: str, record: Record) -> bool:
     return metrics.get(metric).needs == metrics.METRICS[record.metric_ids[0].partition("@")[0]].needs
-
-
-def _in_column(record: Record, column: Column) -> bool:
-    return (record.downstream, variant(record), tuning_of(record)) == (column.downstream, column.variant, column.tuning)
 
 
 class _Computed:
@@ -312,8 +238,13 @@ class _Computed:
             functions[name] = resampling.resampler(self.column.metric, predictions, *judged)
 
     def cell(self, records: Sequence[Record]) -> Cell:
-        """Return the cell of some runs, those of other columns left out."""
-        own = tuple(record for record in records if record in self.records)
+        """Return the cell of some runs, those of other columns left out; DataError when a seed is there twice."""
+        known = {record.id for record in self.records}
+        own = tuple(record for record in records if record.id in known)
+        seeds = {record.seed: record.id for record in own}
+        twice = next((record for record in own if seeds[record.seed] != record.id), None)
+        if twice is not None:
+            raise DataError(f"{twice.id} and {seeds[twice.seed]} would be the same seed of one row, and are not the same run.")
         return Cell(own, self.estimate([record.id for record in own if record.id in self.values]))
 
     def estimate(self, names: Sequence[str], minus: Sequence[str] = ()) -> Estimate | None:
@@ -337,11 +268,14 @@ class _Computed:
         return self.estimate([ours[seed] for seed in shared], [theirs[seed] for seed in shared]) if shared else None
 
 
-def _with_gains(rows: list[Row], computed: Sequence[_Computed], baseline: str) -> list[Row]:
-    """Add the paired difference of every cell to its baseline, corrected by Holm over the board."""
+def _with_gains(made: list[Row], computed: Sequence[_Computed], baseline: str) -> tuple[list[Row], list[str]]:
+    """Add the paired difference of every cell to its baseline, corrected by Holm over the board; say which rows have none."""
     gains: dict[tuple[int, int], Gain] = {}
-    for place, row in enumerate(rows):
-        base = _baseline_of(row, rows, baseline)
+    alone = []
+    for place, row in enumerate(made):
+        base = _baseline_of(row, made, baseline)
+        if base is None:
+            alone.append(row.label)
         if base is None or base is row:
             continue
         for column, one in enumerate(computed):
@@ -352,137 +286,73 @@ def _with_gains(rows: list[Row], computed: Sequence[_Computed], baseline: str) -
     corrected = statistics.holm([gains[key].estimate.p or 0.0 for key in tested])
     for key, p in zip(tested, corrected, strict=True):
         gains[key] = replace(gains[key], corrected=p)
-    return [
+    with_gains = [
         replace(row, cells=tuple(replace(cell, gain=gains.get((place, column))) for column, cell in enumerate(row.cells)))
-        for place, row in enumerate(rows)
+        for place, row in enumerate(made)
     ]
+    wanted = baseline or "random_init on the same schedule and with the same seeds varied"
+    return with_gains, [f"No row to compare with ({wanted}): {', '.join(alone)}."] if alone else []
 
 
-def _baseline_of(row: Row, rows: Sequence[Row], baseline: str) -> Row | None:
+def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
     """Return the row that another is measured from: the named one, or random initialisation on the same schedule."""
     pretext, _, schedule = (baseline or "random_init").partition(":")
-    candidates = [r for r in rows if r.pretext == pretext and r.schedule == (schedule or row.schedule) and r.vary == row.vary]
-    return candidates[0] if candidates else None
+    fitting = [r for r in made if r.pretext == pretext and r.schedule == (schedule or row.schedule)]
+    fitting = [r for r in fitting if r.trunk_seed == row.trunk_seed]
+    return next((r for r in fitting if r is row), min(fitting, key=lambda r: r.transfer != "all", default=None))
 
 
-def _with_leaders(rows: list[Row], computed: Sequence[_Computed]) -> list[Row]:
+def _with_leaders(made: list[Row], computed: Sequence[_Computed]) -> list[Row]:
     """Mark the best cell of each column, and those not distinguishable from it; with one seed nothing is marked."""
     leading: set[tuple[int, int]] = set()
     for column, one in enumerate(computed):
         ranked = [
             (cell.estimate.value, place)
-            for place, row in enumerate(rows)
+            for place, row in enumerate(made)
             if (cell := row.cells[column]).estimate is not None and cell.estimate.seeds > 1
         ]
         if len(ranked) < 2:
             continue
         best = max(ranked, key=lambda item: (item[0], -item[1]))[1]
         others = [place for _, place in ranked if place != best]
-        found = [one.difference(rows[best].cells[column], rows[place].cells[column]) for place in others]
-        p_values = [f.p if f is not None and f.p is not None else 1.0 for f in found]
+        found = [one.difference(made[best].cells[column], made[place].cells[column]) for place in others]
+        tested = [(place, f.p) for place, f in zip(others, found, strict=True) if f is not None and f.p is not None]
+        corrected = statistics.holm([p for _, p in tested])
         leading.add((best, column))
-        corrected = zip(others, statistics.holm(p_values), strict=True)
-        leading |= {(place, column) for place, p in corrected if p >= SIGNIFICANT}
+        leading |= {(place, column) for (place, _), p in zip(tested, corrected, strict=True) if p >= SIGNIFICANT}
     return [
         replace(row, cells=tuple(replace(cell, leading=(place, column) in leading) for column, cell in enumerate(row.cells)))
-        for place, row in enumerate(rows)
+        for place, row in enumerate(made)
     ]
 
 
 def _trivial_rows(computed: Sequence[_Computed]) -> list[Row]:
     names = dict.fromkeys(name for one in computed for name in one.trivial)
-    rows = []
+    made = []
     for name in names:
         cells = tuple(Cell((), one.estimate([name])) if name in one.values else Cell() for one in computed)
-        rows.append(Row(name, name, "", "", "", cells))
-    return rows
+        made.append(Row(name, name, "", "", "", cells))
+    return made
 
 
-def _rows(members: Sequence[Record]) -> list[list[tuple[str, Record]]]:
-    """Group runs into rows, each run with what its seed varies; only seeds and columns differ within a row.
-
-    A run whose trunk has the seed of its own belongs to the row in which everything varies; runs that share another seed's
-    trunk are a row in which only fine-tuning varies, and the trunk's own run is in both.
-    """
-    rows: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
-    shared = {(*row_key(r), r.pretrain.job["seed"]) for r in members if r.pretrain.job["seed"] != r.seed}
-    for record in members:
-        trunk_seed = record.pretrain.job["seed"]
-        if trunk_seed == record.seed:
-            rows.setdefault((*row_key(record), "all"), []).append(("all", record))
-        if (*row_key(record), trunk_seed) in shared:
-            rows.setdefault((*row_key(record), f"finetune {trunk_seed}"), []).append(("finetune", record))
-    # A lone run that was made only to share its trunk is no row of its own.
-    kept = {k: v for k, v in rows.items() if not (k[-1] == "all" and len({r.seed for _, r in v}) == 1 and _is_shared(k, shared))}
-    order = sorted(kept.items(), key=lambda item: (item[0][0] != "random_init", *map(str, item[0])))
-    return [sorted(row, key=lambda pair: (pair[1].downstream, pair[1].seed)) for _, row in order]
-
-
-def _is_shared(key: tuple[Any, ...], shared: set[tuple[Any, ...]]) -> bool:
-    return any(one[:-1] == key[:-1] for one in shared)
-
-
-def row_key(record: Record) -> tuple[str, ...]:
-    """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule and what is inherited."""
-    job = record.pretrain.job
-    return (
-        record.pretext,
-        canonical(recipe_of(record)),
-        f"{job['data']} {job['split']}",
-        f"{job['version']} {job['source']}",
-        record.schedule,
-        record.transfer,
-    )
-
-
-def recipe_of(record: Record) -> dict[str, Any]:
-    """Return the pretext's recipe, its rate left open where the search chose it."""
-    recipe = dict(record.pretrain.job["recipe"])
-    if record.tuning and "pretext" in record.tuning.best:
-        recipe["lr"] = "searched"
-    return recipe
-
-
-BASELINE_NOTE = "the paper's baseline"
-
-
-def _label(record: Record, members: Sequence[Record], vary: str = "all") -> str:
-    """Name a row: the pretext task, its schedule, what it inherits, and what tells it from rows of the same task."""
-    parts = []
-    if record.schedule != "two-phase" or record.pretext == "random_init":
-        is_papers = (record.pretext, record.schedule) == ("random_init", "one-phase")
-        parts.append(record.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
-    if record.transfer != "all":
-        parts.append(f"{record.transfer} only" if record.transfer == "encoder" else "batch-norm statistics only")
-    if vary == "finetune":
-        parts.append(f"one trunk, seed {record.pretrain.job['seed']}")
-    return label(record, members, parts)
-
-
-def label(record: Record, members: Sequence[Record], parts: Sequence[str] = ()) -> str:
-    """Name a pretext task among others: its name, and the recipe's settings that differ."""
-    parts = list(parts)
-    others = [other for other in members if other.pretext == record.pretext]
-    recipe = recipe_of(record)
-    for name in recipe:
-        if len({canonical(recipe_of(other).get(name)) for other in others}) > 1:
-            parts.append(f"{name}={recipe[name]}")
-    if len({other.pretrain.job["data"] for other in others}) > 1 and record.pretrain.data is not None:
-        parts.append(f"on {record.pretrain.data.name} {record.pretrain.data.fingerprint[:6]}")
-    if len({other.pretrain.job["source"] for other in others}) > 1:
-        parts.append(f"source {record.pretrain.job['source'][:6]}")
-    return f"{record.pretext} ({'; '.join(parts)})" if parts else record.pretext
-
-
-def _notes(members: Sequence[Record], columns: Sequence[Column]) -> list[str]:
-    first = members[0].data
-    pretrained = sorted({(r.pretrain.data.title, r.pretrain.data.fingerprint[:12]) for r in members if r.pretrain.data})
+def _notes(records: Sequence[Record], columns: Sequence[Column], by_column: Sequence[Sequence[Record]]) -> list[str]:
+    first = records[0].data
+    pretrained = sorted({(r.pretrain.data.title, r.pretrain.data.fingerprint[:12]) for r in records if r.pretrain.data})
     notes = [f"data {first.fingerprint[:12]}; pretrained on " + (", ".join(f"{t} {f}" for t, f in pretrained) or "-")]
     if first.synthetic:
         notes.append("Synthetic data: these figures say nothing about photographs.")
-    notes += dict.fromkeys(f"Tuned: {column.tuning}." for column in columns if column.tuning)
+    searched = list(dict.fromkeys(column.tuning for column in columns if column.trials))
+    for text in searched:
+        tags = sorted({column.tag for column in columns if column.tuning == text and column.tag})
+        where = f" ({', '.join(tags)})" if tags and len(searched) > 1 else ""
+        notes.append(f"Tuned{where}: {text}.")
     if any(column.tuning for column in columns) and any(not column.tuning for column in columns):
-        notes.append("Columns that do not say tuned have the protocol's rates.")
+        notes.append("Columns that name no trials and no rates have the protocol's rates.")
+    for place, column in enumerate(columns):
+        if column.tag:
+            other = next(p for p, c in enumerate(columns) if c.head != column.head and c.downstream == column.downstream)
+            facts = rows.column_facts(by_column[other][0]), rows.column_facts(by_column[place][0])
+            notes.append(f"{column.tag}: {'; '.join(rows.difference(*facts))}.")
     return notes
 
 

@@ -1,7 +1,7 @@
 """The three CSV files: plain numbers, one documented schema each, rebuilt from the records every time.
 
 `pandas.read_csv(path)` reads them back without options. Metric values, intervals and differences are shares in [0, 1], not per
-cent; texts that a spreadsheet would take for a formula have an apostrophe before them; lists are JSON.
+cent; texts that a reader would take for a formula or a missing value have an apostrophe before them; lists are JSON.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from typing import Any
 import pandas as pd
 
 from bench.frozen import canonical
-from results.board import Board, Cell, Column, Row, recipe_of
+from bench.text import printable
+from results.board import Board, Cell, Column, Row
 from results.cost import row_cost
 from results.record import Record
+from results.rows import recipe_of
 
+MISSING = ("NULL", "null", "NA", "NaN", "nan", "None", "N/A", "n/a", "<NA>", "#N/A", "#NA", "-NaN", "-nan")
+"""Texts that pandas takes for an empty cell."""
 DIGITS = 9
 """Decimals that are written: fewer than differ between machines."""
 
@@ -34,7 +38,7 @@ LEADERBOARD = {
     "value": "mean over seeds",
     "low": "lower end of the 95 % interval: over pictures with one seed, over pictures and seeds with several",
     "high": "upper end",
-    "n_seeds": "how many seeds",
+    "n_seeds": "how many seeds have a value",
     "std": "standard deviation over seeds",
     "leading": "the best of its column or not distinguishable from it",
     "baseline": "the row that the difference is measured from",
@@ -144,7 +148,7 @@ def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
         "value": found.value if found else None,
         "low": found.low if found else None,
         "high": found.high if found else None,
-        "n_seeds": len(records),
+        "n_seeds": found.seeds if found else 0,
         "std": found.deviation if found else None,
         "leading": cell.leading,
         "baseline": gain.against if gain else "",
@@ -243,8 +247,9 @@ def _frame(lines: Sequence[dict[str, Any]], schema: dict[str, str]) -> pd.DataFr
 def _safe(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, DIGITS)
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
+    if isinstance(value, str):
+        text = printable(value)
+        return f"'{text}" if text[:1] in ("=", "+", "-", "@") or text in MISSING else text
     return value
 
 

@@ -238,7 +238,7 @@ def _differences(board: Board) -> list[dict[str, Any]]:
                 row.label if len(against) == 1 else f"{row.label} − {gain.against}",
                 style,
                 *_points(gain.estimate),
-                filled=bool(gain.better),
+                filled=bool(gain.distinguishable),
                 dashed=gain.estimate.seeds == 1,
             )
             for style, row, gain in gains
@@ -267,7 +267,7 @@ def _costs(board: Board) -> list[dict[str, Any]]:
                 y, low, high = _points(gain.estimate)
                 text = f"{label}: {cost.seconds:,.0f} s on {cost.device}, {_percent(gain.estimate.value, '+')} points"
                 tag = cost.device if len(devices) > 1 else ""
-                dots.append(Dot(cost.seconds, y, text, style, low=low, high=high, filled=bool(gain.better), tag=tag))
+                dots.append(Dot(cost.seconds, y, text, style, low=low, high=high, filled=bool(gain.distinguishable), tag=tag))
         if dots:
             title = f"Seconds a seed against points gained: {column.head}"
             across = f"seconds a seed, all steps, on {' or '.join(sorted(devices))}"

@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from results.board import Board, Cell, groups, label, row_key
+from bench.text import printable
+from results.board import Board, Cell
 from results.cost import row_cost
 from results.record import Record
+from results.rows import groups, pretext_key, pretext_label
 from results.statistics import Estimate
 
 SCORES = {
@@ -67,7 +69,7 @@ def differences(board: Board) -> Table | None:
             if gain is None:
                 continue
             found = gain.estimate
-            told = {True: "yes", False: "no", None: "one seed"}[gain.better]
+            told = {True: "yes", False: "no", None: "one seed"}[gain.distinguishable]
             rows.append(
                 Line(
                     (
@@ -81,7 +83,7 @@ def differences(board: Board) -> Table | None:
                         told,
                         str(found.seeds),
                     ),
-                    frozenset({3}) if gain.better else frozenset(),
+                    frozenset({3}) if gain.distinguishable else frozenset(),
                 )
             )
     if not rows:
@@ -162,11 +164,11 @@ def table3(records: Sequence[Record]) -> list[Table]:
     with_report = [record for record in records if record.pretrain.report and record.pretrain.data]
     for members in groups(with_report, _pretraining).values():
         rows = []
-        for row in groups(members, lambda r: row_key(r)[:4]).values():
+        for row in groups(members, pretext_key).values():
             unique = {record.pretrain.id: record.pretrain for record in row}
             reports = [pretrain.report for pretrain in unique.values()]
             for name in reports[0]:
-                rows.append(Line((label(row[0], members), name, *_summary([r[name] for r in reports]), str(len(unique)))))
+                rows.append(Line((pretext_label(row[0], members), name, *_summary([r[name] for r in reports]), str(len(unique)))))
         answers = {name: scores for record in members for name, scores in record.pretrain.trivial.items()}
         if answers:
             rows.append(Line(("Trivial predictors", "", "", "", "", ""), heading=True))
@@ -224,7 +226,8 @@ def markdown(tables: Iterable[Table]) -> str:
     """Write tables as Markdown."""
 
     def escape(cell: str) -> str:
-        return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "\\<").replace("\n", " ")
+        text = printable(cell).replace("\\", "\\\\").replace("](", "]\\(")
+        return "".join(f"\\{character}" if character in "|<*`" else character for character in text)
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -245,7 +248,7 @@ def markdown(tables: Iterable[Table]) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
-    "[": "{[}", "]": "{]}", "\n": " ",
+    "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 
@@ -253,7 +256,7 @@ def latex(tables: Iterable[Table]) -> str:
     """Write tables as LaTeX (booktabs)."""
 
     def escape(text: str) -> str:
-        return "".join(_LATEX.get(character, character) for character in text)
+        return "".join(_LATEX.get(character, character) for character in printable(text))
 
     def line(row: Line) -> str:
         cells = [rf"\textbf{{{escape(c)}}}" if place in row.bold else escape(c) for place, c in enumerate(row.cells)]

@@ -115,7 +115,7 @@ def test_a_gain_is_paired_with_random_initialisation_on_the_same_schedule() -> N
     gain = next(row for row in one.rows if row.pretext == "cgan_color").cells[0].gain
     assert gain is not None and gain.against == "random_init (two-phase)"
     assert gain.estimate.value == pytest.approx(0.1033, abs=0.002)
-    assert gain.estimate.p is not None and gain.corrected == gain.estimate.p and gain.better
+    assert gain.estimate.p is not None and gain.corrected == gain.estimate.p and gain.distinguishable
     (other,) = boards(records, baseline="random_init:one-phase")
     gains = {row.label: row.cells[0].gain for row in other.rows}
     assert gains["cgan_color"] is not None and gains["cgan_color"].estimate.value == pytest.approx(-0.147, abs=0.002)
@@ -132,7 +132,7 @@ def test_with_one_seed_nothing_is_called_better() -> None:
     (one,) = boards([make(value=0.9), make("random_init", value=0.1)])
     assert not any(row.cells[0].leading for row in one.rows)
     gain = one.rows[1].cells[0].gain
-    assert gain is not None and gain.better is None and gain.estimate.p is None and gain.estimate.low > 0
+    assert gain is not None and gain.distinguishable is None and gain.estimate.p is None and gain.estimate.low > 0
 
 
 def test_the_best_and_all_that_cannot_be_told_from_it_stand_out() -> None:
@@ -141,6 +141,63 @@ def test_the_best_and_all_that_cannot_be_told_from_it_stand_out() -> None:
     )
     (one,) = boards(records)
     assert {row.label for row in one.rows if row.cells[0].leading} == {"cgan_color", "l1_color"}
+
+
+def test_a_worse_row_is_told_from_the_baseline_too() -> None:
+    (one,) = boards(seeds("cgan_color", (0.2, 0.21, 0.19)) + seeds("random_init", (0.5, 0.52, 0.51)))
+    gain = one.rows[1].cells[0].gain
+    assert gain is not None and gain.distinguishable and gain.estimate.high < 0
+
+
+def test_rows_without_common_seeds_are_neither_compared_nor_bold() -> None:
+    records = seeds("cgan_color", (0.61, 0.6, 0.62)) + [make("l1_color", seed, 0.55) for seed in (7, 8, 9)]
+    records += [make("inpainting", seed, 0.55) for seed in (2, 8)]
+    (one,) = boards(records)
+    assert {row.label for row in one.rows if row.cells[0].leading} == {"cgan_color"}
+    assert any(note.startswith("No row to compare with (random_init") for note in one.notes)
+
+
+def test_given_rates_are_a_column_of_their_own_and_a_seed_is_never_averaged_with_itself() -> None:
+    first, given = make(value=0.2), make(value=0.6)
+    given = given.model_copy(update={"job": {**given.job, "rates": [0.001, 0.0005]}})
+    (one,) = boards([first, given])
+    assert [c.head for c in one.columns] == [
+        "Segmentation (miou_voc@1, %)", "Segmentation (miou_voc@1, %; rates given: 0.001, 0.0005)",
+    ]  # fmt: skip
+    assert [len(cell.records) for cell in one.rows[0].cells] == [1, 1]
+    with pytest.raises(DataError, match="the same seed of one row"):
+        boards([first, first.model_copy(update={"id": "another"})])
+
+
+def test_the_baseline_shares_the_trunks_seed() -> None:
+    records = [make("cgan_color", seed, 0.4 + seed / 100, trunk_seed=4) for seed in (4, 5, 6)]
+    records += [make("random_init", seed, 0.1, trunk_seed=0) for seed in (0, 5)]
+    records += [make("random_init", seed, 0.2 + seed / 100, trunk_seed=4) for seed in (4, 5, 6)]
+    (one,) = boards(records)
+    gains = {row.label: row.cells[0].gain for row in one.rows}
+    gain = gains["cgan_color (one trunk, seed 4)"]
+    assert gain is not None and gain.against == "random_init (two-phase; one trunk, seed 4)" and gain.estimate.seeds == 3
+
+
+def test_a_run_with_a_trunk_of_its_own_stays_on_the_board_beside_one_with_anothers() -> None:
+    (one,) = boards([make(seed=0), make(seed=6, trunk_seed=5)])
+    assert [row.label for row in one.rows] == ["cgan_color", "cgan_color (one trunk, seed 5)"]
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"split": "u" * 64}, {"size": 128}])
+def test_no_two_rows_have_one_name(change: dict[str, Any]) -> None:
+    first, second = make(), make(value=0.6)
+    pretrain = second.pretrain.model_copy(update={"id": "other", "job": {**second.pretrain.job, **change}})
+    for one in boards([first, second.model_copy(update={"pretrain": pretrain})]):
+        names = [row.label for row in one.rows]
+        assert len(set(names)) == len(names)
+
+
+def test_columns_that_differ_say_in_which_field() -> None:
+    first, second = make(value=0.2), make(value=0.6)
+    second = second.model_copy(update={"job": {**second.job, "split": "t" * 64}})
+    (one,) = boards([first, second])
+    assert sum("split differs" in note and note.startswith("variant ") for note in one.notes) == 2
 
 
 def test_runs_that_share_a_trunk_are_a_row_of_their_own() -> None:

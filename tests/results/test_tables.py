@@ -6,11 +6,12 @@ import json
 import pandas as pd
 import pytest
 
+from bench.text import printable
 from results import board, leaderboards, published, tables
 from results.record import Record
 from tests.results.made import make, reader, tuning
 
-HOSTILE = "a_b%|[red]\\x&{}$#~^<script>alert(1)</script>\n=1+1"
+HOSTILE = "a_b%|[red]\\x&{}$#~^<script>alert(1)</script>\n=1+1\r\x1b[2J![i](http://x)`*"
 
 
 def boards(records: list[Record]) -> list[board.Board]:
@@ -90,7 +91,7 @@ def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
     assert by_pretext.loc["cgan_color", "value"] == pytest.approx(0.51, abs=0.002)
     assert by_pretext.loc["cgan_color", "delta"] == pytest.approx(0.3, abs=0.002)
     assert by_pretext.loc["cgan_color", "low"] < by_pretext.loc["cgan_color", "value"] < by_pretext.loc["cgan_color", "high"]
-    assert pd.isna(by_pretext.loc["l1_color", "value"]) and by_pretext.loc["l1_color", "n_seeds"] == 1
+    assert pd.isna(by_pretext.loc["l1_color", "value"]) and by_pretext.loc["l1_color", "n_seeds"] == 0
     assert json.loads(by_pretext.loc["cgan_color", "seeds"]) == [0, 1, 2]
     assert len(json.loads(by_pretext.loc["cgan_color", "run_ids"])) == 3
     tuned = back[back["tuned"]].iloc[0]
@@ -107,7 +108,7 @@ def test_runs_and_classes_have_a_line_each() -> None:
 def test_hostile_names_survive_markdown_latex_and_csv() -> None:
     made = [tables.table4(one) for one in boards([make(HOSTILE, data=HOSTILE, protocol="=cmd()")])]
     markdown, latex = tables.markdown(made), tables.latex(made)
-    assert "a_b%\\|[red]\\\\x&{}$#~^\\<script>alert(1)\\</script> =1+1" in markdown
+    assert "a_b%\\|[red]\\\\x&{}$#~^\\<script>alert(1)\\</script> =1+1  [2J![i]\\(http://x)\\`\\*" in markdown
     assert "<script" not in markdown.replace("\\<script", "")
     assert (
         r"a\_b\%|{[}red{]}\textbackslash{}x\&\{\}\$\#\textasciitilde{}\textasciicircum{}\textless{}script\textgreater{}" in latex
@@ -115,7 +116,12 @@ def test_hostile_names_survive_markdown_latex_and_csv() -> None:
     assert latex.count(r"\begin{tabular}") == 1
     text = leaderboards.csv_text(leaderboards.leaderboard(boards([make(HOSTILE, protocol="=cmd()"), make("@x")])))
     back = pd.read_csv(io.StringIO(text))
-    assert sorted(back["pretext"]) == sorted([HOSTILE, "'@x"])
+    assert sorted(back["pretext"]) == sorted([printable(HOSTILE), "'@x"])
+    for made_text in (markdown, latex, text):
+        assert not any(character in made_text for character in "\r\x1b")
+    classes = make(per_class={"miou_voc@1": {"cat\rdog": 0.5, "null": 0.1, "=x": 0.2}})
+    back = pd.read_csv(io.StringIO(leaderboards.csv_text(leaderboards.per_class([classes]))))
+    assert back["class"].tolist() == ["cat dog", "'null", "'=x"] and back["value"].tolist() == [0.5, 0.1, 0.2]
     assert "'=cmd()" in set(back["protocol"])
 
 

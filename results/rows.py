@@ -1,0 +1,184 @@
+"""What may stand beside what: the board, the row and the column that a run belongs to, and how rows are named."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bench.frozen import canonical
+from results.record import Record
+
+K = TypeVar("K")
+T = TypeVar("T")
+BASELINE_NOTE = "the paper's baseline"
+
+
+def groups(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Return the items by their key, in order of appearance."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
+def digest(value: Any) -> str:
+    """Return eight hexadecimal digits that tell JSON values apart."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:8]
+
+
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Say which fields of two facts differ, and how."""
+    found = []
+    for name in ours:
+        one, other = ours[name], theirs.get(name)
+        if one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += difference(one, other)
+        else:
+            found.append(f"{name} differs ({_short(one)} and {_short(other)})")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else canonical(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def board_facts(record: Record) -> dict[str, Any]:
+    """Return what runs must share to stand on one board; a task's split differs by column."""
+    return {
+        "data": record.data.title,
+        "protocol": record.protocol,
+        "trunk": record.trunk,
+        "size": record.pretrain.job["size"],
+        "part": record.part,
+        "labels": record.labels,
+        "data fingerprint": record.data.fingerprint,
+        "synthetic": record.data.synthetic,
+    }
+
+
+def column_facts(record: Record) -> dict[str, Any]:
+    """Return what two runs of one task must share, beside the board's facts, to stand in one column."""
+    names = ("version", "source", "settings", "size", "split")
+    return {**{name: record.job[name] for name in names}, "metrics": sorted(record.metrics), "rates": rates_of(record)}
+
+
+def rates_of(record: Record) -> str:
+    """Say how a run's rates were found, as runs must share it to stand in one column; "" where they are the protocol's."""
+    tuning = record.tuning
+    if tuning is None:
+        given = record.job.get("rates")
+        return f"rates given: {', '.join(f'{rate:.6g}' for rate in given)}" if given else ""
+    phases = record.job["settings"]["schedules"][record.schedule]
+    searched = {phase["train"]: tuning.space[f"phase-{number}"] for number, phase in enumerate(phases, start=1)}
+    ranges = tuning.ranges or {**record.job["settings"]["space"], **searched}
+    text = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in sorted(ranges.items()))
+    how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
+    return f"{tuning.budget} trials of rates ({text}), {how}"
+
+
+@dataclass(frozen=True)
+class Members:
+    """The runs of one row. `trunk_seed` is that of the trunk they share, None where every seed has its own."""
+
+    records: tuple[Record, ...]
+    trunk_seed: int | None
+
+    @property
+    def vary(self) -> str:
+        """What the seeds of the row vary: all, or finetune alone."""
+        return "all" if self.trunk_seed is None else "finetune"
+
+
+def rows(records: Sequence[Record]) -> list[Members]:
+    """Group the runs of a board into rows; only seeds and columns differ within a row.
+
+    A run whose trunk has the seed of its own belongs to the row in which everything varies; runs that share another seed's
+    trunk are a row in which only fine-tuning varies, and the trunk's own run is in both.
+    """
+    seed_of = {record.id: record.pretrain.job["seed"] for record in records}
+    shared = {(row_key(r), seed_of[r.id]) for r in records if seed_of[r.id] != r.seed}
+    found: dict[tuple[tuple[str, ...], int | None], list[Record]] = {}
+    for record in records:
+        trunk_seed = seed_of[record.id]
+        if trunk_seed == record.seed:
+            found.setdefault((row_key(record), None), []).append(record)
+        if (row_key(record), trunk_seed) in shared:
+            found.setdefault((row_key(record), trunk_seed), []).append(record)
+
+    def only_lent(key: tuple[tuple[str, ...], int | None], members: list[Record]) -> bool:
+        """Tell whether a row is one seed's run, made so that others could share its trunk."""
+        return key[1] is None and len({r.seed for r in members}) == 1 and (key[0], members[0].seed) in shared
+
+    kept = {key: members for key, members in found.items() if not only_lent(key, members)}
+    order = sorted(kept, key=lambda key: (key[0][0] != "random_init", *key[0], -1 if key[1] is None else key[1]))
+    return [Members(tuple(sorted(kept[key], key=lambda r: (r.downstream, r.seed))), key[1]) for key in order]
+
+
+def row_key(record: Record) -> tuple[str, ...]:
+    """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule and what is inherited."""
+    return (*pretext_key(record), record.schedule, record.transfer)
+
+
+def pretext_key(record: Record) -> tuple[str, ...]:
+    """Return what the pretrained trunks of a row share, but for the seed."""
+    job = record.pretrain.job
+    return record.pretext, canonical(recipe_of(record)), job["data"], job["split"], str(job["version"]), job["source"]
+
+
+def recipe_of(record: Record) -> dict[str, Any]:
+    """Return the pretext's recipe, its rate left open where the search chose it."""
+    recipe = dict(record.pretrain.job["recipe"])
+    if record.tuning and "pretext" in record.tuning.best:
+        recipe["lr"] = "searched"
+    return recipe
+
+
+def labels(members: Sequence[Members], records: Sequence[Record]) -> list[str]:
+    """Name the rows of a board, each differently."""
+    found = [_label(one, records) for one in members]
+    return [
+        name if found.count(name) == 1 else f"{name} [{digest(row_key(one.records[0]))}]"
+        for name, one in zip(found, members, strict=True)
+    ]
+
+
+def _label(members: Members, records: Sequence[Record]) -> str:
+    """Name a row: the pretext task, its schedule, what it inherits, and what tells it from rows of the same task."""
+    record = members.records[0]
+    parts = []
+    if record.schedule != "two-phase" or record.pretext == "random_init":
+        is_papers = (record.pretext, record.schedule) == ("random_init", "one-phase")
+        parts.append(record.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
+    if record.transfer != "all":
+        parts.append("encoder only" if record.transfer == "encoder" else "batch-norm statistics only")
+    if members.trunk_seed is not None:
+        parts.append(f"one trunk, seed {members.trunk_seed}")
+    return pretext_label(record, records, parts)
+
+
+def pretext_label(record: Record, records: Sequence[Record], parts: Sequence[str] = ()) -> str:
+    """Name a pretext task among others: its name, and what differs between those of the same name."""
+    parts = list(parts)
+    others = [other for other in records if other.pretext == record.pretext]
+    recipe, job = recipe_of(record), record.pretrain.job
+    for name in recipe:
+        if len({canonical(recipe_of(other).get(name)) for other in others}) > 1:
+            parts.append(f"{name}={recipe[name]}")
+
+    def differs(name: str) -> bool:
+        return len({other.pretrain.job[name] for other in others}) > 1
+
+    if differs("data") and record.pretrain.data is not None:
+        parts.append(f"on {record.pretrain.data.name} {record.pretrain.data.fingerprint[:6]}")
+    if differs("split") and not differs("data"):
+        parts.append(f"split {job['split'][:6]}")
+    if differs("version"):
+        parts.append(f"version {job['version']}")
+    if differs("source"):
+        parts.append(f"source {job['source'][:6]}")
+    return f"{record.pretext} ({'; '.join(parts)})" if parts else record.pretext
