@@ -37,8 +37,8 @@ class Desk:
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 
 
-def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], part: str) -> DataFacts:
-    """Return what a record says about the pictures a run saw: those it was fitted to, and the part it was scored on."""
+def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], scored: dict[str, int]) -> DataFacts:
+    """Return what a record says about the pictures a run saw: those it was fitted to, and how many of a part were scored."""
     known = {picture.id: picture.labels for picture in dataset.pictures}
     labels = [known[identity] for identity in fit]
     present = np.array([one for one in labels if one is not None])
@@ -47,7 +47,7 @@ def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], part: str) 
         synthetic=dataset.synthetic,
         fingerprint=dataset.fingerprint,
         split=split.fingerprint,
-        counts={"train": len(fit), part: len(split.ids(part))},
+        counts={"train": len(fit), **scored},
         classes=dataset.classes,
         scored=dataset.scored,
         fitted=hashlib.sha256("\n".join(fit).encode()).hexdigest(),

@@ -168,6 +168,7 @@ def _protocol(downstream: str, name: str, changes: dict[str, Any]) -> tuple[str,
     for metric in protocol.metrics:
         if metrics.get(metric).needs != needed:
             raise UsageError(f"{metric} is no metric of {downstream}: it is computed from {metrics.get(metric).needs}.")
+    protocol = protocol.model_copy(update={"metrics": tuple(metrics.get(metric).id for metric in protocol.metrics)})
     before, after = base.model_dump(mode="json"), protocol.model_dump(mode="json")
     different = {key: after[key] for key in sorted(after) if after[key] != before[key]}
     texts = [f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in different.items()]

@@ -70,8 +70,8 @@ Watch = Callable[["Finetuned", int], None]
 """Called after every epoch of a fine-tuning, with the number of epochs that are done in all phases."""
 
 
-def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | None = None) -> Finetuned:
-    """Fine-tune a pretrained trunk through the phases of a job; nothing is published, checkpoints stay in its work folder."""
+def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | None = None, work: Path | None = None) -> Finetuned:
+    """Fine-tune a pretrained trunk through the phases of a job; nothing is published, checkpoints stay in its working folder."""
     device = desk.machine.device
     dataset = desk.grid.data
     trunk = load_trunk(job.pretrain, pretrained, desk.out, job.transfer)
@@ -79,7 +79,7 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
     model.to(device)
     train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
     tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit)
-    done, work = 0, work_folder(job, desk.out)
+    done, work = 0, work or work_folder(job, desk.out)
     for number, phase in enumerate(job.phases, start=1):
         model.set_mode(phase.train)
         course = _phase_course(job, model, downstream, number, phase, train_part)
@@ -163,7 +163,7 @@ def _parts(
     share = splits.open_share(dataset, split, job.labels)
     pack = packs.open_pack(packs.Order(dataset, *pack_of(subset, settings, job.size)), desk.say, desk.packing)
     fit = settings.fit if job.part == "test" else tuple(part for part in settings.fit if part != job.part)
-    train_ids, test_ids = share.ids(*fit), split.ids(job.part)
+    train_ids, test_ids = share.ids(*fit), share.ids(job.part)
 
     def part(ids: list[str], change: str, with_truth: bool) -> batches.Part:
         rows = pack.places(ids)
@@ -173,7 +173,7 @@ def _parts(
 
     train_part = part(train_ids, settings.augment, with_truth=False)
     test_part = part(test_ids, "crop" if settings.resize == "crop" else "none", with_truth=True)
-    return train_part, test_part, facts(dataset, split, train_ids, job.part), test_ids, share
+    return train_part, test_part, facts(dataset, split, train_ids, {job.part: len(test_ids)}), test_ids, share
 
 
 def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, phase: Phase, part: batches.Part) -> Course:

@@ -10,10 +10,13 @@ while it lives, so the trial of a dead worker is known at once, failed, and trie
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
+import uuid
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,8 @@ from bench.frozen import Frozen
 from bench.job import Job
 from bench.journal import journal
 from bench.order import key
-from bench.pretraining import pretrain
-from bench.run import Finetuned, finetune, work_folder
+from bench.pretraining import find_pretrained, pretrain
+from bench.run import Finetuned, finetune
 from results.record import Cost, Trial, Tuning
 
 STARTUP = 8
@@ -69,6 +72,7 @@ class Study(Frozen):
 
     cell: Job
     space: Space
+    ranges: Space
     sampler: str = "8 Sobol, then TPE"
     pruner: str = "median by epoch"
 
@@ -104,7 +108,7 @@ def study_of(job: Job, search: Search, jobs: list[Job]) -> Study:
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
     if PRETEXT in ranges and job.pretrain.recipe["epochs"]:
         space[PRETEXT] = ranges[PRETEXT]
-    return Study(cell=first.model_copy(update={"part": "val"}), space=space)
+    return Study(cell=first.model_copy(update={"part": "val"}), space=space, ranges=ranges)
 
 
 def ranges_of(job: Job, search: Search) -> Space:
@@ -156,6 +160,7 @@ def tune(study: Study, search: Search, desk: Desk) -> Tuning:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=1),
             load_if_exists=True,
         )
+        _check_place(opened, folder, search, desk)
         with store.alive(folder / "workers") as worker:
             told = False
             while True:
@@ -187,6 +192,22 @@ def _storage(folder: Path, url: str, desk: Desk) -> Any:
         raise UsageError(f"--storage {url}: {' '.join(str(error).split())[:200]}.") from error
 
 
+def _check_place(opened: Any, folder: Path, search: Search, desk: Desk) -> None:
+    """Raise UsageError when a study in a database belongs to another output folder, where its workers' locks lie."""
+    with store.lock(folder / "claim.lock", desk.say, desk.machine.stop.check):
+        token = folder / "token"
+        known = opened.user_attrs.get("token")
+        if known is None:
+            if not token.is_file():
+                store.publish_file(token, uuid.uuid4().hex)
+            opened.set_user_attr("token", token.read_text())
+        elif not token.is_file() or token.read_text() != known:
+            raise UsageError(
+                f"the study {opened.study_name} in {search.storage or folder} was begun with another --out; "
+                "all workers of a study share one output folder."
+            )
+
+
 def _claim(opened: Any, study: Study, budget: int, folder: Path, worker: str, desk: Desk) -> Any:
     """Take the next trial; None when all are taken. The trials of dead workers are failed and queued again first."""
     from optuna.distributions import FloatDistribution
@@ -194,12 +215,14 @@ def _claim(opened: Any, study: Study, budget: int, folder: Path, worker: str, de
     from optuna.trial import TrialState
 
     with store.lock(folder / "claim.lock", desk.say, desk.machine.stop.check):
+        again = {trial.user_attrs.get("again") for trial in opened.get_trials(deepcopy=False)}
         for trial in opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = trial.user_attrs.get("worker")  # written under the lock that we hold, so who has none is dead
             if owner is None or not store.is_alive(folder / "workers", owner):
+                rates = trial.params if trial.params.keys() == study.space.keys() else trial.system_attrs.get("fixed_params")
+                if rates and trial.number not in again:  # queued before it is failed: dying in between loses nothing
+                    opened.enqueue_trial(rates, user_attrs={"again": trial.number})
                 opened.tell(trial.number, state=TrialState.FAIL)
-                if trial.params.keys() == study.space.keys():
-                    opened.enqueue_trial(trial.params, user_attrs={"again": trial.number})
         trials = opened.get_trials(deepcopy=False)
         if sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) for t in trials) >= budget:
             return None
@@ -225,6 +248,23 @@ def _start(study: Study, draw: int) -> dict[str, float]:
     return {name: low * (high / low) ** float(u) for name, (low, high), u in zip(names, limits, points[draw], strict=True)}
 
 
+@dataclass
+class _Kept:
+    """What a trial has found and cost so far, on the disk so that a kill does not lose it."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    images: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> _Kept:
+        """Return what was kept, or nothing yet."""
+        if not path.is_file():
+            return cls()
+        found = json.loads(path.read_text())
+        return cls({int(epoch): value for epoch, value in found["values"].items()}, found["seconds"], found["images"])
+
+
 class _Pruned(Exception):
     """The trial is worse than the median of the others at the same epoch."""
 
@@ -235,40 +275,41 @@ def _attempt(opened: Any, trial: Any, study: Study, budget: int, desk: Desk) -> 
 
     job = with_rates(study.cell, trial.params)
     desk.say(f"  {study.id} trial {trial.number}: {', '.join(f'{name} {rate:.2e}' for name, rate in trial.params.items())}")
-    kept = work_folder(job, desk.out) / "values.json"
-    values: dict[int, float] = {}
-    if kept.is_file():
-        values = {int(epoch): value for epoch, value in json.loads(kept.read_text()).items()}
-        for epoch, value in values.items():
-            trial.report(value, epoch)
-    images = 0
+    work = desk.out / "studies" / study.id / "work" / job.id
+    kept = _Kept.read(work / "kept.json")
+    for epoch, value in kept.values.items():
+        trial.report(value, epoch)
+    started, meter = time.monotonic() - kept.seconds, Meter(desk.machine.device)
 
     def watch(tuned: Finetuned, epoch: int) -> None:
-        nonlocal images
-        images = epoch * tuned.data.counts["train"]
-        if epoch not in values:
+        if epoch not in kept.values:
             value = metrics.compute(study.metric, tuned.predictions(desk.machine), tuned.data.classes, tuned.data.scored)
-            values[epoch] = value if math.isfinite(value) else 0.0
-            store.publish_json(kept, {str(number): one for number, one in values.items()})
-            trial.report(values[epoch], epoch)
+            kept.values[epoch] = value if math.isfinite(value) else 0.0
+            kept.images = epoch * tuned.data.counts["train"]
+            kept.seconds = time.monotonic() - started
+            store.publish_json(work / "kept.json", dataclasses.asdict(kept))
+            trial.report(kept.values[epoch], epoch)
         if trial.should_prune():
             raise _Pruned
 
-    pretrained = pretrain(job.pretrain, desk)
-    started, meter = time.monotonic(), Meter(desk.machine.device)
     state, score = TrialState.COMPLETE, None
+    trunk_is_new = PRETEXT in trial.params and find_pretrained(job.pretrain, desk.out) is None
     try:
-        finetune(job, pretrained, desk, watch)
-        score = values[max(values)]
+        pretrained = pretrain(job.pretrain, desk)
+        if not trunk_is_new:
+            started, meter = time.monotonic() - kept.seconds, Meter(desk.machine.device)
+        finetune(job, pretrained, desk, watch, work)
+        score = kept.values[max(kept.values)]
+        kept.images += pretrained.cost.images if trunk_is_new else 0
     except _Pruned:
         state = TrialState.PRUNED
     except Diverged as error:
         state = TrialState.PRUNED
         trial.set_user_attr("diverged", str(error))
-    spent = {"seconds": time.monotonic() - started, "images": images, "joules": meter.joules()}
+    spent = {"seconds": time.monotonic() - started, "images": kept.images, "joules": meter.joules()}
     trial.set_user_attr("cost", spent)
     opened.tell(trial, score, state=state)
-    store.remove_folder(kept.parent)
+    store.remove_folder(work)
     outcome = f"{study.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"
     desk.say(f"  {study.id} trial {trial.number}: {outcome}; {max(0, budget - len(_finished(opened)))} to go")
 
@@ -283,10 +324,19 @@ def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
     """Return the first finished trials, as many as the budget, and the best of them."""
     from optuna.trial import TrialState
 
-    chosen = sorted(_finished(opened), key=lambda trial: trial.number)[: search.trials]
+    first_of = {trial.number: trial.user_attrs.get("again") for trial in opened.get_trials(deepcopy=False)}
+
+    def draw(trial: Any) -> int:
+        """Return the number of the trial that had these rates first."""
+        number: int = trial.number
+        while (before := first_of.get(number)) is not None:
+            number = before
+        return number
+
+    chosen = sorted(_finished(opened), key=draw)[: search.trials]
     trials = tuple(
         Trial(
-            number=trial.number,
+            number=draw(trial),
             rates=trial.params,
             state="diverged" if "diverged" in trial.user_attrs else trial.state.name.lower(),
             value=trial.value if trial.state == TrialState.COMPLETE else None,
@@ -306,7 +356,7 @@ def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
         study=study.id,
         budget=search.trials,
         space=study.space,
-        ranges=ranges_of(study.cell, search),
+        ranges=study.ranges,
         sampler=study.sampler,
         pruner=study.pruner,
         metric=study.metric,

@@ -75,7 +75,8 @@ SHARES = (0.1, 0.01)
 def open_share(dataset: Dataset, split: Split, share: float) -> Split:
     """Return a split whose train and val parts have a share of their pictures, stratified, from its file when there is one.
 
-    A tenth is drawn from the whole part, a hundredth from the tenth. The test part is whole.
+    A tenth is drawn from the whole part, a hundredth from the tenth. The test part is whole; the validation part has its share
+    too, so that rates are not chosen with labels that a row says it did without.
     """
     if share == 1:
         return split

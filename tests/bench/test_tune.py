@@ -80,6 +80,62 @@ def test_a_search_finds_its_trials_again_in_a_database(tiny: Bench, tmp_path: Pa
     assert wrong.code == 2 and "--storage nothing://here" in wrong.err
 
 
+def test_a_study_in_a_database_has_one_output_folder(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", 2)
+    storage = ("--storage", f"sqlite:///{tmp_path / 'study.db'}")
+    assert tiny(*asked, *storage).code == 0
+    other = tiny(*asked, *storage, "--out", tmp_path / "other")
+    assert other.code == 2 and "begun with another --out" in other.err
+
+
+def test_another_space_is_another_study_even_where_it_does_not_matter(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", 2)
+    assert tiny(*asked).code == 0
+    assert tiny(*asked, "--space", "pretext=1e-4:1e-2").code == 0
+    assert len(record.read(tmp_path / "runs")) == 2
+    report = bench("report", "--out", tmp_path / "runs").out.replace("\n", " ")
+    assert report.count("variant") >= 2 and "pretext 0.0001 to 0.01" in report
+
+
+def test_a_pretraining_that_diverges_is_a_trial_that_failed_to_learn(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", 3)
+    done = tiny(*asked, "--space", "pretext=1e-3:1e38", "--set", "recipe.lr=1e-3")
+    assert done.code == 0, done.err
+    (tuning,) = studies(tmp_path / "runs")
+    assert tuning.trials[0].state == "complete" and "diverged" in {trial.state for trial in tuning.trials}
+    assert tuning.best["pretext"] == 1e-3 and tuning.trials[0].images > tuning.trials[0].epochs.__len__() * 23
+
+
+class Died(BaseException):
+    """Nothing in the program catches this."""
+
+
+def test_rates_of_a_worker_that_died_at_any_step_of_claiming_are_tried(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die after `ask`, after queueing the retry and before failing the lost trial: the first rates are those of every study."""
+    import optuna
+
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", 3)
+    deaths = iter(("set_user_attr", "tell", "tell"))
+    originals = {"set_user_attr": optuna.Trial.set_user_attr, "tell": optuna.Study.tell}
+    for name in deaths:
+        owner = optuna.Trial if name == "set_user_attr" else optuna.Study
+
+        def die(*_: object, **__: object) -> None:
+            raise Died
+
+        monkeypatch.setattr(owner, name, die)
+        with pytest.raises(Died):
+            tiny(*asked)
+        monkeypatch.setattr(owner, name, originals[name])
+    assert tiny(*asked).code == 0
+    assert tiny(*asked, "--out", tmp_path / "whole").code == 0
+    (lost,), (whole,) = studies(tmp_path / "runs"), studies(tmp_path / "whole")
+    assert [trial.rates for trial in lost.trials] == [trial.rates for trial in whole.trials]
+    assert [trial.value for trial in lost.trials] == [trial.value for trial in whole.trials]
+
+
 def test_the_pretext_tasks_own_rate_is_searched_when_asked(tiny: Bench, tmp_path: Path) -> None:
     done = tiny("--pretext", "l1_color", "--downstream", "voc_cls", "--tune", 2, "--space", "pretext=1e-4:1e-2,head=1e-3:1e-2")
     assert done.code == 0, done.err
@@ -130,7 +186,7 @@ def test_two_of_four_workers_killed_leave_exactly_the_trials_asked_for(drawn: di
     asked = command(out, drawn, "--trials", "8", "--checkpoint-seconds", "0")
     workers = [subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(4)]
 
-    wait_until(lambda: len({path.parts[-3] for path in (out / "work").glob("*/phase-1/*.safetensors")}) == 4)
+    wait_until(lambda: len({path.parts[-3] for path in (out / "studies").glob("*/work/*/phase-1/*.safetensors")}) == 4)
     for worker in workers[:2]:
         worker.kill()
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
@@ -146,7 +202,7 @@ def test_two_of_four_workers_killed_leave_exactly_the_trials_asked_for(drawn: di
     (tuning,) = studies(out)
     assert len(tuning.trials) == 8
     assert not list((folder / "workers").iterdir())
-    assert not list((out / "work").iterdir())
+    assert not list((folder / "work").iterdir())
 
 
 def test_a_search_that_was_killed_ends_with_the_trials_of_an_undisturbed_one(drawn: dict[str, Path], tmp_path: Path) -> None:
@@ -155,7 +211,7 @@ def test_a_search_that_was_killed_ends_with_the_trials_of_an_undisturbed_one(dra
         asked = command(tmp_path / name, drawn, "--trials", "4", "--checkpoint-seconds", "0")
         if kill:
             process = subprocess.Popen(asked, stdout=subprocess.DEVNULL)
-            wait_until(lambda: len(list((tmp_path / "killed" / "work").glob("*/values.json"))) > 0)
+            wait_until(lambda: len(list((tmp_path / "killed" / "studies").glob("*/work/*/kept.json"))) > 0)
             process.kill()
             process.wait()
         done = subprocess.run(asked, capture_output=True, text=True, check=True)
