@@ -9,11 +9,12 @@ def main() -> None:
     """Run `bench` and leave with its exit code."""
     from bench.cli import app
     from bench.errors import BenchError
+    from bench.text import printable
 
     try:
         app()
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except MemoryError:
         print("bench: out of memory; choose a smaller --size, trunk or batch size.", file=sys.stderr)

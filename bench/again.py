@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ def _cost(cost: Cost) -> str:
 
 
 def command(record: Record) -> list[str]:
-    """Return the command that makes a run again, with every setting that is not a default."""
+    """Return the command that makes a run again, with every setting that is not a default, on as many threads.
+
+    A run on another seed's trunk needs that seed's own run beside it. Rates that were searched are given, not searched again.
+    """
     job, origin = job_of(record), record.provenance
     pretrain = job.pretrain
     base = job.protocol.partition("+")[0]
@@ -98,8 +102,10 @@ def command(record: Record) -> list[str]:
     words += ["--data", str(origin["data"])]
     if pretrain.data != NO_DATA:
         words += ["--pretrain-data", str(origin["pretrain_data"])]
-    words += ["--trunk", pretrain.trunk]
-    if job.size == pretrain.size or pretrain.size != PAPER_SIZE:
+    protocol: Protocol = registry.load("downstreams", job.downstream).protocols[base]
+    if job.settings.trunk == protocol.trunk:
+        words += ["--trunk", pretrain.trunk]
+    if job.settings.size == protocol.size and (job.size == pretrain.size or pretrain.size != PAPER_SIZE):
         words += ["--size", str(job.size)]
     shared = pretrain.seed != job.seed
     words += ["--seeds", f"{pretrain.seed},{job.seed}", "--vary", "finetune"] if shared else ["--seed", str(job.seed)]
@@ -107,15 +113,14 @@ def command(record: Record) -> list[str]:
     if job.transfer != "all":
         words += ["--transfer", job.transfer]
     if job.labels != 1:
-        words += ["--labels", f"{job.labels:g}"]
+        words += ["--labels", repr(job.labels)]
     if job.rates:
         words += ["--rates", ",".join(repr(rate) for rate in job.rates)]
     plugin = registry.load("pretexts", pretrain.pretext)
     default = plugin.Recipe().with_changes(dict(plugin.presets.get(base, {})), "recipe").model_dump(mode="json")
     words += _settings(pretrain.pretext, default, pretrain.recipe)
-    protocol: Protocol = registry.load("downstreams", job.downstream).protocols[base]
     words += _settings("protocol", protocol.model_dump(mode="json"), job.settings.model_dump(mode="json"))
-    return words
+    return [*words, "--threads", str(origin["machine"]["threads"])]
 
 
 def _plugins(typed: Sequence[str]) -> list[str]:
@@ -165,8 +170,21 @@ def _data(name: str, fingerprint: str, screen: Screen) -> Dataset:
     return dataset
 
 
-def compare(recorded: Record, made: Record) -> tuple[Rows, float]:
-    """Return two runs of one job beside each other as rows of text, and the largest difference of a metric."""
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs of one job beside each other, as rows of text; `verdict` says whether the second is the first again."""
+
+    rows: Rows
+    equal: bool
+    verdict: str
+
+
+def compare(recorded: Record, made: Record, tolerance: float | None = None) -> Comparison:
+    """Compare a run with the same job made again.
+
+    Without a tolerance, network and predictions must be equal to the bit when both were made on a CPU, and no metric more than
+    0.02 off when a GPU made one of them.
+    """
     if recorded.metric_ids != made.metric_ids:
         raise BenchError(f"{recorded.id} has metrics {', '.join(recorded.metric_ids)}, the new run {', '.join(made.metric_ids)}.")
     pairs = [
@@ -177,7 +195,14 @@ def compare(recorded: Record, made: Record) -> tuple[Rows, float]:
     ]
     rows: list[tuple[str, ...]] = [(name, old, new, "equal" if old == new else "differs") for name, old, new in pairs]
     worst = max(_apart(recorded.metrics[name], made.metrics[name]) for name in recorded.metric_ids)
-    return (("What", "Recorded", "Made again", ""), rows), worst
+    to_the_bit = (recorded.weights, recorded.predictions, 0.0) == (made.weights, made.predictions, worst)
+    on_cpu = recorded.cost.device == made.cost.device == "cpu"
+    equal = to_the_bit if on_cpu and tolerance is None else worst <= (0.02 if tolerance is None else tolerance)
+    how = "to the bit" if to_the_bit else f"with other bits; the largest difference of a metric is {worst:.6f}"
+    verdict = (
+        f"{recorded.id} was reproduced {how}" if equal else f"{recorded.id} was not reproduced: {how.removeprefix('with ')}."
+    )
+    return Comparison((("What", "Recorded", "Made again", ""), rows), equal, verdict)
 
 
 def _apart(one: float | None, other: float | None) -> float:

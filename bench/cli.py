@@ -11,6 +11,7 @@ import typer
 
 from bench import __version__
 from bench.errors import UsageError
+from bench.text import printable
 
 if TYPE_CHECKING:
     from results.record import Record
@@ -307,7 +308,7 @@ def reproduce(
     out: Out = Path("runs"),
     into: Annotated[Path | None, typer.Option(help="Folder for the new run; OUT/reproduced/RUN when left out.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="How far a metric may be off; 0 on the CPU and 0.02 on a GPU when left out.", min=0)
+        float | None, typer.Option(help="How far a metric may be off; without it no bit on a CPU and 0.02 on a GPU.", min=0)
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -331,12 +332,11 @@ def reproduce(
     store.make_folder(folder)
     with Screen() as screen:
         made = again.reproduce(one, folder, grid.Options(device, threads, workers), screen)
-        allowed = tolerance if tolerance is not None else 0.0 if made.cost.device == "cpu" else 0.02
-        beside, worst = again.compare(one, made)
-    _print_rows(*beside)
-    if worst > allowed:
-        raise BenchError(f"{one.id} was not reproduced: a metric is off by {worst:.6f}, more than {allowed:g}.")
-    print(f"{one.id} was reproduced; the largest difference of a metric is {worst:.6f}")
+    compared = again.compare(one, made, tolerance)
+    _print_rows(*compared.rows)
+    if not compared.equal:
+        raise BenchError(compared.verdict)
+    print(compared.verdict)
 
 
 @data_app.command(epilog="Example: bench data prepare voc2012 --root ~/data/VOCdevkit")
@@ -395,13 +395,13 @@ def _print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
     if not sys.stdout.isatty():
         for row in (columns, *rows):
-            print("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+            print("\t".join(printable(cell) for cell in row))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     Console(highlight=False).print(table)
 
 
@@ -414,18 +414,19 @@ def _rich(table: object) -> object:
 
     assert isinstance(table, tables.Table)
     drawn = Table(
-        title=escape(table.title),
-        caption=escape("\n".join(table.notes)),
+        title=escape(printable(table.title)),
+        caption=escape("\n".join(map(printable, table.notes))),
         box=SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
     )
     for place, column in enumerate(table.columns):
-        drawn.add_column(escape(column), justify="left" if place == 0 else "right", overflow="fold")
+        drawn.add_column(escape(printable(column)), justify="left" if place == 0 else "right", overflow="fold")
     for row in table.rows:
         if row.heading:
             drawn.add_section()
-        styled = [f"[bold]{escape(c)}[/bold]" if place in row.bold else escape(c) for place, c in enumerate(row.cells)]
+        cells = [escape(printable(cell)) for cell in row.cells]
+        styled = [f"[bold]{cell}[/bold]" if place in row.bold else cell for place, cell in enumerate(cells)]
         drawn.add_row(*styled, style="italic" if row.heading else None)
     return drawn
 

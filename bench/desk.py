@@ -86,10 +86,15 @@ def provenance(desk: Desk) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _installed(name) for name in names},
         "machine": desk.machine.describe(),
-        "data": desk.grid.data_name,
-        "pretrain_data": desk.grid.pretrain_name,
+        "data": _place(desk.grid.data_name),
+        "pretrain_data": _place(desk.grid.pretrain_name),
         **_commit(),
     }
+
+
+def _place(data: str | None) -> str | None:
+    """Return a prepared set's name as it is, and a folder so that it is found from anywhere."""
+    return str(Path(data).resolve()) if data and ("/" in data or data.startswith(".")) else data
 
 
 def _installed(name: str) -> str | None:

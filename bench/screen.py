@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bench.text import printable
+
 
 class Screen:
     """Tells how work goes: a bar for each course on a terminal, a line for each epoch elsewhere."""
@@ -51,7 +53,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
 
     def table(self, table: Any) -> None:
         """Print a rich table."""

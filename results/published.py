@@ -9,6 +9,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from results.board import Board, Cell, Row
 from results.record import Record
@@ -114,35 +115,46 @@ def _cells(board: Board, one: Published) -> list[tuple[Row, Cell]]:
     ]
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "voc_cls": {
+        "split": "paper-70-20-10", "fit": ["train"], "resize": "squash", "interpolation": "bilinear", "augment": "none",
+        "batch_size": 32, "difficult": "positive", "statistics": "running", "evaluate_one_by_one": False, "head_width": 4096,
+        "pool": "flatten",
+    },
+    "voc_seg": {
+        "split": "paper-70-20-10", "fit": ["train"], "resize": "crop", "interpolation": "bilinear", "augment": "crop",
+        "batch_size": 16, "void": "background", "statistics": "running", "evaluate_one_by_one": False,
+    },
+}  # fmt: skip
+"""What the paper's text says of each downstream task, in the words of our protocols."""
+PHASES = {
+    ("voc_cls", "one-phase"): [("all", 4, 3e-4)],
+    ("voc_cls", "two-phase"): [("head", 3, 3e-4), ("all", 1, 5e-5)],
+    ("voc_seg", "one-phase"): [("all", 6, 3e-4)],
+    ("voc_seg", "two-phase"): [("head", 1, 3e-4), ("all", 5, 5e-5)],
+}
+RECIPE = {
+    "epochs": 20, "batch_size": 32, "lr": 2e-3, "beta1": 0.5, "statistics": "running", "l1_weight": 100.0,
+    "discriminator_weight": 0.5, "discriminator_width": 64, "discriminator_blocks": "text",
+}  # fmt: skip
+
+
 def _deviations(record: Record) -> list[str]:
     """Say where a run differs from what the paper's text describes."""
     settings, recipe, pretrained = record.job["settings"], record.pretrain.job["recipe"], record.pretrain.data
-    schedules = {
-        ("voc_cls", "one-phase"): [("all", 4, 3e-4)],
-        ("voc_cls", "two-phase"): [("head", 3, 3e-4), ("all", 1, 5e-5)],
-        ("voc_seg", "one-phase"): [("all", 6, 3e-4)],
-        ("voc_seg", "two-phase"): [("head", 1, 3e-4), ("all", 5, 5e-5)],
-    }
-    papers = schedules.get((record.downstream, record.schedule))
+    papers = PHASES.get((record.downstream, record.schedule))
     ours = [(phase["train"], phase["epochs"], phase["lr"]) for phase in record.history]
     facts = [
         ("data", record.data.title, "voc2012"),
-        ("split", settings["split"], "paper-70-20-10"),
         ("trunk", record.trunk, "unet:depth=8,width=64"),
         ("size", record.size, 256),
-        ("batch", settings["batch_size"], 32 if record.downstream == "voc_cls" else 16),
-        ("resize", settings["resize"], "squash" if record.downstream == "voc_cls" else "crop"),
+        ("labels", record.labels, 1.0),
         ("phases", _phases(ours), _phases(papers or ours)),
     ]
-    if record.downstream == "voc_cls":
-        facts.append(("head width", settings["head_width"], 4096))
+    facts += [(name, settings.get(name), value) for name, value in SETTINGS.get(record.downstream, {}).items()]
     if recipe.get("epochs"):
-        facts += [
-            ("pretraining data", pretrained.title if pretrained else "none", "coco2014"),
-            ("pretraining epochs", recipe["epochs"], 20),
-            ("pretraining batch", recipe.get("batch_size"), 32),
-            ("pretraining rate", recipe.get("lr"), 2e-3),
-        ]
+        facts.append(("pretraining data", pretrained.title if pretrained else "none", "coco2014"))
+        facts += [(f"pretraining's {name}", recipe.get(name), value) for name, value in RECIPE.items()]
     return [f"{name} {mine} (paper {theirs})" for name, mine, theirs in facts if mine != theirs]
 
 

@@ -21,6 +21,7 @@ Bench = Callable[..., "object"]
         ("--pretext", "l1_color", "--transfer", "encoder", "--labels", "0.5", "--rates", "0.001,0.0003"),
         ("--pretext", "l1_color", "--schedule", "frozen", "--set", "protocol.augment=flip"),
         ("--pretext", "l1_color", "--tune", 2),
+        ("--pretext", "random_init", "--schedule", "one-phase", "--labels", "0.333333333333"),
     ],
 )
 def test_the_command_of_a_run_asks_for_that_run(
@@ -42,13 +43,23 @@ def test_the_command_of_a_run_asks_for_that_run(
     assert job.model_copy(update=searched).id == one.id
 
 
+def test_sizes_and_trunks_of_a_protocol_are_not_asked_for_twice(bench: Bench, drawn: dict[str, Path], tmp_path: Path) -> None:
+    data = ("--data", drawn["demo"], "--pretrain-data", drawn["demo_unlabelled"], "--out", tmp_path / "runs", "--device", "cpu")
+    own = ("--set", "protocol.size=32", "--set", 'protocol.trunk="unet:depth=5,width=8"', *QUICK)
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--threads", 1, "--protocol", "demo")
+    assert bench("run", *data, *own, *asked).code == 0
+    (one,) = record.read(tmp_path / "runs")
+    again_at = bench(*again.command(one)[1:], "--device", "cpu", "--out", tmp_path / "runs")
+    assert again_at.code == 0 and "finished before" in again_at.out
+
+
 def test_a_run_is_reproduced_to_the_bit_and_what_differs_is_told(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     assert tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--tune", 2).code == 0
     (one,) = record.read(out)
     same = bench("reproduce", one.id[:-3], "--out", out, "--device", "cpu")
     assert same.code == 0, same.err
-    assert "differs" not in same.out and same.out.count("equal") == 3 + 3 and "was reproduced" in same.out
+    assert "differs" not in same.out and same.out.count("equal") == 3 + 3 and "was reproduced to the bit" in same.out
     (made,) = record.read(out / "reproduced" / one.id)
     assert made.weights == one.weights and made.tuning == one.tuning and made.id == one.id
     assert not (out / "reproduced" / one.id / "studies").exists()
@@ -56,7 +67,10 @@ def test_a_run_is_reproduced_to_the_bit_and_what_differs_is_told(tiny: Bench, be
     path.write_text(one.model_copy(update={"metrics": {**one.metrics, "miou_voc@1": 0.99}}).model_dump_json())
     other = bench("reproduce", one.id, "--out", out, "--device", "cpu", "--threads", 1)
     assert other.code == 1 and "was not reproduced" in other.err and "differs" in other.out
-    assert bench("reproduce", one.id, "--out", out, "--device", "cpu", "--tolerance", 1).code == 0
+    path.write_text(one.model_copy(update={"weights": "0" * 64}).model_dump_json())
+    assert bench("reproduce", one.id, "--out", out, "--device", "cpu").code == 1
+    rough = bench("reproduce", one.id, "--out", out, "--device", "cpu", "--tolerance", 0.1)
+    assert rough.code == 0 and "reproduced with other bits" in rough.out
 
 
 def test_a_run_on_other_data_is_not_called_the_same(bench: Bench, voc: Path, drawn: dict[str, Path], tmp_path: Path) -> None:

@@ -152,3 +152,35 @@ def test_ours_stand_beside_the_papers_numbers_with_what_deviates() -> None:
         "phases head 1 epochs at 0.001",
     ):
         assert text in ours[4]
+
+
+def test_the_papers_settings_are_those_of_the_protocol_paper() -> None:
+    from bench.registry import load
+
+    for task, settings in published.SETTINGS.items():
+        protocol = load("downstreams", task).protocols["paper"].model_dump(mode="json")
+        assert {name: protocol[name] for name in settings} == settings
+        for (other, schedule), phases in published.PHASES.items():
+            if other == task:
+                assert [(p["train"], p["epochs"], p["lr"]) for p in protocol["schedules"][schedule]] == phases
+    recipe = load("pretexts", "cgan_color").Recipe().model_dump(mode="json")
+    assert {name: recipe[name] for name in published.RECIPE} == published.RECIPE
+
+
+@pytest.mark.parametrize(
+    ("settings", "recipe", "text"),
+    [
+        ({"void": "ignore"}, {}, "void ignore (paper background)"),
+        ({"fit": ["train", "val"]}, {}, "fit"),
+        ({"augment": "flip"}, {}, "augment flip"),
+        ({"statistics": "batch"}, {}, "statistics batch"),
+        ({}, {"l1_weight": 0.0}, "l1_weight 0.0 (paper 100.0)"),
+        ({}, {"beta1": 0.9}, "beta1 0.9"),
+    ],
+)
+def test_every_setting_that_deviates_from_the_paper_is_told(settings: dict, recipe: dict, text: str) -> None:
+    record = make(metrics={"miou_paper@1": 0.4}, value=0.4)
+    record.job["settings"] |= {**published.SETTINGS["voc_seg"], "metrics": ["miou_paper"], **settings}
+    record.pretrain.job["recipe"] |= {**published.RECIPE, **recipe}
+    ours = next(row.cells for row in published.paper_table(boards([record])).rows if row.cells[3].startswith("cgan_color"))
+    assert text in ours[4]
