@@ -198,11 +198,9 @@ def compare(recorded: Record, made: Record, tolerance: float | None = None) -> C
     to_the_bit = (recorded.weights, recorded.predictions, 0.0) == (made.weights, made.predictions, worst)
     on_cpu = recorded.cost.device == made.cost.device == "cpu"
     equal = to_the_bit if on_cpu and tolerance is None else worst <= (0.02 if tolerance is None else tolerance)
-    how = "to the bit" if to_the_bit else f"with other bits; the largest difference of a metric is {worst:.6f}"
-    verdict = (
-        f"{recorded.id} was reproduced {how}" if equal else f"{recorded.id} was not reproduced: {how.removeprefix('with ')}."
-    )
-    return Comparison((("What", "Recorded", "Made again", ""), rows), equal, verdict)
+    off = f"other bits, the largest difference of a metric is {worst:.6f}"
+    found = "reproduced to the bit" if to_the_bit else f"reproduced with {off}" if equal else f"not reproduced: {off}."
+    return Comparison((("What", "Recorded", "Made again", ""), rows), equal, f"{recorded.id} was {found}")
 
 
 def _apart(one: float | None, other: float | None) -> float:

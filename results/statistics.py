@@ -4,8 +4,8 @@ Seeds and pictures are crossed: every seed is scored on the same pictures. With 
 over pictures, and says nothing of other seeds. With several, the variance of the mean has a part from the pictures, that of the
 bootstrap, and a part from the seeds, the sample variance less what the pictures add to it; the two half-widths, normal and
 Student's t with S - 1 degrees of freedom, are joined as the root of their squares (Graybill and Wang 1980). Resampling three
-seeds by a plain hierarchical bootstrap covers about 75 % where it says 95 (tests/results/test_statistics.py measures both); so do two seeds cover
-a little less than they say, 91 % at worst in simulations.
+seeds by a plain hierarchical bootstrap covers about 75 % where it says 95 (tests/results/test_statistics.py measures both).
+With two seeds intervals are very wide, and cover 91 % at worst in simulations.
 """
 
 from __future__ import annotations
