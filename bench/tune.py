@@ -74,7 +74,7 @@ class Study(Frozen):
     space: Space
     ranges: Space
     sampler: str = "8 Sobol, then TPE"
-    pruner: str = "median by epoch"
+    pruner: str = "median by epoch, from a quarter of the last phase on"
 
     @property
     def id(self) -> str:
@@ -85,6 +85,12 @@ class Study(Frozen):
     def metric(self) -> str:
         """The objective: the protocol's main metric, with its version."""
         return metrics.get(self.cell.settings.metrics[0]).key
+
+    @property
+    def warmup(self) -> int:
+        """The epochs before a trial may be pruned: what a frozen trunk has reached says little of the rate that comes after."""
+        *before, last = (phase.epochs for phase in self.cell.phases)
+        return sum(before) + max(1, math.ceil(last / 4))
 
     def own_rates(self) -> dict[str, float]:
         """Return the rates of the protocol, and of the recipe when it is searched."""
@@ -157,7 +163,7 @@ def tune(study: Study, search: Search, desk: Desk) -> Tuning:
             storage=_storage(folder, search.storage, desk),
             study_name=study.id,
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=1),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=study.warmup),
             load_if_exists=True,
         )
         _check_place(opened, folder, search, desk)

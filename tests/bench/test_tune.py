@@ -64,7 +64,7 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
     again = tiny(*asked)
     assert again.code == 0 and again.out.count("finished before") == 6 and looked == []
     report = bench("report", "--out", tmp_path / "runs")
-    assert "tuned, 3 trials" in report.out and "pruned: median by epoch" in report.out
+    assert "tuned, 3 trials" in report.out and "pruned: median by epoch, from a quarter" in report.out.replace("\n", " ")
     assert tiny(*asked[:4], "--seeds", 1).code == 0
     assert "Segmentation (miou_voc@1, %; tuned, 3 trials)" in bench("report", "--out", tmp_path / "runs").out.replace("\n", " ")
 
@@ -143,6 +143,14 @@ def test_the_pretext_tasks_own_rate_is_searched_when_asked(tiny: Bench, tmp_path
     assert tuning.space["pretext"] == (1e-4, 1e-2) and tuning.space["phase-1"] == (1e-3, 1e-2)
     (one,) = record.read(tmp_path / "runs")
     assert one.pretrain.job["recipe"]["lr"] == tuning.best["pretext"]
+
+
+def test_no_trial_is_pruned_before_a_quarter_of_its_last_phase(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "two-phase", "--tune", 8)
+    assert tiny(*asked).code == 0
+    (tuning,) = studies(tmp_path / "runs")
+    pruned = [trial for trial in tuning.trials if trial.state == "pruned"]
+    assert pruned and all(2 + 3 <= len(trial.epochs) < 12 for trial in pruned)  # 2 epochs frozen, 10 of everything
 
 
 def test_a_plan_counts_trials_and_knows_what_is_searched(tiny: Bench, tmp_path: Path) -> None:
