@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml
 
 demo: $(VENV)/installed
 	$(BIN)/bench run --data demo --pretext random_init,cgan_color --downstream voc_seg --out runs/demo
-	$(BIN)/bench report --out runs/demo
+	$(BIN)/bench report --out runs/demo --html
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
