@@ -31,6 +31,8 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Prepare, verify and list data sets.")
 app.add_typer(data_app, name="data")
 
+MOST_SEEDS = 1000
+
 Out = Annotated[Path, typer.Option("--out", help="Folder of pretrained trunks, runs and tables.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with one plug-in; its name is the file's.")]
 
@@ -237,11 +239,15 @@ def report(
     from results import record
     from results.report import Wanted, make
 
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is no folder.")
     records = record.read(out)
     if not records:
         raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
     wanted = Wanted(_names(metric or ""), _names(runs or ""), baseline, with_published, compare_paper, html)
     made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]))
+    for problem in made.problems:
+        print(f"bench: {printable(problem)}", file=sys.stderr)
     for name, text in made.files.items():
         store.publish_file(out / name, text)
     screen = Screen()
@@ -462,13 +468,17 @@ def _seeds(seed: int | None, seeds: str | None) -> tuple[int, ...]:
     if seeds is None:
         return (seed or 0,)
     parts = _names(seeds)
-    if not parts or not all(part.isdigit() for part in parts):
+    if not parts or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
         raise UsageError(f"--seeds takes how many, or a list: 5 or 0,3,7, but got {seeds!r}.")
     named = tuple(dict.fromkeys(int(part) for part in parts))
     if "," in seeds:
         return named
     if not named[0]:
         raise UsageError("--seeds 0 asks for no run at all; give 1 or more, or a list with a comma (0,).")
+    if named[0] > MOST_SEEDS:
+        raise UsageError(
+            f"--seeds counts seeds, {MOST_SEEDS} at most, but got {seeds}; a list with a comma names them ({seeds},)."
+        )
     return tuple(range(named[0]))
 
 

@@ -81,7 +81,7 @@ def provenance(desk: Desk) -> dict[str, Any]:
         "pillow",
     )
     return {
-        "command": list(desk.command),
+        "command": _without_storage(desk.command),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: _installed(name) for name in names},
@@ -90,6 +90,15 @@ def provenance(desk: Desk) -> dict[str, Any]:
         "pretrain_data": _place(desk.grid.pretrain_name),
         **_commit(),
     }
+
+
+def _without_storage(words: Sequence[str]) -> list[str]:
+    """Return a command without the database's URL, which may hold a password."""
+    kept = []
+    for before, word in zip(["", *words], words, strict=False):
+        hidden = before == "--storage" or word.startswith("--storage=")
+        kept.append("--storage=..." if word.startswith("--storage=") else "..." if hidden else word)
+    return kept
 
 
 def _place(data: str | None) -> str | None:

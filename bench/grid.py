@@ -54,7 +54,8 @@ def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> None:
     """Run every job, with tuned rates when there is a search; BenchError with exit code 5 tells which failed."""
     jobs = desk.grid.jobs
     budget = f", {search.trials} trials each" if search else ""
-    screen.say(f"{len(jobs)} runs on {desk.grid.data.title}, {desk.machine.device.type}, {desk.machine.precision}{budget}")
+    runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
+    screen.say(f"{runs} on {desk.grid.data.title}, {desk.machine.device.type}, {desk.machine.precision}{budget}")
 
     def one(job: Job, place: str) -> None:
         chosen, tuning = tuned(job, search, desk) if search else (job, None)
@@ -115,7 +116,7 @@ def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, s
                     raise
                 if not isinstance(error, BenchError):
                     traceback.print_exc()
-                failed.append((job.id, error))
+                failed.append((f"{job.pretrain.pretext} on {job.downstream} ({about(job)})", error))
                 screen.say(f"  failed: {error}")
     if failed:
         summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: " + "; ".join(f"{name}: {e}" for name, e in failed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -115,7 +116,7 @@ def resolve(request: Request, say: Say) -> Grid:
                         labels=share,
                         rates=request.rates,
                     )
-                    for share in request.labels
+                    for share in dict.fromkeys(request.labels)
                     for transfer in (transfers if recipes[pretext].epochs else ("all",))
                     for schedule in schedules[pretext]
                 ]
@@ -197,17 +198,25 @@ def _transfers(asked: Sequence[str]) -> tuple[Transfer, ...]:
     for name in asked:
         if name not in TRANSFERS:
             raise unknown("transfer", name, TRANSFERS)
+    if not asked:
+        raise UsageError(f"--transfer names at least one of {', '.join(TRANSFERS)}.")
     return cast(tuple[Transfer, ...], tuple(dict.fromkeys(asked)))
 
 
 def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence[Schedule]) -> None:
     for schedule in schedules:
         phases = protocol.schedules.get(schedule, ())
-        if rates and (len(rates) != len(phases) or min(rates) <= 0):
-            raise UsageError(f"--rates takes a rate above 0 for each phase of {schedule}, {len(phases)} of them; see --schedule.")
+        if rates and (len(rates) != len(phases) or not all(0 < rate < math.inf for rate in rates)):
+            given = ", ".join(f"{rate:g}" for rate in rates)
+            raise UsageError(
+                f"--rates takes a rate above 0 for each phase of {schedule}, {len(phases)} of them, but got {given}; "
+                "see --schedule."
+            )
 
 
 def _check_shares(request: Request) -> None:
+    if not request.labels:
+        raise UsageError("--labels names at least one share, for example 0.01,0.1,1.")
     for share in request.labels:
         if not 0 < share <= 1:
             raise UsageError(f"--labels takes shares above 0 and at most 1, for example 0.01,0.1,1, but got {share:g}.")

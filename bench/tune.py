@@ -23,7 +23,7 @@ from typing import Any
 from bench import metrics, store
 from bench.desk import Desk
 from bench.energy import Meter
-from bench.errors import BenchError, DataError, Diverged, UsageError
+from bench.errors import BenchError, DataError, Diverged, MachineError, UsageError
 from bench.frozen import Frozen
 from bench.job import Job
 from bench.journal import journal
@@ -145,7 +145,9 @@ def find_tuning(study: Study, search: Search, out: Path) -> Tuning | None:
     try:
         return Tuning.model_validate_json(path.read_bytes())
     except ValueError as error:
-        raise DataError(f"{path} is not a search of this version; remove its folder to search again.") from error
+        raise DataError(
+            f"{path} is not a search of this version; remove the file, and it is made again from its trials."
+        ) from error
 
 
 def tune(study: Study, search: Search, desk: Desk) -> Tuning:
@@ -166,7 +168,8 @@ def tune(study: Study, search: Search, desk: Desk) -> Tuning:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=study.warmup),
             load_if_exists=True,
         )
-        _check_place(opened, folder, search, desk)
+        if search.storage:
+            _check_place(opened, folder, search, desk)
         with store.alive(folder / "workers") as worker:
             told = False
             while True:
@@ -195,7 +198,14 @@ def _storage(folder: Path, url: str, desk: Desk) -> Any:
     try:
         return RDBStorage(url)
     except Exception as error:  # SQLAlchemy and its drivers have no common base
-        raise UsageError(f"--storage {url}: {' '.join(str(error).split())[:200]}.") from error
+        reason = " ".join(str(error).split("(Background")[0].split())[:200].rstrip(".")
+        kind = MachineError if type(error).__name__ in ("OperationalError", "ImportError") else UsageError
+        raise kind(f"--storage {without_secrets(url)}: {reason}.") from error
+
+
+def without_secrets(url: str) -> str:
+    """Return a database's URL with its kind alone: names, passwords and places stay with the user."""
+    return f"{url.partition(':')[0]}://..."
 
 
 def _check_place(opened: Any, folder: Path, search: Search, desk: Desk) -> None:
@@ -209,8 +219,8 @@ def _check_place(opened: Any, folder: Path, search: Search, desk: Desk) -> None:
             opened.set_user_attr("token", token.read_text())
         elif not token.is_file() or token.read_text() != known:
             raise UsageError(
-                f"the study {opened.study_name} in {search.storage or folder} was begun with another --out; "
-                "all workers of a study share one output folder."
+                f"the study {opened.study_name} in {without_secrets(search.storage)} was begun with another --out, or {token} is "
+                "damaged; all workers of a study share one output folder, and another folder needs another database."
             )
 
 

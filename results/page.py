@@ -26,13 +26,15 @@ from results.statistics import Estimate
 from results.tables import Table
 
 
-def page(boards: Sequence[Board], tables: Sequence[Table], out: Path, command: str) -> str:
-    """Return the page. Pictures come from below `out`: one that is missing is left out, a damaged one is left out and named."""
-    return _template().render(
-        boards=[_view(board, out) for board in boards],
-        tables=tables,
-        command=command,
-    )
+def page(boards: Sequence[Board], tables: Sequence[Table], out: Path, command: str, problems: list[str] | None = None) -> str:
+    """Return the page. Pictures come from below `out`: one that is missing is left out, a damaged one is left out and named.
+
+    What is named there is added to `problems` too.
+    """
+    views = [_view(board, out) for board in boards]
+    if problems is not None:
+        problems += dict.fromkeys(problem for view in views for problem in view["problems"])
+    return _template().render(boards=views, tables=tables, command=command)
 
 
 def _template() -> Template:

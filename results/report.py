@@ -30,6 +30,8 @@ class Report:
 
     tables: list[tables.Table]
     files: dict[str, str]
+    problems: list[str]
+    """What was left out because it is damaged."""
 
 
 def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str) -> Report:
@@ -63,11 +65,12 @@ def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str) -> 
             "per_run.csv": leaderboards.csv_text(leaderboards.per_run(chosen)),
             "per_class.csv": leaderboards.csv_text(leaderboards.per_class(chosen)),
         }
+    problems: list[str] = []
     if wanted.html:
         from results.page import page
 
-        files["report.html"] = page(boards, [*tables.table3(chosen), *added], out, command)
-    return Report([*main, *added], files)
+        files["report.html"] = page(boards, [*tables.table3(chosen), *added], out, command, problems)
+    return Report([*main, *added], files, problems)
 
 
 def _with_papers_metrics(

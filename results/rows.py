@@ -98,25 +98,27 @@ def rows(records: Sequence[Record]) -> list[Members]:
     """Group the runs of a board into rows; only seeds and columns differ within a row.
 
     A run whose trunk has the seed of its own belongs to the row in which everything varies; runs that share another seed's
-    trunk are a row in which only fine-tuning varies, and the trunk's own run is in both.
+    trunk are a row in which only fine-tuning varies, and the trunk's own run is in both. In a column whose runs were all made to
+    share or to lend a trunk, there are only rows of the second kind.
     """
-    seed_of = {record.id: record.pretrain.job["seed"] for record in records}
-    shared = {(row_key(r), seed_of[r.id]) for r in records if seed_of[r.id] != r.seed}
     found: dict[tuple[tuple[str, ...], int | None], list[Record]] = {}
-    for record in records:
-        trunk_seed = seed_of[record.id]
-        if trunk_seed == record.seed:
+    for column in groups(records, lambda record: (record.downstream, digest(column_facts(record)))).values():
+        shared = {(row_key(r), trunk_seed_of(r)) for r in column if trunk_seed_of(r) != r.seed}
+        own = [record for record in column if trunk_seed_of(record) == record.seed]
+        lent = [record for record in own if (row_key(record), record.seed) in shared]
+        for record in own if len(lent) < len(own) else ():
             found.setdefault((row_key(record), None), []).append(record)
-        if (row_key(record), trunk_seed) in shared:
-            found.setdefault((row_key(record), trunk_seed), []).append(record)
+        for record in column:
+            if (row_key(record), trunk_seed_of(record)) in shared:
+                found.setdefault((row_key(record), trunk_seed_of(record)), []).append(record)
+    order = sorted(found, key=lambda key: (key[0][0] != "random_init", *key[0], -1 if key[1] is None else key[1]))
+    return [Members(tuple(sorted(found[key], key=lambda r: (r.downstream, r.seed))), key[1]) for key in order]
 
-    def only_lent(key: tuple[tuple[str, ...], int | None], members: list[Record]) -> bool:
-        """Tell whether a row is one seed's run, made so that others could share its trunk."""
-        return key[1] is None and len({r.seed for r in members}) == 1 and (key[0], members[0].seed) in shared
 
-    kept = {key: members for key, members in found.items() if not only_lent(key, members)}
-    order = sorted(kept, key=lambda key: (key[0][0] != "random_init", *key[0], -1 if key[1] is None else key[1]))
-    return [Members(tuple(sorted(kept[key], key=lambda r: (r.downstream, r.seed))), key[1]) for key in order]
+def trunk_seed_of(record: Record) -> int:
+    """Return the seed of a run's pretrained trunk."""
+    seed: int = record.pretrain.job["seed"]
+    return seed
 
 
 def row_key(record: Record) -> tuple[str, ...]:

@@ -76,8 +76,19 @@ def test_a_search_finds_its_trials_again_in_a_database(tiny: Bench, tmp_path: Pa
     assert tiny(*asked, "--tune", 4).code == 0
     few, more = sorted(studies(tmp_path / "runs"), key=lambda tuning: tuning.budget)
     assert few.study == more.study and more.trials[:2] == few.trials and len(more.trials) == 4
-    wrong = tiny(*asked[:-1], "nothing://here", "--tune", 9)
-    assert wrong.code == 2 and "--storage nothing://here" in wrong.err
+    wrong = tiny(*asked[:-1], "nothing://user:secret@here", "--tune", 9)
+    assert wrong.code == 2 and "--storage nothing://...:" in wrong.err and "secret" not in wrong.err
+    nowhere = tiny(*asked[:-1], "sqlite:////nowhere/at/all.db?password=secret", "--tune", 9)
+    assert nowhere.code == 4 and "unable to open" in nowhere.err and "secret" not in nowhere.err
+    assert all("sqlite" not in " ".join(one.provenance["command"]) for one in record.read(tmp_path / "runs"))
+    (path,) = (tmp_path / "runs" / "studies").glob("*/tuning-4.json")
+    path.write_text("{}")
+    damaged = tiny(*asked, "--tune", 4)
+    assert damaged.code == 3 and "remove the file" in damaged.err
+    path.unlink()
+    assert tiny(*asked, "--tune", 4).code == 0
+    again = Tuning.model_validate_json(path.read_bytes())
+    assert (again.trials, again.best, again.best_value) == (more.trials, more.best, more.best_value)
 
 
 def test_a_study_in_a_database_has_one_output_folder(tiny: Bench, tmp_path: Path) -> None:

@@ -207,6 +207,12 @@ def test_runs_that_share_a_trunk_are_a_row_of_their_own() -> None:
         ("cgan_color", [0, 1]),
         ("cgan_color (one trunk, seed 0)", [0, 1, 2]),
     ]
+    other_task = make("random_init", seed=3, downstream="voc_cls")
+    (one,) = boards([*records, make("random_init"), make("random_init", seed=1, trunk_seed=0), other_task])
+    assert [row.label for row in one.rows if row.pretext == "random_init"] == [
+        "random_init (two-phase)", "random_init (two-phase; one trunk, seed 0)",
+    ]  # fmt: skip
+    assert next(row for row in one.rows if row.label == "cgan_color").cells[1].gain is not None
     (alone,) = boards([make(seed=0), make(seed=1, trunk_seed=0)])
     assert [row.label for row in alone.rows] == ["cgan_color (one trunk, seed 0)"]
 
