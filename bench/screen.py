@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -20,12 +21,17 @@ from rich.progress import (
 
 from bench.text import printable
 
+PIPE_WIDTH = 200
+"""Characters in a line of a table where no terminal says how many there are."""
+
 
 class Screen:
     """Tells how work goes: a bar for each course on a terminal, a line for each epoch elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        pipe = not sys.stdout.isatty()
+        width = PIPE_WIDTH if pipe and "COLUMNS" not in os.environ else None
+        self.console = Console(highlight=False, soft_wrap=pipe, width=width)
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.name = ""

@@ -62,20 +62,20 @@ def table4(board: Board) -> Table:
 
 def differences(board: Board) -> Table | None:
     """Return every gain over the baseline, paired over pictures and seeds; None when there is none."""
-    rows = []
+    rows: list[Line] = []
     for place, column in enumerate(board.columns):
+        of_column: list[Line] = []
         for row in board.rows:
             gain = row.cells[place].gain
             if gain is None:
                 continue
             found = gain.estimate
             told = {True: "yes", False: "no", None: "one seed"}[gain.distinguishable]
-            rows.append(
+            of_column.append(
                 Line(
                     (
                         row.label,
                         gain.against,
-                        column.head,
                         f"{100 * found.value:+.2f}",
                         _interval(found, sign="+"),
                         _p(found.p),
@@ -83,29 +83,30 @@ def differences(board: Board) -> Table | None:
                         told,
                         str(found.seeds),
                     ),
-                    frozenset({3}) if gain.distinguishable else frozenset(),
+                    frozenset({2}) if gain.distinguishable else frozenset(),
                 )
             )
+        rows += _under(column.head, of_column)
     if not rows:
         return None
-    heads = ("Row", "Against", "Column", "Difference, points", "95 % interval", "p", "p, Holm", "Distinguishable", "Seeds")
-    note = "The same pictures and seeds on both sides; p corrected over all differences of this table."
+    heads = ("Row", "Against", "Points", "95 % interval", "p", "Holm", "Told apart", "Seeds")
+    note = "The same pictures and seeds on both sides; Holm: p corrected over all differences of this table."
     return Table(f"Paired differences: {board.title}", (note,), heads, tuple(rows))
 
 
 def searches(board: Board) -> Table | None:
     """Return what each row's search tried and chose, and how much depends on it; None when nothing was searched."""
-    rows = []
+    rows: list[Line] = []
     for place, column in enumerate(board.columns):
+        of_column: list[Line] = []
         for row in board.rows:
             for tuning in {r.tuning.study: r.tuning for r in row.cells[place].records if r.tuning}.values():
                 states = Counter(trial.state for trial in tuning.trials)
                 own = tuning.trials[0].value
-                rows.append(
+                of_column.append(
                     Line(
                         (
                             row.label,
-                            column.head,
                             ", ".join(
                                 f"{states[state]} {state}" for state in ("complete", "pruned", "diverged") if states[state]
                             ),
@@ -116,30 +117,31 @@ def searches(board: Board) -> Table | None:
                         )
                     )
                 )
+        rows += _under(column.head, of_column)
     if not rows:
         return None
-    heads = ("Row", "Column", "Trials", "Rates chosen", "Best on val", "First trial on val", "Sensitivity, points")
+    heads = ("Row", "Trials", "Rates chosen", "Best", "First", "Sensitivity")
     notes = (
-        "Scored on the validation part, per cent. The first trial has the protocol's own rates where the ranges have them. "
-        "Sensitivity: how far the median complete trial is below the best.",
+        "Best and first trial on the validation part, per cent. The first trial has the protocol's own rates where the ranges have "
+        "them. Sensitivity: by how many points the median complete trial is below the best.",
     )
     return Table(f"Searches: {board.title}", notes, heads, tuple(rows))
 
 
 def costs(board: Board) -> Table:
     """Return what each row cost a seed, and the points over the baseline that an hour of its pretraining bought."""
-    rows = []
+    rows: list[Line] = []
     for place, column in enumerate(board.columns):
+        of_column: list[Line] = []
         for row in board.rows:
             cell = row.cells[place]
             if not cell.records:
                 continue
             cost = row_cost(cell)
-            rows.append(
+            of_column.append(
                 Line(
                     (
                         row.label,
-                        column.head,
                         f"{cost.pretrain_seconds:,.0f}",
                         f"{cost.tune_seconds:,.0f}",
                         f"{cost.finetune_seconds:,.0f}",
@@ -150,12 +152,22 @@ def costs(board: Board) -> Table:
                     )
                 )
             )
-    measures = ("Pretraining, s", "Tuning, s", "Fine-tuning, s", "Pictures", "Peak memory, MiB", "Energy, kJ", "Points gained")
+        rows += _under(column.head, of_column)
     notes = (
         "Seconds on one device, of one seed: pretraining and fine-tuning are means over seeds, tuning is done once for all. "
-        "Energy where the device tells.",
+        "Memory in MiB at most; energy in kJ where the device tells; points over the baseline for an hour of pretraining.",
     )
-    return Table(f"Cost: {board.title}", notes, ("Row", "Column", *measures), tuple(rows))
+    return Table(
+        f"Cost: {board.title}",
+        notes,
+        ("Row", "Pretraining", "Tuning", "Fine-tuning", "Pictures", "Memory", "Energy", "Points"),
+        tuple(rows),
+    )
+
+
+def _under(head: str, lines: list[Line]) -> list[Line]:
+    """Return lines under a heading; nothing when there are none."""
+    return [Line((head, *("" for _ in lines[0].cells[1:])), heading=True), *lines] if lines else []
 
 
 def table3(records: Sequence[Record]) -> list[Table]:

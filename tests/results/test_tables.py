@@ -45,13 +45,14 @@ def test_differences_have_interval_and_corrected_p_and_one_seed_is_called_that()
     (one,) = boards(three_seeds())
     table = tables.differences(one)
     assert table is not None
-    (row,) = table.rows
+    heading, row = table.rows
+    assert heading.heading and heading.cells[0] == "Segmentation (miou_voc@1, %)"
     assert row.cells[:2] == ("cgan_color", "random_init (two-phase)")
-    assert float(row.cells[3]) == pytest.approx(30, abs=0.1)
-    assert row.cells[7:] == ("yes", "3") and 3 in row.bold
+    assert float(row.cells[2]) == pytest.approx(30, abs=0.1)
+    assert row.cells[6:] == ("yes", "3") and 2 in row.bold
     (single,) = boards([make(), make("random_init", value=0.2)])
     found = tables.differences(single)
-    assert found is not None and found.rows[0].cells[5:8] == ("-", "-", "one seed")
+    assert found is not None and found.rows[1].cells[4:7] == ("-", "-", "one seed")
     (alone,) = boards([make()])
     assert tables.differences(alone) is None
 
@@ -60,16 +61,16 @@ def test_costs_are_of_one_seed_and_an_hour_of_pretraining_buys_points() -> None:
     records = [record.model_copy(update={"tuning": tuning()}) for record in three_seeds()]
     (one,) = boards(records)
     row = next(row for row in tables.costs(one).rows if row.cells[0] == "cgan_color")
-    assert row.cells[2:5] == ("360", "360", "360")
-    assert row.cells[8].endswith("per CPU-hour")  # 30 points for a tenth of an hour
-    assert float(row.cells[8].split()[0]) == pytest.approx(300, abs=5)
+    assert row.cells[1:4] == ("360", "360", "360")
+    assert row.cells[7].endswith("per CPU-hour")  # 30 points for a tenth of an hour
+    assert float(row.cells[7].split()[0]) == pytest.approx(300, abs=5)
 
 
 def test_searches_say_what_was_tried_and_how_much_depends_on_it() -> None:
     (one,) = boards([make(tuning=tuning()), make("random_init", tuning=tuning(study="other")), make("l1_color")])
     table = tables.searches(one)
-    assert table is not None and len(table.rows) == 2
-    assert table.rows[0].cells[2:] == ("3 complete", "phase-1 1.00e-02, phase-2 1.00e-04", "30.00", "30.00", "10.00")
+    assert table is not None and len(table.rows) == 3
+    assert table.rows[1].cells[1:] == ("3 complete", "phase-1 1.00e-02, phase-2 1.00e-04", "30.00", "30.00", "10.00")
     (without,) = boards([make()])
     assert tables.searches(without) is None
 
