@@ -122,7 +122,7 @@ def searches(board: Board) -> Table | None:
         return None
     heads = ("Row", "Trials", "Rates chosen", "Best", "First", "Sensitivity")
     notes = (
-        "Best and first trial on the validation part, per cent. The first trial has the protocol's own rates where the ranges have "
+        "Best and first trial on the validation part, per cent. The first has the protocol's own rates where the ranges have "
         "them. Sensitivity: by how many points the median complete trial is below the best.",
     )
     return Table(f"Searches: {board.title}", notes, heads, tuple(rows))
