@@ -7,16 +7,26 @@ import io
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from bench.errors import DataError
 from bench.frozen import Frozen
 
 VERSION = 2
+"""2: metrics have versions; a record of another version is refused, since its numbers may mean something else."""
+
+
+def _only_ours(version: int) -> int:
+    if version != VERSION:
+        raise ValueError(f"it has version {version}, this is version {VERSION}")
+    return version
+
+
+Version = Annotated[int, AfterValidator(_only_ours)]
 
 
 class DataFacts(Frozen):
@@ -98,7 +108,7 @@ class Tuning(Frozen):
 class PretrainRecord(Frozen):
     """A pretrained trunk: its job, what it says about itself, its cost, and the SHA-256 of its weights."""
 
-    version: int = VERSION
+    version: Version = VERSION
     id: str
     job: dict[str, Any]
     data: DataFacts | None
@@ -114,7 +124,7 @@ class PretrainRecord(Frozen):
 class Record(Frozen):
     """A finished run."""
 
-    version: int = VERSION
+    version: Version = VERSION
     id: str
     job: dict[str, Any]
     pretext: str
@@ -159,7 +169,7 @@ def read_one(path: Path) -> Record:
     try:
         return Record.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else error.strerror
         raise DataError(f"{path} is not a record of this version: {reason}; remove its folder to run it again.") from error
 
 

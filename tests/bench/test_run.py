@@ -280,6 +280,10 @@ def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, 
     (folder / "predictions.npz").write_bytes(b"x")
     done = bench("report", "--out", tmp_path / "runs", "--metric", "pixel_acc")
     assert done.code == 3 and "predictions.npz is damaged" in done.err
+    old = {**json.loads((folder / "record.json").read_text()), "version": 1}
+    (folder / "record.json").write_text(json.dumps(old))
+    done = bench("report", "--out", tmp_path / "runs")
+    assert done.code == 3 and "it has version 1, this is version 2; remove its folder" in done.err
     (folder / "record.json").write_text("{")
     done = bench("report", "--out", tmp_path / "runs")
     assert done.code == 3 and "is not a record" in done.err
