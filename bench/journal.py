@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from bench.errors import DataError
+
 
 class Lock:
     """Optuna's lock on a journal file (`acquire` and `release`), held through `flock` on a file beside it."""
@@ -37,11 +39,14 @@ class Lock:
 
 
 def journal(path: Path, say: Callable[[str], object]) -> Any:
-    """Return Optuna's storage in a journal file, mended when its end was torn."""
+    """Return Optuna's storage in a journal file, mended when its end was torn; DataError when the rest cannot be read."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     lock = Lock(path, say)
     lock.acquire()
     lock.release()
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: it is no journal of a study; remove its folder to search again.") from error

@@ -277,8 +277,12 @@ class _Kept:
         """Return what was kept, or nothing yet."""
         if not path.is_file():
             return cls()
-        found = json.loads(path.read_text())
-        return cls({int(epoch): value for epoch, value in found["values"].items()}, found["seconds"], found["images"])
+        try:
+            found = json.loads(path.read_bytes())
+            values = {int(epoch): float(value) for epoch, value in found["values"].items()}
+            return cls(values, float(found["seconds"]), int(found["images"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path} is damaged; remove its folder, and the trial begins anew.") from error
 
 
 class _Pruned(Exception):

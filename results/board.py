@@ -348,10 +348,12 @@ def _notes(records: Sequence[Record], columns: Sequence[Column], by_column: Sequ
         notes.append(f"Tuned{where}: {text}.")
     if any(column.tuning for column in columns) and any(not column.tuning for column in columns):
         notes.append("Columns that name no trials and no rates have the protocol's rates.")
+    told: set[str] = set()
     for place, column in enumerate(columns):
-        if column.tag:
-            other = next(p for p, c in enumerate(columns) if c.head != column.head and c.downstream == column.downstream)
-            facts = rows.column_facts(by_column[other][0]), rows.column_facts(by_column[place][0])
+        if column.tag and column.tag not in told:
+            told.add(column.tag)
+            alike = [p for p, c in enumerate(columns) if c.downstream == column.downstream and c.variant != column.variant]
+            facts = rows.column_facts(by_column[alike[0]][0]), rows.column_facts(by_column[place][0])
             notes.append(f"{column.tag}: {'; '.join(rows.difference(*facts))}.")
     return notes
 

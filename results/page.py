@@ -93,7 +93,7 @@ def _tasks(board: Board) -> list[tuple[int, str]]:
 
 
 def _task(column: Column) -> str:
-    tuned = f"tuned, {column.trials} trials" if column.trials else ""
+    tuned = f"tuned, {column.trials} trials" if column.trials else column.tuning
     return ", ".join(part for part in (column.title, tuned, column.tag) if part)
 
 

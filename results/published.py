@@ -93,7 +93,7 @@ def paper_table(boards: Sequence[Board]) -> Table:
     for one in published():
         if one.source != PAPER or one.printed_in != "Table 4":
             continue
-        lines.append(Line((one.method, one.metric, f"{one.value} %", "the paper", "-"), heading=False))
+        lines.append(Line((one.method, one.metric, f"{one.value} %", "the paper", "-")))
         for board in boards:
             for row, cell in _cells(board, one):
                 assert cell.estimate is not None

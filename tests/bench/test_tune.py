@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import journal, model
+from bench import journal, model, tune
 from bench import run as runs
+from bench.errors import DataError
 from results import record
 from results.record import Tuning
 from tests.conftest import QUICK, TINY
@@ -238,6 +239,22 @@ def test_a_search_that_was_killed_ends_with_the_trials_of_an_undisturbed_one(dra
         (tuning,) = studies(tmp_path / name)
         found.append([(trial.rates, trial.value, trial.epochs, trial.state) for trial in tuning.trials])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"values": {"x": 1}, "seconds": 0, "images": 0}'])
+def test_a_damaged_file_of_a_trial_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "kept.json").write_text(content)
+    with pytest.raises(DataError, match=r"kept\.json is damaged; remove its folder"):
+        tune._Kept.read(tmp_path / "kept.json")
+
+
+def test_a_journal_that_is_not_one_is_named(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--tune")
+    assert tiny(*asked, 1).code == 0
+    (path,) = (tmp_path / "runs" / "studies").glob("*/journal.log")
+    path.write_text("no journal\n" + path.read_text())
+    done = tiny(*asked, 2)
+    assert done.code == 3 and "journal.log" in done.err and "Traceback" not in done.err
 
 
 def test_a_torn_end_of_the_journal_is_cut_and_every_whole_trial_kept(tmp_path: Path) -> None:

@@ -196,8 +196,9 @@ def test_no_two_rows_have_one_name(change: dict[str, Any]) -> None:
 def test_columns_that_differ_say_in_which_field() -> None:
     first, second = make(value=0.2), make(value=0.6)
     second = second.model_copy(update={"job": {**second.job, "split": "t" * 64}})
-    (one,) = boards([first, second])
-    assert sum("split differs" in note and note.startswith("variant ") for note in one.notes) == 2
+    for chosen in ((), ("pixel_acc", "miou_voc")):
+        (one,) = boards([first, second], chosen=chosen)
+        assert sum("split differs" in note and note.startswith("variant ") for note in one.notes) == 2
 
 
 def test_runs_that_share_a_trunk_are_a_row_of_their_own() -> None:

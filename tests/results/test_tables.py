@@ -99,6 +99,13 @@ def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
     assert tuned["sensitivity"] == pytest.approx(0.1) and "8 trials" in tuned["tuning"]
 
 
+def test_given_rates_are_not_called_tuned() -> None:
+    given = make(value=0.6)
+    given = given.model_copy(update={"job": {**given.job, "rates": [0.001, 0.0005]}})
+    frame = leaderboards.leaderboard(boards([given]))
+    assert frame["tuned"].tolist() == [False] and frame["tuning"].tolist() == ["rates given: 0.001, 0.0005"]
+
+
 def test_runs_and_classes_have_a_line_each() -> None:
     runs = pd.read_csv(io.StringIO(leaderboards.csv_text(leaderboards.per_run(three_seeds()))))
     assert len(runs) == 6 and set(runs["metric"]) == {"miou_voc@1"} and runs["value"].max() == 0.52
