@@ -11,6 +11,33 @@ import typer
 
 from bench import __version__
 from bench.errors import UsageError
+from bench.options import (
+    CheckpointSeconds,
+    Data,
+    Device,
+    Downstream,
+    Labels,
+    Out,
+    Plugins,
+    Pretext,
+    PretrainData,
+    ProtocolName,
+    ScheduleNames,
+    Seed,
+    Seeds,
+    Settings,
+    Size,
+    SpaceText,
+    Storage,
+    Threads,
+    TransferNames,
+    TrunkName,
+    Vary,
+    Workers,
+    names,
+    numbers,
+    seeds_of,
+)
 from bench.text import printable
 
 if TYPE_CHECKING:
@@ -31,11 +58,6 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Prepare, verify and list data sets.")
 app.add_typer(data_app, name="data")
 
-MOST_SEEDS = 1000
-
-Out = Annotated[Path, typer.Option("--out", help="Folder of pretrained trunks, runs and tables.")]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with one plug-in; its name is the file's.")]
-
 
 def _version(asked: bool) -> None:
     if asked:
@@ -48,37 +70,6 @@ def _main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     pass
-
-
-Pretext = Annotated[str, typer.Option(help="Pretext tasks by name, separated by commas, or all.")]
-Downstream = Annotated[str, typer.Option(help="Downstream tasks by name, separated by commas, or all.")]
-ProtocolName = Annotated[str | None, typer.Option(help="paper, paper-code, standard or demo.")]
-Data = Annotated[str | None, typer.Option(help="Labelled data: a prepared set or a folder.")]
-PretrainData = Annotated[str | None, typer.Option(help="Pictures to pretrain on: a prepared set or a folder.")]
-TrunkName = Annotated[str | None, typer.Option(help="unet:depth=8,width=64 or timm:resnet18; ,eye=rgb for colour.")]
-Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels.", min=8)]
-Seed = Annotated[int | None, typer.Option(help="One seed.", min=0)]
-Seeds = Annotated[str | None, typer.Option(help="How many seeds, counted from 0, or a list of them: 5 or 0,3,7.")]
-Vary = Annotated[
-    str, typer.Option(help="What a seed changes: all (pretraining, head, data order), or finetune (one trunk for all seeds).")
-]
-ScheduleNames = Annotated[
-    str | None, typer.Option(help="one-phase, two-phase, frozen, or several by comma; the pretext task's own when left out.")
-]
-TransferNames = Annotated[
-    str, typer.Option(help="What is inherited: all, encoder, statistics (of batch norms, nothing else), or several by comma.")
-]
-Labels = Annotated[str, typer.Option(help="Shares of the labelled training pictures by comma, stratified: 0.01,0.1,1.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8."),
-]
-SpaceText = Annotated[str, typer.Option(help="Learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-4:1e-2.")]
-Storage = Annotated[str, typer.Option(help="An Optuna RDB URL instead of a journal in --out; workers share --out all the same.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)]
-Workers = Annotated[int | None, typer.Option(help="Data workers; chosen when left out. They never change a result.", min=0)]
-CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
 
 
 @app.command(epilog="Example: bench run --pretext random_init,cgan_color --downstream voc_seg --seeds 3 --tune 8")
@@ -121,19 +112,19 @@ def run(
 
     _begin(plugin, out)
     request = Request(
-        pretexts=_names(pretext),
-        downstreams=_names(downstream),
+        pretexts=names(pretext),
+        downstreams=names(downstream),
         protocol=protocol,
         data=data,
         pretrain_data=pretrain_data,
         trunk=trunk,
         size=size,
-        seeds=_seeds(seed, seeds),
-        schedules=_names(schedule or ""),
-        transfers=_names(transfer),
-        labels=_numbers("--labels", labels),
+        seeds=seeds_of(seed, seeds),
+        schedules=names(schedule or ""),
+        transfers=names(transfer),
+        labels=numbers("--labels", labels),
         vary=vary,
-        rates=_numbers("--rates", rates),
+        rates=numbers("--rates", rates),
         settings=tuple(settings or ()),
     )
     if rates and trials:
@@ -144,7 +135,7 @@ def run(
     from bench.tune import Search
 
     search = Search.parse(trials, space, storage) if trials else None
-    options = grid.Options(device, threads, workers, checkpoint_seconds, _names(log))
+    options = grid.Options(device, threads, workers, checkpoint_seconds, names(log))
     with Screen() as screen:
         desk = grid.open_desk(request, options, out, screen)
         if plan:
@@ -189,17 +180,17 @@ def tune(
 
     _begin(plugin, out)
     request = Request(
-        pretexts=_names(pretext),
-        downstreams=_names(downstream),
+        pretexts=names(pretext),
+        downstreams=names(downstream),
         protocol=protocol,
         data=data,
         pretrain_data=pretrain_data,
         trunk=trunk,
         size=size,
         seeds=(seed or 0,),
-        schedules=_names(schedule or ""),
-        transfers=_names(transfer),
-        labels=_numbers("--labels", labels),
+        schedules=names(schedule or ""),
+        transfers=names(transfer),
+        labels=numbers("--labels", labels),
         settings=tuple(settings or ()),
     )
     from bench import grid
@@ -244,7 +235,7 @@ def report(
     records = record.read(out)
     if not records:
         raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
-    wanted = Wanted(_names(metric or ""), _names(runs or ""), baseline, with_published, compare_paper, html)
+    wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
     made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]))
     for problem in made.problems:
         print(f"bench: {printable(problem)}", file=sys.stderr)
@@ -368,7 +359,7 @@ def prepare(
         else:
             folder = root if root is not None else download.fetch(name, store.home() / "downloads", screen)
             screen.say(f"reading and decoding every picture of {name}")
-            made = [catalogue.register(catalogue.read(folder, _set_name(name), exclude or (), _names(score or "")))]
+            made = [catalogue.register(catalogue.read(folder, _set_name(name), exclude or (), names(score or "")))]
         for dataset in made:
             screen.say(f"{dataset.name} is ready: {len(dataset.pictures):,} pictures, fingerprint {dataset.fingerprint[:12]}")
 
@@ -437,10 +428,6 @@ def _rich(table: object) -> object:
     return drawn
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def _set_name(name: str) -> str:
     if not name or not all(character.isalnum() or character in "_-." for character in name) or name.startswith("."):
         raise UsageError(f"a data set's name is letters, digits, '_', '-' and '.', but got {name!r}.")
@@ -459,34 +446,6 @@ def _record(out: Path, run: str) -> Record:
     if len(matching) > 1:
         raise UsageError(f"{run!r} begins the ids of {len(matching)} runs: {', '.join(sorted(matching))}.")
     return record.read_one(found[matching[0]])
-
-
-def _seeds(seed: int | None, seeds: str | None) -> tuple[int, ...]:
-    """Read --seed and --seeds: a number alone counts seeds from 0, a list names them."""
-    if seed is not None and seeds is not None:
-        raise UsageError("--seed names one seed and --seeds counts or lists them; give one of the two.")
-    if seeds is None:
-        return (seed or 0,)
-    parts = _names(seeds)
-    if not parts or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        raise UsageError(f"--seeds takes how many, or a list: 5 or 0,3,7, but got {seeds!r}.")
-    named = tuple(dict.fromkeys(int(part) for part in parts))
-    if "," in seeds:
-        return named
-    if not named[0]:
-        raise UsageError("--seeds 0 asks for no run at all; give 1 or more, or a list with a comma (0,).")
-    if named[0] > MOST_SEEDS:
-        raise UsageError(
-            f"--seeds counts seeds, {MOST_SEEDS} at most, but got {seeds}; a list with a comma names them ({seeds},)."
-        )
-    return tuple(range(named[0]))
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in _names(text))
-    except ValueError as error:
-        raise UsageError(f"{option} takes numbers by comma, but got {text!r}.") from error
 
 
 def _begin(plugins: list[Path] | None, out: Path) -> None:
