@@ -1,13 +1,23 @@
 """Colour on the device: sRGB bytes to normalised CIELAB and back, and how colourful and how close a picture is.
 
-CIELAB is kornia's (D65, 2 degree observer), within 1e-4 of scikit-image's `rgb2lab`, which the paper uses; the tests hold
+CIELAB is that of D65 and the 2 degree observer, within 1e-4 of scikit-image's `rgb2lab`, which the paper uses; the tests hold
 it there. Normalisation is the paper's: L / 50 - 1 and ab / 128.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+WHITE = (0.95047, 1.0, 1.08883)
+DARK, SLOPE, OFFSET = 0.008856, 7.787, 16 / 116
+"""Below `DARK` of the white, CIELAB's curve is a line (scikit-image's figures)."""
+CHUNK = 1 << 18
+"""Pixels that a CPU converts together: what they need stays in its cache."""
 
 
 def unit(images: Tensor) -> Tensor:
@@ -17,10 +27,8 @@ def unit(images: Tensor) -> Tensor:
 
 def rgb_to_lab(images: Tensor) -> Tensor:
     """Return CIELAB (N, 3, H, W), L in [0, 100], ab in about [-128, 127], of sRGB pictures (uint8, or float in [0, 1])."""
-    from kornia.color import rgb_to_lab as convert
-
-    lab: Tensor = convert(unit(images))
-    return lab
+    lightness, chroma = split_lab(images)
+    return torch.cat([(lightness + 1) * 50, chroma * 128], dim=1)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
@@ -32,9 +40,54 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def split_lab(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the network's L (N, 1, H, W) and ab (N, 2, H, W), both in about [-1, 1], of sRGB pictures."""
-    lab = rgb_to_lab(images)
-    return lab[:, :1] / 50 - 1, lab[:, 1:] / 128
+    """Return the network's L (N, 1, H, W) and ab (N, 2, H, W), both in about [-1, 1], of sRGB pictures (uint8, or float)."""
+    lab = images.new_empty(images.shape, dtype=torch.float32)
+    for some, (lightness, red_green, blue_yellow) in _chunks(images, lab):
+        x, y, z = (_curve(_mixed(some, row, white)) for row, white in zip(XYZ, WHITE, strict=True))
+        torch.sub(x, y, out=red_green).mul_(500 / 128)
+        torch.sub(y, z, out=blue_yellow).mul_(200 / 128)
+        torch.mul(y, 116 / 50, out=lightness).sub_(16 / 50 + 1)
+    return lab[:, :1], lab[:, 1:]
+
+
+def lightness_of(images: Tensor) -> Tensor:
+    """Return the network's L (N, 1, H, W) alone: that of `split_lab` to the bit, for a third of the work."""
+    lightness = images.new_empty((len(images), 1, *images.shape[2:]), dtype=torch.float32)
+    for some, (values,) in _chunks(images, lightness):
+        torch.mul(_curve(_mixed(some, XYZ[1], WHITE[1])), 116 / 50, out=values).sub_(16 / 50 + 1)
+    return lightness
+
+
+def _chunks(images: Tensor, out: Tensor) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Yield linear light (3, n, H, W) of some pictures, and the planes (n, H, W) of `out` that are theirs."""
+    size = max(1, CHUNK // (images.shape[2] * images.shape[3])) if images.device.type == "cpu" else len(images)
+    for first in range(0, len(images), max(1, size)):
+        some = images[first : first + size].transpose(0, 1)
+        yield _linear(some), out[first : first + size].unbind(dim=1)
+
+
+def _linear(values: Tensor) -> Tensor:
+    """Return linear light of sRGB values: from a table for bytes, by the formula for float in [0, 1]."""
+    if values.dtype == torch.uint8:
+        return _table(values.device).index_select(0, values.reshape(-1).int()).view(values.shape)
+    return torch.where(values > 0.04045, ((values + 0.055) / 1.055).pow(2.4), values / 12.92)
+
+
+@lru_cache
+def _table(device: torch.device) -> Tensor:
+    return _linear(torch.arange(256, dtype=torch.float64) / 255).float().to(device)
+
+
+def _mixed(linear: Tensor, weights: tuple[float, float, float], white: float) -> Tensor:
+    """Return one of X, Y, Z, as a share of the white's: sums, not a matrix product, which autocast would round to bfloat16."""
+    red, green, blue = (weight / white for weight in weights)
+    return (linear[0] * red).add_(linear[1], alpha=green).add_(linear[2], alpha=blue)
+
+
+def _curve(share: Tensor) -> Tensor:
+    """Return CIELAB's f of X, Y or Z: the cube root, by logarithm, which is thrice as fast as a power and as exact here."""
+    line = (share * SLOPE).add_(OFFSET)
+    return torch.where(share > DARK, share.log2().mul_(1 / 3).exp2_(), line)
 
 
 def join_lab(lightness: Tensor, chroma: Tensor) -> Tensor:

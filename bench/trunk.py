@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.colour import rgb_to_lab, unit
+from bench.colour import lightness_of, unit
 from bench.errors import UsageError, unknown
 from bench.frozen import Frozen
 
@@ -42,7 +42,7 @@ class Eye(nn.Module):
         """Look at sRGB pictures (N, 3, H, W), uint8 or float in [0, 1]."""
         if self.name == "rgb":
             return unit(images) * 2 - 1
-        return rgb_to_lab(images)[:, :1] / 50 - 1
+        return lightness_of(images)
 
     def grey(self, lightness: Tensor) -> Tensor:
         """Look at pictures that have no colour, given their normalised lightness (N, 1, H, W)."""

@@ -62,3 +62,27 @@ def test_colourfulness_is_zero_for_grey_and_follows_the_formula(pictures: torch.
     rg, yb = red - green, (red + green) / 2 - blue
     by_hand = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
     assert colour.colourfulness(pictures)[0].item() == pytest.approx(by_hand)
+
+
+def test_lightness_alone_is_that_of_the_whole_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (5, 32, 48, 3), dtype=np.uint8)).permute(0, 3, 1, 2)
+    lightness, chroma = colour.split_lab(pictures)
+    assert torch.equal(colour.lightness_of(pictures), lightness)
+    monkeypatch.setattr(colour, "CHUNK", 2 * 32 * 48)
+    assert torch.allclose(colour.split_lab(pictures)[1], chroma, rtol=0, atol=1e-6)
+    assert torch.allclose(colour.lightness_of(pictures), lightness, rtol=0, atol=1e-6)
+
+
+def test_lab_is_exact_where_networks_compute_in_bfloat16() -> None:
+    pictures = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8))
+    expected = colour.split_lab(pictures)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = colour.split_lab(pictures)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+def test_every_colour_of_a_fine_grid_agrees_with_scikit_image() -> None:
+    steps = np.arange(0, 256, 5, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(len(steps), -1, 3)
+    ours = colour.rgb_to_lab(torch.from_numpy(grid).permute(2, 0, 1)[None])
+    assert np.abs(as_rows(ours[0]) - rgb2lab(grid)).max() < 1e-4
