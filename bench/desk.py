@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.data import splits
 from bench.data.dataset import Dataset, Say
+from bench.features import Cache
 from bench.machine import Machine
 from bench.resolve import Grid
 from bench.train import History, Watcher
@@ -33,6 +34,7 @@ class Desk:
     say: Say
     watcher: Watcher
     packing: Callable[[int, int], object]
+    cache: Cache
     log: tuple[str, ...] = ()
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import log, machine
 from bench.desk import Desk
 from bench.errors import BenchError, Interrupted
+from bench.features import Cache
 from bench.job import Job
 from bench.resolve import Grid, Request, resolve
 from bench.run import find, run
@@ -47,7 +48,7 @@ def make_desk(grid: Grid, options: Options, out: Path, screen: Screen) -> Desk:
         made.stop.check()
         screen.packing(done, total)
 
-    return Desk(out, made, grid, screen.say, screen, packing, options.log)
+    return Desk(out, made, grid, screen.say, screen, packing, Cache(made, out / "work"), options.log)
 
 
 def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ import torch
 from bench.errors import Interrupted, UsageError
 
 Precision = Literal["fp32", "bf16"]
+MEMORY = Path("/proc/meminfo")
 
 
 @dataclass
@@ -44,10 +47,20 @@ class Machine:
     stop: Stop = field(default_factory=Stop)
 
     def data_workers(self, changes_pictures: bool) -> int:
-        """Return the number of data workers: the one asked for, else some when pictures are changed for a GPU."""
+        """Return the number of data workers: the one asked for, else some for a GPU, more when they have pictures to change."""
         if self.workers is not None:
             return self.workers
-        return min(8, os.cpu_count() or 1) if changes_pictures and self.device.type == "cuda" else 0
+        if self.device.type != "cuda":
+            return 0
+        return min(16 if changes_pictures else 2, os.cpu_count() or 1)
+
+    def room(self, share: int) -> int:
+        """Return the bytes that may be held on the device beside what computes: one part in `share` of what is free."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0]) // share
+        found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
+        free = int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return free // share
 
     def autocast(self) -> Any:
         """Return the context in which networks compute."""

@@ -25,16 +25,37 @@ class Model(nn.Module):
     def __init__(self, trunk: Trunk, head: nn.Module, downstream: Downstream) -> None:
         super().__init__()
         self.trunk, self.head, self.downstream = trunk, head, downstream
+        self.frozen = False
 
-    def forward(self, images: Tensor, frozen: bool = False) -> Tensor:
-        """Return the head's output for sRGB uint8 pictures (N, 3, H, W); a frozen trunk keeps no graph."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            features = self.downstream.features(self.trunk, self.trunk.eye(images))
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the head's output for sRGB `images` uint8 (N, 3, H, W), or for the `features` that the trunk has of them."""
+        if "features" in batch:
+            features = batch["features"]
+        elif self.frozen:
+            features = self.look(batch["images"])
+        else:
+            features = self.downstream.features(self.trunk, self.trunk.eye(batch["images"]))
         output: Tensor = self.head(features)
         return output
 
+    @torch.no_grad()
+    def look(self, images: Tensor) -> Tensor:
+        """Return the features that the frozen trunk has of pictures (N, 3, H, W), without a graph.
+
+        It looks at whole batches, the last one filled up with copies, so that a picture's features are the same to the bit
+        whatever pictures are beside it; with the batch's own statistics they are not, and nothing is filled up.
+        """
+        protocol, count = self.downstream.protocol, len(images)
+        missing = -count % protocol.batch_size if protocol.statistics == "running" else 0
+        filled = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
+        return self.downstream.features(self.trunk, self.trunk.eye(filled))[:count]
+
     def set_mode(self, train: Literal["head", "all", "nothing"]) -> None:
-        """Choose what trains; what does not is in eval mode, so its running statistics stay as they are."""
+        """Choose what trains; what does not is in eval mode, so its running statistics stay as they are.
+
+        A trunk is frozen from the mode `head` until it trains.
+        """
+        self.frozen = train == "head" or (self.frozen and train == "nothing")
         self.trunk.train(train == "all")
         self.head.train(train in ("head", "all"))
         use_statistics(self, self.downstream.protocol.statistics)
@@ -74,5 +95,5 @@ def look(model: Model, downstream: Downstream, part: batches.Part, number: int, 
     batch = batches.to_device(part[0, positions], machine.device)
     torch.manual_seed(key("evaluate", number))  # matters where the protocol keeps dropout on
     with machine.autocast():
-        output = model(batch["images"])
+        output = model(batch)
     return output.float(), batch

@@ -36,7 +36,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8."),
 ]
-SpaceText = Annotated[str, typer.Option(help="Learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-4:1e-2.")]
+SpaceText = Annotated[
+    str, typer.Option(help="Learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (a fixed one).")
+]
 Storage = Annotated[str, typer.Option(help="An Optuna RDB URL instead of a journal in --out; workers share --out all the same.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)]

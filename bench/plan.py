@@ -135,7 +135,7 @@ def _finetune_step(job: Job, train: str, desk: Desk) -> float:
 
     def step() -> None:
         with desk.machine.autocast():
-            loss = model(images, train == "head").float().square().mean()
+            loss = model({"images": images}).float().square().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -109,7 +109,8 @@ def _pretraining_parts(job: PretrainJob, desk: Desk) -> tuple[DataFacts, batches
     pack = packs.open_pack(packs.Order(dataset, "pictures", packs.PackRule(size=job.size), only), desk.say, desk.packing)
     train_part = batches.Part(pack, pack.places(split.ids("train")), seed=job.seed)
     test_part = batches.Part(pack, pack.places(split.ids("test")))
-    return facts(dataset, split, split.ids("train"), {"test": len(test_part)}), train_part, test_part
+    data = facts(dataset, split, split.ids("train"), {"test": len(test_part)})
+    return data, desk.cache.resident(train_part), test_part
 
 
 def _pretraining_course(job: PretrainJob, pretext: Pretext, part: batches.Part, test: batches.Part, work: Path) -> Course:

@@ -7,20 +7,25 @@ commands from doing the same work.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic_core import to_jsonable_python
 
 from bench import checkpoint, examples, log, metrics, store
 from bench.contract import Batch, Downstream, Phase
 from bench.data import batches, packs, splits
 from bench.data.dataset import Dataset
 from bench.desk import Desk, cost, facts, provenance
+from bench.energy import Meter
+from bench.frozen import canonical
 from bench.job import Job
 from bench.machine import Machine
 from bench.model import Model, make_model, predict
@@ -59,43 +64,111 @@ class Finetuned:
     part: batches.Part
     ids: list[str]
     fit: splits.Split
+    seen: batches.Part
+    """The part as it is scored now: while the trunk is frozen, with its features."""
+    states: list[str] = field(default_factory=list)
+    """The key of what each phase left in the desk's cache."""
 
     def predictions(self, machine: Machine) -> dict[str, NDArray[Any]]:
         """Look at every picture of the part once."""
         self.model.set_mode("nothing")
-        return predict(self.model, self.downstream, self.part, machine)
+        return predict(self.model, self.downstream, self.seen, machine)
 
 
-Watch = Callable[["Finetuned", int], None]
-"""Called after every epoch of a fine-tuning, with the number of epochs that are done in all phases."""
+Watch = Callable[["Finetuned", int, float | None], float]
+"""Called after every epoch of a fine-tuning, with the epochs that are done in all phases, and the score of the network after
+them when it is known from another run; returns that score."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A phase as it ended: what was trained, its losses and cost, and the scores that were watched."""
+
+    weights: dict[str, torch.Tensor]
+    history: History
+    scores: dict[int, float]
 
 
 def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | None = None, work: Path | None = None) -> Finetuned:
-    """Fine-tune a pretrained trunk through the phases of a job; nothing is published, checkpoints stay in its working folder."""
-    device = desk.machine.device
+    """Fine-tune a pretrained trunk through the phases of a job; nothing is published, checkpoints stay in its working folder.
+
+    A phase that the same network went through in this command, with the same rates before it, is not trained again.
+    """
     dataset = desk.grid.data
     trunk = load_trunk(job.pretrain, pretrained, desk.out, job.transfer)
     downstream, model = make_model(job, trunk, len(dataset.classes))
-    model.to(device)
+    model.to(desk.machine.device)
     train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
-    tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit)
+    tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit, part)
     done, work = 0, work or work_folder(job, desk.out)
     for number, phase in enumerate(job.phases, start=1):
+        key = _key(job, pretrained, train_part, desk.machine, phases=job.phases[:number], seed=job.seed)
         model.set_mode(phase.train)
-        course = _phase_course(job, model, downstream, number, phase, train_part)
-        if watch is not None:
+        tuned.states.append(key)
+        known: Trained | None = None if desk.log else desk.cache.state(key)
+        if known is not None and watch is not None and len(known.scores) < phase.epochs:
+            known = None
+        begun, meter = time.monotonic(), Meter(desk.machine.device)
+        learned, tuned.seen = train_part, part
+        if phase.train == "head" and job.settings.statistics == "running" and (watch is not None or phase.epochs > 1):
+            if watch is not None:
+                tuned.seen = _looked_at(job, pretrained, part, model, desk)
+            if train_part.change == "none" and known is None:
+                learned = _looked_at(job, pretrained, train_part, model, desk)
+        tuned.history.add(History(seconds=time.monotonic() - begun, joules=meter.joules()))
+        scores: dict[int, float] = {}
 
-            def after_epoch(epoch: int, before: int = done, phase: Phase = phase) -> None:
-                watch(tuned, before + epoch)
+        def after_epoch(epoch: int, before: int = done, phase: Phase = phase, scores: dict[int, float] = scores) -> None:
+            if watch is not None:
+                scores[epoch] = watch(tuned, before + epoch, None)
                 model.set_mode(phase.train)
 
+        module = model.head if phase.train == "head" else model
+        if known is None:
+            course = _phase_course(job, model, downstream, number, phase, learned)
             course.after_epoch = after_epoch
-        with log.watching(desk.log, desk.watcher, work) as watcher:
-            history = train(course, desk.machine, work / f"phase-{number}", watcher)
+            with log.watching(desk.log, desk.watcher, work) as watcher:
+                history = train(course, desk.machine, work / f"phase-{number}", watcher)
+            _keep(key, Trained(_copied(module), history, scores), desk)
+        else:
+            module.load_state_dict(known.weights)
+            history = known.history
+            if watch is not None:
+                for epoch, score in known.scores.items():
+                    watch(tuned, done + epoch, score)
         tuned.phases.append({**phase.model_dump(), "losses": [epoch["loss"] for epoch in history.epochs]})
         tuned.history.add(history)
         done += phase.epochs
     return tuned
+
+
+def _looked_at(job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, desk: Desk) -> batches.Part:
+    """Return a part with the features that the frozen trunk has of it, when there is room for them."""
+    return desk.cache.looked_at(part, _key(job, pretrained, part, desk.machine), model.look, job.settings.batch_size)
+
+
+def _key(job: Job, pretrained: PretrainRecord, part: batches.Part, machine: Machine, **more: Any) -> str:
+    """Return a digest of everything that a trunk's features of a part depend on, and of what else is given."""
+    origin = {
+        "weights": pretrained.weights,
+        "trunk": pretrained.id,
+        "transfer": job.transfer,
+        "downstream": [job.downstream, job.version, job.source],
+        "settings": job.settings,
+        "size": job.size,
+        "data": [part.pack.folder.name, part.change, part.seed if part.change != "none" else 0],
+        "rows": hashlib.sha256(part.rows.tobytes()).hexdigest(),
+        "machine": machine.describe(),
+    }
+    return hashlib.sha256(canonical(to_jsonable_python({**origin, **more})).encode()).hexdigest()
+
+
+def _keep(key: str, trained: Trained, desk: Desk) -> None:
+    desk.cache.keep(key, trained, sum(tensor.nbytes for tensor in trained.weights.values()))
+
+
+def _copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
 
 
 def work_folder(job: Job, out: Path) -> Path:
@@ -173,20 +246,21 @@ def _parts(
 
     train_part = part(train_ids, settings.augment, with_truth=False)
     test_part = part(test_ids, "crop" if settings.resize == "crop" else "none", with_truth=True)
-    return train_part, test_part, facts(dataset, split, train_ids, {job.part: len(test_ids)}), test_ids, share
+    held = desk.cache.resident
+    return held(train_part), held(test_part), facts(dataset, split, train_ids, {job.part: len(test_ids)}), test_ids, share
 
 
 def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, phase: Phase, part: batches.Part) -> Course:
     frozen = phase.train == "head"
-    trained = model.head.parameters() if frozen else model.parameters()
+    module = model.head if frozen else model
 
     def turns(batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
-        yield "loss", downstream.loss(model(batch["images"], frozen), batch["target"])
+        yield "loss", downstream.loss(model(batch), batch["target"])
 
     return Course(
         name=f"{job.downstream} phase {number} ({'frozen trunk' if frozen else 'everything'})",
-        module=model,
-        players={"loss": torch.optim.Adam(trained, lr=phase.lr, fused=True)},
+        module=module,
+        players={"loss": torch.optim.Adam(module.parameters(), lr=phase.lr, fused=True)},
         turns=turns,
         view=lambda batch, _: batch,
         part=dataclasses.replace(part, seed=key("phase", number, job.seed)),

@@ -80,6 +80,9 @@ LOSSES_KEPT = 50
 def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> History:
     """Train a course to its end, from its checkpoint in `folder` when there is one; return its history.
 
+    A checkpoint is written every `machine.checkpoint_seconds`, so what is lost by a kill is never more, and short courses
+    write none.
+
     Raises Diverged at the first loss that is not a number, DataError for a checkpoint of another job, MachineError when memory
     runs out, and Interrupted after a signal, with a checkpoint on the disk.
     """
@@ -100,11 +103,14 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
     epoch_started = started
     before, joules_before, meter = history.seconds, history.joules or 0.0, Meter(machine.device)
 
-    def save() -> None:
-        sums.read(step)
+    def measure() -> None:
         history.seconds = before + time.monotonic() - started
         used = meter.joules()
         history.joules = None if used is None else joules_before + used
+
+    def save() -> None:
+        sums.read(step)
+        measure()
         state = dataclasses.asdict(history)
         checkpoint.save(
             folder,
@@ -119,7 +125,7 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
         for epoch, raw in stream:
             losses = _step(course, machine, raw, step)
             step += 1
-            count = raw["images"].shape[0]
+            count = len(raw["features"] if "features" in raw else raw["images"])
             history.images += count
             sums.add(losses, count)
             if step % LOSSES_KEPT == 0 or machine.device.type == "cpu":
@@ -141,8 +147,7 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
             f"out of memory in {course.name} with batches of {course.batch_size}; "
             f"try a batch size of {max(1, course.batch_size // 2)}."
         ) from error
-    if facts is None or step != facts["step"]:
-        save()
+    measure()
     return history
 
 

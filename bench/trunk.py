@@ -41,7 +41,7 @@ class Eye(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Look at sRGB pictures (N, 3, H, W), uint8 or float in [0, 1]."""
         if self.name == "rgb":
-            return unit(images) * 2 - 1
+            return unit(images.contiguous()) * 2 - 1
         return lightness_of(images)
 
     def grey(self, lightness: Tensor) -> Tensor:

@@ -51,19 +51,21 @@ class Search(Frozen):
 
     @classmethod
     def parse(cls, trials: int, space: str = "", storage: str = "") -> Search:
-        """Read ranges as `head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-4:1e-2`; raise UsageError for anything else."""
+        """Read ranges as `head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-4:1e-2`, or one rate; raise UsageError for anything else."""
         ranges: Space = {}
         for part in filter(None, (part.strip() for part in space.split(","))):
             name, _, limits = part.partition("=")
-            low, _, high = limits.partition(":")
+            low, colon, high = limits.partition(":")
             if name not in ("head", "all", PRETEXT):
                 raise UsageError(f"--space has ranges for head, all and {PRETEXT}, but got {name!r}.")
             try:
-                ranges[name] = (float(low), float(high))
+                ranges[name] = (float(low), float(high if colon else low))
             except ValueError as error:
-                raise UsageError(f"--space takes head=1e-4:1e-2,all=1e-5:1e-3, but got {part!r}.") from error
-            if not 0 < ranges[name][0] < ranges[name][1] < math.inf:
-                raise UsageError(f"--space: 0 < low < high must hold, but got {part!r}.")
+                raise UsageError(
+                    f"--space takes head=1e-4:1e-2,all=1e-5:1e-3 or one rate, all=1e-4, but got {part!r}."
+                ) from error
+            if not 0 < ranges[name][0] <= ranges[name][1] < math.inf:
+                raise UsageError(f"--space: 0 < low <= high must hold, but got {part!r}.")
         return cls(trials=trials, space=ranges, storage=storage)
 
 
@@ -301,16 +303,22 @@ def _attempt(opened: Any, trial: Any, study: Study, budget: int, desk: Desk) -> 
         trial.report(value, epoch)
     started, meter = time.monotonic() - kept.seconds, Meter(desk.machine.device)
 
-    def watch(tuned: Finetuned, epoch: int) -> None:
+    states: list[str] = []
+
+    def watch(tuned: Finetuned, epoch: int, known: float | None) -> float:
+        states[:] = tuned.states
         if epoch not in kept.values:
-            value = metrics.compute(study.metric, tuned.predictions(desk.machine), tuned.data.classes, tuned.data.scored)
-            kept.values[epoch] = value if math.isfinite(value) else 0.0
+            if known is None:
+                found = metrics.compute(study.metric, tuned.predictions(desk.machine), tuned.data.classes, tuned.data.scored)
+                known = found if math.isfinite(found) else 0.0
+            kept.values[epoch] = known
             kept.images = epoch * tuned.data.counts["train"]
             kept.seconds = time.monotonic() - started
             store.publish_json(work / "kept.json", dataclasses.asdict(kept))
             trial.report(kept.values[epoch], epoch)
         if trial.should_prune():
             raise _Pruned
+        return kept.values[epoch]
 
     state, score = TrialState.COMPLETE, None
     trunk_is_new = PRETEXT in trial.params and find_pretrained(job.pretrain, desk.out) is None
@@ -326,12 +334,26 @@ def _attempt(opened: Any, trial: Any, study: Study, budget: int, desk: Desk) -> 
     except Diverged as error:
         state = TrialState.PRUNED
         trial.set_user_attr("diverged", str(error))
+    _keep_the_best(opened, study, states, score, desk)
     spent = {"seconds": time.monotonic() - started, "images": kept.images, "joules": meter.joules()}
     trial.set_user_attr("cost", spent)
     opened.tell(trial, score, state=state)
     store.remove_folder(work)
     outcome = f"{study.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"
     desk.say(f"  {study.id} trial {trial.number}: {outcome}; {max(0, budget - len(_finished(opened)))} to go")
+
+
+def _keep_the_best(opened: Any, study: Study, states: list[str], score: float | None, desk: Desk) -> None:
+    """Forget the networks of a trial that is not the best so far, but for those that every trial begins with."""
+    from optuna.trial import TrialState
+
+    best = max((trial.value for trial in opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))), default=-math.inf)
+    shared = True
+    for number, state in enumerate(states, start=1):
+        low, high = study.space[f"phase-{number}"]
+        shared = shared and low == high
+        if not shared and (score is None or score < best):
+            desk.cache.drop(state)
 
 
 def _finished(opened: Any) -> list[Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -14,10 +15,31 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench import order
 from bench.data import augment
-from bench.data.packs import Pack
+from bench.data.packs import Pack, Rows
 from bench.errors import MachineError
 
+READ_TOGETHER = 256
+"""Pictures that are read together on their way into the device's memory."""
+
 Plan = tuple[int, NDArray[np.int64]]  # epoch, positions in the part
+
+
+class Held(Protocol):
+    """Rows of a part that are held ready, by their position in it."""
+
+    def read(self, positions: NDArray[np.int64]) -> Tensor:
+        """Return the rows at `positions`, (n, ...)."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Rows in the memory of the device that computes."""
+
+    rows: Tensor
+
+    def read(self, positions: NDArray[np.int64]) -> Tensor:
+        """Return the rows at `positions`, copied there."""
+        return self.rows[torch.from_numpy(positions).to(self.rows.device, non_blocking=True)]
 
 
 @dataclass(frozen=True)
@@ -26,7 +48,8 @@ class Part(Dataset[dict[str, Tensor]]):
 
     A batch has `images` uint8 (N, 3, H, W), channels last in memory; `target` with labels int8 (N, classes) or masks uint8
     (N, H, W); with the original resolution kept, also `truth` uint8 (N, P, P), `content` and `original` int64 (N, 2). Random
-    changes are keyed by (seed, epoch, row), so nothing depends on who reads which batch.
+    changes are keyed by (seed, epoch, row), so nothing depends on who reads which batch. What is `held` ready replaces images and
+    target: the same `images` (N, H, W, 3) in the device's memory, or their `features` instead of them.
     """
 
     pack: Pack
@@ -37,6 +60,7 @@ class Part(Dataset[dict[str, Tensor]]):
     size: int = 0
     seed: int = 0
     with_truth: bool = False
+    held: Mapping[str, Held] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,19 +68,25 @@ class Part(Dataset[dict[str, Tensor]]):
     def __getitem__(self, plan: Plan) -> dict[str, Tensor]:
         epoch, positions = plan
         rows = self.rows[positions]
-        images = self.pack.images.read(rows)
-        masks = self.pack.masks.read(rows) if self.masked and self.pack.masks is not None else None
-        if self.change != "none":
-            images, masks = self._changed(images, masks, rows, epoch)
-        batch = {"images": torch.from_numpy(images).permute(0, 3, 1, 2)}
-        if self.labels is not None:
-            batch["target"] = torch.from_numpy(self.labels[positions])
-        if masks is not None:
-            batch["target"] = torch.from_numpy(masks)
+        batch = {name: held.read(positions) for name, held in self.held.items()} or self._read(rows, positions, epoch)
+        if "images" in batch:
+            batch["images"] = batch["images"].permute(0, 3, 1, 2)
         if self.with_truth and self.pack.truth is not None:
             batch["truth"] = torch.from_numpy(self.pack.truth.read(rows))
             batch["content"] = torch.tensor([self.pack.manifest.content[row] for row in rows])
             batch["original"] = torch.tensor([self.pack.manifest.original[row] for row in rows])
+        return batch
+
+    def _read(self, rows: NDArray[np.int64], positions: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+        images = self.pack.images.read(rows)
+        masks = self.pack.masks.read(rows) if self.masked and self.pack.masks is not None else None
+        if self.change != "none":
+            images, masks = self._changed(images, masks, rows, epoch)
+        batch = {"images": torch.from_numpy(images)}
+        if self.labels is not None:
+            batch["target"] = torch.from_numpy(self.labels[positions])
+        if masks is not None:
+            batch["target"] = torch.from_numpy(masks)
         return batch
 
     def _changed(
@@ -87,13 +117,11 @@ def training(
     part: Part, batch_size: int, seed: int, epochs: int, start: int, workers: int, device: torch.device
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yield (epoch, batch on the device) for every step from `start` on; the workers change the speed only."""
-    plan = list(order.batches(len(part), batch_size, seed, epochs, start)) if workers else None
-    plans = plan if plan is not None else order.batches(len(part), batch_size, seed, epochs, start)
-    if not workers:
-        for epoch, positions in plans:
+    if not workers or part.held:
+        for epoch, positions in order.batches(len(part), batch_size, seed, epochs, start):
             yield epoch, to_device(part[epoch, positions], device)
         return
-    assert plan is not None
+    plan = list(order.batches(len(part), batch_size, seed, epochs, start))
     loader = DataLoader(
         part,
         sampler=cast(Any, plan),
@@ -112,6 +140,30 @@ def training(
         raise
 
 
+def resident(part: Part, device: torch.device, room: int) -> Part:
+    """Return a part that is held in the device's memory, when it is the same in every epoch and needs at most `room` bytes."""
+    if part.change != "none" or part.held:
+        return part
+    arrays = {"images": part.pack.images} | ({"target": part.pack.masks} if part.masked and part.pack.masks else {})
+    if sum(len(part) * math.prod(array.shape[1:]) for array in arrays.values()) > room:
+        return part
+    held: dict[str, Held] = {name: InMemory(_held(array, part.rows, device)) for name, array in arrays.items()}
+    if part.labels is not None:
+        held["target"] = InMemory(torch.from_numpy(part.labels).to(device))
+    return replace(part, held=held)
+
+
+def _held(array: Rows, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+    whole = torch.empty((len(rows), *array.shape[1:]), dtype=torch.uint8, device=device)
+    for first in range(0, len(rows), READ_TOGETHER):
+        some = array.read(rows[first : first + READ_TOGETHER])
+        whole[first : first + len(some)] = torch.from_numpy(some).to(device)
+    return whole
+
+
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Move a batch; the copy does not wait where it need not."""
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    """Move a batch, but for the sizes, which only the host asks for; the copy does not wait where it need not."""
+    return {
+        name: tensor if name in ("content", "original") else tensor.to(device, non_blocking=True)
+        for name, tensor in batch.items()
+    }

@@ -76,15 +76,20 @@ def test_a_share_of_the_labels_stands_on_a_board_of_its_own(tiny: Bench, bench: 
 
 
 def test_a_frozen_trunk_stays_as_it_is_to_the_end(tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = []
-    train = runs.train
+    kept, trunks = [], []
+    train, make_model = runs.train, runs.make_model
+
+    def made(job: object, trunk: torch.nn.Module, classes: int) -> object:
+        trunks.append(trunk)
+        return make_model(job, trunk, classes)
 
     def watched(course: object, *rest: object) -> object:
-        before = {name: tensor.clone() for name, tensor in course.module.trunk.state_dict().items()}
+        before = {name: tensor.clone() for name, tensor in trunks[-1].state_dict().items()}
         history = train(course, *rest)
-        kept.append(all(torch.equal(before[name], tensor) for name, tensor in course.module.trunk.state_dict().items()))
+        kept.append(all(torch.equal(before[name], tensor) for name, tensor in trunks[-1].state_dict().items()))
         return history
 
+    monkeypatch.setattr(runs, "make_model", made)
     monkeypatch.setattr(runs, "train", watched)
     asked = ("--pretext", "l1_color", "--downstream", "all", "--schedule", "frozen")
     assert tiny(*asked, "--set", "protocol.head_width=16").code == 0

@@ -1,5 +1,6 @@
 """The loop: turns, precision, randomness, and what it refuses."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +150,6 @@ def test_a_checkpoint_of_another_job_is_refused_with_what_differs(machine: Machi
         one.facts = {"id": identity, "phase": 1}
         return one
 
-    train(made("a"), machine, tmp_path, Deaf())
+    train(made("a"), dataclasses.replace(machine, checkpoint_seconds=0.0), tmp_path, Deaf())
     with pytest.raises(DataError, match=r"checkpoint of another job \(id differ\)"):
         train(made("b"), machine, tmp_path, Deaf())

@@ -38,12 +38,12 @@ def test_loss_and_metrics_are_finite(name: str, protocol: str, trunk: str) -> No
     task, model = make(name, protocol, trunk)
     batch = batch_for(task)
     model.set_mode("all")
-    loss = task.loss(model(batch["images"]), batch["target"])
+    loss = task.loss(model(batch), batch["target"])
     loss.backward()
     assert torch.isfinite(loss)
     model.set_mode("nothing")
     with torch.no_grad():
-        kept = {key: value.numpy() for key, value in task.predictions(model(batch["images"]), batch).items()}
+        kept = {key: value.numpy() for key, value in task.predictions(model(batch), batch).items()}
     for metric in task.protocol.metrics:
         assert 0 <= metrics.compute(metric, kept, CLASSES, CLASSES) <= 1
 
@@ -57,7 +57,7 @@ def test_a_frozen_trunk_stays_bit_equal_with_its_buffers_while_the_head_learns(n
     optimiser = torch.optim.Adam(model.head.parameters(), lr=0.01)
     for _ in range(3):
         optimiser.zero_grad()
-        task.loss(model(batch["images"], frozen=True), batch["target"]).backward()
+        task.loss(model(batch), batch["target"]).backward()
         optimiser.step()
     changed = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])}
     assert changed and all(key.startswith("head.") for key in changed)
@@ -67,12 +67,12 @@ def test_nothing_but_void_costs_nothing() -> None:
     task, model = make("voc_seg", "standard")
     batch = batch_for(task)
     batch["target"].fill_(255)
-    loss = task.loss(model(batch["images"]), batch["target"])
+    loss = task.loss(model(batch), batch["target"])
     assert loss.item() == 0
     task, model = make("voc_seg", "paper")
-    assert task.loss(model(batch["images"]), batch["target"]).item() > 0
+    assert task.loss(model(batch), batch["target"]).item() > 0
     batch["target"].fill_(254)
-    assert task.loss(model(batch["images"]), batch["target"]).item() == 0
+    assert task.loss(model(batch), batch["target"]).item() == 0
 
 
 def test_difficult_objects_are_positives_for_the_paper_and_nothing_for_the_field() -> None:
@@ -91,7 +91,7 @@ def test_confusion_counts_every_pixel_once_with_void_in_its_own_row() -> None:
     batch = batch_for(task)
     model.set_mode("nothing")
     with torch.no_grad():
-        output = model(batch["images"])
+        output = model(batch)
     confusion = task.predictions(output, batch)["confusion"]
     found = output.argmax(dim=1)
     assert confusion.shape == (4, 5, 4) and confusion.dtype == torch.int32

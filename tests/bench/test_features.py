@@ -1,0 +1,203 @@
+"""What is computed once is what would be computed each time, to the bit; and nothing is computed twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench import features, run, train
+from bench.data import batches, packs
+from bench.features import Cache
+from bench.machine import make_machine
+from bench.model import Model
+from bench.trunk import make_trunk
+from downstream.voc_cls import VocCls
+from downstream.voc_seg import VocSeg
+from results import record
+
+Bench = Callable[..., object]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the pictures that a frozen trunk looks at."""
+    counted: list[int] = []
+    look = Model.look
+    monkeypatch.setattr(Model, "look", lambda model, images: counted.append(len(images)) or look(model, images))
+    return counted
+
+
+def weights(out: Path) -> dict[str, tuple[str, str]]:
+    return {one.id: (one.weights, one.predictions) for one in record.read(out)}
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "_room", lambda cache: 0)
+    monkeypatch.setattr(Cache, "_disk", lambda cache: 0)
+
+
+ASKED = ("--pretext", "l1_color", "--downstream", "all", "--schedule", "frozen,two-phase")
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_runs_with_features_kept_and_computed_anew_are_equal_to_the_bit(
+    place: str, tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[int]
+) -> None:
+    with monkeypatch.context() as patch:
+        no_room(patch)
+        assert tiny(*ASKED, "--out", tmp_path / "plain").code == 0
+    plain = sum(looks)
+    looks.clear()
+    if place == "file":
+        monkeypatch.setattr(Cache, "_room", lambda cache: 0)
+    assert tiny(*ASKED, "--out", tmp_path / "kept").code == 0
+    assert weights(tmp_path / "kept") == weights(tmp_path / "plain")
+    assert sum(looks) < plain / 2
+    assert not (tmp_path / "kept" / "work").exists() or not list((tmp_path / "kept" / "work").iterdir())
+
+
+def test_a_search_looks_once_at_each_picture_and_chooses_as_it_would_without(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[int]
+) -> None:
+    asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", "3")
+    with monkeypatch.context() as patch:
+        no_room(patch)
+        assert tiny(*asked, "--out", tmp_path / "plain").code == 0
+    looks.clear()
+    assert tiny(*asked, "--out", tmp_path / "kept").code == 0
+    (plain,), (kept,) = record.read(tmp_path / "plain"), record.read(tmp_path / "kept")
+    assert (kept.weights, kept.predictions, kept.tuning.best) == (plain.weights, plain.predictions, plain.tuning.best)
+    assert [trial.epochs for trial in kept.tuning.trials] == [trial.epochs for trial in plain.tuning.trials]
+    searched = kept.data.counts["train"]  # the search's training and validation pictures together
+    assert sum(looks) == searched + kept.data.counts["train"] + kept.data.counts["test"]
+
+
+def test_trials_with_one_rate_for_the_head_train_it_once(tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--tune", "3", "--space", "head=1e-3")
+    begun: list[str] = []
+    original = train.train
+
+    def counted(course: object, *rest: object) -> object:
+        begun.append(course.name)
+        return original(course, *rest)
+
+    monkeypatch.setattr(run, "train", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "state", lambda cache, key: None)
+        assert tiny(*asked, "--out", tmp_path / "plain").code == 0
+    assert sum("phase 1" in name for name in begun) == 4
+    begun.clear()
+    assert tiny(*asked, "--out", tmp_path / "kept").code == 0
+    assert sum("phase 1" in name for name in begun) == 2  # once for the search, once with the validation pictures
+    (plain,), (kept,) = record.read(tmp_path / "plain"), record.read(tmp_path / "kept")
+    assert (kept.weights, kept.predictions, kept.tuning.best) == (plain.weights, plain.predictions, plain.tuning.best)
+    assert [trial.epochs for trial in kept.tuning.trials] == [trial.epochs for trial in plain.tuning.trials]
+    assert [phase["losses"] for phase in kept.history] == [phase["losses"] for phase in plain.history]
+    assert kept.tuning.space["phase-1"] == (1e-3, 1e-3)
+
+
+def test_the_run_that_a_search_has_trained_already_is_not_trained_again(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--tune", "2", "--set", 'protocol.fit=["train"]')
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "state", lambda cache, key: None)
+        assert tiny(*asked, "--out", tmp_path / "plain").code == 0
+    begun: list[str] = []
+    original = train.train
+    monkeypatch.setattr(run, "train", lambda course, *rest: begun.append(course.name) or original(course, *rest))
+    assert tiny(*asked, "--out", tmp_path / "kept").code == 0
+    assert len(begun) == 4, "two phases of two trials, and none for the run with the best rates"
+    assert weights(tmp_path / "kept") == weights(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+def test_features_are_not_kept_where_a_picture_depends_on_its_batch(
+    statistics: str, tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    looked_at = Cache.looked_at
+    monkeypatch.setattr(Cache, "looked_at", lambda cache, *rest: kept.append("") or looked_at(cache, *rest))
+    changed = ("--set", f"protocol.statistics={statistics}", "--set", "protocol.augment=flip")
+    assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", *changed).code == 0
+    assert not kept
+
+
+@pytest.mark.parametrize("name", ["unet:depth=5,width=8", "unet:depth=6,width=16", "timm:resnet18,eye=rgb"])
+@pytest.mark.parametrize("task", [VocCls, VocSeg])
+def test_a_picture_has_the_same_features_beside_any_others(name: str, task: type) -> None:
+    torch.manual_seed(0)
+    trunk = make_trunk(name)
+    protocol = task.protocols["demo"].model_copy(update={"batch_size": 8})
+    downstream = task(protocol, 20)
+    model = Model(trunk, downstream.head(trunk, 64), downstream)
+    model.set_mode("head")
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (21, 64, 64, 3), dtype=np.uint8)).permute(0, 3, 1, 2)
+    whole = torch.cat([model.look(images[first : first + 8]) for first in range(0, 21, 8)])
+    shuffled = torch.randperm(21)
+    for size in (8, 5, 1):
+        found = torch.cat([model.look(images[shuffled[first : first + size]]) for first in range(0, 21, size)])
+        assert torch.equal(found, whole[shuffled])
+
+
+def test_pictures_in_memory_are_those_on_the_disk(tmp_path: Path) -> None:
+    pack = _pack(tmp_path)
+    labels = np.random.default_rng(1).integers(0, 2, (5, 20)).astype(np.int8)
+    for options in ({"labels": labels}, {"masked": True}):
+        part = batches.Part(pack, np.array([4, 0, 3, 1, 2]), **options)
+        held = batches.resident(part, torch.device("cpu"), 1 << 30)
+        assert held.held
+        for positions in (np.array([2, 0]), np.array([1, 4, 3])):
+            plain, ready = part[0, positions], held[0, positions]
+            assert plain.keys() == ready.keys()
+            for key in plain:
+                assert torch.equal(plain[key], ready[key]) and plain[key].stride() == ready[key].stride()
+
+
+def test_only_pictures_that_fit_and_never_change_are_held(tmp_path: Path) -> None:
+    part = batches.Part(_pack(tmp_path), np.arange(5))
+    size = 5 * 8 * 8 * 3
+    assert batches.resident(part, torch.device("cpu"), size).held
+    assert not batches.resident(part, torch.device("cpu"), size - 1).held
+    assert not batches.resident(batches.Part(part.pack, part.rows, change="flip", size=8), torch.device("cpu"), size).held
+
+
+def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path) -> None:
+    cache = Cache(make_machine("cpu", threads=1), tmp_path, room=900)
+    asked: list[int] = []
+
+    def see(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return images.float().flatten(1)[:, :30]
+
+    part = batches.Part(_pack(tmp_path), np.arange(5), labels=np.zeros((5, 20), dtype=np.int8))
+    for key, looks in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):  # 600 bytes and 100 for the labels each
+        assert "features" in cache.looked_at(part, key, see, 5).held
+        assert len(asked) == looks
+
+
+def test_a_file_of_features_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
+    cache = Cache(make_machine("cpu", threads=1), tmp_path / "work", room=0)
+    part = batches.Part(_pack(tmp_path), np.arange(5), labels=np.zeros((5, 20), dtype=np.int8))
+    held = cache.looked_at(part, "a", lambda images: images.float().flatten(1), 2)
+    assert isinstance(held.held["features"], features.InFile)
+    expected = part[0, np.array([3, 1])]["images"].float().flatten(1)
+    assert torch.equal(held[0, np.array([3, 1])]["features"], expected)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def _pack(folder: Path) -> packs.Pack:
+    """Write a pack of five random pictures of 8 px with masks."""
+    random = np.random.default_rng(0)
+    arrays = {"images": random.integers(0, 256, (5, 8, 8, 3)), "masks": random.integers(0, 21, (5, 8, 8))}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array.astype(np.uint8))
+    rows = {name: packs.Rows.open(folder / f"{name}.npy") for name in arrays}
+    manifest = packs.Manifest(
+        dataset="made", fingerprint="", subset="pictures", rule=packs.PackRule(size=8), side=8,
+        ids=tuple("abcde"), content=((8, 8),) * 5, original=((8, 8),) * 5,
+    )  # fmt: skip
+    return packs.Pack(folder, manifest, rows["images"], rows["masks"], None)
