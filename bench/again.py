@@ -120,7 +120,9 @@ def command(record: Record) -> list[str]:
     default = plugin.Recipe().with_changes(dict(plugin.presets.get(base, {})), "recipe").model_dump(mode="json")
     words += _settings(pretrain.pretext, default, pretrain.recipe)
     words += _settings("protocol", protocol.model_dump(mode="json"), job.settings.model_dump(mode="json"))
-    return [*words, "--threads", str(origin["machine"]["threads"])]
+    was = origin["machine"]
+    words += ["--threads", str(was["threads"]), "--precision", was["precision"]]
+    return [*words, "--compile"] if was.get("compiled") else words
 
 
 def _plugins(typed: Sequence[str]) -> list[str]:

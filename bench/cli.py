@@ -13,12 +13,14 @@ from bench import __version__
 from bench.errors import UsageError
 from bench.options import (
     CheckpointSeconds,
+    Compiled,
     Data,
     Device,
     Downstream,
     Labels,
     Out,
     Plugins,
+    Precision,
     Pretext,
     PretrainData,
     ProtocolName,
@@ -98,6 +100,8 @@ def run(
     threads: Threads = None,
     workers: Workers = None,
     checkpoint_seconds: CheckpointSeconds = 30.0,
+    precision: Precision = "auto",
+    compiled: Compiled = False,
     log: Annotated[str, typer.Option(help="tensorboard: event files beside every run, live.")] = "",
     out: Out = Path("runs"),
     plugin: Plugins = None,
@@ -135,7 +139,7 @@ def run(
     from bench.tune import Search
 
     search = Search.parse(trials, space, storage) if trials else None
-    options = grid.Options(device, threads, workers, checkpoint_seconds, names(log))
+    options = grid.Options(device, threads, workers, checkpoint_seconds, precision, compiled, names(log))
     with Screen() as screen:
         desk = grid.open_desk(request, options, out, screen)
         if plan:
@@ -167,6 +171,8 @@ def tune(
     threads: Threads = None,
     workers: Workers = None,
     checkpoint_seconds: CheckpointSeconds = 30.0,
+    precision: Precision = "auto",
+    compiled: Compiled = False,
     out: Out = Path("runs"),
     plugin: Plugins = None,
 ) -> None:
@@ -197,7 +203,8 @@ def tune(
     from bench.tune import Search
 
     with Screen() as screen:
-        desk = grid.open_desk(request, grid.Options(device, threads, workers, checkpoint_seconds), out, screen)
+        options = grid.Options(device, threads, workers, checkpoint_seconds, precision, compiled)
+        desk = grid.open_desk(request, options, out, screen)
         grid.tune_grid(desk, screen, Search.parse(trials, space, storage))
 
 
@@ -322,13 +329,16 @@ def reproduce(
 
     _begin(plugin, out)
     one = _record(out, run)
-    threads = threads if threads is not None else one.provenance["machine"]["threads"]
+    was = one.provenance["machine"]
+    threads = threads if threads is not None else was["threads"]
+    precision = was["precision"] if was["type"] == "cpu" else "auto"
     folder = into or out / "reproduced" / one.id
     if into is None:
         store.remove_folder(folder)
     store.make_folder(folder)
     with Screen() as screen:
-        made = again.reproduce(one, folder, grid.Options(device, threads, workers), screen)
+        options = grid.Options(device, threads, workers, precision=precision, compiled=was.get("compiled", False))
+        made = again.reproduce(one, folder, options, screen)
     compared = again.compare(one, made, tolerance)
     _print_rows(*compared.rows)
     if not compared.equal:

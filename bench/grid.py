@@ -27,6 +27,8 @@ class Options:
     threads: int | None = None
     workers: int | None = None
     checkpoint_seconds: float = 30.0
+    precision: str = "auto"
+    compiled: bool = False
     log: tuple[str, ...] = ()
 
 
@@ -42,7 +44,15 @@ def open_desk(request: Request, options: Options, out: Path, screen: Screen) -> 
 
 def make_desk(grid: Grid, options: Options, out: Path, screen: Screen) -> Desk:
     """Make the machine and the desk for a grid."""
-    made = machine.make_machine(options.device, options.threads, options.workers, options.checkpoint_seconds)
+    made = machine.make_machine(
+        options.device,
+        options.threads,
+        options.workers,
+        options.checkpoint_seconds,
+        options.precision,
+        options.compiled,
+        max(max(job.size, job.pretrain.size) for job in grid.jobs),
+    )
 
     def packing(done: int, total: int) -> None:
         made.stop.check()
@@ -56,7 +66,7 @@ def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> None:
     jobs = desk.grid.jobs
     budget = f", {search.trials} trials each" if search else ""
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-    screen.say(f"{runs} on {desk.grid.data.title}, {desk.machine.device.type}, {desk.machine.precision}{budget}")
+    screen.say(f"{runs} on {desk.grid.data.title}, {desk.machine}{budget}")
 
     def one(job: Job, place: str) -> None:
         chosen, tuning = tuned(job, search, desk) if search else (job, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
@@ -13,14 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from bench.errors import Interrupted, UsageError
+from bench.trunk import Trunk
 
 Precision = Literal["fp32", "bf16"]
 MEMORY = Path("/proc/meminfo")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+BF16_SIZE = 128
+"""Pictures of at least this side make a CPU with bfloat16 compute in it."""
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 @dataclass
@@ -44,7 +50,21 @@ class Machine:
     precision: Precision
     workers: int | None
     checkpoint_seconds: float
+    compiled: bool = False
     stop: Stop = field(default_factory=Stop)
+
+    def place(self, module: M) -> M:
+        """Move a module to the device: channels last on a GPU, where convolutions want them so; compiled when asked."""
+        module.to(self.device)
+        if self.device.type == "cuda":
+            module.to(memory_format=torch.channels_last)
+        for part in module.children() if self.compiled else ():
+            if isinstance(part, Trunk):  # a downstream task may encode and not decode
+                part.encode = torch.compile(part.encode)  # type: ignore[method-assign]
+                part.decode = torch.compile(part.decode)  # type: ignore[method-assign]
+            else:
+                part.compile()
+        return module
 
     def data_workers(self, changes_pictures: bool) -> int:
         """Return the number of data workers: the one asked for, else some for a GPU, more when they have pictures to change."""
@@ -77,6 +97,14 @@ class Machine:
             return int(torch.cuda.max_memory_allocated(self.device))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
+    @property
+    def arithmetic(self) -> str:
+        """What a row says about how it was computed: the precision, and whether networks were compiled."""
+        return f"{self.precision}, compiled" if self.compiled else self.precision
+
+    def __str__(self) -> str:
+        return f"{self.device.type}, {self.arithmetic}"
+
     def describe(self) -> dict[str, Any]:
         """Return what a record says about the machine."""
         cuda = self.device.type == "cuda"
@@ -84,6 +112,7 @@ class Machine:
             "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine(),
             "type": self.device.type,
             "precision": self.precision,
+            "compiled": self.compiled,
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "system": platform.platform(),
@@ -109,29 +138,56 @@ def make_machine(
     threads: int | None = None,
     workers: int | None = None,
     checkpoint_seconds: float = 30.0,
+    precision: str = "auto",
+    compiled: bool = False,
+    size: int = 0,
 ) -> Machine:
-    """Make the machine: `device` is auto, cpu, cuda or cuda:N. A GPU computes in bf16 where it can, a CPU in fp32."""
+    """Make the machine: `device` is auto, cpu, cuda or cuda:N; `precision` is auto, fp32 or bf16.
+
+    On its own a GPU that has bfloat16 computes in it, and so does a CPU that has it when pictures have a `size` of 128 px and
+    more: smaller ones it spends its time elsewhere. Everything else computes in float32.
+    """
     import logging
     import warnings
 
     name, number = check_device(device)
     warnings.filterwarnings("ignore", module="lightning.*")
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    for name in ("lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     from lightning.fabric import Fabric
 
     if threads is not None:
         torch.set_num_threads(threads)
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    precision: Precision = "bf16" if use_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"--precision takes auto, fp32 or bf16, but got {precision!r}.")
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if use_cuda else _processor_has_bf16() and size >= BF16_SIZE
+    chosen: Precision = "bf16" if precision == "bf16" or (precision == "auto" and native) else "fp32"
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
         devices=[int(number or 0)] if use_cuda else 1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        precision="bf16-mixed" if chosen == "bf16" else "32-true",
     )
     if use_cuda:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
-    return Machine(fabric, fabric.device, precision, workers, checkpoint_seconds)
+    else:
+        _keep_freed_memory()
+    return Machine(fabric, fabric.device, chosen, workers, checkpoint_seconds, compiled)
+
+
+def _processor_has_bf16() -> bool:
+    """Tell whether the processor multiplies bfloat16 by itself; where it does not, emulation is many times slower."""
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def _keep_freed_memory() -> None:
+    """Keep freed memory for the next step: glibc gives large blocks back, and the kernel clears every page of them anew."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 @contextmanager

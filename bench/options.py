@@ -45,6 +45,11 @@ Threads = Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)]
 Workers = Annotated[int | None, typer.Option(help="Data workers; chosen when left out. They never change a result.", min=0)]
 CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
 
+Precision = Annotated[
+    str, typer.Option(help="auto, fp32 or bf16; on its own bf16 where the device has it, on a CPU for 128 px and more.")
+]
+Compiled = Annotated[bool, typer.Option("--compile", help="Compile the networks (torch.compile); pays for long runs on a GPU.")]
+
 
 def names(text: str) -> tuple[str, ...]:
     """Return the names in a list by comma."""

@@ -108,7 +108,7 @@ def _images(dataset: Dataset, rule: packs.PackRule, count: int) -> torch.Tensor:
 def _pretraining_step(job: Job, desk: Desk) -> float:
     dataset = desk.grid.pretrain_data
     assert dataset is not None, "a job that trains has data"
-    pretext = make_pretext(job.pretrain).to(desk.machine.device).train()
+    pretext = desk.machine.place(make_pretext(job.pretrain)).train()
     images = _images(dataset, packs.PackRule(size=job.pretrain.size), pretext.recipe.batch_size).to(desk.machine.device)
     players = pretext.players()
     generator = torch.Generator(desk.machine.device).manual_seed(0)
@@ -126,7 +126,7 @@ def _pretraining_step(job: Job, desk: Desk) -> float:
 def _finetune_step(job: Job, train: str, desk: Desk) -> float:
     pretext = make_pretext(job.pretrain)
     downstream, model = make_model(job, pretext.trunk, len(desk.grid.data.classes))
-    model.to(desk.machine.device).set_mode("head" if train == "head" else "all")
+    desk.machine.place(model).set_mode("head" if train == "head" else "all")
     subset = subset_of(downstream, job.settings)
     _, rule = pack_of(subset, job.settings, job.size)
     images = _images(desk.grid.data, rule.model_copy(update={"resize": "squash"}), job.settings.batch_size)

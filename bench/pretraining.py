@@ -61,7 +61,7 @@ def pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
 def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
     desk.machine.forget_peak()
     origin = provenance(desk)
-    pretext = make_pretext(job).to(desk.machine.device)
+    pretext = desk.machine.place(make_pretext(job))
     work = desk.out / "work" / job.id
     history, data, shown = History(), None, 0
     report: Summary = {}
@@ -90,6 +90,7 @@ def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
             history=history.epochs,
             cost=cost(history, desk.machine),
             weights=store.sha256(folder / WEIGHTS),
+            precision=desk.machine.arithmetic,
             provenance=origin,
         )
         store.publish_json(folder / "pretrain.json", record.model_dump(mode="json"))

@@ -97,7 +97,7 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
     dataset = desk.grid.data
     trunk = load_trunk(job.pretrain, pretrained, desk.out, job.transfer)
     downstream, model = make_model(job, trunk, len(dataset.classes))
-    model.to(desk.machine.device)
+    desk.machine.place(model)
     train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
     tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit, part)
     done, work = 0, work or work_folder(job, desk.out)
@@ -211,6 +211,7 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
         predictions=store.sha256_bytes(packed),
         weights=checkpoint.digest(tuned.model),
         head=repr(tuned.model.head)[:2000],
+        precision=desk.machine.arithmetic,
         provenance=origin,
     )
 

@@ -118,6 +118,8 @@ class PretrainRecord(Frozen):
     history: list[dict[str, float]] = []
     cost: Cost
     weights: str
+    precision: str = "fp32"
+    """What networks computed in: fp32 or bf16, compiled or not."""
     provenance: dict[str, Any]
 
 
@@ -150,6 +152,8 @@ class Record(Frozen):
     weights: str = ""
     """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""
+    precision: str = "fp32"
+    """What networks computed in: fp32 or bf16, compiled or not."""
     provenance: dict[str, Any]
 
     @property

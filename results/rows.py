@@ -122,8 +122,15 @@ def trunk_seed_of(record: Record) -> int:
 
 
 def row_key(record: Record) -> tuple[str, ...]:
-    """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule and what is inherited."""
-    return (*pretext_key(record), record.schedule, record.transfer)
+    """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule, what is inherited, precision."""
+    return (*pretext_key(record), record.schedule, record.transfer, precision_of(record))
+
+
+def precision_of(record: Record) -> str:
+    """Say what a run's networks computed in, and in pretraining when that was something else."""
+    before = record.pretrain.precision
+    trained = record.pretrain.history and before != record.precision
+    return f"{record.precision}, pretrained in {before}" if trained else record.precision
 
 
 def pretext_key(record: Record) -> tuple[str, ...]:
@@ -158,6 +165,8 @@ def _label(members: Members, records: Sequence[Record]) -> str:
         parts.append(record.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
     if record.transfer != "all":
         parts.append("encoder only" if record.transfer == "encoder" else "batch-norm statistics only")
+    if len({precision_of(other) for other in records}) > 1:
+        parts.append(precision_of(record))
     if members.trunk_seed is not None:
         parts.append(f"one trunk, seed {members.trunk_seed}")
     return pretext_label(record, records, parts)

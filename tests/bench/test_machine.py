@@ -1,0 +1,71 @@
+"""What the machine computes in, and what it keeps ready."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench import machine
+from bench.errors import UsageError
+from bench.trunk import make_trunk
+from results import record
+
+Bench = Callable[..., object]
+
+
+@pytest.mark.parametrize(
+    ("asked", "native", "size", "chosen"),
+    [
+        ("auto", True, 256, "bf16"),
+        ("auto", True, 64, "fp32"),
+        ("auto", False, 256, "fp32"),
+        ("fp32", True, 256, "fp32"),
+        ("bf16", False, 64, "bf16"),
+    ],
+)
+def test_a_processor_computes_in_bf16_where_it_has_it_and_pictures_are_large(
+    asked: str, native: bool, size: int, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
+    made = machine.make_machine("cpu", threads=1, precision=asked, size=size)
+    assert made.precision == made.describe()["precision"] == chosen
+    layer = nn.Linear(2, 2)
+    with made.autocast():
+        assert layer(torch.ones(1, 2)).dtype == (torch.bfloat16 if chosen == "bf16" else torch.float32)
+
+
+def test_a_precision_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match="auto, fp32 or bf16, but got 'half'"):
+        machine.make_machine("cpu", precision="half")
+
+
+def test_rows_say_their_precision_and_are_made_again_in_it(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "l1_color", "--downstream", "voc_seg", "--precision", "bf16")
+    outcome = tiny(*asked)
+    assert outcome.code == 0 and "cpu, bf16" in outcome.out
+    (one,) = record.read(tmp_path / "runs")
+    assert one.precision == one.pretrain.precision == "bf16"
+    assert "--precision bf16" in bench("show", one.id, "--out", tmp_path / "runs").out.replace("\n", " ")
+    again = bench("reproduce", one.id, "--out", tmp_path / "runs")
+    assert again.code == 0 and "reproduced to the bit" in again.out and "INFO" not in outcome.err
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on a CPU")
+def test_compiled_networks_compute_the_same() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(make_trunk("unet:depth=3,width=4").eval())
+    compiled = nn.Sequential(make_trunk("unet:depth=3,width=4").eval())
+    compiled.load_state_dict(plain.state_dict())
+    machine.make_machine("cpu", threads=1, compiled=True).place(compiled)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    seen = torch.rand(2, 1, 16, 16)
+    assert torch.allclose(compiled(seen), plain(seen), atol=1e-5)
+    assert "compiled" in str(machine.make_machine("cpu", threads=1, compiled=True))
+
+
+def test_room_is_a_share_of_the_memory_that_is_free() -> None:
+    made = machine.make_machine("cpu", threads=1)
+    assert 0 < made.room(4) < made.room(2)
