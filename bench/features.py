@@ -28,8 +28,8 @@ from bench.machine import Machine
 PACK_SHARE, FEATURES_SHARE, DISK_SHARE = 2, 4, 10
 """Pictures take at most half of a GPU's free memory, features a quarter of the memory that is free where networks compute, and a
 file of features a tenth of the free disk."""
-STATES = 1 << 29
-"""Bytes of trained networks that are kept."""
+STATES = 1 << 30
+"""Bytes of trained networks that are kept, of the tasks' heads mostly."""
 
 
 @dataclass

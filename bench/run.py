@@ -6,6 +6,7 @@ commands from doing the same work.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import time
@@ -33,6 +34,7 @@ from bench.order import key
 from bench.pretraining import load_trunk, pretrain
 from bench.resolve import pack_of, subset_of
 from bench.train import Course, History, train
+from bench.trunk import Trunk
 from results.record import DataFacts, PretrainRecord, Record, Tuning, pack_predictions, read_one
 
 
@@ -95,7 +97,7 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
     A phase that the same network went through in this command, with the same rates before it, is not trained again.
     """
     dataset = desk.grid.data
-    trunk = load_trunk(job.pretrain, pretrained, desk.out, job.transfer)
+    trunk = _trunk(job, pretrained, desk)
     downstream, model = make_model(job, trunk, len(dataset.classes))
     desk.machine.place(model)
     train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
@@ -140,6 +142,16 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
         tuned.history.add(history)
         done += phase.epochs
     return tuned
+
+
+def _trunk(job: Job, pretrained: PretrainRecord, desk: Desk) -> Trunk:
+    """Return a trunk of the job's own, copied from the one that this command read before."""
+    key = f"{pretrained.id} {job.transfer}"
+    trunk: Trunk | None = desk.cache.state(key)
+    if trunk is None:
+        trunk = load_trunk(job.pretrain, pretrained, desk.out, job.transfer)
+        desk.cache.keep(key, trunk, sum(tensor.nbytes for tensor in trunk.state_dict().values()))
+    return copy.deepcopy(trunk)
 
 
 def _looked_at(job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, desk: Desk) -> batches.Part:
