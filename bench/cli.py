@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import __version__
-from bench.errors import UsageError
+from bench.errors import MachineError, UsageError
 from bench.options import (
     CheckpointSeconds,
     Data,
@@ -228,6 +229,7 @@ def report(
     from bench import store
     from bench.screen import Screen
     from results import record
+    from results.cache import Cache
     from results.report import Wanted, make
 
     if out.exists() and not out.is_dir():
@@ -236,15 +238,20 @@ def report(
     if not records:
         raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
-    made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]))
+    kept = out / "cache" / "report.json"
+    cache = Cache.read(kept)
+    made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]), cache)
     for problem in made.problems:
         print(f"bench: {printable(problem)}", file=sys.stderr)
-    for name, text in made.files.items():
-        store.publish_file(out / name, text)
     screen = Screen()
     for table in made.tables:
         screen.table(_rich(table))
         screen.say("")
+    if cache.changed:
+        with suppress(MachineError):  # it saves time and nothing else
+            store.publish_file(kept, cache.text())
+    for name, text in made.files.items():
+        store.publish_file(out / name, text)
     screen.say(f"wrote {', '.join(made.files)} in {out}")
 
 

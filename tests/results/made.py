@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from results.board import Answers, Reader
 from results.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
+from results.scores import Answers, Reader
 
 COST = Cost(seconds=360.0, images=10, peak_memory=1 << 20)
 PICTURES = 60
@@ -59,7 +59,7 @@ def make(
         "job": {"settings": settings, "version": 1, "source": "", "size": 64, "split": "s"}, "pretext": pretext,
         "schedule": "two-phase", "downstream": downstream, "title": {"voc_seg": "Segmentation"}.get(downstream, "Classification"),
         "protocol": "paper", "trunk": "unet:depth=6,width=8", "size": 64, "seed": seed, "part": "test", "data": data,
-        "metrics": {f"{metric}@1": value}, "cost": COST, "pretrain": pretrain, "predictions": "p", "rates": (1e-3, 1e-4),
+        "metrics": {f"{metric}@1": value}, "cost": COST, "pretrain": pretrain, "predictions": f"{data.fingerprint} {downstream} {seed} {value}", "rates": (1e-3, 1e-4),
         "history": [{**phases[0], "losses": [1.0]}, {**phases[1], "losses": [0.5]}],
         "provenance": {"commit": "c" * 40, "dirty": False},
         "per_class": {f"{metric}@1": {"background": 0.9, "cat": value, "dog": None, "cow": 0.1}},
