@@ -413,6 +413,7 @@ def _rich(table: object) -> object:
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from results import tables
 
@@ -429,9 +430,8 @@ def _rich(table: object) -> object:
     for row in table.rows:
         if row.heading:
             drawn.add_section()
-        cells = [escape(printable(cell)) for cell in row.cells]
-        styled = [f"[bold]{cell}[/bold]" if place in row.bold else cell for place, cell in enumerate(cells)]
-        drawn.add_row(*styled, style="italic" if row.heading else None)
+        cells = (Text(printable(cell), "bold" if place in row.bold else "") for place, cell in enumerate(row.cells))
+        drawn.add_row(*cells, style="italic" if row.heading else None)
     return drawn
 
 

@@ -130,7 +130,9 @@ def csv_text(sheet: Sheet) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(sheet.schema)
-    writer.writerows([_safe(line[name]) for name in sheet.schema] for line in sheet.lines)
+    for line in sheet.lines:
+        values = [line[name] for name in sheet.schema]
+        writer.writerow([_safe(value) if isinstance(value, str) else _rounded(value) for value in values])
     return text.getvalue()
 
 
@@ -254,18 +256,16 @@ def per_class(records: Sequence[Record]) -> Sheet:
     return Sheet(PER_CLASS, lines)
 
 
-def _safe(value: Any) -> Any:
-    if isinstance(value, str):
-        return _safe_text(value)
+@lru_cache(maxsize=1 << 14)
+def _safe(value: str) -> str:
+    text = printable(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") or text in MISSING else text
+
+
+def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return None if math.isnan(value) else round(value, DIGITS)
     return value
-
-
-@lru_cache(maxsize=1 << 14)
-def _safe_text(value: str) -> str:
-    text = printable(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") or text in MISSING else text
 
 
 def _rates(record: Record) -> str:
