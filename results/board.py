@@ -154,9 +154,7 @@ def _apart(facts: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> lis
     return [f"Not beside the rows above: {'; '.join(differences[0])}."]
 
 
-def _board(
-    records: Sequence[Record], read: Reader, chosen: Sequence[str], baseline: str, resamples: int, cache: Cache
-) -> Board:
+def _board(records: Sequence[Record], read: Reader, chosen: Sequence[str], baseline: str, resamples: int, cache: Cache) -> Board:
     columns, by_column = _columns(records, chosen)
     computed = [
         _Computed(column, members, Scores(column.metric, members, read, resamples, cache))

@@ -21,7 +21,7 @@ from bench.frozen import canonical
 
 MOST = 20_000
 """Entries that are kept, about 150 bytes each: enough for some thousand runs."""
-CODE = ("board", "cache", "resampling", "scores", "statistics", "trivial")
+CODE = ("cache", "resampling", "scores", "statistics", "trivial")
 
 
 class Cache:
@@ -40,14 +40,12 @@ class Cache:
             return cls()
         return cls(json.loads(text)) if seal == _seal(text) else cls()
 
-    def recall(self, depends_on: list[Any], compute: Callable[[], list[Any]], valid: Callable[[list[Any]], bool] = bool) -> list[Any]:
-        """Return what was computed for some JSON values before, if it is still `valid`; otherwise compute it."""
+    def recall(self, depends_on: list[Any], compute: Callable[[], list[Any]]) -> list[Any]:
+        """Return what was computed for some JSON values before; otherwise compute it."""
         key = hashlib.sha256(canonical(depends_on).encode()).hexdigest()[:32]
-        found = self._used.get(key) or self._known.get(key)
-        if found is None or not valid(found):
-            found = compute()
-        self._used[key] = found
-        return found
+        if key not in self._used:
+            self._used[key] = self._known[key] if key in self._known else compute()
+        return self._used[key]
 
     @property
     def changed(self) -> bool:

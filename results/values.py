@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from bench.errors import DataError
 from results.cache import Cache
 from results.record import Record, predictions_path, read_answers, read_predictions
 from results.scores import Answers, Reader
@@ -23,22 +26,18 @@ def reader(out: Path) -> Reader:
 def verify(out: Path, records: Sequence[Record], cache: Cache) -> None:
     """Raise DataError for a run whose predictions are not the recorded ones.
 
-    A file is read when it is not the one, by number, size and time of its last change, that was found right before.
+    A file that was right before, and has the same number, size and time of its last change, is not read again.
     """
     for record in records:
-        state = _state(out, record)
+        path = predictions_path(out, record)
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}.") from error
+        state = [found.st_ino, found.st_size, found.st_mtime_ns]
+        cache.recall(["verified", record.id, record.predictions, *state], partial(_check, out, record))
 
-        def check(record: Record = record, state: list[int] = state) -> list[int]:
-            read_predictions(out, record)
-            return state
 
-        cache.recall(["verified", record.id, record.predictions], check, state.__eq__)
-
-
-def _state(out: Path, record: Record) -> list[int]:
-    """Return what tells a file from another one of its name; nothing where there is none."""
-    try:
-        found = predictions_path(out, record).stat()
-    except OSError:
-        return []
-    return [found.st_ino, found.st_size, found.st_mtime_ns]
+def _check(out: Path, record: Record) -> list[Any]:
+    read_predictions(out, record)
+    return []

@@ -3,7 +3,6 @@
 python -m tests.benchmarks.report
 """
 
-import json
 import struct
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import numpy as np
 from bench import metrics
 from bench.store import sha256_bytes
 from results.record import Record, Trial, pack_predictions
-from tests.results.made import make, tuning
+from tests.results.made import make, publish, tuning
 
 PICTURES, CLASSES = 1449, tuple(f"class {n:02}" for n in range(20))
 PRETEXTS = ("random_init", "cgan_color", *(f"pretext_{n}" for n in range(8)))
@@ -51,18 +50,16 @@ def write(out: Path, runs: int) -> None:
     if runs <= len(PRETEXTS) * len(TASKS) * len(SEEDS):
         grid = product(SIZES, PROTOCOLS, PRETEXTS[:5], TASKS, SEEDS[:3])
     for size, protocol, pretext, task, seed in islice(grid, runs):
-        record, packed = _run(size, protocol, pretext, task, seed)
-        folder = out / "runs" / record.id
-        folder.mkdir(parents=True)
-        (folder / "predictions.npz").write_bytes(packed)
-        (folder / "record.json").write_text(json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True))
+        publish(out, *_run(size, protocol, pretext, task, seed))
 
 
 def _run(size: int, protocol: str, pretext: str, task: str, seed: int) -> tuple[Record, bytes]:
     packed, values, classes = _answers(pretext, task, seed)
     packed = _with_comment(packed, f"{size} {protocol}")
     trials = tuple(
-        Trial(number=n, rates={"phase-1": 1e-3, "phase-2": 1e-4}, state="complete", value=0.3, epochs=dict.fromkeys(range(6), 0.3))
+        Trial(
+            number=n, rates={"phase-1": 1e-3, "phase-2": 1e-4}, state="complete", value=0.3, epochs=dict.fromkeys(range(6), 0.3)
+        )
         for n in range(20)
     )
     record = make(pretext, seed, 0.5, task, size=size, protocol=protocol, tuning=tuning(budget=20, trials=trials))
@@ -75,7 +72,6 @@ def _run(size: int, protocol: str, pretext: str, task: str, seed: int) -> tuple[
         "metrics": values,
         "per_class": classes,
         "history": [{**phase, "losses": [1 / (1 + epoch) for epoch in range(25)]} for phase in record.history],
-        "predictions": sha256_bytes(packed),
         "pretrain": pretrain.model_copy(
             update={
                 "id": f"{pretrain.id}-{size}",
