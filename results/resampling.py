@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,8 +163,9 @@ class _Ranked:
     Between two such groups only precision falls, which the envelope does not see; so precision is needed at these alone.
     """
 
-    def __init__(self, order: NDArray[np.int64], first: NDArray[np.int64], positive: NDArray[np.bool_]) -> None:
-        self.order, self.first, self.positive = order, first, positive
+    def __init__(self, drawn: Any, found: Any) -> None:
+        """Take two sparse matrices (G, N) of ones: the pictures of each group, and the positives among them."""
+        self.drawn, self.found = drawn, found
 
     @classmethod
     def of(cls, scores: NDArray[np.float32], labels: NDArray[np.int8]) -> _Ranked:
@@ -173,30 +175,35 @@ class _Ranked:
         ends = np.append(np.nonzero(np.diff(scores[order]))[0], len(order) - 1) if len(order) else np.zeros(0, np.int64)
         group = np.searchsorted(ends, np.arange(len(order)))
         kept = ends[np.unique(group[positive])] if positive.any() else np.zeros(0, np.int64)
-        first = np.append(0, kept[:-1] + 1) if len(kept) else kept
-        length = int(kept[-1]) + 1 if len(kept) else 0
-        return cls(order[:length], first.astype(np.int64), positive[:length])
+        ends = np.append(0, kept + 1)
+        positives = np.append(0, np.cumsum(positive))[ends]
+        return cls(_ones(order, ends, len(labels)), _ones(order[positive], positives, len(labels)))
 
     def average_precision(self, counts: NDArray[np.float32], points: int) -> Floats:
         """Return AP for each column of counts (N, B): the area under the envelope, or its mean at some recalls."""
-        if not len(self.first):
+        if not self.drawn.shape[0]:
             return np.full(counts.shape[1], np.nan)
-        everything = np.cumsum(np.add.reduceat(counts[self.order], self.first, axis=0), axis=0)
-        positives = np.nonzero(self.positive)[0]
-        first_positive = np.searchsorted(positives, self.first)
-        hits = np.cumsum(np.add.reduceat(counts[self.order[positives]], first_positive, axis=0), axis=0)
+        of_group = self.found @ counts
+        everything, hits = np.cumsum(self.drawn @ counts, axis=0), np.cumsum(of_group, axis=0)
         total = hits[-1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision = hits.astype(np.float64) / np.maximum(everything, 1)
-            recall = hits / total.astype(np.float64)
+        precision = hits.astype(np.float64) / np.maximum(everything, 1)
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         if points:
+            recall = hits / np.maximum(total, 1).astype(np.float64)
             levels = np.linspace(0, 1, points)
             found = [np.where(recall >= level - 1e-12, envelope, 0.0).max(axis=0) for level in levels]
             value = np.mean(found, axis=0)
         else:
-            value = np.sum(np.diff(recall, axis=0, prepend=0.0) * envelope, axis=0)
+            value = np.einsum("gb,gb->b", of_group, envelope) / np.maximum(total, 1)
         return np.where(total > 0, value, np.nan)
+
+
+def _ones(columns: NDArray[np.int64], ends: NDArray[np.int64], width: int) -> Any:
+    """Return a sparse matrix of ones whose row r has the columns from `ends[r]` to `ends[r + 1]`."""
+    from scipy.sparse import csr_array  # here, because other metrics need none of it
+
+    columns = columns[: ends[-1]]
+    return csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(ends) - 1, width))
 
 
 ADDITIVE: dict[str, tuple[Callable[[Predictions, NDArray[np.bool_]], Floats], Callable[[Floats], Floats]]] = {
