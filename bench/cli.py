@@ -243,15 +243,21 @@ def report(
     made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]), cache)
     for problem in made.problems:
         print(f"bench: {printable(problem)}", file=sys.stderr)
+    if cache.changed:
+        with suppress(MachineError):  # it saves time and nothing else
+            store.publish_file(kept, cache.text())
+    unwritten = None
+    try:
+        for name, text in made.files.items():
+            store.publish_file(out / name, text)
+    except MachineError as error:
+        unwritten = error
     screen = Screen()
     for table in made.tables:
         screen.table(_rich(table))
         screen.say("")
-    if cache.changed:
-        with suppress(MachineError):  # it saves time and nothing else
-            store.publish_file(kept, cache.text())
-    for name, text in made.files.items():
-        store.publish_file(out / name, text)
+    if unwritten is not None:
+        raise unwritten
     screen.say(f"wrote {', '.join(made.files)} in {out}")
 
 

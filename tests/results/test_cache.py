@@ -158,6 +158,14 @@ def test_where_nothing_can_be_written_the_tables_are_shown_and_the_failure_is_sa
     assert done.code == 4 and "cannot write in" in done.err and "Table 4" in done.out and "Paired differences" in done.out
 
 
+def test_files_are_written_though_nobody_reads_the_tables(out: Path) -> None:
+    started = subprocess.Popen([sys.executable, "-m", "bench", "report", "--out", str(out)], stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    started.stdout.close()
+    started.wait()
+    assert (out / "leaderboard.csv").is_file() and (out / KEPT).is_file()
+
+
 def test_reports_at_the_same_time_do_not_disturb_each_other(out: Path) -> None:
     command = [sys.executable, "-m", "bench", "report", "--out", str(out)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
