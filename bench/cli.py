@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import __version__
-from bench.errors import UsageError
+from bench.errors import MachineError, UsageError
 from bench.options import (
     CheckpointSeconds,
     Compiled,
@@ -235,6 +236,7 @@ def report(
     from bench import store
     from bench.screen import Screen
     from results import record
+    from results.cache import Cache
     from results.report import Wanted, make
 
     if out.exists() and not out.is_dir():
@@ -243,15 +245,26 @@ def report(
     if not records:
         raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
-    made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]))
+    kept = out / "cache" / "report.json"
+    cache = Cache.read(kept)
+    made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]), cache)
     for problem in made.problems:
         print(f"bench: {printable(problem)}", file=sys.stderr)
-    for name, text in made.files.items():
-        store.publish_file(out / name, text)
+    if cache.changed:
+        with suppress(MachineError):  # it saves time and nothing else
+            store.publish_file(kept, cache.text())
+    unwritten = None
+    try:
+        for name, text in made.files.items():
+            store.publish_file(out / name, text)
+    except MachineError as error:
+        unwritten = error
     screen = Screen()
     for table in made.tables:
         screen.table(_rich(table))
         screen.say("")
+    if unwritten is not None:
+        raise unwritten
     screen.say(f"wrote {', '.join(made.files)} in {out}")
 
 
@@ -416,6 +429,7 @@ def _rich(table: object) -> object:
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from results import tables
 
@@ -432,9 +446,8 @@ def _rich(table: object) -> object:
     for row in table.rows:
         if row.heading:
             drawn.add_section()
-        cells = [escape(printable(cell)) for cell in row.cells]
-        styled = [f"[bold]{cell}[/bold]" if place in row.bold else cell for place, cell in enumerate(cells)]
-        drawn.add_row(*styled, style="italic" if row.heading else None)
+        cells = (Text(printable(cell), "bold" if place in row.bold else "") for place, cell in enumerate(row.cells))
+        drawn.add_row(*cells, style="italic" if row.heading else None)
     return drawn
 
 

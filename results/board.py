@@ -7,36 +7,20 @@ metric, and how its rates were found; nothing else is ever put beside it. Tables
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench import metrics
 from bench.errors import DataError, UsageError, unknown
-from bench.metrics import Predictions
-from results import resampling, rows, statistics
+from results import rows, statistics
+from results.cache import Cache
 from results.record import Record
+from results.scores import Reader, Scores
 from results.statistics import Estimate
-from results.trivial import trivial
 
 RESAMPLES = 10_000
 SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a run said of every picture of its part, by the pictures' ids."""
-
-    ids: tuple[str, ...]
-    predictions: Predictions
-
-
-Reader = Callable[[Record], Answers]
 
 
 @dataclass(frozen=True)
@@ -127,6 +111,7 @@ def boards(
     chosen: Sequence[str] = (),
     baseline: str = "",
     resamples: int = RESAMPLES,
+    cache: Cache | None = None,
 ) -> list[Board]:
     """Return a board for each combination of data, protocol, trunk, size, part and share of labels.
 
@@ -135,15 +120,18 @@ def boards(
     nowhere, and DataError where runs that should have seen the same pictures did not.
     """
     by_board = rows.groups(records, lambda record: rows.digest(rows.board_facts(record)))
-    made = [_board(members, read, chosen, baseline, resamples) for members in by_board.values()]
-    known = {f"{record.pretext}:{record.schedule}" for record in records}
-    if baseline and not any(name == baseline or name.partition(":")[0] == baseline for name in known):
-        raise unknown("row to compare with", baseline, known)
+    known = Cache() if cache is None else cache
+    made = [_board(members, read, chosen, baseline, resamples, known) for members in by_board.values()]
+    names = {f"{record.pretext}:{record.schedule}" for record in records}
+    if baseline and not any(name == baseline or name.partition(":")[0] == baseline for name in names):
+        raise unknown("row to compare with", baseline, names)
     facts = [board.facts for board in made]
     return [replace(board, notes=(*board.notes, *_apart(board.facts, facts[:place]))) for place, board in enumerate(made)]
 
 
-def one_board(records: Sequence[Record], read: Reader, chosen: Sequence[str] = (), baseline: str = "") -> Board:
+def one_board(
+    records: Sequence[Record], read: Reader, chosen: Sequence[str] = (), baseline: str = "", cache: Cache | None = None
+) -> Board:
     """Return the board of runs that someone wants beside each other; DataError says which field keeps them apart."""
     for other in records[1:]:
         different = rows.difference(rows.board_facts(records[0]), rows.board_facts(other))
@@ -154,7 +142,7 @@ def one_board(records: Sequence[Record], read: Reader, chosen: Sequence[str] = (
             different = rows.difference(rows.column_facts(members[0]), rows.column_facts(other))
             if different:
                 raise DataError(f"{members[0].id} and {other.id} cannot share a column: {'; '.join(different)}.")
-    (board,) = boards(records, read, chosen, baseline)
+    (board,) = boards(records, read, chosen, baseline, cache=cache)
     return board
 
 
@@ -166,9 +154,12 @@ def _apart(facts: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> lis
     return [f"Not beside the rows above: {'; '.join(differences[0])}."]
 
 
-def _board(records: Sequence[Record], read: Reader, chosen: Sequence[str], baseline: str, resamples: int) -> Board:
+def _board(records: Sequence[Record], read: Reader, chosen: Sequence[str], baseline: str, resamples: int, cache: Cache) -> Board:
     columns, by_column = _columns(records, chosen)
-    computed = [_Computed(column, members, read, resamples) for column, members in zip(columns, by_column, strict=True)]
+    computed = [
+        _Computed(column, members, Scores(column.metric, members, read, resamples, cache))
+        for column, members in zip(columns, by_column, strict=True)
+    ]
     members = rows.rows(records)
     made = []
     for name, one in zip(rows.labels(members, records), members, strict=True):
@@ -201,41 +192,10 @@ def _fits(metric: str, record: Record) -> bool:
 
 
 class _Computed:
-    """A column's runs on the same resamples of the same pictures."""
+    """A column with its runs and their scores."""
 
-    def __init__(self, column: Column, records: Sequence[Record], read: Reader, resamples: int) -> None:
-        self.column, self.records = column, list(records)
-        self.values: dict[str, float] = {}
-        answers = {record.id: read(record) for record in records}
-        first = answers[records[0].id]
-        for record in records:
-            if answers[record.id].ids != first.ids:
-                raise DataError(f"{records[0].id} and {record.id} were not scored on the same pictures in the same order.")
-        judged = records[0].data.classes, records[0].data.scored
-        functions: dict[str, resampling.Resampled] = {}
-        for record in records:
-            self._add(record.id, answers[record.id].predictions, judged, functions)
-        self.trivial = trivial(records[0], first.predictions)
-        for name, predictions in self.trivial.items():
-            self._add(name, predictions, judged, functions)
-        seed = hashlib.sha256("\n".join(first.ids).encode()).hexdigest()
-        chunks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in functions}
-        for weights in resampling.counts(len(first.ids), resamples, seed):
-            for name, function in functions.items():
-                chunks[name].append(function(weights))
-        self.replicates = {name: np.concatenate(found) for name, found in chunks.items()}
-
-    def _add(
-        self,
-        name: str,
-        predictions: Predictions,
-        judged: tuple[tuple[str, ...], tuple[str, ...]],
-        functions: dict[str, resampling.Resampled],
-    ) -> None:
-        value = metrics.compute(self.column.metric, predictions, *judged)
-        if not math.isnan(value):
-            self.values[name] = value
-            functions[name] = resampling.resampler(self.column.metric, predictions, *judged)
+    def __init__(self, column: Column, records: Sequence[Record], scores: Scores) -> None:
+        self.column, self.records, self.scores = column, list(records), scores
 
     def cell(self, records: Sequence[Record]) -> Cell:
         """Return the cell of some runs, those of other columns left out; DataError when a seed is there twice."""
@@ -245,27 +205,14 @@ class _Computed:
         twice = next((record for record in own if seeds[record.seed] != record.id), None)
         if twice is not None:
             raise DataError(f"{twice.id} and {seeds[twice.seed]} would be the same seed of one row, and are not the same run.")
-        return Cell(own, self.estimate([record.id for record in own if record.id in self.values]))
-
-    def estimate(self, names: Sequence[str], minus: Sequence[str] = ()) -> Estimate | None:
-        """Return the mean of some runs, or of their differences to as many others, with its interval."""
-        if not names:
-            return None
-        values = [self.values[name] for name in names]
-        replicates = np.stack([self.replicates[name] for name in names])
-        if minus:
-            values = [value - self.values[name] for value, name in zip(values, minus, strict=True)]
-            replicates = replicates - np.stack([self.replicates[name] for name in minus])
-            return statistics.estimate(values, replicates)
-        found = statistics.estimate(values, replicates)
-        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high), p=None)
+        return Cell(own, self.scores.estimate([record.id for record in own if record.id in self.scores.values]))
 
     def difference(self, cell: Cell, other: Cell) -> Estimate | None:
         """Return the paired difference of two cells over the seeds that both have; None when there is none."""
-        ours = {record.seed: record.id for record in cell.records if record.id in self.values}
-        theirs = {record.seed: record.id for record in other.records if record.id in self.values}
+        ours = {record.seed: record.id for record in cell.records if record.id in self.scores.values}
+        theirs = {record.seed: record.id for record in other.records if record.id in self.scores.values}
         shared = sorted(ours.keys() & theirs.keys())
-        return self.estimate([ours[seed] for seed in shared], [theirs[seed] for seed in shared]) if shared else None
+        return self.scores.estimate([ours[seed] for seed in shared], [theirs[seed] for seed in shared]) if shared else None
 
 
 def _with_gains(made: list[Row], computed: Sequence[_Computed], baseline: str) -> tuple[list[Row], list[str]]:
@@ -327,10 +274,10 @@ def _with_leaders(made: list[Row], computed: Sequence[_Computed]) -> list[Row]:
 
 
 def _trivial_rows(computed: Sequence[_Computed]) -> list[Row]:
-    names = dict.fromkeys(name for one in computed for name in one.trivial)
+    names = dict.fromkeys(name for one in computed for name in one.scores.trivial)
     made = []
     for name in names:
-        cells = tuple(Cell((), one.estimate([name])) if name in one.values else Cell() for one in computed)
+        cells = tuple(Cell((), one.scores.estimate([name])) if name in one.scores.values else Cell() for one in computed)
         made.append(Row(name, name, "", "", "", cells))
     return made
 

@@ -6,11 +6,14 @@ cent; texts that a reader would take for a formula or a missing value have an ap
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
-
-import pandas as pd
 
 from bench.frozen import canonical
 from bench.text import printable
@@ -114,12 +117,26 @@ PER_CLASS = {
 SCHEMAS = {"leaderboard.csv": LEADERBOARD, "per_run.csv": PER_RUN, "per_class.csv": PER_CLASS}
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    """Return a frame as the text of a CSV file."""
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+@dataclass(frozen=True)
+class Sheet:
+    """The lines of a CSV file, each with a value for every column of its schema."""
+
+    schema: Mapping[str, str]
+    lines: Sequence[Mapping[str, Any]]
 
 
-def leaderboard(boards: Sequence[Board]) -> pd.DataFrame:
+def csv_text(sheet: Sheet) -> str:
+    """Return a sheet as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(sheet.schema)
+    for line in sheet.lines:
+        values = [line[name] for name in sheet.schema]
+        writer.writerow([_safe(value) if isinstance(value, str) else _rounded(value) for value in values])
+    return text.getvalue()
+
+
+def leaderboard(boards: Sequence[Board]) -> Sheet:
     """Return one row for each pretext task (with its schedule and what is inherited), column of a board, and board."""
     lines = [
         _line(row, column, cell)
@@ -128,7 +145,7 @@ def leaderboard(boards: Sequence[Board]) -> pd.DataFrame:
         for row in board.rows
         if (cell := row.cells[place]).records
     ]
-    return _frame(lines, LEADERBOARD)
+    return Sheet(LEADERBOARD, lines)
 
 
 def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
@@ -186,7 +203,7 @@ def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
     }
 
 
-def per_run(records: Sequence[Record]) -> pd.DataFrame:
+def per_run(records: Sequence[Record]) -> Sheet:
     """Return one row for each run and metric of its protocol."""
     lines = [
         {
@@ -216,10 +233,10 @@ def per_run(records: Sequence[Record]) -> pd.DataFrame:
         for record in records
         for metric in record.metric_ids
     ]
-    return _frame(lines, PER_RUN)
+    return Sheet(PER_RUN, lines)
 
 
-def per_class(records: Sequence[Record]) -> pd.DataFrame:
+def per_class(records: Sequence[Record]) -> Sheet:
     """Return one row for each run, metric that has a value a class, and class."""
     lines = [
         {
@@ -236,20 +253,18 @@ def per_class(records: Sequence[Record]) -> pd.DataFrame:
         for metric in record.metric_ids
         for name, value in record.per_class.get(metric, {}).items()
     ]
-    return _frame(lines, PER_CLASS)
+    return Sheet(PER_CLASS, lines)
 
 
-def _frame(lines: Sequence[dict[str, Any]], schema: dict[str, str]) -> pd.DataFrame:
-    safe = [{name: _safe(value) for name, value in line.items()} for line in lines]
-    return pd.DataFrame(safe, columns=list(schema))
+@lru_cache(maxsize=1 << 14)
+def _safe(value: str) -> str:
+    text = printable(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") or text in MISSING else text
 
 
-def _safe(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, DIGITS)
-    if isinstance(value, str):
-        text = printable(value)
-        return f"'{text}" if text[:1] in ("=", "+", "-", "@") or text in MISSING else text
+        return None if math.isnan(value) else round(value, DIGITS)
     return value
 
 

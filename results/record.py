@@ -186,12 +186,22 @@ def pack_predictions(predictions: dict[str, NDArray[Any]], ids: Iterable[str]) -
 
 def read_answers(out: Path, record: Record) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
     """Return a run's pictures' ids and what its metrics are computed from; DataError when the file is not the recorded one."""
-    path = out / "runs" / record.id / "predictions.npz"
+    with np.load(io.BytesIO(read_predictions(out, record)), allow_pickle=False) as file:
+        return tuple(file["ids"].tolist()), {name: file[name] for name in file.files if name != "ids"}
+
+
+def read_predictions(out: Path, record: Record) -> bytes:
+    """Return the bytes of a run's predictions; DataError when they cannot be read or are not the recorded ones."""
+    path = predictions_path(out, record)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}.") from error
     if hashlib.sha256(content).hexdigest() != record.predictions:
         raise DataError(f"{path} is damaged: its SHA-256 is not the recorded one.")
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return tuple(file["ids"].tolist()), {name: file[name] for name in file.files if name != "ids"}
+    return content
+
+
+def predictions_path(out: Path, record: Record) -> Path:
+    """Return where a run's predictions are, below an output folder."""
+    return out / "runs" / record.id / "predictions.npz"

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from bench import metrics
 from results import board, leaderboards, published, tables
+from results.cache import Cache
 from results.record import Record
-from results.values import reader
+from results.scores import Reader
+from results.values import reader, verify
 
 
 @dataclass(frozen=True)
@@ -34,27 +36,28 @@ class Report:
     """What was left out because it is damaged."""
 
 
-def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str) -> Report:
-    """Return the report of some records, whose predictions lie below `out`.
+def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str, cache: Cache | None = None) -> Report:
+    """Return the report of some records, whose predictions lie below `out`; what `cache` knows is not computed again.
 
     UsageError for a metric, a run or a baseline that does not exist, DataError for runs that cannot stand in one column or whose
     predictions are damaged.
     """
     for name in wanted.metrics:
         metrics.get(name)
+    cache = Cache() if cache is None else cache
     read = reader(out)
+    chosen = board.select(records, wanted.runs) if wanted.runs else list(records)
+    verify(out, chosen, cache)
     if wanted.runs:
-        chosen = board.select(records, wanted.runs)
-        boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline)]
+        boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline, cache)]
     else:
-        chosen = list(records)
-        boards = board.boards(chosen, read, wanted.metrics, wanted.baseline)
+        boards = board.boards(chosen, read, wanted.metrics, wanted.baseline, cache=cache)
     kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
     main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
     main += tables.table3(chosen)
-    added = [published.paper_table(_with_papers_metrics(chosen, boards, wanted, read))] if wanted.compare_paper else []
+    added = [published.paper_table(_with_papers_metrics(chosen, boards, wanted, read, cache))] if wanted.compare_paper else []
     added += [published.published_table()] if wanted.with_published else []
-    own = board.boards(chosen, read, (), wanted.baseline) if wanted.metrics and not wanted.runs else boards
+    own = board.boards(chosen, read, (), wanted.baseline, cache=cache) if wanted.metrics and not wanted.runs else boards
     files = {
         "table4.md": tables.markdown([*main, *added]),
         "table4.tex": tables.latex([*main, *added]),
@@ -74,11 +77,11 @@ def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str) -> 
 
 
 def _with_papers_metrics(
-    records: Sequence[Record], boards: list[board.Board], wanted: Wanted, read: board.Reader
+    records: Sequence[Record], boards: list[board.Board], wanted: Wanted, read: Reader, cache: Cache
 ) -> list[board.Board]:
     """Return boards that have the paper's metrics, recomputed where the protocol's main ones are others."""
     papers = ["acc_keras", "miou_paper"]
     shown = {column.metric for one in boards for column in one.columns}
     if {metrics.get(name).key for name in papers} <= shown:
         return boards
-    return board.boards(records, read, papers, wanted.baseline)
+    return board.boards(records, read, papers, wanted.baseline, cache=cache)

@@ -8,7 +8,10 @@ machine's order of adding. Average precision is computed at the positives only, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +24,54 @@ Resampled = Callable[[Floats], Floats]
 """From counts (B, N) to the metric of each resample (B,); nan where nothing can be judged."""
 
 CHUNK = 1000
+REMEMBERED = 1 << 26
+"""Counts that are kept for the next column with the same pictures (128 MiB): 10,000 resamples of 6,700 pictures."""
+
+
+@dataclass(frozen=True)
+class Additive:
+    """A metric of sums over pictures: the terms of each picture (N, K), and the metric of their sums (B, K)."""
+
+    terms: Floats
+    finish: Callable[[Floats], Floats]
+
+    def __call__(self, weights: Floats) -> Floats:
+        """Return the metric of each resample."""
+        return self.finish(weights @ self.terms)
+
+
+def replicates(functions: Sequence[Resampled], pictures: int, resamples: int, seed: str) -> list[Floats]:
+    """Return each function of the same resamples (`resamples`,); the sums of all additive ones are a single matrix product."""
+    additive = [one for one in functions if isinstance(one, Additive)]
+    terms = np.concatenate([one.terms for one in additive], axis=1) if additive else np.zeros((pictures, 0))
+    ends = np.cumsum([one.terms.shape[1] for one in additive])[:-1]
+    chunks: list[list[Floats]] = [[] for _ in functions]
+    for weights in counts(pictures, resamples, seed):
+        sums = iter(np.split(weights @ terms, ends, axis=1))
+        for found, one in zip(chunks, functions, strict=True):
+            found.append(one.finish(next(sums)) if isinstance(one, Additive) else one(weights))
+    return [np.concatenate(found) for found in chunks]
 
 
 def counts(pictures: int, resamples: int, seed: str) -> Iterator[Floats]:
     """Yield counts (b, N) with b at most 1000, `resamples` rows in all; the same for the same `seed`, whatever the metric."""
+    remembered = pictures * resamples <= REMEMBERED
+    for drawn in _remembered(pictures, resamples, seed) if remembered else _drawn(pictures, resamples, seed):
+        yield drawn.astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _remembered(pictures: int, resamples: int, seed: str) -> list[NDArray[np.uint16]]:
+    return [drawn.astype(np.uint16) for drawn in _drawn(pictures, resamples, seed)]
+
+
+def _drawn(pictures: int, resamples: int, seed: str) -> Iterator[NDArray[np.int64]]:
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
     for first in range(0, resamples, CHUNK):
         rows = min(CHUNK, resamples - first)
         drawn = random.integers(0, pictures, size=(rows, pictures), dtype=np.int64)
         drawn += np.arange(rows, dtype=np.int64)[:, None] * pictures
-        yield np.bincount(drawn.ravel(), minlength=rows * pictures).reshape(rows, pictures).astype(np.float64)
+        yield np.bincount(drawn.ravel(), minlength=rows * pictures).reshape(rows, pictures)
 
 
 def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...]) -> Resampled:
@@ -39,8 +80,7 @@ def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], s
     judged = np.array([name in scored for name in classes])
     if chosen.id in ADDITIVE:
         terms, finish = ADDITIVE[chosen.id]
-        per_picture = terms(predictions, judged)
-        return lambda weights: finish(weights @ per_picture)
+        return Additive(terms(predictions, judged), finish)
     if chosen.id in RANKED:
         points = RANKED[chosen.id]
         ranked = [_Ranked.of(predictions["scores"][:, c], predictions["labels"][:, c]) for c in np.nonzero(judged)[0]]
@@ -123,8 +163,9 @@ class _Ranked:
     Between two such groups only precision falls, which the envelope does not see; so precision is needed at these alone.
     """
 
-    def __init__(self, order: NDArray[np.int64], first: NDArray[np.int64], positive: NDArray[np.bool_]) -> None:
-        self.order, self.first, self.positive = order, first, positive
+    def __init__(self, drawn: Any, found: Any) -> None:
+        """Take two sparse matrices (G, N) of ones: the pictures of each group, and the positives among them."""
+        self.drawn, self.found = drawn, found
 
     @classmethod
     def of(cls, scores: NDArray[np.float32], labels: NDArray[np.int8]) -> _Ranked:
@@ -134,30 +175,35 @@ class _Ranked:
         ends = np.append(np.nonzero(np.diff(scores[order]))[0], len(order) - 1) if len(order) else np.zeros(0, np.int64)
         group = np.searchsorted(ends, np.arange(len(order)))
         kept = ends[np.unique(group[positive])] if positive.any() else np.zeros(0, np.int64)
-        first = np.append(0, kept[:-1] + 1) if len(kept) else kept
-        length = int(kept[-1]) + 1 if len(kept) else 0
-        return cls(order[:length], first.astype(np.int64), positive[:length])
+        ends = np.append(0, kept + 1)
+        positives = np.append(0, np.cumsum(positive))[ends]
+        return cls(_ones(order, ends, len(labels)), _ones(order[positive], positives, len(labels)))
 
     def average_precision(self, counts: NDArray[np.float32], points: int) -> Floats:
         """Return AP for each column of counts (N, B): the area under the envelope, or its mean at some recalls."""
-        if not len(self.first):
+        if not self.drawn.shape[0]:
             return np.full(counts.shape[1], np.nan)
-        everything = np.cumsum(np.add.reduceat(counts[self.order], self.first, axis=0), axis=0)
-        positives = np.nonzero(self.positive)[0]
-        first_positive = np.searchsorted(positives, self.first)
-        hits = np.cumsum(np.add.reduceat(counts[self.order[positives]], first_positive, axis=0), axis=0)
+        of_group = self.found @ counts
+        everything, hits = np.cumsum(self.drawn @ counts, axis=0), np.cumsum(of_group, axis=0)
         total = hits[-1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision = hits.astype(np.float64) / np.maximum(everything, 1)
-            recall = hits / total.astype(np.float64)
+        precision = hits.astype(np.float64) / np.maximum(everything, 1)
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         if points:
+            recall = hits / np.maximum(total, 1).astype(np.float64)
             levels = np.linspace(0, 1, points)
             found = [np.where(recall >= level - 1e-12, envelope, 0.0).max(axis=0) for level in levels]
             value = np.mean(found, axis=0)
         else:
-            value = np.sum(np.diff(recall, axis=0, prepend=0.0) * envelope, axis=0)
+            value = np.einsum("gb,gb->b", of_group, envelope) / np.maximum(total, 1)
         return np.where(total > 0, value, np.nan)
+
+
+def _ones(columns: NDArray[np.int64], ends: NDArray[np.int64], width: int) -> Any:
+    """Return a sparse matrix of ones whose row r has the columns from `ends[r]` to `ends[r + 1]`."""
+    from scipy.sparse import csr_array  # here, because other metrics need none of it
+
+    columns = columns[: ends[-1]]
+    return csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(ends) - 1, width))
 
 
 ADDITIVE: dict[str, tuple[Callable[[Predictions, NDArray[np.bool_]], Floats], Callable[[Floats], Floats]]] = {

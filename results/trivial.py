@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from bench.metrics import Predictions
 from results.record import Record
 
+Predictor = Callable[[Predictions], Predictions]
 
-def trivial(record: Record, predictions: Predictions) -> dict[str, Predictions]:
-    """Return each trivial predictor's predictions for the pictures of a run.
+
+def trivial(record: Record, needs: str) -> dict[str, Predictor]:
+    """Return each trivial predictor of what a metric needs: from a run's predictions, which hold the truth, to its own.
 
     - class prior: each class scored by its share of the training pictures, the same for every picture;
     - constant: nothing is present, every score 0;
     - all background: every pixel is background.
     """
-    if "scores" in predictions:
-        labels = predictions["labels"]
-        constant = {"constant (nothing present)": {"scores": np.zeros(labels.shape, np.float32), "labels": labels}}
-        if not record.data.prior:
-            return dict(constant)
-        prior = np.tile(np.array(record.data.prior, dtype=np.float32), (len(labels), 1))
-        return {"class prior": {"scores": prior, "labels": labels}, **constant}
-    if "confusion" in predictions:
-        confusion = predictions["confusion"]
-        background = np.zeros_like(confusion)
-        background[:, :, 0] = confusion.sum(axis=2)
-        return {"all background": {"confusion": background}}
-    return {}
+    if needs == "scores":
+        constant = {"constant (nothing present)": partial(_same_scores, (0.0,) * len(record.data.classes))}
+        return {"class prior": partial(_same_scores, record.data.prior), **constant} if record.data.prior else dict(constant)
+    return {"all background": _background} if needs == "confusion" else {}
+
+
+def _same_scores(scores: tuple[float, ...], predictions: Predictions) -> Predictions:
+    labels = predictions["labels"]
+    return {"scores": np.tile(np.array(scores, dtype=np.float32), (len(labels), 1)), "labels": labels}
+
+
+def _background(predictions: Predictions) -> Predictions:
+    confusion = predictions["confusion"]
+    background = np.zeros_like(confusion)
+    background[:, :, 0] = confusion.sum(axis=2)
+    return {"confusion": background}

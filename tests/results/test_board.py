@@ -6,6 +6,7 @@ import pytest
 
 from bench.errors import DataError, UsageError
 from results import board
+from results.scores import Answers
 from tests.results.made import make, reader, tuning
 
 
@@ -73,9 +74,9 @@ def test_another_version_of_a_metric_is_another_column() -> None:
 def test_runs_scored_on_other_pictures_are_refused() -> None:
     first, second = make(), make(seed=1)
 
-    def other(record: Any) -> board.Answers:
+    def other(record: Any) -> Answers:
         answers = reader(record)
-        return answers if record is first else board.Answers(answers.ids[::-1], answers.predictions)
+        return answers if record is first else Answers(answers.ids[::-1], answers.predictions)
 
     with pytest.raises(DataError, match="not scored on the same pictures"):
         board.boards([first, second], other, resamples=10)

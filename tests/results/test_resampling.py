@@ -44,3 +44,15 @@ def test_counts_draw_as_many_pictures_as_there_are_and_the_same_for_a_seed() -> 
     assert (weights == np.concatenate(list(resampling.counts(50, 2500, "a")))).all()
     assert (weights != np.concatenate(list(resampling.counts(50, 2500, "b")))).any()
     assert weights.mean() == 1 and weights.var() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("remembered", [0, resampling.REMEMBERED])
+def test_metrics_resampled_together_are_those_resampled_alone(remembered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "REMEMBERED", remembered)
+    names = ["miou_voc", "map_voc", "acc_keras", "pixel_acc", "f1_macro"]
+    functions = [resampling.resampler(name, predictions(metrics.get(name).needs), CLASSES, CLASSES) for name in names]
+    together = resampling.replicates(functions, 40, 1500, "test")
+    for found, function in zip(together, functions, strict=True):
+        alone = np.concatenate([function(weights) for weights in resampling.counts(40, 1500, "test")])
+        np.testing.assert_array_equal(found, alone)
+    assert resampling.replicates([], 40, 1500, "test") == []

@@ -85,8 +85,8 @@ def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers(
 
 
 def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
-    frame = leaderboards.leaderboard(boards([*three_seeds(), make("l1_color", value=None), make("l1_color", tuning=tuning())]))
-    back = pd.read_csv(io.StringIO(leaderboards.csv_text(frame)))
+    sheet = leaderboards.leaderboard(boards([*three_seeds(), make("l1_color", value=None), make("l1_color", tuning=tuning())]))
+    back = pd.read_csv(io.StringIO(leaderboards.csv_text(sheet)))
     assert list(back.columns) == list(leaderboards.LEADERBOARD)
     by_pretext = back[~back["tuned"]].set_index("pretext")
     assert by_pretext.loc["cgan_color", "value"] == pytest.approx(0.51, abs=0.002)
@@ -102,8 +102,8 @@ def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
 def test_given_rates_are_not_called_tuned() -> None:
     given = make(value=0.6)
     given = given.model_copy(update={"job": {**given.job, "rates": [0.001, 0.0005]}})
-    frame = leaderboards.leaderboard(boards([given]))
-    assert frame["tuned"].tolist() == [False] and frame["tuning"].tolist() == ["rates given: 0.001, 0.0005"]
+    (line,) = leaderboards.leaderboard(boards([given])).lines
+    assert not line["tuned"] and line["tuning"] == "rates given: 0.001, 0.0005"
 
 
 def test_runs_and_classes_have_a_line_each() -> None:

@@ -1,0 +1,121 @@
+"""How long the command `bench report` takes on folders of 30 and 1,000 runs, for the first time and again.
+
+python -m tests.benchmarks.report
+"""
+
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import metrics
+from bench.store import sha256_bytes
+from results.record import Record, Trial, pack_predictions
+from tests.results.made import make, publish, tuning
+
+PICTURES, CLASSES = 1449, tuple(f"class {n:02}" for n in range(20))
+PRETEXTS = ("random_init", "cgan_color", *(f"pretext_{n}" for n in range(8)))
+TASKS = {
+    "voc_cls": ("acc_keras", "acc_subset", "map_voc", "map_voc07", "f1_macro"),
+    "voc_seg": ("miou_voc", "miou_paper", "pixel_acc"),
+}
+SEEDS, SIZES, PROTOCOLS = range(5), (64, 96, 128, 192, 256), ("paper", "standard")
+
+
+def measure() -> list[tuple[str, float, str]]:
+    """Return (what, figure, unit) for each: the whole command in a process of its own, the start of Python included."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for runs in (30, 1000):
+            out = Path(folder) / str(runs)
+            write(out, runs)
+            for what in ("for the first time", "again"):
+                words = [sys.executable, "-m", "bench", "report", "--out", str(out)]
+                started = time.perf_counter()
+                subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+                found.append((f"bench report, {runs:,} runs, {what}", time.perf_counter() - started, "s"))
+    return found
+
+
+def write(out: Path, runs: int) -> None:
+    """Write the folders of finished runs: a grid of sizes, protocols, pretext tasks, tasks and seeds, as far as it goes."""
+    grid = product(SIZES, PROTOCOLS, PRETEXTS, TASKS, SEEDS)
+    if runs <= len(PRETEXTS) * len(TASKS) * len(SEEDS):
+        grid = product(SIZES, PROTOCOLS, PRETEXTS[:5], TASKS, SEEDS[:3])
+    for size, protocol, pretext, task, seed in islice(grid, runs):
+        publish(out, *_run(size, protocol, pretext, task, seed))
+
+
+def _run(size: int, protocol: str, pretext: str, task: str, seed: int) -> tuple[Record, bytes]:
+    packed, values, classes = _answers(pretext, task, seed)
+    packed = _with_comment(packed, f"{size} {protocol}")
+    trials = tuple(
+        Trial(
+            number=n, rates={"phase-1": 1e-3, "phase-2": 1e-4}, state="complete", value=0.3, epochs=dict.fromkeys(range(6), 0.3)
+        )
+        for n in range(20)
+    )
+    record = make(pretext, seed, 0.5, task, size=size, protocol=protocol, tuning=tuning(budget=20, trials=trials))
+    pretrain = record.pretrain
+    job = {**record.job, "settings": {**record.job["settings"], "metrics": list(TASKS[task])}}
+    changes: dict[str, Any] = {
+        "id": f"{pretext}-{task}-{sha256_bytes(packed)[:12]}",
+        "job": job,
+        "data": record.data.model_copy(update={"classes": CLASSES, "scored": CLASSES, "prior": (0.05,) * 20}),
+        "metrics": values,
+        "per_class": classes,
+        "history": [{**phase, "losses": [1 / (1 + epoch) for epoch in range(25)]} for phase in record.history],
+        "pretrain": pretrain.model_copy(
+            update={
+                "id": f"{pretrain.id}-{size}",
+                "job": {**pretrain.job, "size": size},
+                "history": [{"loss": 1.0, "discriminator": 0.5, "seconds": 60.0} for _ in range(20)],
+            }
+        ),
+    }
+    return record.model_copy(update=changes), packed
+
+
+@cache
+def _answers(pretext: str, task: str, seed: int) -> tuple[bytes, dict[str, float | None], dict[str, dict[str, float | None]]]:
+    """Return packed predictions of a VOC-sized test part, with the metrics' values."""
+    truth = np.random.default_rng(0)
+    chance = np.random.default_rng([PRETEXTS.index(pretext), seed])
+    ability = 0.3 + 0.04 * PRETEXTS.index(pretext)
+    present = truth.uniform(size=(PICTURES, 20)) < 0.08
+    if task == "voc_cls":
+        scores = np.clip(chance.normal(0.3 + 0.4 * ability * present, 0.15), 0, 1).astype(np.float32)
+        predictions = {"scores": scores, "labels": present.astype(np.int8)}
+    else:
+        shares = np.concatenate([np.full((PICTURES, 1), 3.0), present * truth.uniform(size=present.shape)], axis=1)
+        truth_pixels = np.round(50_000 * shares / shares.sum(axis=1, keepdims=True)).astype(np.int32)
+        right = np.round(truth_pixels * np.clip(chance.normal(ability, 0.1, truth_pixels.shape), 0, 1)).astype(np.int32)
+        confusion = np.zeros((PICTURES, 22, 21), np.int32)
+        places = np.arange(21)
+        confusion[:, places, places] = right
+        confused = chance.integers(1, 21, (PICTURES, 21))
+        pictures = np.arange(PICTURES)[:, None]
+        confusion[pictures, places, (places + confused) % 21] += truth_pixels - right
+        confusion[:, 21, 0] = 900
+        predictions = {"confusion": confusion}
+    ids = [f"2008_{n:06}" for n in range(PICTURES)]
+    values = {metrics.get(name).key: metrics.compute(name, predictions, CLASSES, CLASSES) for name in TASKS[task]}
+    classes = {metrics.get(name).key: metrics.per_class(name, predictions, CLASSES, CLASSES) for name in TASKS[task]}
+    return pack_predictions(predictions, ids), dict(values), {name: scores for name, scores in classes.items() if scores}
+
+
+def _with_comment(packed: bytes, comment: str) -> bytes:
+    """Return the same archive with a comment: the same arrays in another file, without packing them again."""
+    return packed[:-2] + struct.pack("<H", len(comment)) + comment.encode()
+
+
+if __name__ == "__main__":
+    for what, figure, unit in measure():
+        print(f"{what:45} {figure:6.2f} {unit}")
