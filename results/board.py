@@ -285,7 +285,11 @@ def _trivial_rows(computed: Sequence[_Computed]) -> list[Row]:
 def _notes(records: Sequence[Record], columns: Sequence[Column], by_column: Sequence[Sequence[Record]]) -> list[str]:
     first = records[0].data
     pretrained = sorted({(r.pretrain.data.title, r.pretrain.data.fingerprint[:12]) for r in records if r.pretrain.data})
-    notes = [f"data {first.fingerprint[:12]}; pretrained on " + (", ".join(f"{t} {f}" for t, f in pretrained) or "-")]
+    precisions = sorted({rows.precision_of(record) for record in records})
+    notes = [
+        f"data {first.fingerprint[:12]}; pretrained on {', '.join(f'{title} {found}' for title, found in pretrained) or '-'}; "
+        f"computed in {' and '.join(precisions)}"
+    ]
     if first.synthetic:
         notes.append("Synthetic data: these figures say nothing about photographs.")
     searched = list(dict.fromkeys(column.tuning for column in columns if column.trials))

@@ -13,14 +13,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.frozen import canonical
 from bench.text import printable
 from results.board import Board, Cell, Column, Row
 from results.cost import row_cost
 from results.record import Record
-from results.rows import recipe_of
+from results.rows import precision_of, recipe_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MISSING = ("NULL", "null", "NA", "NaN", "nan", "None", "N/A", "n/a", "<NA>", "#N/A", "#NA", "-NaN", "-nan")
 """Texts that pandas takes for an empty cell."""
@@ -57,6 +60,7 @@ LEADERBOARD = {
     "finetune_seconds": "seconds of fine-tuning, mean over seeds",
     "images": "pictures seen by all three",
     "peak_memory": "most bytes held",
+    "precision": "what the networks computed in",
     "joules": "energy of all three where the device tells",
     "data": "the labelled data",
     "synthetic": "whether it was drawn by the program",
@@ -98,6 +102,7 @@ PER_RUN = {
     "metric": "metric id with its version",
     "value": "its value; empty where it is undefined",
     "seconds": "seconds of fine-tuning",
+    "precision": "what the networks computed in",
     "predictions": "SHA-256 of the predictions",
     "weights": "SHA-256 of the fine-tuned network",
     "trunk_weights": "SHA-256 of the pretrained trunk's file",
@@ -123,6 +128,12 @@ class Sheet:
 
     schema: Mapping[str, str]
     lines: Sequence[Mapping[str, Any]]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the same as a data frame; pandas is imported here alone, since that takes longer than a whole report."""
+        import pandas
+
+        return pandas.DataFrame(self.lines, columns=list(self.schema))
 
 
 def csv_text(sheet: Sheet) -> str:
@@ -181,6 +192,7 @@ def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
         "finetune_seconds": cost.finetune_seconds,
         "images": cost.images,
         "peak_memory": cost.peak_memory,
+        "precision": precision_of(first),
         "joules": cost.joules,
         "data": first.data.name,
         "synthetic": first.data.synthetic,
@@ -226,6 +238,7 @@ def per_run(records: Sequence[Record]) -> Sheet:
             "metric": metric,
             "value": record.metrics[metric],
             "seconds": record.cost.seconds,
+            "precision": precision_of(record),
             "predictions": record.predictions,
             "weights": record.weights,
             "trunk_weights": record.pretrain.weights,

@@ -192,3 +192,15 @@ def test_every_setting_that_deviates_from_the_paper_is_told(settings: dict, reci
     record.pretrain.job["recipe"] |= {**published.RECIPE, **recipe}
     ours = next(row.cells for row in published.paper_table(boards([record])).rows if row.cells[3].startswith("cgan_color"))
     assert text in ours[4]
+
+
+def test_rows_of_different_precision_are_apart_and_say_so() -> None:
+    low = [
+        one.model_copy(update={"precision": "bf16", "id": f"{one.id}b"}) for one in three_seeds() if one.pretext == "cgan_color"
+    ]
+    (alone,) = boards(three_seeds())
+    assert "computed in fp32" in alone.notes[0] and all("fp32" not in row.label for row in alone.rows)
+    (board,) = boards([*three_seeds(), *low])
+    labels = [row.label for row in board.rows]
+    assert sum("bf16" in label for label in labels) == 1 and sum("fp32" in label for label in labels) == 2
+    assert sorted(leaderboards.leaderboard([board]).frame()["precision"]) == ["bf16", "fp32", "fp32"]
