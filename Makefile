@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,5 +25,15 @@ lint: $(VENV)/installed
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
+# Speed and memory, measured on this machine; the authors' step needs TensorFlow in an environment of its own.
+bench: $(VENV)/installed $(VENV)-keras/installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	KERAS_PYTHON=$(VENV)-keras/bin/python $(BIN)/python -m tests.benchmarks
+
+$(VENV)-keras/installed:
+	$(PYTHON) -m venv $(VENV)-keras
+	$(VENV)-keras/bin/python -m pip install --quiet tensorflow-cpu
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-keras build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -53,13 +53,13 @@ def workplace() -> Iterator[Path]:
 
 
 def photographs(folder: Path, count: int, width: int = 640, height: int = 480) -> list[Path]:
-    """Write synthetic JPEGs as large as COCO's (640x480, about 90 kB): coloured noise that is coarse and fine, as nature's."""
+    """Write synthetic JPEGs as large as COCO's (640x480, about 160 kB): coloured noise that is coarse and fine, as nature's."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     found = []
     for number in range(count):
         picture = np.full((height, width, 3), 128.0)
-        for level, strength in ((4, 60), (16, 30), (64, 18), (240, 8)):
+        for level, strength in ((4, 60), (16, 30), (64, 18), (240, 22)):
             grid = random.normal(0, strength, (level * 3 // 4, level, 3)).clip(-127, 127) + 128
             layer = Image.fromarray(grid.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
             picture += np.asarray(layer, dtype=np.float64) - 128

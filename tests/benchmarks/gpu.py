@@ -1,0 +1,94 @@
+"""What a GPU makes of the paper's sizes: pretraining, each downstream protocol, and where the time goes.
+
+Random pictures of the right size and number, since only time is measured. Nothing is measured where there is no GPU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.profiler import ProfilerActivity, profile
+
+from bench import grid
+from bench.pretraining import pretrain
+from bench.resolve import Request
+from bench.run import finetune
+from tests.benchmarks.common import Figure, ratio, seconds, workplace
+from tests.benchmarks.step import Silent, bare, desk, trained
+
+COCO, EPOCHS, MEASURED = 83_000, 20, 4096
+FLOP = 86e9
+"""Of a conditional GAN's step at 256 px, width 64, a picture."""
+VOC_CLASSIFICATION, VOC_SEGMENTATION = 11_987, 2_039
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """Write random pictures as small files of many names: what is in them does not matter for a time."""
+    folder.mkdir(parents=True)
+    first = folder / "000000.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(first)
+    for number in range(1, count):
+        (folder / f"{number:06d}.png").hardlink_to(first)
+    return folder
+
+
+def measure() -> list[Figure]:
+    """Return images/s by batch size, the hours of the paper's pretraining, seconds of each protocol, and the profile's top."""
+    if not torch.cuda.is_available():
+        return [Figure("there is no GPU here: not measured", float("nan"), "")]
+    found: list[Figure] = []
+    best = 0.0
+    with workplace() as folder:
+        many = pictures(folder / "coco", MEASURED)
+        for batch in (32, 64, 128, 256):
+            for compiled in (False, True):
+                made = desk(
+                    folder / f"out{batch}{compiled}", many, "cgan_color", 256, "unet", f"recipe.batch_size={batch}", device="cuda"
+                )
+                if compiled:
+                    object.__setattr__(made.machine, "compiled", True)
+                warm = trained(made, 0)
+                rate = trained(made, 1)
+                best = max(best, rate)
+                name = f"cgan_color, 256 px, batch {batch}{', compiled' if compiled else ''}"
+                found += [Figure(name, rate, "images/s"), Figure(f"{name}, first epoch of {MEASURED}", warm, "images/s")]
+                found += [Figure(f"{name}, 20 epochs of 83,000", EPOCHS * COCO / rate / 60, "minutes", "at most 8 on an H200")]
+                found += [Figure(f"{name}, arithmetic", rate * FLOP / 1e12, "TFLOP/s")]
+            floor = bare(256, "unet:depth=8,width=64", 64, batch, 20, "cuda", "bf16")
+            found += [ratio(f"epoch against bare step, 256 px, batch {batch}", rate / floor, 0.90)]
+        found += _protocols(folder)
+        found += _profile(folder, many)
+    return found
+
+
+def _protocols(folder: Path) -> list[Figure]:
+    """Return the seconds of fine-tuning by each protocol, on the demo's pictures, by the number of VOC's."""
+    found = []
+    for protocol in ("paper", "paper-code", "standard"):
+        for downstream, count in (("voc_cls", VOC_CLASSIFICATION), ("voc_seg", VOC_SEGMENTATION)):
+            asked = Request(("random_init",), (downstream,), protocol, "demo", trunk="unet", schedules=("two-phase",))
+            made = grid.open_desk(asked, grid.Options("cuda"), folder / protocol, Silent())  # type: ignore[arg-type]
+            job = made.grid.jobs[0]
+            trunk = pretrain(job.pretrain, made)
+            finetune(job, trunk, made)
+            tuned = finetune(job.model_copy(update={"seed": 1}), trunk, made)
+            whole = tuned.history.seconds * count / tuned.data.counts["train"]
+            scoring = seconds(lambda tuned=tuned, made=made: tuned.predictions(made.machine))  # type: ignore[misc]
+            found += [
+                Figure(f"{downstream}, {protocol}, two phases on {count:,} pictures", whole, "s"),
+                Figure(f"{downstream}, {protocol}, scoring", len(tuned.part) / scoring, "images/s"),
+            ]
+    return found
+
+
+def _profile(folder: Path, many: Path) -> list[Figure]:
+    """Return the ten operators that take most of the GPU's time in an epoch, as shares."""
+    made = desk(folder / "profiled", many, "cgan_color", 256, "unet", "recipe.batch_size=64", device="cuda")
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        trained(made, 2)
+    events = sorted(profiler.key_averages(), key=lambda event: event.self_device_time_total, reverse=True)
+    total = sum(event.self_device_time_total for event in events)
+    return [Figure(event.key[:80], 100 * event.self_device_time_total / total, "% of GPU time") for event in events[:10]]
