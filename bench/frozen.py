@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,4 +36,24 @@ class Frozen(BaseModel):
 
 def canonical(value: Any) -> str:
     """Return the JSON that equal values share: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(fields: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical JSON of `fields`; an iterator is hashed as a list, an item at a time."""
+    digest = hashlib.sha256(b"{")
+    for number, name in enumerate(sorted(fields)):
+        digest.update(f"{',' if number else ''}{canonical(name)}:".encode())
+        value = fields[name]
+        if not isinstance(value, Iterator):
+            digest.update(canonical(value).encode())
+            continue
+        digest.update(b"[")
+        for place, item in enumerate(value):
+            digest.update(f"{',' if place else ''}{canonical(item)}".encode())
+        digest.update(b"]")
+    digest.update(b"}")
+    return digest.hexdigest()
