@@ -125,7 +125,7 @@ def open_dataset(name_or_path: str, say: Say) -> Dataset:
 def _indexed(root: Path, say: Say) -> Dataset:
     dataset = read(root, root.name)
     signature = hashlib.sha256()
-    for number, file in enumerate(dataset.files()):
+    for number, file in enumerate(dataset.files()):  # the text of a list, for an index to be found that was made from one
         signature.update(f"{', ' if number else '['}{_stamp(dataset.root / file)!r}".encode())
     signature.update(b"]")
     signature.update(dataset.model_dump_json().encode())
