@@ -15,7 +15,7 @@ from bench.errors import UsageError, unknown
 class Frozen(BaseModel):
     """A value: it cannot change, and a field that it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, cache_strings="keys")
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON, as 64 hexadecimal digits."""

@@ -47,8 +47,8 @@ class Texts:
 def column_schema(column: type[Any], item: CoreSchema) -> CoreSchema:
     """Return how pydantic reads and writes a column: as a JSON array, of which one item is made at a time."""
     items = core_schema.generator_schema(item)
-    return core_schema.json_or_python_schema(
-        json_schema=core_schema.no_info_after_validator_function(column, items),
-        python_schema=core_schema.is_instance_schema(column),
+    return core_schema.union_schema(
+        [core_schema.is_instance_schema(column), core_schema.no_info_after_validator_function(column, items)],
+        mode="left_to_right",
         serialization=core_schema.plain_serializer_function_ser_schema(iter, return_schema=items),
     )

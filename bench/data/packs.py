@@ -7,6 +7,7 @@ read a row at a time, so memory does not grow with the number of pictures.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -205,8 +206,8 @@ def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) ->
                 say(f"packing {len(order.places()):,} pictures of {order.dataset.title} at {order.rule.size} px (once)")
                 store.publish_folder(folder, lambda place: _write(place, order, progress))
     try:
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
-    except (ValidationError, OSError) as error:
+        manifest = Manifest.model_validate(json.loads((folder / "manifest.json").read_bytes()))
+    except (ValidationError, json.JSONDecodeError, OSError) as error:
         raise DataError(f"{folder} has no manifest of this version; remove the folder and run again.") from error
     arrays = {
         name: Rows.open(folder / f"{name}.npy") if (folder / f"{name}.npy").is_file() else None

@@ -1,6 +1,7 @@
 """Columns hold what a tuple would, in less memory and in the same JSON, so that nothing is known by another fingerprint."""
 
 import hashlib
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -33,11 +34,11 @@ def test_an_index_is_a_list_of_pictures_and_read_as_one() -> None:
     dataset = Dataset(name="d", kind="folder", root=Path("/d"), pictures=Pictures(given))
     text = dataset.model_dump_json()
     assert '"pictures":[{"id":"a","file":"a.jpg","part":"","labels":[1,-1]},{"id":"b",' in text
-    read = Dataset.model_validate_json(text)
+    read = Dataset.model_validate(json.loads(text))
     assert list(read.pictures) == given and read.model_dump_json() == text
     assert read.known_labels() == {"a": (1, -1)}
-    with pytest.raises(ValidationError, match=r"pictures\.1\.file"):
-        Dataset.model_validate_json(text.replace('"file":"b.jpg"', '"file":1'))
+    with pytest.raises(ValidationError, match=r"1\.file\n  Input should be a valid string"):
+        Dataset.model_validate(json.loads(text.replace('"file":"b.jpg"', '"file":1')))
 
 
 def test_a_hundred_thousand_pictures_are_a_few_megabytes() -> None:
