@@ -41,8 +41,8 @@ class Desk:
 
 def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], scored: dict[str, int]) -> DataFacts:
     """Return what a record says about the pictures a run saw: those it was fitted to, and how many of a part were scored."""
-    known = {picture.id: picture.labels for picture in dataset.pictures}
-    labels = [known[identity] for identity in fit]
+    known = dataset.known_labels()
+    labels = [known.get(identity) for identity in fit]
     present = np.array([one for one in labels if one is not None])
     return DataFacts(
         name=dataset.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,7 +15,7 @@ from bench.errors import UsageError, unknown
 class Frozen(BaseModel):
     """A value: it cannot change, and a field that it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, cache_strings="keys")
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
@@ -36,4 +36,24 @@ class Frozen(BaseModel):
 
 def canonical(value: Any) -> str:
     """Return the JSON that equal values share: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(fields: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical JSON of `fields`; an iterator is hashed as a list, an item at a time."""
+    digest = hashlib.sha256(b"{")
+    for number, name in enumerate(sorted(fields)):
+        digest.update(f"{',' if number else ''}{canonical(name)}:".encode())
+        value = fields[name]
+        if not isinstance(value, Iterator):
+            digest.update(canonical(value).encode())
+            continue
+        digest.update(b"[")
+        for place, item in enumerate(value):
+            digest.update(f"{',' if place else ''}{canonical(item)}".encode())
+        digest.update(b"]")
+    digest.update(b"}")
+    return digest.hexdigest()

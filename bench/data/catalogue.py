@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from bench import store
 from bench.data import coco, folder, voc
-from bench.data.dataset import Dataset, Say, choose_scored, decode, decode_mask, fingerprinted
+from bench.data.dataset import Dataset, Pictures, Say, choose_scored, decode, decode_mask, fingerprinted
 from bench.errors import DataError, UsageError, unknown
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
@@ -26,7 +26,15 @@ UNLABELLED_DEFAULTS = ("coco2014", "coco2017")
 
 def prepared() -> dict[str, Dataset]:
     """Return every prepared data set by name."""
-    return {path.parent.name: _load(path) for path in sorted((store.home() / "data").glob("*/index.json"))}
+    return {name: _load(_index(name)) for name in _names()}
+
+
+def _names() -> list[str]:
+    return sorted(path.parent.name for path in (store.home() / "data").glob("*/index.json"))
+
+
+def _index(name: str) -> Path:
+    return store.home() / "data" / name / "index.json"
 
 
 def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str] = ()) -> Dataset:
@@ -42,7 +50,7 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
         dataset = folder.read(root, name)
     if exclude:
         dataset = _without(dataset, exclude)
-    strange = next((p.file for p in dataset.pictures if not p.file.isprintable() or _undecodable(p.file)), None)
+    strange = next((file for file in dataset.pictures.files if not file.isprintable() or _undecodable(file)), None)
     if strange is not None:
         raise DataError(f"{root} has a picture with the file name {strange!r}, which is no readable text; rename it.")
     return choose_scored(dataset, score) if score else dataset
@@ -59,7 +67,7 @@ def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
     ids = {picture.id for picture in kept}
     return dataset.model_copy(
         update={
-            "pictures": tuple(kept),
+            "pictures": Pictures(kept),
             "exclude": tuple(patterns),
             "masks": {name: tuple(i for i in masks if i in ids) for name, masks in dataset.masks.items()},
             "lists": {
@@ -80,7 +88,7 @@ def register(dataset: Dataset) -> Dataset:
 
 def _check_of(dataset: Dataset) -> Callable[[Path], object]:
     """Return what decodes one file of a data set fully: a picture, or a mask against its picture."""
-    by_id = {picture.id: picture for picture in dataset.pictures}
+    by_id = {picture.id: picture for picture in dataset.pictures} if dataset.masks else {}
     pictures = {dataset.mask_path(folder, name): by_id[name] for folder, ids in dataset.masks.items() for name in ids}
 
     def check(path: Path) -> None:
@@ -96,7 +104,7 @@ def _check_of(dataset: Dataset) -> Callable[[Path], object]:
 
 def open_dataset(name_or_path: str, say: Say) -> Dataset:
     """Return a prepared data set by name, or the one at a path."""
-    index = store.home() / "data" / name_or_path / "index.json"
+    index = _index(name_or_path)
     if "/" not in name_or_path and index.is_file():
         return _load(index)
     if name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED):
@@ -110,13 +118,16 @@ def open_dataset(name_or_path: str, say: Say) -> Dataset:
     if not path.is_dir():
         if "/" in name_or_path or name_or_path.startswith("."):
             raise DataError(f"there is no data set at {name_or_path}: no such folder.")
-        raise unknown("data set", name_or_path, {*prepared(), DEMO_LABELLED})
+        raise unknown("data set", name_or_path, {*_names(), DEMO_LABELLED})
     return _indexed(path.resolve(), say)
 
 
 def _indexed(root: Path, say: Say) -> Dataset:
     dataset = read(root, root.name)
-    signature = hashlib.sha256(repr([_stamp(path) for path in dataset.files()]).encode())
+    signature = hashlib.sha256()
+    for number, file in enumerate(dataset.files()):  # the text of a list, for an index to be found that was made from one
+        signature.update(f"{', ' if number else '['}{_stamp(dataset.root / file)!r}".encode())
+    signature.update(b"]")
     signature.update(dataset.model_dump_json().encode())
     place = store.home() / "paths" / signature.hexdigest()[:24]
     if (place / "index.json").is_file():
@@ -140,7 +151,7 @@ def _save(place: Path, dataset: Dataset) -> Dataset:
 
 def _load(path: Path) -> Dataset:
     try:
-        return Dataset.model_validate_json(path.read_bytes())
+        return Dataset.model_validate(json.loads(path.read_bytes()))  # pydantic's own reader takes three times the memory
     except (ValidationError, json.JSONDecodeError, OSError) as error:
         raise DataError(f"{path} is not an index of this version; prepare the data set again.") from error
 
@@ -150,7 +161,7 @@ def defaults(pretrain_data: str | None) -> tuple[str, str, str]:
 
     VOC and COCO when both are prepared (VOC alone when the pretraining data is named), else the demo data.
     """
-    names = set(prepared())
+    names = _names()
     labelled = next((name for name in LABELLED_DEFAULTS if name in names), None)
     unlabelled = pretrain_data or next((name for name in UNLABELLED_DEFAULTS if name in names), None)
     if labelled and unlabelled:
@@ -167,7 +178,7 @@ def pretraining_data_for(data: str) -> str:
     """Return the pretraining data that goes with `data` when only `data` is named; UsageError when nothing does."""
     if data == DEMO_LABELLED:
         return DEMO_UNLABELLED
-    names = set(prepared())
+    names = _names()
     for name in UNLABELLED_DEFAULTS:
         if name in names:
             return name
@@ -179,9 +190,9 @@ def pretraining_data_for(data: str) -> str:
 
 def verify(name_or_path: str) -> Dataset:
     """Decode everything of a prepared set or a folder; DataError names what is broken or has changed since it was prepared."""
-    known = prepared().get(name_or_path)
+    known = _load(_index(name_or_path)) if name_or_path in _names() else None
     if known is None and "/" not in name_or_path and not Path(name_or_path).is_dir():
-        raise unknown("data set", name_or_path, prepared())
+        raise unknown("data set", name_or_path, _names())
     root = known.root if known else Path(name_or_path)
     fresh = read(root, known.name, known.exclude, known.scored) if known else read(root, root.resolve().name)
     checked = fingerprinted(fresh, _check_of(fresh))

@@ -10,7 +10,7 @@ import contextlib
 import io
 from pathlib import Path
 
-from bench.data.dataset import Dataset, Picture
+from bench.data.dataset import Dataset, Picture, Pictures
 from bench.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -60,5 +60,5 @@ def read(root: Path, name: str) -> Dataset:
         kind="coco",
         root=root,
         synthetic=(root / "SYNTHETIC.txt").is_file(),
-        pictures=tuple(sorted(unique.values(), key=lambda picture: picture.id)),
+        pictures=Pictures(sorted(unique.values(), key=lambda picture: picture.id)),
     )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import Field
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 
 from bench import store
+from bench.data.columns import Texts, column_schema
+from bench.data.threads import in_order
 from bench.errors import DataError
-from bench.frozen import Frozen, canonical
+from bench.frozen import Frozen, digest_of
 
 Say = Callable[[str], object]
 VOID = 255
@@ -62,6 +62,34 @@ class Picture(Frozen):
     labels: tuple[int, ...] | None = None
 
 
+class Pictures:
+    """Pictures in an order, kept as columns; a `Picture` is made when it is asked for."""
+
+    def __init__(self, pictures: Iterable[Picture] = ()) -> None:
+        self.ids, self.files = Texts(), Texts()
+        self.parts: list[str] = []
+        self.labels: list[tuple[int, ...] | None] = []
+        shared: dict[Any, Any] = {}
+        for picture in pictures:
+            self.ids.append(picture.id)
+            self.files.append(picture.file)
+            self.parts.append(shared.setdefault(picture.part, picture.part))
+            self.labels.append(shared.setdefault(picture.labels, picture.labels))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, place: int) -> Picture:
+        return Picture(id=self.ids[place], file=self.files[place], part=self.parts[place], labels=self.labels[place])
+
+    def __iter__(self) -> Iterator[Picture]:
+        return map(self.__getitem__, range(len(self)))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return column_schema(cls, handler(Picture))
+
+
 class Dataset(Frozen):
     """A data set that can be read. `scored` are the classes that its tests can judge; others stay out of every mean.
 
@@ -75,7 +103,7 @@ class Dataset(Frozen):
     synthetic: bool = False
     classes: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
-    pictures: tuple[Picture, ...]
+    pictures: Pictures
     masks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lists: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     exclude: tuple[str, ...] = ()
@@ -94,15 +122,21 @@ class Dataset(Frozen):
         """Return where a picture's mask lies."""
         return self.root / folder / f"{identity}.png"
 
-    def files(self) -> list[Path]:
-        """Return every picture and mask."""
-        masks = [self.mask_path(folder, identity) for folder, ids in self.masks.items() for identity in ids]
-        return [self.path(picture) for picture in self.pictures] + masks
+    def files(self) -> Iterator[str]:
+        """Yield every picture and mask, relative to the root."""
+        yield from self.pictures.files
+        for folder, ids in self.masks.items():
+            yield from (f"{folder}/{identity}.png" for identity in ids)
+
+    def known_labels(self) -> dict[str, tuple[int, ...]]:
+        """Return the labels of every picture that has some, by its id."""
+        pairs = zip(self.pictures.ids, self.pictures.labels, strict=True)
+        return {identity: labels for identity, labels in pairs if labels is not None}
 
     def labels(self, ids: Sequence[str]) -> NDArray[np.int8]:
         """Return the labels of some pictures, int8 (N, classes); DataError when one has none."""
-        known = {picture.id: picture.labels for picture in self.pictures}
-        missing = [identity for identity in ids if known.get(identity) is None]
+        known = self.known_labels()
+        missing = [identity for identity in ids if identity not in known]
         if missing:
             raise DataError(f"{self.name} has no labels for {missing[0]} and {len(missing) - 1} more pictures.")
         return np.array([known[identity] for identity in ids], dtype=np.int8)
@@ -111,22 +145,19 @@ class Dataset(Frozen):
 def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = None) -> Dataset:
     """Return the data set with its fingerprint; `check` is called on every file as well, in threads."""
 
-    def read(path: Path) -> str:
+    def read(file: str) -> tuple[str, str]:
+        path = dataset.root / file
         if check is not None:
             check(path)
         try:
-            return store.sha256(path)
+            return file, store.sha256(path)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}.") from error
 
-    files = dataset.files()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = list(pool.map(read, files))
     content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "pictures"})
-    content["files"] = [[path.relative_to(dataset.root).as_posix(), d] for path, d in zip(files, digests, strict=True)]
-    content["pictures"] = [picture.model_dump() for picture in dataset.pictures]
-    digest = hashlib.sha256(canonical(content).encode()).hexdigest()
-    return dataset.model_copy(update={"fingerprint": digest})
+    content["files"] = in_order(read, dataset.files())
+    content["pictures"] = (picture.model_dump() for picture in dataset.pictures)
+    return dataset.model_copy(update={"fingerprint": digest_of(content)})
 
 
 def decode(path: Path, upright: bool = False) -> Image.Image:

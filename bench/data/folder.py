@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from bench.data.dataset import Dataset, Picture
+from bench.data.dataset import Dataset, Picture, Pictures
 from bench.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -12,14 +14,23 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 def read(root: Path, name: str) -> Dataset:
     """List every picture below `root`, by name; DataError when there is none."""
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
+    names = sorted(_names(root), key=lambda name: name.split("/"))
+    if not names:
         raise DataError(f"{root} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
-    names = [path.relative_to(root).as_posix() for path in files]
     return Dataset(
         name=name,
         kind="folder",
         root=root,
         synthetic=(root / "SYNTHETIC.txt").is_file(),
-        pictures=tuple(Picture(id=file, file=file) for file in names),
+        pictures=Pictures(Picture(id=name, file=name) for name in names),
     )
+
+
+def _names(root: Path) -> Iterator[str]:
+    """Yield the pictures below `root`, relative to it, in no order."""
+    for folder, _, files in os.walk(root):
+        below = Path(folder).relative_to(root)
+        for file in files:
+            path = below / file
+            if path.suffix.lower() in SUFFIXES and (root / path).is_file():
+                yield path.as_posix()

@@ -7,27 +7,26 @@ read a row at a time, so memory does not grow with the number of pictures.
 
 from __future__ import annotations
 
+import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from bench import store
-from bench.data.dataset import PADDING, Dataset, Picture, Say, decode, decode_mask
+from bench.data.columns import Texts
+from bench.data.dataset import PADDING, Dataset, Say, decode, decode_mask
+from bench.data.threads import in_order
 from bench.errors import DataError
 from bench.frozen import Frozen
 
 Bytes = NDArray[np.uint8]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class PackRule(Frozen):
@@ -43,6 +42,19 @@ class PackRule(Frozen):
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
 
 
+Size = tuple[int, int]
+"""Height and width."""
+
+
+def _shared(sizes: Iterable[Size]) -> tuple[Size, ...]:
+    """Return the sizes with equal ones as one object, for most pictures have one of a few."""
+    known: dict[Size, Size] = {}
+    return tuple(known.setdefault(size, size) for size in sizes)
+
+
+Sizes = Annotated[tuple[Size, ...], AfterValidator(_shared)]
+
+
 class Manifest(Frozen):
     """What a pack holds and what it was made from."""
 
@@ -52,9 +64,9 @@ class Manifest(Frozen):
     subset: str
     rule: PackRule
     side: int
-    ids: tuple[str, ...]
-    content: tuple[tuple[int, int], ...]  # (height, width) of each picture inside its square
-    original: tuple[tuple[int, int], ...]  # (height, width) of each picture as it came
+    ids: Texts
+    content: Sizes  # of each picture inside its square
+    original: Sizes  # of each picture as it came
 
 
 @dataclass(frozen=True)
@@ -161,18 +173,17 @@ class Order:
         key = _PackKey(fingerprint=self.dataset.fingerprint, subset=self.subset, rule=self.rule, only=self.only).digest()[:16]
         return store.home() / "packs" / f"{self.dataset.name}-{self.subset}-{self.rule.resize}{self.rule.size}-{key}"
 
-    def pictures(self) -> list[Picture]:
-        """Return the pictures to pack, in the data set's order; DataError when there are none."""
-        chosen = list(self.dataset.pictures)
+    def places(self) -> list[int]:
+        """Return the places in the data set of the pictures to pack, in its order; DataError when there are none."""
+        wanted = set(self.only) or None
         if self.subset != "pictures":
             masked = set(self.dataset.masks.get(self.subset, ()))
             if not masked:
                 raise DataError(
                     f"{self.dataset.name} has no masks in {self.subset}; segmentation needs a VOC data set with masks."
                 )
-            chosen = [picture for picture in chosen if picture.id in masked]
-        wanted = set(self.only)
-        return [picture for picture in chosen if picture.id in wanted] if wanted else chosen
+            wanted = masked if wanted is None else masked & wanted
+        return [place for place, identity in enumerate(self.dataset.pictures.ids) if wanted is None or identity in wanted]
 
 
 class _PackKey(Frozen):
@@ -192,11 +203,11 @@ def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) ->
     if not folder.is_dir():
         with store.lock(folder.parent / f"{folder.name}.lock", say):
             if not folder.is_dir():
-                say(f"packing {len(order.pictures()):,} pictures of {order.dataset.title} at {order.rule.size} px (once)")
+                say(f"packing {len(order.places()):,} pictures of {order.dataset.title} at {order.rule.size} px (once)")
                 store.publish_folder(folder, lambda place: _write(place, order, progress))
     try:
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
-    except (ValidationError, OSError) as error:
+        manifest = Manifest.model_validate(json.loads((folder / "manifest.json").read_bytes()))
+    except (ValidationError, json.JSONDecodeError, OSError) as error:
         raise DataError(f"{folder} has no manifest of this version; remove the folder and run again.") from error
     arrays = {
         name: Rows.open(folder / f"{name}.npy") if (folder / f"{name}.npy").is_file() else None
@@ -208,12 +219,13 @@ def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) ->
 
 
 def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -> None:
-    dataset, subset, rule, pictures = order.dataset, order.subset, order.rule, order.pictures()
+    dataset, subset, rule, places = order.dataset, order.subset, order.rule, order.places()
     masked = subset != "pictures"
-    padded = 0 if rule.resize == "squash" else _longest(dataset, pictures)
+    padded = 0 if rule.resize == "squash" else _longest(dataset, places)
     side = max(padded, rule.size) if rule.resize == "crop" else rule.size
 
-    def prepare(picture: Picture) -> tuple[Bytes, tuple[int, int], tuple[int, int], Bytes | None]:
+    def prepare(place: int) -> tuple[Bytes, Size, Size, Bytes | None]:
+        picture = dataset.pictures[place]
         path = dataset.path(picture)
         image = decode(path, upright=dataset.kind != "voc")
         square, content = fit(image, rule, side)
@@ -223,12 +235,12 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
         return square, content, (image.height, image.width), mask
 
     contents, original = [], []
-    with _Writer(folder / "images.npy", (len(pictures), side, side, 3)) as images:
-        masks = _Writer(folder / "masks.npy", (len(pictures), side, side)) if masked else None
+    with _Writer(folder / "images.npy", (len(places), side, side, 3)) as images:
+        masks = _Writer(folder / "masks.npy", (len(places), side, side)) if masked else None
         truth = None
         if masked and rule.resize == "letterbox":
-            truth = _Writer(folder / "truth.npy", (len(pictures), padded, padded))
-        for done, (square, content, size, mask) in enumerate(_in_order(prepare, pictures), start=1):
+            truth = _Writer(folder / "truth.npy", (len(places), padded, padded))
+        for done, (square, content, size, mask) in enumerate(in_order(prepare, places), start=1):
             contents.append(content)
             original.append(size)
             images.append(square)
@@ -236,7 +248,7 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
                 masks.append(_fit_mask(mask, rule, side))
             if truth is not None and mask is not None:
                 truth.append(np.pad(mask, [(0, padded - n) for n in mask.shape], constant_values=PADDING))
-            progress(done, len(pictures))
+            progress(done, len(places))
         for writer in (images, masks, truth):
             if writer is not None:
                 writer.finish()
@@ -246,41 +258,24 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
         subset=subset,
         rule=rule,
         side=side,
-        ids=tuple(picture.id for picture in pictures),
+        ids=Texts(dataset.pictures.ids[place] for place in places),
         content=tuple(contents),
         original=tuple(original),
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json() + "\n")
 
 
-def _longest(dataset: Dataset, pictures: Sequence[Picture]) -> int:
+def _longest(dataset: Dataset, places: Sequence[int]) -> int:
     """Return the longest side of any picture, rounded up to a multiple of 64 (VOC: 512)."""
     longest = 1
-    for picture in pictures:
-        path = dataset.path(picture)
+    for place in places:
+        path = dataset.path(dataset.pictures[place])
         try:
             with Image.open(path) as image:
                 longest = max(longest, *image.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} does not decode as a picture: {error}.") from error
     return -(-longest // 64) * 64
-
-
-def _in_order(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Yield `work` of each item in order, done by as many threads as there are cores, a bounded number ahead."""
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 16 * cores:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 class _Writer:

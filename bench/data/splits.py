@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from bench import store
-from bench.data.dataset import Dataset, Picture, Say
+from bench.data.dataset import Dataset, Picture, Pictures, Say
 from bench.errors import DataError, unknown
 from bench.frozen import Frozen, canonical
 from bench.order import key
@@ -84,13 +84,13 @@ def open_share(dataset: Dataset, split: Split, share: float) -> Split:
     path = store.home() / "splits" / name
     if not path.is_file():
         larger = open_share(dataset, split, min((s for s in SHARES if s > share), default=1.0))
-        pictures = {picture.id: picture for picture in dataset.pictures}
+        known = dataset.known_labels()
         parts = dict(split.parts)
         for part in ("train", "val"):
             ids = np.array(larger.parts[part])
             count = max(2, round(share * len(split.parts[part])))
             if count < len(ids):
-                labels = _presence([pictures[identity] for identity in larger.parts[part]])
+                labels = _presence([known.get(identity) for identity in larger.parts[part]])
                 kept, taken = _cut(np.arange(len(ids)), labels, count)
                 chosen = np.concatenate([taken, kept])[:count]  # stratification may be some pictures off
                 parts[part] = tuple(ids[np.sort(chosen)].tolist())
@@ -158,17 +158,17 @@ def _shares(pictures: dict[str, Picture], shares: tuple[float, float, float], na
         raise DataError(f"{name} has {count} pictures to split; at least 10 are needed.")
     test_count = round(shares[2] * count) if shares[2] else 0
     val_count = round(shares[1] * count)
-    labels = _presence(list(pictures.values()))
+    labels = _presence([picture.labels for picture in pictures.values()])
     everything = np.arange(count)
     rest, test = _cut(everything, labels, test_count) if test_count else (everything, everything[:0])
     train, val = _cut(rest, labels, val_count)
     return {part: tuple(ids[np.sort(rows)].tolist()) for part, rows in (("train", train), ("val", val), ("test", test))}
 
 
-def _presence(pictures: Sequence[Picture]) -> NDArray[np.int64] | None:
-    if any(picture.labels is None for picture in pictures):
+def _presence(labels: Sequence[tuple[int, ...] | None]) -> NDArray[np.int64] | None:
+    if None in labels:
         return None
-    present: NDArray[np.int64] = (np.array([picture.labels for picture in pictures]) != 0).astype(np.int64)
+    present: NDArray[np.int64] = (np.array(labels) != 0).astype(np.int64)
     return present if present.shape[1] > 1 else np.hstack([present, 1 - present])
 
 
@@ -185,13 +185,13 @@ def _cut(rows: NDArray[np.int64], labels: NDArray[np.int64] | None, count: int) 
     return rows[kept], rows[taken]
 
 
-def _pretraining(pictures: Sequence[Picture]) -> dict[str, tuple[str, ...]]:
-    training = [picture.id for picture in pictures if picture.part in ("", "train")]
-    for part in ("test", "val"):
-        others = [picture.id for picture in pictures if picture.part == part]
+def _pretraining(pictures: Pictures) -> dict[str, tuple[str, ...]]:
+    ids = list(pictures.ids)
+    training = [identity for identity, part in zip(ids, pictures.parts, strict=True) if part in ("", "train")]
+    for name in ("test", "val"):
+        others = [identity for identity, part in zip(ids, pictures.parts, strict=True) if part == name]
         if others and training:
             return {"train": tuple(training), "test": tuple(_some(others, 4000))}
-    ids = [picture.id for picture in pictures]
     held = set(_some(ids, min(4000, max(1, len(ids) // 20))))
     return {"train": tuple(i for i in ids if i not in held), "test": tuple(i for i in ids if i in held)}
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from bench.data.dataset import VOC_CLASSES, Dataset, Picture, choose_scored
+from bench.data.dataset import VOC_CLASSES, Dataset, Picture, Pictures, choose_scored
 from bench.errors import DataError
 
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -75,7 +75,7 @@ def read(root: Path, name: str) -> Dataset:
         root=folder,
         synthetic=(folder / "SYNTHETIC.txt").is_file(),
         classes=classes,
-        pictures=tuple(pictures),
+        pictures=Pictures(pictures),
         masks=masks,
         lists=lists,
     )

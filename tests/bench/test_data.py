@@ -80,6 +80,42 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(voc: Path, tmp_pa
     assert catalogue.open_dataset(str(moved), quiet).fingerprint != first
 
 
+FOLDER = {f"{below}{n:02}.jpg": f"{below}{n}" for below in ("", "a/", "a b/", "é/") for n in range(5)}
+VOC = {
+    f"VOCdevkit/VOC2012/{name.format(n)}": text.format(n, ("cat", "dog")[n % 2])
+    for n in range(12)
+    for name, text in (
+        ("JPEGImages/{:02}.jpg", "p{}"),
+        ("SegmentationClass/{:02}.png", "m{}"),
+        ("Annotations/{:02}.xml", "<annotation><object><name>{1}</name></object></annotation>"),
+    )
+} | {"VOCdevkit/VOC2012/ImageSets/Main/train.txt": "00\n01\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "scheme", "subset", "known"),
+    [
+        (FOLDER, "pretraining", "pictures", ("b2bb87eeaee52f7f", "eda626fee5cff074", "d-pictures-squash64-a37e88e5a0a4d485")),
+        (
+            VOC,
+            "paper-70-20-10",
+            "SegmentationClass",
+            ("b43692ebdabae6e3", "397b0cc891c86d78", "d-SegmentationClass-squash64-08f0dbd20d8c5834"),
+        ),
+    ],
+)
+def test_data_are_known_by_what_they_were_always_known_by(
+    files: dict[str, str], scheme: str, subset: str, known: tuple[str, str, str], tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_text(text)
+    dataset = catalogue.open_dataset(str(tmp_path / "d"), quiet)
+    split = splits.open_split(dataset, scheme, subset)
+    pack_folder = packs.Order(dataset, subset, packs.PackRule(size=64), tuple(split.ids("train"))).folder
+    assert (dataset.fingerprint[:16], split.fingerprint[:16], pack_folder.name) == known
+
+
 def test_scored_classes_are_read_from_a_file_beside_the_pictures(voc: Path) -> None:
     (devkit(voc) / "scored_classes.txt").write_text("ring\ndisc\n")
     assert catalogue.open_dataset(str(voc), quiet).scored == ("disc", "ring")
