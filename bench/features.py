@@ -28,6 +28,8 @@ from bench.machine import Machine
 PACK_SHARE, FEATURES_SHARE, DISK_SHARE = 2, 4, 10
 """Pictures take at most half of a GPU's free memory, features a quarter of the memory that is free where networks compute, and a
 file of features a tenth of the free disk."""
+PARTS = 4
+"""Parts whose pictures stay in a GPU's memory."""
 STATES = 1 << 30
 """Bytes of trained networks that are kept, of the tasks' heads mostly."""
 
@@ -39,17 +41,45 @@ class InFile:
     file: IO[bytes]
     shape: tuple[int, ...]
 
-    def write(self, rows: Tensor) -> None:
+    def add(self, rows: Tensor) -> None:
         """Write the next rows, (n, ...)."""
         self.file.write(rows.numpy().tobytes())
+        self.file.flush()
+
+    def read(self, places: NDArray[np.int64]) -> Tensor:
+        """Return the rows at `places`, (n, ...)."""
+        found = np.empty((len(places), *self.shape), dtype=np.float32)
+        for row, place in zip(found, places, strict=True):
+            os.preadv(self.file.fileno(), [memoryview(row).cast("B")], int(place) * row.nbytes)
+        return torch.from_numpy(found)
+
+
+@dataclass
+class Seen:
+    """What a frozen trunk has of the pictures of a pack that it looked at: features and targets, and where each row lies."""
+
+    places: NDArray[np.int64]
+    features: batches.InMemory | InFile
+    target: batches.InMemory
+    size: int
+    """Bytes of a picture's features."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in memory."""
+        return self.features.rows.nbytes if isinstance(self.features, batches.InMemory) else 0
+
+
+@dataclass(frozen=True)
+class Of:
+    """The features, or the targets, of a part."""
+
+    kept: batches.Held
+    places: NDArray[np.int64]
 
     def read(self, positions: NDArray[np.int64]) -> Tensor:
         """Return the rows at `positions`, (n, ...)."""
-        self.file.flush()
-        found = np.empty((len(positions), *self.shape), dtype=np.float32)
-        for row, position in zip(found, positions, strict=True):
-            os.preadv(self.file.fileno(), [memoryview(row).cast("B")], int(position) * row.nbytes)
-        return torch.from_numpy(found)
+        return self.kept.read(self.places[positions])
 
 
 @dataclass
@@ -58,9 +88,8 @@ class Cache:
 
     machine: Machine
     folder: Path
-    room: int | None = None
-    """Bytes that may be kept in memory; None: what the machine has to spare."""
-    parts: OrderedDict[str, tuple[int, Mapping[str, batches.Held]]] = field(default_factory=OrderedDict)
+    seen: OrderedDict[str, Seen | None] = field(default_factory=OrderedDict)
+    pictures: OrderedDict[str, Mapping[str, batches.Held]] = field(default_factory=OrderedDict)
     states: OrderedDict[str, tuple[int, Any]] = field(default_factory=OrderedDict)
 
     def resident(self, part: batches.Part) -> batches.Part:
@@ -69,53 +98,75 @@ class Cache:
             return part
         said = repr((str(part.pack.folder), part.masked, part.labels is None)).encode()
         key = hashlib.sha256(said + part.rows.tobytes()).hexdigest()
-        if key not in self.parts:
-            room = self.machine.room(PACK_SHARE)
-            held = batches.resident(part, self.machine.device, room).held
-            self.parts[key] = (_bytes(held), held)
-        return replace(part, held=self.parts[key][1])
+        if key not in self.pictures:
+            while len(self.pictures) >= PARTS:
+                self.pictures.popitem(last=False)
+            self.pictures[key] = batches.resident(part, self.machine.device, self.machine.room(PACK_SHARE)).held
+        return replace(part, held=self.pictures[key])
 
     def looked_at(self, part: batches.Part, key: str, see: Callable[[Tensor], Tensor], together: int) -> batches.Part:
         """Return a part that holds its pictures' features, `see(images)` of `together` pictures at a time.
 
-        `key` says all that the features depend on. The part is returned as it is where there is no room for them; its pictures
-        must be the same in every epoch.
+        `key` says all that the features of the part's pack depend on; pictures that another part had looked at are not looked at
+        again. The part is returned as it is where there is no room. Its pictures must be the same in every epoch.
         """
-        if key not in self.parts:
-            held = self._look(part, see, together)
-            self.parts[key] = (_bytes(held), held)
-            _forget(self.parts, self._room())
-        self.parts.move_to_end(key)
-        held = self.parts[key][1]
-        return replace(part, held=held) if held else part
-
-    def _look(self, part: batches.Part, see: Callable[[Tensor], Tensor], together: int) -> Mapping[str, batches.Held]:
-        held: dict[str, Tensor] = {}
-        file: InFile | None = None
-        for first in range(0, len(part), together):
+        self.seen.setdefault(key, None)
+        self.seen.move_to_end(key)
+        known = self.seen[key]
+        new = np.nonzero(known.places[part.rows] < 0)[0] if known is not None else np.arange(len(part))
+        for first in range(0, len(new), together):
             self.machine.stop.check()
-            positions = np.arange(first, min(first + together, len(part)))
+            positions = new[first : first + together]
             batch = batches.to_device(part[0, positions], self.machine.device)
             with self.machine.autocast():
-                seen = see(batch["images"]).float()
+                features = see(batch["images"]).float()
             if first == 0:
-                size = seen[0].numel() * 4 * len(part)
-                if size > self._room():
-                    if self.machine.device.type != "cpu" or size > self._disk():
-                        return {}
-                    file = InFile(tempfile.TemporaryFile(dir=self.folder), tuple(seen.shape[1:]))  # noqa: SIM115
-            if file is not None:
-                file.write(seen)
-            for name, values in {"features": seen, "target": batch["target"]}.items():
-                if name == "target" or file is None:
-                    if first == 0:
-                        held[name] = values.new_empty((len(part), *values.shape[1:]))
-                    held[name][first : first + len(values)] = values
-        kept: dict[str, batches.Held] = {name: batches.InMemory(rows) for name, rows in held.items()}
-        return kept if file is None else {**kept, "features": file}
+                known = self._with_room(known, features[0], batch["target"], len(new), len(part.pack.manifest.ids))
+                if known is None:
+                    return part
+                before = int((known.places >= 0).sum())
+                self.seen[key] = known
+            assert known is not None
+            slots = np.arange(before + first, before + first + len(positions))
+            if isinstance(known.features, InFile):
+                known.features.add(features)
+            else:
+                known.features.rows[slots[0] : slots[-1] + 1] = features
+            known.target.rows[slots[0] : slots[-1] + 1] = batch["target"]
+            known.places[part.rows[positions]] = slots
+        if known is None:  # an empty part
+            return part
+        places = known.places[part.rows]
+        return replace(part, held={"features": Of(known.features, places), "target": Of(known.target, places)})
+
+    def _with_room(self, known: Seen | None, feature: Tensor, target: Tensor, new: int, pictures: int) -> Seen | None:
+        """Return what is known with room for new pictures, or None when there is none."""
+        size = feature.numel() * 4
+        count = new + (int((known.places >= 0).sum()) if known is not None else 0)
+        in_file = isinstance(known.features, InFile) if known is not None else size * count > self._room()
+        if in_file and (self.machine.device.type != "cpu" or size * new > self._disk()):
+            return None
+        if not in_file:
+            while sum(one.bytes for one in self.seen.values() if one is not None) + size * new > self._room():
+                oldest = next((key for key, one in self.seen.items() if one is not None and one is not known), None)
+                if oldest is None:
+                    return None
+                self.seen.pop(oldest)
+        targets = batches.InMemory(target.new_empty((count, *target.shape[1:])))
+        if in_file:
+            features: batches.InMemory | InFile
+            features = known.features if known else InFile(tempfile.TemporaryFile(dir=self.folder), tuple(feature.shape))  # noqa: SIM115
+        else:
+            features = batches.InMemory(feature.new_empty((count, *feature.shape)))
+        if known is None:
+            return Seen(np.full(pictures, -1, dtype=np.int64), features, targets, size)
+        for old, longer in ((known.features, features), (known.target, targets)):
+            if isinstance(old, batches.InMemory) and isinstance(longer, batches.InMemory):
+                longer.rows[: len(old.rows)] = old.rows
+        return replace(known, features=features, target=targets)
 
     def _room(self) -> int:
-        return self.machine.room(FEATURES_SHARE) if self.room is None else self.room
+        return self.machine.room(FEATURES_SHARE)
 
     def _disk(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,10 +187,6 @@ class Cache:
     def drop(self, key: str) -> None:
         """Forget what was kept under a key."""
         self.states.pop(key, None)
-
-
-def _bytes(held: Mapping[str, batches.Held]) -> int:
-    return sum(one.rows.nbytes for one in held.values() if isinstance(one, batches.InMemory))
 
 
 def _forget(kept: OrderedDict[str, tuple[int, Any]], room: int) -> None:

@@ -104,7 +104,8 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
     tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit, part)
     done, work = 0, work or work_folder(job, desk.out)
     for number, phase in enumerate(job.phases, start=1):
-        key = _key(job, pretrained, train_part, desk.machine, phases=job.phases[:number], seed=job.seed)
+        rows = hashlib.sha256(train_part.rows.tobytes()).hexdigest()
+        key = _key(job, pretrained, train_part, desk.machine, rows=rows, phases=job.phases[:number], seed=job.seed)
         model.set_mode(phase.train)
         tuned.states.append(key)
         known: Trained | None = None if desk.log else desk.cache.state(key)
@@ -160,7 +161,7 @@ def _looked_at(job: Job, pretrained: PretrainRecord, part: batches.Part, model: 
 
 
 def _key(job: Job, pretrained: PretrainRecord, part: batches.Part, machine: Machine, **more: Any) -> str:
-    """Return a digest of everything that a trunk's features of a part depend on, and of what else is given."""
+    """Return a digest of everything that a trunk's features of a part's pack depend on, and of what else is given."""
     origin = {
         "weights": pretrained.weights,
         "trunk": pretrained.id,
@@ -169,7 +170,6 @@ def _key(job: Job, pretrained: PretrainRecord, part: batches.Part, machine: Mach
         "settings": job.settings,
         "size": job.size,
         "data": [part.pack.folder.name, part.change, part.seed if part.change != "none" else 0],
-        "rows": hashlib.sha256(part.rows.tobytes()).hexdigest(),
         "machine": machine.describe(),
     }
     return hashlib.sha256(canonical(to_jsonable_python({**origin, **more})).encode()).hexdigest()

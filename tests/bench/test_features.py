@@ -71,8 +71,7 @@ def test_a_search_looks_once_at_each_picture_and_chooses_as_it_would_without(
     (plain,), (kept,) = record.read(tmp_path / "plain"), record.read(tmp_path / "kept")
     assert (kept.weights, kept.predictions, kept.tuning.best) == (plain.weights, plain.predictions, plain.tuning.best)
     assert [trial.epochs for trial in kept.tuning.trials] == [trial.epochs for trial in plain.tuning.trials]
-    searched = kept.data.counts["train"]  # the search's training and validation pictures together
-    assert sum(looks) == searched + kept.data.counts["train"] + kept.data.counts["test"]
+    assert sum(looks) == kept.data.counts["train"] + kept.data.counts["test"]
 
 
 def test_trials_with_one_rate_for_the_head_train_it_once(tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,27 +164,53 @@ def test_only_pictures_that_fit_and_never_change_are_held(tmp_path: Path) -> Non
     assert not batches.resident(batches.Part(part.pack, part.rows, change="flip", size=8), torch.device("cpu"), size).held
 
 
-def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path) -> None:
-    cache = Cache(make_machine("cpu", threads=1), tmp_path, room=900)
+def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "_room", lambda cache: 900)
+    cache = Cache(make_machine("cpu", threads=1), tmp_path)
+    part = _part(tmp_path, 0, 1, 2, 3, 4)
     asked: list[int] = []
+    for key, looks in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):  # 600 bytes each
+        assert "features" in cache.looked_at(part, key, _counting(asked), 5).held
+        assert len(asked) == looks
 
+
+@pytest.mark.parametrize("room", [10_000, 0])
+def test_only_pictures_that_no_part_has_shown_are_looked_at(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "_room", lambda cache: room)
+    cache = Cache(make_machine("cpu", threads=1), tmp_path / "work")
+    asked: list[int] = []
+    first = cache.looked_at(_part(tmp_path, 3, 1), "a", _counting(asked), 2)
+    second = cache.looked_at(_part(tmp_path, 0, 3, 4), "a", _counting(asked), 2)
+    assert (
+        asked == [2, 2] and len(cache.looked_at(_part(tmp_path, 4, 3, 1, 0), "a", _counting(asked), 2)) == 4 and len(asked) == 2
+    )
+    for held, rows in ((first, (3, 1)), (second, (0, 3, 4))):
+        plain = _part(tmp_path, *rows)
+        positions = np.arange(len(rows))[::-1].copy()
+        expected = plain[0, positions]
+        found = held[0, positions]
+        assert torch.equal(found["features"], expected["images"].float().flatten(1)[:, :30])
+        assert torch.equal(found["target"], expected["target"])
+
+
+def _counting(asked: list[int]) -> Callable[[Tensor], Tensor]:
     def see(images: Tensor) -> Tensor:
         asked.append(len(images))
         return images.float().flatten(1)[:, :30]
 
-    part = batches.Part(_pack(tmp_path), np.arange(5), labels=np.zeros((5, 20), dtype=np.int8))
-    for key, looks in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):  # 600 bytes and 100 for the labels each
-        assert "features" in cache.looked_at(part, key, see, 5).held
-        assert len(asked) == looks
+    return see
 
 
-def test_a_file_of_features_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
-    cache = Cache(make_machine("cpu", threads=1), tmp_path / "work", room=0)
-    part = batches.Part(_pack(tmp_path), np.arange(5), labels=np.zeros((5, 20), dtype=np.int8))
-    held = cache.looked_at(part, "a", lambda images: images.float().flatten(1), 2)
-    assert isinstance(held.held["features"], features.InFile)
-    expected = part[0, np.array([3, 1])]["images"].float().flatten(1)
-    assert torch.equal(held[0, np.array([3, 1])]["features"], expected)
+def _part(folder: Path, *rows: int) -> batches.Part:
+    labels = np.random.default_rng(2).integers(0, 2, (5, 20)).astype(np.int8)
+    return batches.Part(_pack(folder), np.array(rows), labels=labels[list(rows)])
+
+
+def test_a_file_of_features_leaves_nothing_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "_room", lambda cache: 0)
+    cache = Cache(make_machine("cpu", threads=1), tmp_path / "work")
+    held = cache.looked_at(_part(tmp_path, 0, 1, 2, 3, 4), "a", _counting([]), 2)
+    assert isinstance(held.held["features"].kept, features.InFile)
     assert not list((tmp_path / "work").iterdir())
 
 

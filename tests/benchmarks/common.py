@@ -59,7 +59,7 @@ def photographs(folder: Path, count: int, width: int = 640, height: int = 480) -
     found = []
     for number in range(count):
         picture = np.full((height, width, 3), 128.0)
-        for level, strength in ((4, 60), (16, 30), (64, 18), (240, 22)):
+        for level, strength in ((4, 60), (16, 30), (64, 18), (240, 34)):
             grid = random.normal(0, strength, (level * 3 // 4, level, 3)).clip(-127, 127) + 128
             layer = Image.fromarray(grid.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
             picture += np.asarray(layer, dtype=np.float64) - 128
