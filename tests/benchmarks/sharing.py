@@ -19,9 +19,9 @@ SEEDS, TRIALS = 3, 8
 
 def request(pretexts: tuple[str, ...], downstreams: tuple[str, ...], seeds: int) -> Request:
     """Return a request of the demo's protocol on the two-phase schedule, with a narrow trunk."""
-    trunk, settings = "unet:width=8", ("recipe.report_images=16", "recipe.pictures=[]")
+    trunk, settings = "unet:width=8", ("recipe.report_images=16", "recipe.pictures=[]")  # at 32 px, for the time
     return Request(
-        pretexts, downstreams, "demo", "demo", trunk=trunk, seeds=tuple(range(seeds)), schedules=("two-phase",),
+        pretexts, downstreams, "demo", "demo", trunk=trunk, size=32, seeds=tuple(range(seeds)), schedules=("two-phase",),
         settings=settings,
     )  # fmt: skip
 
