@@ -286,7 +286,10 @@ def metrics_(
 
 @app.command("list", epilog="Example: bench list pretexts")
 def list_(
-    what: Annotated[str, typer.Argument(help="pretexts, downstreams, protocols, trunks, metrics, runs or columns.")],
+    what: Annotated[
+        str | None,
+        typer.Argument(help="pretexts, downstreams, protocols, trunks, metrics, runs or columns; the first two when left out."),
+    ] = None,
     out: Out = Path("runs"),
     plugin: Plugins = None,
 ) -> None:
@@ -294,7 +297,8 @@ def list_(
     from bench import listing
 
     _add(plugin)
-    _print_rows(*listing.rows(what, out))
+    for name in [what] if what else ["pretexts", "downstreams"]:
+        _print_rows(*listing.rows(name, out))
 
 
 @app.command(epilog="Example: bench show cgan_color-voc_seg-0a1b2c3d4e5f")

@@ -58,7 +58,7 @@ def _lines(desk: Desk, search: Search | None) -> list[tuple[str, str, float]]:
                 lines.append((pretrain.id, _state(desk, pretrain.id), step * _pretraining_steps(job, desk)))
         finetuning = sum(
             per_step(f"{job.downstream} {phase.train}", lambda job=job, t=phase.train: _finetune_step(job, t, desk))  # type: ignore[misc]
-            * phase.epochs
+            * (1 if phase.train == "head" and _looks_once(job) else phase.epochs)
             * _finetune_steps(job, desk)
             for phase in job.phases
         )
@@ -77,6 +77,11 @@ def _lines(desk: Desk, search: Search | None) -> list[tuple[str, str, float]]:
         state = _state(desk, chosen.id) if chosen else "to do"
         lines.append((f"  {name} (seed {job.seed}, {job.schedule})", state, finetuning))
     return lines
+
+
+def _looks_once(job: Job) -> bool:
+    """Tell whether a frozen trunk looks at the pictures in the first epoch only; the head's own steps are not counted."""
+    return job.settings.statistics == "running" and job.settings.augment == "none"
 
 
 def _state(desk: Desk, identity: str) -> str:

@@ -7,8 +7,8 @@ import sys
 
 from tests.benchmarks.common import Figure
 
-ROUNDS = 3
-SIZES = {"64 px, width 16": (64, 6, 16, 16, 16, 24), "256 px, width 64": (256, 8, 64, 64, 8, 2)}
+ROUNDS = 2
+SIZES = {"64 px, width 16": (64, 6, 16, 16, 16, 24), "256 px, width 64": (256, 8, 64, 64, 4, 2)}
 CHOICES = ("plain", "freed memory kept", "channels last", "compiled", "bf16")
 ONE = """
 import sys, time, torch

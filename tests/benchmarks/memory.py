@@ -1,7 +1,4 @@
-"""How much memory packing and training hold at most with 1,000 and with 100,000 pictures; the two should be equal.
-
-python tests/benchmarks/memory.py
-"""
+"""How much memory packing and training hold at most with 1,000 and with 100,000 pictures; the two should be equal."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bench.data import demo
+from tests.benchmarks.common import Figure
 
 COUNTS = (1_000, 100_000)
 QUICK = """
@@ -28,16 +26,16 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "100
 """glibc keeps up to 64 MB of what was freed, by chance, which is more than what is looked for; so told, it keeps 1 MB."""
 
 
-def measure(counts: tuple[int, int] = COUNTS) -> list[tuple[str, float, str]]:
-    """Return (what, figure, unit): peak MB of a first run and of one with everything packed, for both counts, and the ratios."""
-    figures: list[tuple[str, float, str]] = []
+def measure(counts: tuple[int, int] = COUNTS) -> list[Figure]:
+    """Return the peak MB of a first run and of one with everything packed, for both counts, and the ratios."""
+    figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as place:
         drawn = demo.make(Path(place) / "drawn", 48, 24, 16)
         few, many = (_folder(Path(place) / str(count), drawn["demo_unlabelled"], count) for count in counts)
         for seed, what in enumerate(("index, pack, train", "train alone")):
             peaks = [_peak(folder, drawn["demo"], Path(place), seed) for folder in (few, many)]
-            figures += [(f"{what}, {n:,} pictures", peak, "MB") for n, peak in zip(counts, peaks, strict=True)]
-            figures.append((f"{what}, ratio", peaks[1] / peaks[0], ""))
+            figures += [Figure(f"{what}, {n:,} pictures", peak, "MB") for n, peak in zip(counts, peaks, strict=True)]
+            figures.append(Figure(f"{what}, many against few", peaks[1] / peaks[0], "times", "within 5 % of 1"))
     return figures
 
 
@@ -57,13 +55,3 @@ def _peak(folder: Path, labelled: Path, place: Path, seed: int) -> float:
     environment = os.environ | GIVE_BACK | {"PRETEXT_BENCH_HOME": str(place / "home")}
     watched = [sys.executable, "-c", WATCH, *command]
     return int(subprocess.run(watched, env=environment, check=True, capture_output=True, text=True).stdout) / 1000
-
-
-def main() -> None:
-    """Print a line for each figure."""
-    for what, figure, unit in measure():
-        print(f"{what:40} {figure:10.3f} {unit}")
-
-
-if __name__ == "__main__":
-    main()
