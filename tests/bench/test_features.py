@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import features, run, train
+from bench import features, pretraining, run, train
 from bench.data import batches, packs
 from bench.features import Cache
 from bench.machine import make_machine
@@ -111,6 +111,17 @@ def test_the_run_that_a_search_has_trained_already_is_not_trained_again(
     assert tiny(*asked, "--out", tmp_path / "kept").code == 0
     assert len(begun) == 4, "two phases of two trials, and none for the run with the best rates"
     assert weights(tmp_path / "kept") == weights(tmp_path / "plain")
+
+
+def test_a_trunk_is_pretrained_once_whatever_is_done_with_it(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    original = train.train
+    monkeypatch.setattr(pretraining, "train", lambda course, *rest: begun.append(course.name) or original(course, *rest))
+    asked = ("--pretext", "l1_color", "--downstream", "all", "--labels", "0.5,1", "--tune", "1", "--seeds", "2")
+    assert tiny(*asked, "--set", "recipe.epochs=1").code == 0
+    assert begun == ["pretrain l1_color"] * 2, "one for each seed: 2 tasks, 2 shares of labels and trials share it"
 
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
