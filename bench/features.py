@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.data import batches
+from bench.errors import MachineError
 from bench.machine import Machine
 
 PACK_SHARE, FEATURES_SHARE, DISK_SHARE = 2, 4, 10
@@ -50,7 +51,8 @@ class InFile:
         """Return the rows at `places`, (n, ...)."""
         found = np.empty((len(places), *self.shape), dtype=np.float32)
         for row, place in zip(found, places, strict=True):
-            os.preadv(self.file.fileno(), [memoryview(row).cast("B")], int(place) * row.nbytes)
+            if os.preadv(self.file.fileno(), [memoryview(row).cast("B")], int(place) * row.nbytes) != row.nbytes:
+                raise MachineError("features that were kept in a file cannot be read back; run again.")
         return torch.from_numpy(found)
 
 
@@ -61,8 +63,6 @@ class Seen:
     places: NDArray[np.int64]
     features: batches.InMemory | InFile
     target: batches.InMemory
-    size: int
-    """Bytes of a picture's features."""
 
     @property
     def bytes(self) -> int:
@@ -129,7 +129,11 @@ class Cache:
             assert known is not None
             slots = np.arange(before + first, before + first + len(positions))
             if isinstance(known.features, InFile):
-                known.features.add(features)
+                try:
+                    known.features.add(features)
+                except OSError:  # the disk filled up meanwhile: nothing of the file is used
+                    del self.seen[key]
+                    return part
             else:
                 known.features.rows[slots[0] : slots[-1] + 1] = features
             known.target.rows[slots[0] : slots[-1] + 1] = batch["target"]
@@ -159,7 +163,7 @@ class Cache:
         else:
             features = batches.InMemory(feature.new_empty((count, *feature.shape)))
         if known is None:
-            return Seen(np.full(pictures, -1, dtype=np.int64), features, targets, size)
+            return Seen(np.full(pictures, -1, dtype=np.int64), features, targets)
         for old, longer in ((known.features, features), (known.target, targets)):
             if isinstance(old, batches.InMemory) and isinstance(longer, batches.InMemory):
                 longer.rows[: len(old.rows)] = old.rows

@@ -1,5 +1,6 @@
 """What is computed once is what would be computed each time, to the bit; and nothing is computed twice."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,6 +224,17 @@ def test_a_file_of_features_leaves_nothing_on_the_disk(tmp_path: Path, monkeypat
     held = cache.looked_at(_part(tmp_path, 0, 1, 2, 3, 4), "a", _counting([]), 2)
     assert isinstance(held.held["features"].kept, features.InFile)
     assert not list((tmp_path / "work").iterdir())
+
+
+def test_a_disk_that_fills_up_costs_time_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "_room", lambda cache: 0)
+    cache = Cache(make_machine("cpu", threads=1), tmp_path / "work")
+    part = _part(tmp_path, 0, 1, 2, 3, 4)
+    make = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("wb"))
+    assert not cache.looked_at(part, "a", _counting([]), 2).held
+    monkeypatch.setattr(tempfile, "TemporaryFile", make)
+    assert cache.looked_at(part, "a", _counting([]), 2).held
 
 
 def _pack(folder: Path) -> packs.Pack:
