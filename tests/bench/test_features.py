@@ -231,7 +231,7 @@ def test_a_disk_that_fills_up_costs_time_and_nothing_else(tmp_path: Path, monkey
     cache = Cache(make_machine("cpu", threads=1), tmp_path / "work")
     part = _part(tmp_path, 0, 1, 2, 3, 4)
     make = tempfile.TemporaryFile
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("wb"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("wb"))  # noqa: SIM115
     assert not cache.looked_at(part, "a", _counting([]), 2).held
     monkeypatch.setattr(tempfile, "TemporaryFile", make)
     assert cache.looked_at(part, "a", _counting([]), 2).held

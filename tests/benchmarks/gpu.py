@@ -74,6 +74,7 @@ def _protocols(folder: Path) -> list[Figure]:
             job = made.grid.jobs[0]
             trunk = pretrain(job.pretrain, made)
             finetune(job, trunk, made)
+            made.cache.seen.clear()
             tuned = finetune(job.model_copy(update={"seed": 1}), trunk, made)
             whole = tuned.history.seconds * count / tuned.data.counts["train"]
             scoring = seconds(lambda tuned=tuned, made=made: tuned.predictions(made.machine))  # type: ignore[misc]

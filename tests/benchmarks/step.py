@@ -38,10 +38,11 @@ class Silent:
 
 
 def desk(folder: Path, pictures: Path, pretext: str, size: int, trunk: str, *settings: str, device: str = "cpu") -> Desk:
-    """Return a desk with the one job of a pretext task on some pictures."""
+    """Return a desk with the one job of a pretext task on some pictures; the discriminator has the paper's width."""
+    wide = ("cgan_color.discriminator_width=64",) if pretext == "cgan_color" else ()
     request = Request(
         (pretext,), ("voc_cls",), "demo", "demo", str(pictures), trunk, size,
-        settings=("recipe.epochs=1", "recipe.report_images=1", "recipe.pictures=[]", *settings),
+        settings=("recipe.epochs=1", "recipe.report_images=1", "recipe.pictures=[]", *wide, *settings),
     )  # fmt: skip
     return grid.open_desk(request, grid.Options(device), folder, Silent())  # type: ignore[arg-type]
 
@@ -166,7 +167,7 @@ def measure() -> list[Figure]:
             trunk = f"unet:depth={size.bit_length() - 1},width={width}"
             count = steps * batch / 0.95  # the share that is not held out
             pictures = photographs(folder / f"pictures{size}", round(count), 320, 240)[0].parent
-            settings = (f"recipe.batch_size={batch}", "cgan_color.discriminator_width=64")
+            settings = (f"recipe.batch_size={batch}",)
             made = desk(folder / f"out{size}", pictures, "cgan_color", size, trunk, *settings)
 
             def ours(seed: int, made: Desk = made) -> float:
