@@ -298,6 +298,8 @@ def list_(
 
     _add(plugin)
     for name in [what] if what else ["pretexts", "downstreams"]:
+        if not what:
+            print(f"{name}:")
         _print_rows(*listing.rows(name, out))
 
 

@@ -79,7 +79,7 @@ class Machine:
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0]) // share
         found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
-        free = int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return free // share
 
     def autocast(self) -> Any:
