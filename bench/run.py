@@ -103,9 +103,11 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
     train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
     tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit, part)
     done, work = 0, work or work_folder(job, desk.out)
+    rows = hashlib.sha256(train_part.rows.tobytes()).hexdigest()
+    trained: dict[str, Any] = {}  # what the trunk went through since pretraining
     for number, phase in enumerate(job.phases, start=1):
-        rows = hashlib.sha256(train_part.rows.tobytes()).hexdigest()
-        key = _key(job, pretrained, train_part, desk.machine, rows=rows, phases=job.phases[:number], seed=job.seed)
+        course_facts = {"rows": rows, "phases": job.phases[:number], "seed": job.seed}
+        key = _key(job, pretrained, train_part, desk.machine, **course_facts)
         model.set_mode(phase.train)
         tuned.states.append(key)
         known: Trained | None = None if desk.log else desk.cache.state(key)
@@ -115,9 +117,9 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
         learned, tuned.seen = train_part, part
         if phase.train == "head" and job.settings.statistics == "running" and (watch is not None or phase.epochs > 1):
             if watch is not None:
-                tuned.seen = _looked_at(job, pretrained, part, model, desk)
+                tuned.seen = _looked_at(job, pretrained, part, model, desk, trained)
             if train_part.change == "none" and known is None:
-                learned = _looked_at(job, pretrained, train_part, model, desk)
+                learned = _looked_at(job, pretrained, train_part, model, desk, trained)
         tuned.history.add(History(seconds=time.monotonic() - begun, joules=meter.joules()))
         scores: dict[int, float] = {}
 
@@ -142,6 +144,8 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
         tuned.phases.append({**phase.model_dump(), "losses": [epoch["loss"] for epoch in history.epochs]})
         tuned.history.add(history)
         done += phase.epochs
+        if phase.train == "all":
+            trained = course_facts
     return tuned
 
 
@@ -155,9 +159,12 @@ def _trunk(job: Job, pretrained: PretrainRecord, desk: Desk) -> Trunk:
     return copy.deepcopy(trunk)
 
 
-def _looked_at(job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, desk: Desk) -> batches.Part:
+def _looked_at(
+    job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, desk: Desk, trained: dict[str, Any]
+) -> batches.Part:
     """Return a part with the features that the frozen trunk has of it, when there is room for them."""
-    return desk.cache.looked_at(part, _key(job, pretrained, part, desk.machine), model.look, job.settings.batch_size)
+    key = _key(job, pretrained, part, desk.machine, **trained)
+    return desk.cache.looked_at(part, key, model.look, job.settings.batch_size)
 
 
 def _key(job: Job, pretrained: PretrainRecord, part: batches.Part, machine: Machine, **more: Any) -> str:

@@ -125,6 +125,19 @@ def test_a_trunk_is_pretrained_once_whatever_is_done_with_it(
     assert begun == ["pretrain l1_color"] * 2, "one for each seed: 2 tasks, 2 shares of labels and trials share it"
 
 
+def test_a_trunk_that_was_trained_before_it_was_frozen_has_features_of_its_own(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = '[{"train":"head","epochs":2,"lr":1e-3},{"train":"all","epochs":1,"lr":1e-3},{"train":"head","epochs":2,"lr":1e-3}]'
+    changed = ("--set", f'protocol.schedules={{"two-phase":{phases}}}', "--seeds", "2", "--vary", "finetune")
+    asked = ("--pretext", "l1_color", "--downstream", "voc_cls", *changed)
+    with monkeypatch.context() as patch:
+        no_room(patch)
+        assert tiny(*asked, "--out", tmp_path / "plain").code == 0
+    assert tiny(*asked, "--out", tmp_path / "kept").code == 0
+    assert len(weights(tmp_path / "kept")) == 2 and weights(tmp_path / "kept") == weights(tmp_path / "plain")
+
+
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 def test_features_are_not_kept_where_a_picture_depends_on_its_batch(
     statistics: str, tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
