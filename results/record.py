@@ -43,6 +43,8 @@ class DataFacts(Frozen):
     scored: tuple[str, ...] = ()
     fitted: str = ""
     """The SHA-256 of the ids of the pictures that were trained on."""
+    void: int = 0
+    """Pictures among them whose masks are void throughout, which teach nothing."""
     prior: tuple[float, ...] = ()
     """The share of those pictures that each class is in; empty when they have no labels."""
 
