@@ -71,8 +71,14 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Reach no other machine; PRETEXT_BENCH_OFFLINE=1 does the same.")
+    ] = False,
 ) -> None:
-    pass
+    from bench import network
+
+    if offline or network.is_forbidden():
+        network.forbid()
 
 
 @app.command(epilog="Example: bench run --pretext random_init,cgan_color --downstream voc_seg --seeds 3 --tune 8")
@@ -112,10 +118,11 @@ def run(
 
     The same command again resumes what was interrupted and prints what is finished.
     """
+    _begin(plugin, out)
+    _check_places(data, pretrain_data, storage)
     from bench.resolve import Request
     from bench.screen import Screen
 
-    _begin(plugin, out)
     request = Request(
         pretexts=names(pretext),
         downstreams=names(downstream),
@@ -182,10 +189,11 @@ def tune(
     Start it several times to use several processes: together they finish exactly the trials asked for. `bench run --tune N`
     with the same options then takes the rates from here.
     """
+    _begin(plugin, out)
+    _check_places(data, pretrain_data, storage)
     from bench.resolve import Request
     from bench.screen import Screen
 
-    _begin(plugin, out)
     request = Request(
         pretexts=names(pretext),
         downstreams=names(downstream),
@@ -375,6 +383,9 @@ def prepare(
         list[str] | None, typer.Option(help="Leave out files whose names match, for example 'animalweb_*'.")
     ] = None,
     score: Annotated[str | None, typer.Option(help="The classes that tests can judge, by comma; all when left out.")] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out pictures that do not decode, or whose mask does not; each is named.")
+    ] = False,
 ) -> None:
     """Download a data set or take a folder, verify it by decoding every picture, and put it under its name."""
     from bench import store
@@ -388,9 +399,13 @@ def prepare(
         else:
             folder = root if root is not None else download.fetch(name, store.home() / "downloads", screen)
             screen.say(f"reading and decoding every picture of {name}")
-            made = [catalogue.register(catalogue.read(folder, _set_name(name), exclude or (), names(score or "")))]
+            found = catalogue.read(folder, _set_name(name), exclude or (), names(score or ""))
+            made = [catalogue.register(found, skip_broken, screen.say)]
         for dataset in made:
-            screen.say(f"{dataset.name} is ready: {len(dataset.pictures):,} pictures, fingerprint {dataset.fingerprint[:12]}")
+            left_out = f" ({len(dataset.broken):,} left out)" if dataset.broken else ""
+            screen.say(
+                f"{dataset.name} is ready: {len(dataset.pictures):,} pictures{left_out}, fingerprint {dataset.fingerprint[:12]}"
+            )
 
 
 @data_app.command(epilog="Example: bench data verify ~/data/VOCdevkit")
@@ -484,6 +499,15 @@ def _begin(plugins: list[Path] | None, out: Path) -> None:
     _add(plugins)
     store.make_folder(store.home())
     store.make_folder(out)
+
+
+def _check_places(data: str | None, pretrain_data: str | None, storage: str) -> None:
+    """Fail before anything is loaded for data that is not here and a database that may not be reached."""
+    from bench import network
+    from bench.data import catalogue
+
+    catalogue.check_prepared(data, pretrain_data)
+    network.check_storage(storage)
 
 
 def _add(plugins: list[Path] | None) -> None:

@@ -29,7 +29,7 @@ def is_forbidden() -> bool:
 def forbid() -> None:
     """Turn the network off for this process and those that it starts."""
     global _guarded
-    os.environ[VARIABLE] = os.environ.get(VARIABLE) or "1"
+    os.environ[VARIABLE] = "1"
     if not _guarded:
         _guarded = True
         sys.addaudithook(_refuse)
@@ -37,11 +37,11 @@ def forbid() -> None:
 
 def check_storage(url: str) -> None:
     """Raise MachineError for a database on another machine when the network is off: its driver may not be Python's."""
+    if not (url and is_forbidden()):
+        return
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    if not (url and is_forbidden()):
-        return
     try:
         host = make_url(url).host
     except ArgumentError:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import registry
+from bench import network, registry
 from bench.data import demo
 
 TINY = ("--trunk", "unet:depth=5,width=8", "--size", "32", "--threads", "1", "--device", "cpu", "--protocol", "demo")
@@ -34,6 +34,7 @@ def voc(drawn: dict[str, Path], tmp_path: Path) -> Path:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every test's prepared data, packs and splits to itself, and its plug-ins."""
     monkeypatch.setenv("PRETEXT_BENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(network.VARIABLE, "0")
     monkeypatch.setattr(registry, "_given", {})
     torch.set_num_threads(1)
     return tmp_path / "home"

@@ -161,9 +161,10 @@ class _Names:
     def _place(self, path: str, is_file: bool) -> None:
         # Names that differ by case or by how an accent is written are one name on some disks: one would overwrite the other.
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-        before, was_file = self.known.setdefault(folded, (path, is_file))
-        if before is path:
+        if folded not in self.known:
+            self.known[folded] = path, is_file
             return
+        before, was_file = self.known[folded]
         if before != path:
             raise _refused(self.archive, path, f"is also there as {before!r}")
         if is_file and was_file:
@@ -265,6 +266,8 @@ def _list_zip(archive: Path, file: _Careful) -> Listing:
             raise _refused(archive, name, "lies over another member")
         end = start + entry.compress_size
         parts = names.add(name, not is_folder)
+        if is_folder and entry.file_size:
+            raise _refused(archive, name, "is a folder with content")
         if is_folder:
             folders.append(parts)
             continue

@@ -93,7 +93,7 @@ class Rows:
 
     def memory_map(self) -> Bytes:
         """Return the whole array, mapped and not read."""
-        return np.load(self.path, mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Bytes:
         """Return the rows at `indices`, copied: uint8 (n, ...)."""
