@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +40,7 @@ from bench.options import (
     numbers,
     seeds_of,
 )
-from bench.text import printable
+from bench.text import printable, printable_json, shell
 
 if TYPE_CHECKING:
     from results.record import Record
@@ -255,7 +254,7 @@ def report(
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
     kept = out / "cache" / "report.json"
     cache = Cache.read(kept)
-    made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]), cache)
+    made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache)
     for problem in made.problems:
         print(f"bench: {printable(problem)}", file=sys.stderr)
     if cache.changed:
@@ -326,11 +325,11 @@ def show(
     _add(plugin)
     one = _record(out, run)
     if as_json:
-        Console(highlight=False, soft_wrap=True).print(one.model_dump_json(indent=2), markup=False)
+        Console(highlight=False, soft_wrap=True).print(printable_json(one.model_dump_json(indent=2)), markup=False)
         return
     _print_rows(*again.story(one))
     print()
-    print(shlex.join(again.command(one)))
+    print(shell(again.command(one)))
 
 
 @app.command(epilog="Example: bench reproduce cgan_color-voc_seg-0a1b2c3d4e5f")
