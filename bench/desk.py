@@ -50,6 +50,7 @@ def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], scored: dic
     return DataFacts(
         name=dataset.name,
         synthetic=dataset.synthetic,
+        left_out=len(dataset.broken),
         fingerprint=dataset.fingerprint,
         split=split.fingerprint,
         counts={"train": len(fit), **scored},
