@@ -369,7 +369,7 @@ def png_bomb(rng: random.Random, content: bytes) -> bytes:
     what = rng.randrange(3)
     chunks = _png_chunks(content)
     if what == 0:
-        side = rng.choice((40_000, 100_000))
+        side = rng.choice((9_000, 40_000, 100_000))
         header = struct.pack(">IIBBBBB", side, side, rng.choice((1, 8)), 0, 0, 0, 0)
         return _png([(b"IHDR", header), (b"IDAT", zeros(1 << 30)), (b"IEND", b"")])
     bomb = zeros(1 << 30)
