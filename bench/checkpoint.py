@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,18 @@ from bench import store
 from bench.errors import DataError
 
 SUFFIX = ".safetensors"
+VERSION = 2
+"""2: weights and checkpoints have a version."""
 
 
 def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
     """Write a module's state and some JSON facts to a safetensors file."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
-    save_file(tensors, str(path), metadata={"facts": json.dumps(dict(facts), sort_keys=True)})
+    _write(path, module.state_dict(), facts)
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Return about how many bytes a module's weights need on the disk."""
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
 def digest(module: nn.Module) -> str:
@@ -60,12 +68,12 @@ def save(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.O
             for name, value in state.items():
                 if value is not None:
                     tensors[f"optimiser/{player}/{number}/{name}"] = torch.as_tensor(value)
-    ready = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    store.make_folder(folder)
-    draft = folder / "draft"
-    store.publish_written(draft, lambda path: save_file(ready, str(path), metadata={"facts": json.dumps(dict(facts))}))
-    place = folder / f"{facts['step']:09d}-{store.sha256(draft)}{SUFFIX}"
-    draft.replace(place)
+    place = store.publish_written(
+        folder / "checkpoint",
+        lambda path: _write(path, tensors, facts),
+        sum(tensor.nbytes for tensor in tensors.values()),
+        lambda path: f"{facts['step']:09d}-{store.sha256(path)}{SUFFIX}",
+    )
     for other in folder.glob(f"*{SUFFIX}"):
         if other != place:
             other.unlink()
@@ -101,11 +109,25 @@ def load(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.O
     return facts
 
 
+def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    ready = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    try:
+        save_file(ready, str(path), metadata={"facts": json.dumps({"version": VERSION, **facts}, sort_keys=True)})
+    except SafetensorError as error:  # the library's own name for a failed write
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-    except (SafetensorError, ValueError, OSError) as error:
+        version = facts.get("version")
+    except (SafetensorError, ValueError, OSError, AttributeError) as error:
         raise DataError(f"{path} is not a safetensors file: {error}.") from error
+    if version != VERSION:
+        raise DataError(
+            f"{path} has version {version}, this program writes version {VERSION}; remove its folder to train it again."
+        )
     return tensors, facts

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from bench import store
+from bench import seal, store
 
 LEARNED = "learned"
 MARGIN, LABEL = 4, 96
@@ -25,12 +25,12 @@ def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
         buffer = io.BytesIO()
         Image.fromarray(np.concatenate(list(row.transpose(0, 2, 3, 1)), axis=1)).save(buffer, "png")
         store.publish_file(folder / f"{title}.png", buffer.getvalue())
-    store.publish_json(folder / "rows.json", list(rows))
+    store.publish_json(folder / "rows.json", {"rows": list(rows)})
 
 
 def figure7(folder: Path, path: Path) -> None:
     """Draw the kept rows below each other, each with its name; epochs stand where the learned row was."""
-    names: list[str] = json.loads((folder / "rows.json").read_text())
+    names: list[str] = json.loads(seal.read(folder / "rows.json", "a list of rows", f"remove {folder.parent}"))["rows"]
     epochs = sorted(folder.glob("epoch *.png"), key=lambda file: int(file.stem.split()[1]))
     files: list[Path] = []
     for name in names:

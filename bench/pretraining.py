@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bench import checkpoint, log, pictures, registry, store
+from bench import checkpoint, log, pictures, registry, seal, store
 from bench.contract import Pretext, Transfer
 from bench.data import batches, packs, splits
 from bench.desk import Desk, cost, facts, provenance
@@ -34,10 +34,11 @@ def find_pretrained(job: PretrainJob, out: Path) -> PretrainRecord | None:
     path = out / "pretrained" / job.id / "pretrain.json"
     if not path.is_file():
         return None
+    way_out = "remove its folder to train it again"
     try:
-        return PretrainRecord.model_validate_json(path.read_bytes())
+        return PretrainRecord.model_validate_json(seal.read(path, "a record", way_out))
     except ValidationError as error:
-        raise DataError(f"{path} is not a record of this version; remove its folder to train it again.") from error
+        raise DataError(f"{path} is not a record of this version; {way_out}.") from error
 
 
 def make_pretext(job: PretrainJob) -> Pretext:
@@ -95,7 +96,7 @@ def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
         )
         store.publish_json(folder / "pretrain.json", record.model_dump(mode="json"))
 
-    store.publish_folder(desk.out / "pretrained" / job.id, fill, whole="pretrain.json")
+    store.publish_folder(desk.out / "pretrained" / job.id, fill, "pretrain.json", checkpoint.bytes_of(pretext))
     store.remove_folder(work)
     found = find_pretrained(job, desk.out)
     assert found is not None

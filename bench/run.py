@@ -228,6 +228,7 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
         pretrain=pretrained,
         tuning=tuning,
         predictions=store.sha256_bytes(packed),
+        examples=store.sha256_bytes(shown) if shown else "",
         weights=checkpoint.digest(tuned.model),
         head=repr(tuned.model.head)[:2000],
         precision=desk.machine.arithmetic,

@@ -16,14 +16,17 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bench.errors import MachineError
+from bench.seal import sealed
 
 TEMPORARY = f".tmp-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
 """What a temporary name begins with; it tells machines that share a folder apart. The writer's process id follows."""
+_ours: set[Path] = set()
+"""What this process is writing: in a container the process before it may have had the same id."""
 
 
 def home() -> Path:
@@ -45,12 +48,18 @@ def sha256_bytes(content: bytes) -> str:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` with its parents and check that it can be written; MachineError says why not."""
+    """Create `path` with its parents, remove what dead writers left in it, and check that it can be written.
+
+    MachineError says why not.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f"{TEMPORARY}{os.getpid()}-probe"
-        probe.touch()
-        probe.unlink()
+        sweep(path)
+        probe = _temporary(path / "probe")
+        try:
+            probe.touch()
+        finally:
+            _remove(probe)
     except OSError as error:
         raise MachineError(f"cannot write in {path}: {error.strerror}; choose another folder.") from error
     return path
@@ -65,74 +74,87 @@ def publish_file(path: Path, content: bytes | str) -> Path:
             file.write(data)
             _flush(file.fileno())
 
-    return _publish(path, write, f"{len(data):,} bytes")
+    return _publish(path, write, len(data))
 
 
-def publish_written(path: Path, write: Callable[[Path], object]) -> Path:
-    """Publish the file that `write` makes at the temporary path it is given."""
+def publish_written(path: Path, write: Callable[[Path], object], needs: int, name: Callable[[Path], str] | None = None) -> Path:
+    """Publish the file of about `needs` bytes that `write` makes at the temporary path it is given.
+
+    With `name` it gets the name, beside `path`, that is made from what was written.
+    """
 
     def write_and_flush(temporary: Path) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
             _flush(file.fileno())
 
-    return _publish(path, write_and_flush, "this file")
+    return _publish(path, write_and_flush, needs, name)
 
 
-def publish_folder(path: Path, fill: Callable[[Path], object], whole: str = "") -> Path:
+def publish_folder(path: Path, fill: Callable[[Path], object], whole: str = "", needs: int = 0) -> Path:
     """Publish the folder that `fill` makes; when `path` exists already, that one stays and ours is dropped.
 
-    A folder without the file `whole` is what is left of one, and gives way.
+    A folder without the file `whole` is what is left of one, and gives way. `needs` is about how many bytes it will have.
     """
 
     def write(temporary: Path) -> None:
         temporary.mkdir()
         fill(temporary)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb+") as handle:
-                    _flush(handle.fileno())
+        for place in [*temporary.rglob("*"), temporary]:
+            _flush_path(place)
 
     if path.is_dir() and (not whole or (path / whole).is_file()):
         return path
     if path.is_dir():
         remove_folder(path)
-    return _publish(path, write, "this folder")
+    return _publish(path, write, needs)
 
 
-def publish_json(path: Path, value: Any) -> Path:
-    """Publish `value` as indented JSON with sorted keys."""
-    return publish_file(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+def publish_json(path: Path, value: Mapping[str, Any]) -> Path:
+    """Publish `value` as indented JSON with sorted keys, sealed (`bench.seal`)."""
+    return publish_file(path, sealed(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"))
 
 
-def _publish(path: Path, write: Callable[[Path], object], what: str) -> Path:
+def _publish(path: Path, write: Callable[[Path], object], needs: int, name: Callable[[Path], str] | None = None) -> Path:
     make_folder(path.parent)
-    sweep(path.parent)
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{path.name}"
+    free = shutil.disk_usage(path.parent).free
+    if needs > free:
+        raise MachineError(f"no room to write {path}: it needs {needs:,} bytes and {free:,} are free; free some, then run again.")
+    temporary = _temporary(path)
     try:
         write(temporary)
         if path.is_dir():
             return path
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        place = path if name is None else path.with_name(name(temporary))
+        temporary.replace(place)
+        _flush_path(path.parent)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise MachineError(f"no room to write {path} ({what}): free some space, then run again.") from error
+            size = f"it needs {needs:,} bytes" if needs else f"{error.strerror}"
+            raise MachineError(f"no room to write {path}: {size}; free some space, then run again.") from error
         raise MachineError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
         _remove(temporary)
-    return path
+    return place
 
 
 def sweep(folder: Path) -> None:
     """Remove temporary files and folders whose writer is dead."""
     for left in folder.glob(f"{TEMPORARY}*"):
         writer = left.name.removeprefix(TEMPORARY).split("-", 1)[0]
-        if writer.isdigit() and int(writer) != os.getpid() and not _alive(int(writer)):
+        if writer.isdigit() and left not in _ours and (int(writer) == os.getpid() or not _alive(int(writer))):
             _remove(left)
 
 
+def _temporary(path: Path) -> Path:
+    """Return a name beside `path` to write under until all is written; `_remove` ends its use."""
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{path.name}"
+    _ours.add(temporary)
+    return temporary
+
+
 def _remove(path: Path) -> None:
+    _ours.discard(path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -158,7 +180,7 @@ def _flush(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def _flush_folder(path: Path) -> None:
+def _flush_path(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -175,7 +197,7 @@ def lock(
     `check` is called while waiting, and may raise to give up.
     """
     make_folder(path.parent)
-    with path.open("a+") as file:
+    with path.open("a+", errors="replace") as file:
         deadline = time.monotonic() + timeout
         told = False
         while True:
@@ -192,25 +214,36 @@ def lock(
                     told = True
                 check()
                 time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        _tell(file, f"process {os.getpid()} on {socket.gethostname()}")
         try:
             yield
         finally:
-            file.truncate(0)
+            _tell(file, "")
+
+
+def _tell(file: IO[str], holder: str) -> None:
+    """Write who holds a lock, for those who wait; a full disk is no reason not to hold it."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), holder.encode())
 
 
 @contextlib.contextmanager
 def alive(folder: Path) -> Iterator[str]:
-    """Be known as alive under a new name, given to the block, until it ends or the process dies."""
-    path = make_folder(folder) / uuid.uuid4().hex
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield path.name
-        finally:
-            path.unlink(missing_ok=True)
+    """Be known as alive under a new name, given to the block, until it ends or the process dies; forget the dead."""
+    name = uuid.uuid4().hex
+    unlocked = _temporary(make_folder(folder) / name)
+    try:
+        with unlocked.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            unlocked.rename(folder / name)  # not before it is locked, or others would take it for a dead one's
+            for other in folder.iterdir():
+                if not other.name.startswith(".") and other.name != name:
+                    is_alive(folder, other.name)
+            yield name
+    finally:
+        for path in (unlocked, folder / name):
+            _remove(path)
 
 
 def is_alive(folder: Path, name: str) -> bool:

@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import metrics, store
+from bench import metrics, seal, store
 from bench.desk import Desk
 from bench.energy import Meter
 from bench.errors import BenchError, DataError, Diverged, MachineError, UsageError
 from bench.frozen import Frozen
 from bench.job import Job
-from bench.journal import journal
 from bench.order import key
 from bench.pretraining import find_pretrained, pretrain
 from bench.run import Finetuned, finetune
@@ -144,12 +143,11 @@ def find_tuning(study: Study, search: Search, out: Path) -> Tuning | None:
     path = out / "studies" / study.id / f"tuning-{search.trials}.json"
     if not path.is_file():
         return None
+    way_out = "remove the file, and it is made again from its trials"
     try:
-        return Tuning.model_validate_json(path.read_bytes())
+        return Tuning.model_validate_json(seal.read(path, "a search", way_out))
     except ValueError as error:
-        raise DataError(
-            f"{path} is not a search of this version; remove the file, and it is made again from its trials."
-        ) from error
+        raise DataError(f"{path} is not a search of this version; {way_out}.") from error
 
 
 def tune(study: Study, search: Search, desk: Desk) -> Tuning:
@@ -196,6 +194,8 @@ def _storage(folder: Path, url: str, desk: Desk) -> Any:
 
     store.make_folder(folder)
     if not url:
+        from bench.journal import journal
+
         return journal(folder / "journal.log", desk.say)
     try:
         return RDBStorage(url)
@@ -279,12 +279,13 @@ class _Kept:
         """Return what was kept, or nothing yet."""
         if not path.is_file():
             return cls()
+        way_out = "remove its folder, and the trial begins anew"
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(seal.read(path, "what a trial has found", way_out))
             values = {int(epoch): float(value) for epoch, value in found["values"].items()}
             return cls(values, float(found["seconds"]), int(found["images"]))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{path} is damaged; remove its folder, and the trial begins anew.") from error
+            raise DataError(f"{path} is not of this version; {way_out}.") from error
 
 
 class _Pruned(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,10 +76,13 @@ def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example],
     """Return the pictures of the lowest seed that has readable ones."""
     for record in sorted(cell.records, key=lambda record: record.seed):
         path = out / "runs" / record.id / "examples.npz"
-        if not path.is_file():
+        if not record.examples:
             continue
         try:
-            arrays = _read_arrays(path)
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != record.examples:
+                raise ValueError("not the recorded pictures")
+            arrays = _read_arrays(content)
         except Exception:  # numpy, zipfile and zlib have no common base for what a damaged file raises
             problems.append(f"The pictures in runs/{record.id}/examples.npz are damaged and left out.")
             continue
@@ -86,9 +90,9 @@ def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example],
     return [], 0
 
 
-def _read_arrays(path: Path) -> list[NDArray[Any]]:
-    """Return the arrays of `bench.examples`, whose first axis is the picture; raise for a file that does not hold them."""
-    with np.load(path, allow_pickle=False) as file:
+def _read_arrays(content: bytes) -> list[NDArray[Any]]:
+    """Return the arrays of `bench.examples`, whose first axis is the picture; raise for bytes that do not hold them."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
         kinds, iou, images, truth, found = arrays = [file[name] for name in ("kinds", "iou", "images", "truth", "found")]
     size = truth.shape
     fits = images.shape == (*size, 3) and found.shape == size and len(size) == 3 and kinds.shape == iou.shape == size[:1]

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, ValidationError
 
+from bench import seal
 from bench.errors import DataError
 from bench.frozen import Frozen
 
-VERSION = 2
-"""2: metrics have versions; a record of another version is refused, since its numbers may mean something else."""
+VERSION = 3
+"""2: metrics have versions. 3: sealed, with the digest of the pictures beside it. A record of another version is refused, since
+its numbers may mean something else."""
 
 
 def _only_ours(version: int) -> int:
@@ -149,6 +151,8 @@ class Record(Frozen):
     pretrain: PretrainRecord
     tuning: Tuning | None = None
     predictions: str
+    examples: str = ""
+    """The SHA-256 of the pictures beside the record, "" where there are none."""
     weights: str = ""
     """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""
@@ -169,12 +173,14 @@ def read(out: Path) -> list[Record]:
 
 
 def read_one(path: Path) -> Record:
-    """Return one record from its file."""
+    """Return one record from its file; DataError when it is not one, or not as it was written."""
+    way_out = "remove its folder to run it again"
+    content = seal.read(path, "a record", way_out)
     try:
-        return Record.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else error.strerror
-        raise DataError(f"{path} is not a record of this version: {reason}; remove its folder to run it again.") from error
+        return Record.model_validate_json(content)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise DataError(f"{path} is not a record of this version: {reason}; {way_out}.") from error
 
 
 def pack_predictions(predictions: dict[str, NDArray[Any]], ids: Iterable[str]) -> bytes:

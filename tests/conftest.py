@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from bench import registry
-from bench.data import demo
+from bench import registry, seal, store
+from bench.data import demo, packs
 
 TINY = ("--trunk", "unet:depth=5,width=8", "--size", "32", "--threads", "1", "--device", "cpu", "--protocol", "demo")
 QUICK = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "protocol.head_width=16")
@@ -22,6 +26,20 @@ QUICK = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "p
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Draw 48 unlabelled and 40 labelled pictures, once."""
     return demo.make(tmp_path_factory.mktemp("drawn"), 48, 24, 16)
+
+
+def write_rows(path: Path, array: NDArray[np.uint8]) -> tuple[packs.Rows, str]:
+    """Write squares of uint8 as an array of a pack; return its rows, and the digest that a manifest keeps."""
+    with packs.Writer(path, array.shape) as writer:
+        for row in array:
+            writer.append(row)
+        digest = writer.finish()
+    return packs.Rows.open(path, len(array), array.shape[1], digest), digest
+
+
+def reseal(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change a sealed file and seal it again, as another version of the program would have written it."""
+    store.publish_json(path, change(json.loads(seal.read(path, "a file", "."))))
 
 
 @pytest.fixture

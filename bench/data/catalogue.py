@@ -14,12 +14,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import store
+from bench import seal, store
 from bench.data import coco, folder, voc
 from bench.data.dataset import Dataset, Pictures, Say, choose_scored, decode, decode_mask, fingerprinted
 from bench.errors import DataError, UsageError, unknown
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
+INDEX_VERSION = 2
+"""2: an index is sealed. Those of paths are made anew for another version."""
 LABELLED_DEFAULTS = ("voc2012", "voc2007")
 UNLABELLED_DEFAULTS = ("coco2014", "coco2017")
 
@@ -129,7 +131,7 @@ def _indexed(root: Path, say: Say) -> Dataset:
         signature.update(f"{', ' if number else '['}{_stamp(dataset.root / file)!r}".encode())
     signature.update(b"]")
     signature.update(dataset.model_dump_json().encode())
-    place = store.home() / "paths" / signature.hexdigest()[:24]
+    place = store.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
     if (place / "index.json").is_file():
         return _load(place / "index.json")
     say(f"reading {dataset.name}: {len(dataset.pictures):,} pictures (once)")
@@ -145,15 +147,17 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 
 def _save(place: Path, dataset: Dataset) -> Dataset:
-    store.publish_file(place / "index.json", dataset.model_dump_json() + "\n")
+    store.publish_file(place / "index.json", seal.sealed(dataset.model_dump_json() + "\n"))
     return dataset
 
 
 def _load(path: Path) -> Dataset:
+    way_out = "prepare the data set again" if path.is_relative_to(store.home() / "data") else "remove its folder"
+    content = seal.read(path, "an index", way_out)
     try:
-        return Dataset.model_validate(json.loads(path.read_bytes()))  # pydantic's own reader takes three times the memory
-    except (ValidationError, json.JSONDecodeError, OSError) as error:
-        raise DataError(f"{path} is not an index of this version; prepare the data set again.") from error
+        return Dataset.model_validate(json.loads(content))  # pydantic's own reader takes three times the memory
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is not an index of this version; {way_out}.") from error
 
 
 def defaults(pretrain_data: str | None) -> tuple[str, str, str]:

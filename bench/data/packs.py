@@ -8,7 +8,10 @@ read a row at a time, so memory does not grow with the number of pictures.
 from __future__ import annotations
 
 import json
+import math
 import os
+import zlib
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, ValidationError
 
-from bench import store
+from bench import seal, store
 from bench.data.columns import Texts
 from bench.data.dataset import PADDING, Dataset, Say, decode, decode_mask, opened
 from bench.data.threads import in_order
@@ -58,7 +61,7 @@ Sizes = Annotated[tuple[Size, ...], AfterValidator(_shared)]
 class Manifest(Frozen):
     """What a pack holds and what it was made from."""
 
-    version: int = 1
+    version: int = 2
     dataset: str
     fingerprint: str
     subset: str
@@ -67,46 +70,69 @@ class Manifest(Frozen):
     ids: Texts
     content: Sizes  # of each picture inside its square
     original: Sizes  # of each picture as it came
+    sums: dict[str, str]
+    """The SHA-256 of each array's check sums, by the array's name."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One array of a pack: row i is read when it is asked for, by its place in the file."""
+    """One array of a pack: row i is read when it is asked for, by its place in the file.
+
+    Each row has a CRC-32 in a file beside the array, which is compared the first time that this process reads the row.
+    """
 
     path: Path
     shape: tuple[int, ...]
     offset: int
+    sums: NDArray[np.uint32]
+    checked: NDArray[np.bool_]
 
     @classmethod
-    def open(cls, path: Path) -> Rows:
-        """Open an .npy file of uint8; DataError when it is something else or shorter than it says."""
+    def open(cls, path: Path, count: int, side: int, digest: str) -> Rows:
+        """Open an .npy file of `count` squares of uint8, of `side` pixels where it is not 0; `digest` is that of its check sums.
+
+        DataError when it is something else, shorter than it says, or has other sums.
+        """
         try:
             with path.open("rb") as file:
                 version = np.lib.format.read_magic(file)
-                header = np.lib.format.read_array_header_1_0(file) if version == (1, 0) else None
+                header = np.lib.format.read_array_header_1_0(file) if version == (1, 0) else ((), True, None)
                 offset, length = file.tell(), os.fstat(file.fileno()).st_size
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is not a pack's array: {error}; remove its folder and run again.") from error
-        if header is None or header[1] or header[2] != np.uint8 or length != offset + int(np.prod(header[0])):
-            raise DataError(f"{path} is damaged: not the uint8 array it should be; remove its folder and run again.")
-        return cls(path, header[0], offset)
-
-    def memory_map(self) -> Bytes:
-        """Return the whole array, mapped and not read."""
-        return np.load(self.path, mmap_mode="r")  # type: ignore[no-any-return]
+            sums = _sums_path(path).read_bytes()
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{path} is not a pack's array: {' '.join(str(error).split())}; {REMADE}.") from error
+        shape, in_columns, kind = header
+        squares = len(shape) in (3, 4) and shape[0] == count and shape[1] == shape[2] and side in (0, shape[1])
+        if in_columns or kind != np.uint8 or not squares or shape[3:] not in ((), (3,)) or length != offset + math.prod(shape):
+            raise DataError(f"{path} is damaged: not the uint8 array it should be; {REMADE}.")
+        if store.sha256_bytes(sums) != digest or len(sums) != 4 * count:
+            raise DataError(f"{_sums_path(path)} is damaged: its SHA-256 is not the one in the manifest; {REMADE}.")
+        return cls(path, shape, offset, np.frombuffer(sums, dtype="<u4"), np.zeros(count, dtype=np.bool_))
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Bytes:
-        """Return the rows at `indices`, copied: uint8 (n, ...)."""
+        """Return the rows at `indices`, copied: uint8 (n, ...); DataError for one that is not as it was written."""
         rows = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
         length = rows[0].nbytes if len(indices) else 0
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             for row, index in zip(rows, indices, strict=True):
                 if os.preadv(descriptor, [memoryview(row).cast("B")], self.offset + int(index) * length) != length:
-                    raise DataError(f"{self.path} ends before row {int(index)}; remove its folder and run again.")
+                    raise DataError(f"{self.path} ends before row {int(index)}; {REMADE}.")
+                if not self.checked[index]:
+                    if zlib.crc32(row) != self.sums[index]:
+                        raise DataError(f"{self.path} is damaged: row {int(index)} is not as it was written; {REMADE}.")
+                    self.checked[index] = True
         finally:
             os.close(descriptor)
         return rows
+
+
+def _sums_path(array: Path) -> Path:
+    return array.with_suffix(".crc32")
+
+
+REMADE = "remove its folder, and it is made again"
+"""The way out of a damaged pack."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +213,7 @@ class Order:
 
 
 class _PackKey(Frozen):
-    version: int = 2
+    version: int = 3
     fingerprint: str
     subset: str
     rule: PackRule
@@ -204,18 +230,23 @@ def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) ->
         with store.lock(folder.parent / f"{folder.name}.lock", say):
             if not folder.is_dir():
                 say(f"packing {len(order.places()):,} pictures of {order.dataset.title} at {order.rule.size} px (once)")
-                store.publish_folder(folder, lambda place: _write(place, order, progress))
+                store.publish_folder(folder, lambda place: _write(place, order, progress), needs=_bytes(order))
+    path = folder / "manifest.json"
+    content = seal.read(path, "a pack's manifest", REMADE)
     try:
-        manifest = Manifest.model_validate(json.loads((folder / "manifest.json").read_bytes()))
-    except (ValidationError, json.JSONDecodeError, OSError) as error:
-        raise DataError(f"{folder} has no manifest of this version; remove the folder and run again.") from error
+        manifest = Manifest.model_validate(json.loads(content))
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is not a manifest of this version; {REMADE}.") from error
     arrays = {
-        name: Rows.open(folder / f"{name}.npy") if (folder / f"{name}.npy").is_file() else None
-        for name in ("images", "masks", "truth")
+        name: Rows.open(folder / f"{name}.npy", len(manifest.ids), 0 if name == "truth" else manifest.side, digest)
+        for name, digest in manifest.sums.items()
     }
-    if arrays["images"] is None or arrays["images"].shape[0] != len(manifest.ids):
-        raise DataError(f"{folder} is damaged: not one image for each id; remove the folder and run again.")
-    return Pack(folder, manifest, arrays["images"], arrays["masks"], arrays["truth"])
+    return Pack(folder, manifest, arrays["images"], arrays.get("masks"), arrays.get("truth"))
+
+
+def _bytes(order: Order) -> int:
+    """Return about how many bytes a pack needs: its pictures, and its masks where it has some."""
+    return len(order.places()) * order.rule.size**2 * (3 if order.subset == "pictures" else 4)
 
 
 def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -> None:
@@ -235,11 +266,11 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
         return square, content, (image.height, image.width), mask
 
     contents, original = [], []
-    with _Writer(folder / "images.npy", (len(places), side, side, 3)) as images:
-        masks = _Writer(folder / "masks.npy", (len(places), side, side)) if masked else None
+    with Writer(folder / "images.npy", (len(places), side, side, 3)) as images:
+        masks = Writer(folder / "masks.npy", (len(places), side, side)) if masked else None
         truth = None
         if masked and rule.resize == "letterbox":
-            truth = _Writer(folder / "truth.npy", (len(places), padded, padded))
+            truth = Writer(folder / "truth.npy", (len(places), padded, padded))
         for done, (square, content, size, mask) in enumerate(in_order(prepare, places), start=1):
             contents.append(content)
             original.append(size)
@@ -249,9 +280,8 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
             if truth is not None and mask is not None:
                 truth.append(np.pad(mask, [(0, padded - n) for n in mask.shape], constant_values=PADDING))
             progress(done, len(places))
-        for writer in (images, masks, truth):
-            if writer is not None:
-                writer.finish()
+        writers = {"images": images, "masks": masks, "truth": truth}
+        sums = {name: writer.finish() for name, writer in writers.items() if writer is not None}
     manifest = Manifest(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -261,8 +291,9 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
         ids=Texts(dataset.pictures.ids[place] for place in places),
         content=tuple(contents),
         original=tuple(original),
+        sums=sums,
     )
-    (folder / "manifest.json").write_text(manifest.model_dump_json() + "\n")
+    (folder / "manifest.json").write_text(seal.sealed(manifest.model_dump_json() + "\n"))
 
 
 def _longest(dataset: Dataset, places: Sequence[int]) -> int:
@@ -274,15 +305,15 @@ def _longest(dataset: Dataset, places: Sequence[int]) -> int:
     return -(-longest // 64) * 64
 
 
-class _Writer:
+class Writer:
     """An .npy file of uint8 that grows by one row at a time and must end with all of them."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self.shape, self.rows = shape, 0
+        self.shape, self.sums = shape, array("I")
         self.file = path.open("wb")
         np.lib.format.write_array_header_1_0(self.file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -291,15 +322,19 @@ class _Writer:
     def append(self, row: Bytes) -> None:
         """Write the next row."""
         assert row.shape == self.shape[1:], f"{row.shape} is not a row of {self.shape}"
-        self.file.write(np.ascontiguousarray(row).data)
-        self.rows += 1
+        content = np.ascontiguousarray(row).data
+        self.file.write(content)
+        self.sums.append(zlib.crc32(content))
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
 
-    def finish(self) -> None:
-        """Close the file and check that it has all its rows."""
+    def finish(self) -> str:
+        """Close the file, check that it has all its rows, write their check sums beside it and return the sums' SHA-256."""
         self.close()
-        if self.rows != self.shape[0]:
-            raise DataError(f"{self.file.name} has {self.rows} rows of {self.shape[0]}.")
+        if len(self.sums) != self.shape[0]:
+            raise DataError(f"{self.file.name} has {len(self.sums)} rows of {self.shape[0]}.")
+        sums = np.array(self.sums, dtype="<u4").tobytes()
+        _sums_path(Path(self.file.name)).write_bytes(sums)
+        return store.sha256_bytes(sums)

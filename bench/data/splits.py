@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bench import store
+from bench import seal, store
 from bench.data.dataset import Dataset, Picture, Pictures, Say
 from bench.errors import DataError, unknown
 from bench.frozen import Frozen, canonical
@@ -54,7 +54,7 @@ def open_split(dataset: Dataset, scheme: str, subset: str, say: Say | None = Non
     if not path.is_file():
         made = _make(dataset, scheme, subset)
         _check_disjoint(made)
-        store.publish_file(path, made.model_dump_json(indent=1) + "\n")
+        store.publish_json(path, made.model_dump(mode="json"))
         if say is not None:
             counts = ", ".join(f"{name} {len(ids):,}" for name, ids in made.parts.items())
             say(f"made the {scheme} split of {dataset.title}, {subset} (once): {counts}")
@@ -62,10 +62,11 @@ def open_split(dataset: Dataset, scheme: str, subset: str, say: Say | None = Non
 
 
 def _read(path: Path) -> Split:
+    way_out = "remove it to have it made again"
     try:
-        return Split.model_validate_json(path.read_bytes())
+        return Split.model_validate_json(seal.read(path, "a split", way_out))
     except ValidationError as error:
-        raise DataError(f"{path} is not a split of this version; remove it to have it made again.") from error
+        raise DataError(f"{path} is not a split of this version; {way_out}.") from error
 
 
 SHARES = (0.1, 0.01)
@@ -96,7 +97,7 @@ def open_share(dataset: Dataset, split: Split, share: float) -> Split:
                 parts[part] = tuple(ids[np.sort(chosen)].tolist())
             else:
                 parts[part] = larger.parts[part]
-        store.publish_file(path, split.model_copy(update={"parts": parts}).model_dump_json(indent=1) + "\n")
+        store.publish_json(path, split.model_copy(update={"parts": parts}).model_dump(mode="json"))
     return _read(path)
 
 

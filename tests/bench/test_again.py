@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import again, resolve
+from bench.store import publish_json
 from results import record
 from tests.conftest import QUICK, TINY
 
@@ -64,10 +65,10 @@ def test_a_run_is_reproduced_to_the_bit_and_what_differs_is_told(tiny: Bench, be
     assert made.weights == one.weights and made.tuning == one.tuning and made.id == one.id
     assert not (out / "reproduced" / one.id / "studies").exists()
     path = out / "runs" / one.id / "record.json"
-    path.write_text(one.model_copy(update={"metrics": {**one.metrics, "miou_voc@1": 0.99}}).model_dump_json())
+    publish_json(path, one.model_copy(update={"metrics": {**one.metrics, "miou_voc@1": 0.99}}).model_dump(mode="json"))
     other = bench("reproduce", one.id, "--out", out, "--device", "cpu", "--threads", 1)
     assert other.code == 1 and "was not reproduced" in other.err and "differs" in other.out
-    path.write_text(one.model_copy(update={"weights": "0" * 64}).model_dump_json())
+    publish_json(path, one.model_copy(update={"weights": "0" * 64}).model_dump(mode="json"))
     assert bench("reproduce", one.id, "--out", out, "--device", "cpu").code == 1
     rough = bench("reproduce", one.id, "--out", out, "--device", "cpu", "--tolerance", 0.1)
     assert rough.code == 0 and "reproduced with other bits" in rough.out

@@ -18,6 +18,7 @@ from bench.trunk import make_trunk
 from downstream.voc_cls import VocCls
 from downstream.voc_seg import VocSeg
 from results import record
+from tests.conftest import write_rows
 
 Bench = Callable[..., object]
 
@@ -254,11 +255,10 @@ def _pack(folder: Path) -> packs.Pack:
     """Write a pack of five random pictures of 8 px with masks."""
     random = np.random.default_rng(0)
     arrays = {"images": random.integers(0, 256, (5, 8, 8, 3)), "masks": random.integers(0, 21, (5, 8, 8))}
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array.astype(np.uint8))
-    rows = {name: packs.Rows.open(folder / f"{name}.npy") for name in arrays}
+    written = {name: write_rows(folder / f"{name}.npy", array.astype(np.uint8)) for name, array in arrays.items()}
+    sums = {name: digest for name, (_, digest) in written.items()}
     manifest = packs.Manifest(
         dataset="made", fingerprint="", subset="pictures", rule=packs.PackRule(size=8), side=8,
-        ids=tuple("abcde"), content=((8, 8),) * 5, original=((8, 8),) * 5,
+        ids=tuple("abcde"), content=((8, 8),) * 5, original=((8, 8),) * 5, sums=sums,
     )  # fmt: skip
-    return packs.Pack(folder, manifest, rows["images"], rows["masks"], None)
+    return packs.Pack(folder, manifest, written["images"][0], written["masks"][0], None)

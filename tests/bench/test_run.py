@@ -14,7 +14,7 @@ import pytest
 from bench import pretraining, store
 from bench import run as runs
 from results import record
-from tests.conftest import QUICK, TINY
+from tests.conftest import QUICK, TINY, reseal
 
 Bench = Callable[..., "object"]
 
@@ -280,10 +280,16 @@ def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, 
     (folder / "predictions.npz").write_bytes(b"x")
     done = bench("report", "--out", tmp_path / "runs", "--metric", "pixel_acc")
     assert done.code == 3 and "predictions.npz is damaged" in done.err
-    old = {**json.loads((folder / "record.json").read_text()), "version": 1}
-    (folder / "record.json").write_text(json.dumps(old))
+    text = (folder / "record.json").read_text()
+    (folder / "record.json").write_text(
+        text.replace('"miou_voc@1": 0.0', '"miou_voc@1": 0.1', 1).replace('"seed": 0', '"seed": 1', 1)
+    )
     done = bench("report", "--out", tmp_path / "runs")
-    assert done.code == 3 and "it has version 1, this is version 2; remove its folder" in done.err
+    assert done.code == 3 and "record.json is damaged: its SHA-256 is not the one it begins with; remove its folder" in done.err
+    (folder / "record.json").write_text(text)
+    reseal(folder / "record.json", lambda record: {**record, "version": 1})
+    done = bench("report", "--out", tmp_path / "runs")
+    assert done.code == 3 and "it has version 1, this is version 3; remove its folder" in done.err
     (folder / "record.json").write_text("{")
     done = bench("report", "--out", tmp_path / "runs")
     assert done.code == 3 and "is not a record" in done.err

@@ -21,7 +21,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
         raise OSError(28, "No space left on device")
 
     with pytest.raises(MachineError, match="no room to write"):
-        store.publish_written(path, fail)
+        store.publish_written(path, fail, 4)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
 

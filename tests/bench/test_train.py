@@ -16,6 +16,7 @@ from bench.errors import BenchError, DataError
 from bench.machine import Machine, make_machine
 from bench.pretraining import summary
 from bench.train import Course, train
+from tests.conftest import write_rows
 
 
 class Pictures(batches.Part):
@@ -97,7 +98,7 @@ def test_a_checkpoint_gives_back_network_and_optimiser_bit_for_bit(tmp_path: Pat
     checkpoint.save(tmp_path, module, {"a": optimiser}, {"step": 2})
     assert len(list(tmp_path.iterdir())) == 1
     other, theirs = made()
-    assert checkpoint.load(tmp_path, other, {"a": theirs}) == {"step": 2}
+    assert checkpoint.load(tmp_path, other, {"a": theirs}) == {"step": 2, "version": checkpoint.VERSION}
     for _ in range(3):
         step(module, optimiser)
         step(other, theirs)
@@ -121,13 +122,13 @@ def test_a_perfect_picture_does_not_hide_the_average() -> None:
 
 
 def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    rows, digest = write_rows(tmp_path / "images.npy", np.stack([picture, picture]))
     manifest = packs.Manifest(
         dataset="d", fingerprint="f", subset="pictures", rule=packs.PackRule(size=16), side=16,
-        ids=("a", "b"), content=((16, 16),) * 2, original=((16, 16),) * 2,
+        ids=("a", "b"), content=((16, 16),) * 2, original=((16, 16),) * 2, sums={"images": digest},
     )  # fmt: skip
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    np.save(tmp_path / "images.npy", np.stack([picture, picture]))
-    pack = packs.Pack(tmp_path, manifest, packs.Rows.open(tmp_path / "images.npy"), None, None)
+    pack = packs.Pack(tmp_path, manifest, rows, None, None)
 
     def look(seed: int, epoch: int, *positions: int) -> Tensor:
         part = batches.Part(pack, np.array([0, 1]), change="crop", size=8, seed=seed)

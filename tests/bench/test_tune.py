@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import journal, model, tune
+from bench import journal, model, seal, tune
 from bench import run as runs
 from bench.errors import DataError
+from bench.seal import sealed
 from results import record
 from results.record import Tuning
 from tests.conftest import QUICK, TINY
@@ -22,7 +23,9 @@ Bench = Callable[..., "object"]
 
 
 def studies(out: Path) -> list[Tuning]:
-    return [Tuning.model_validate_json(path.read_bytes()) for path in sorted((out / "studies").glob("*/tuning-*.json"))]
+    return [
+        Tuning.model_validate_json(seal.read(path, "a search", ".")) for path in sorted((out / "studies").glob("*/tuning-*.json"))
+    ]
 
 
 def trials_of(folder: Path) -> list:
@@ -88,7 +91,7 @@ def test_a_search_finds_its_trials_again_in_a_database(tiny: Bench, tmp_path: Pa
     assert damaged.code == 3 and "remove the file" in damaged.err
     path.unlink()
     assert tiny(*asked, "--tune", 4).code == 0
-    again = Tuning.model_validate_json(path.read_bytes())
+    again = Tuning.model_validate_json(seal.read(path, "a search", "."))
     assert (again.trials, again.best, again.best_value) == (more.trials, more.best, more.best_value)
 
 
@@ -241,10 +244,10 @@ def test_a_search_that_was_killed_ends_with_the_trials_of_an_undisturbed_one(dra
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"values": {"x": 1}, "seconds": 0, "images": 0}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", sealed('{"values": {"x": 1}, "seconds": 0, "images": 0}'), sealed("{}")])
 def test_a_damaged_file_of_a_trial_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "kept.json").write_text(content)
-    with pytest.raises(DataError, match=r"kept\.json is damaged; remove its folder"):
+    with pytest.raises(DataError, match=r"kept\.json is not .*of this version.*; remove its folder"):
         tune._Kept.read(tmp_path / "kept.json")
 
 

@@ -1,12 +1,11 @@
 """Records and predictions made by hand, for the tests of everything that is drawn from them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.store import sha256_bytes
+from bench.store import publish_json, sha256_bytes
 from results.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning, pack_predictions
 from results.scores import Answers, Reader
 
@@ -110,5 +109,5 @@ def publish(out: Path, record: Record, packed: bytes = b"") -> Record:
     folder = out / "runs" / record.id
     folder.mkdir(parents=True)
     (folder / "predictions.npz").write_bytes(packed)
-    (folder / "record.json").write_text(json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True))
+    publish_json(folder / "record.json", record.model_dump(mode="json"))
     return record

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.store import sha256_bytes
 from results import charts
 from results.board import Board, Cell, Column, Gain, Row
 from results.overlays import ERRORS, PADDING, VOID, _errors, _palette
@@ -35,7 +36,7 @@ PRESENT = ("Gains over the baseline", "Learning curves", "What the pretext tasks
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def make(pretext: str, seed: int = 0, name: str = "voc", full: bool = True) -> Record:
+def make(pretext: str, seed: int = 0, name: str = "voc", full: bool = True, kind: str = "fixed 1") -> Record:
     """Make a run of segmentation, with everything that the page can show or with as little as a record may hold."""
     classes = ("cat", name)
     data = DataFacts(name=name, synthetic=True, fingerprint="f" * 64, split="s" * 64, counts={}, classes=classes, scored=classes)
@@ -55,7 +56,7 @@ def make(pretext: str, seed: int = 0, name: str = "voc", full: bool = True) -> R
     facts: dict[str, Any] = {
         "id": f"{pretext}-{seed}", "job": {}, "pretext": pretext, "schedule": "two-phase", "downstream": "voc_seg", "title": name,
         "protocol": "paper", "trunk": "unet", "size": 8, "seed": seed, "part": "test", "data": data, "cost": cost,
-        "metrics": {"miou_voc@1": 0.5}, "pretrain": pretrain, "predictions": "p",
+        "metrics": {"miou_voc@1": 0.5}, "pretrain": pretrain, "predictions": "p", "examples": sha256_bytes(pictures(kind)),
         "provenance": {"commit": "c" * 40, "versions": {"torch": name}},
     }  # fmt: skip
     if full:
@@ -64,12 +65,14 @@ def make(pretext: str, seed: int = 0, name: str = "voc", full: bool = True) -> R
     return Record(**facts)
 
 
-def board(values: tuple[float, ...] = (0.1, 0.095, 0.3), name: str = "voc", seeds: int = 2, full: bool = True) -> Board:
+def board(
+    values: tuple[float, ...] = (0.1, 0.095, 0.3), name: str = "voc", seeds: int = 2, full: bool = True, kind: str = "fixed 1"
+) -> Board:
     """Make a board of one column; its first row is the baseline of the others."""
     rows = []
     for place, value in enumerate(values):
         label = f"{name} {place}"
-        records = tuple(make(f"pretext{place}", seed, name, full) for seed in range(seeds))
+        records = tuple(make(f"pretext{place}", seed, name, full, kind) for seed in range(seeds))
         p = 0.01 if seeds > 1 else None
         gain = Gain(f"{name} 0", Estimate(value - values[0], -0.01, 0.2, seeds, p=p), p) if place and full else None
         cell = Cell(records, Estimate(value, value - 0.01, value + 0.01, seeds), gain, leading=place == 2)
@@ -85,6 +88,12 @@ def draw(out: Path, pretext: str = "pretext0", kind: str = "fixed 1") -> None:
     run, trunk = out / "runs" / f"{pretext}-0", out / "pretrained" / f"trunk-{pretext}-0"
     run.mkdir(parents=True)
     trunk.mkdir(parents=True)
+    (run / "examples.npz").write_bytes(pictures(kind))
+    Image.new("RGB", (600, 40), "red").save(trunk / "figure7.png")
+
+
+def pictures(kind: str = "fixed 1") -> bytes:
+    """Return the pictures of a run."""
     truth = np.array([[0, 1, 2, VOID, PADDING]] * 5, dtype=np.uint8)
     pixels = {
         "images": np.arange(150, dtype=np.uint8).reshape(2, 5, 5, 3),
@@ -92,8 +101,9 @@ def draw(out: Path, pretext: str = "pretext0", kind: str = "fixed 1") -> None:
         "found": np.ones((2, 5, 5), np.uint8),
     }
     kinds = [kind, kind.replace("fixed", "worst")]
-    np.savez_compressed(run / "examples.npz", kinds=kinds, ids=["a", "b"], iou=[0.25, 0.1], **pixels)  # type: ignore[arg-type]
-    Image.new("RGB", (600, 40), "red").save(trunk / "figure7.png")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, kinds=kinds, ids=["a", "b"], iou=[0.25, 0.1], **pixels)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def extra(name: str) -> Table:
@@ -135,9 +145,9 @@ def test_with_one_seed_the_page_says_so_and_gives_no_p(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_text_everywhere(name: str, tmp_path: Path) -> None:
     draw(tmp_path, kind=f"fixed {name}")
-    plain = Reading(page([board()], [extra("t")], tmp_path, "c"))
+    plain = Reading(page([board(kind=f"fixed {name}")], [extra("t")], tmp_path, "c"))
     draw(tmp_path / "hostile", kind=f"fixed {name}")
-    found = Reading(page([board(name=name)], [extra(name)], tmp_path / "hostile", name))
+    found = Reading(page([board(name=name, kind=f"fixed {name}")], [extra(name)], tmp_path / "hostile", name))
     assert [tag for tag, _ in found.elements] == [tag for tag, _ in plain.elements]
     assert [sorted(attributes) for _, attributes in found.elements] == [sorted(attributes) for _, attributes in plain.elements]
     assert any(name in text for text in found.texts)
@@ -239,9 +249,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list
     draw(folder, kind=f"fixed {HOSTILE[4]}")
     name = " ".join(HOSTILE)
     written = folder / "page.html"
-    first = board()
+    first = board(kind=f"fixed {HOSTILE[4]}")
     first = replace(first, rows=(Row("unfinished", "unfinished", "two-phase", "all", "all", (Cell(),)), *first.rows))
-    written.write_text(page([first, board(name=name)], [extra(name)], folder, name), encoding="utf-8")
+    written.write_text(page([first, board(name=name, kind=f"fixed {HOSTILE[4]}")], [extra(name)], folder, name), encoding="utf-8")
     complaints: list[str] = []
     requests: list[str] = []
     with playwright.sync_playwright() as driver:

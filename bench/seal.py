@@ -1,0 +1,42 @@
+"""A seal on every JSON file that the program writes and reads again: its first key is the SHA-256 of all that follows.
+
+A flipped bit in a number is a valid number; with the seal it is a damaged file. The file stays plain JSON for other readers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from bench.errors import DataError
+
+_SEAL = re.compile(rb'\{"sha256": "([0-9a-f]{64})",')
+
+
+def sealed(text: str) -> str:
+    """Return the text of a JSON object with its seal as the first key.
+
+    >>> sealed('{"score": 0.5}')[:29]
+    '{"sha256": "df0c56f3e57a6f8c6'
+    """
+    rest = text.removeprefix("{")
+    return f'{{"sha256": "{hashlib.sha256(rest.encode()).hexdigest()}",{rest}'
+
+
+def read(path: Path, what: str, way_out: str) -> bytes:
+    """Return the JSON object in a sealed file, without the seal.
+
+    DataError says that `path` is not `what`, why, and the way out: it cannot be read, has no seal, or was changed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} is not {what}: {error.strerror}; {way_out}.") from error
+    seal = _SEAL.match(content)
+    if seal is None:
+        raise DataError(f"{path} is not {what} of this version: it does not begin with its SHA-256; {way_out}.")
+    rest = content[seal.end() :]
+    if hashlib.sha256(rest).hexdigest().encode() != seal[1]:
+        raise DataError(f"{path} is damaged: its SHA-256 is not the one it begins with; {way_out}.")
+    return b"{" + rest
