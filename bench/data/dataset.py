@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 from bench import store
 from bench.data.columns import Texts, column_schema
 from bench.data.threads import in_order
-from bench.errors import DataError
+from bench.errors import BenchError, DataError, MachineError
 from bench.frozen import Frozen, digest_of
 
 Say = Callable[[str], object]
@@ -23,6 +25,14 @@ VOID = 255
 """The id of annotated void in a mask: pixels that the annotators left open."""
 PADDING = 254
 """The id of pixels beside the picture, which are never trained on and never scored."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""What is read, whatever a file's name ends in. Pillow reads more: PostScript, which runs a program, and others nobody keeps pictures
+in."""
+MOST_PIXELS = 89_478_485
+"""The most pixels of a picture, from which on Pillow warns of a file that was made to fill the memory: 256 MiB at 3 bytes."""
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file, and what decides is whether its pixels decode
 
 VOC_CLASSES = tuple(
     [
@@ -179,20 +189,46 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
     return dataset.model_copy(update={"fingerprint": digest_of(content)})
 
 
+@contextlib.contextmanager
+def opened(path: Path, what: str = "picture") -> Iterator[Image.Image]:
+    """Open a picture file, its pixels not decoded yet; what goes wrong until the block ends is told with the file's name.
+
+    DataError for a file that does not decode, that is none of `FORMATS`, or that has more than `MOST_PIXELS` pixels; MachineError
+    when there is not enough memory.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise DataError(
+                    f"{path} is {width}x{height}; a {what} has at most {MOST_PIXELS:,} pixels: shrink it, or leave it out."
+                )
+            yield image
+    except BenchError:
+        raise
+    except MemoryError as error:
+        raise MachineError(f"there is not enough memory to decode {path}; close other programs, or leave it out.") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} does not decode as a {what}: it is none of {', '.join(FORMATS)}.") from error
+    except Exception as error:  # Pillow's plug-ins have no common base for what a damaged file raises
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise DataError(f"{path} does not decode as a {what}: {reason}.") from error
+
+
 def decode(path: Path, upright: bool = False) -> Image.Image:
     """Return the whole picture, decoded, as 8-bit RGB (an alpha channel is dropped); DataError names the file.
 
     `upright` turns it as its EXIF says; masked pictures are read as they are stored.
     """
-    try:
-        with Image.open(path) as image:
-            turned = ImageOps.exif_transpose(image) if upright else image
-            if turned.mode.startswith("I"):  # Pillow would clip 16 bits to white
-                deep = np.asarray(turned).astype(np.int64)
-                turned = Image.fromarray((deep // 257 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8))
-            return turned.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} does not decode as a picture: {error}.") from error
+    with opened(path) as image:
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "F":
+            raise DataError(f"{path} has pixels of floating point, whose white is not known; save it with 8 or 16 bits.")
+        if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
+            deep = np.asarray(image)
+            return Image.fromarray((deep // 257 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return image.convert("RGB")
 
 
 def decode_mask(path: Path, classes: int, size: tuple[int, int], picture: Path) -> NDArray[np.uint8]:
@@ -201,20 +237,15 @@ def decode_mask(path: Path, classes: int, size: tuple[int, int], picture: Path) 
     A palette or grey picture is read as it is, an RGB one through the VOC palette. DataError for another size than the
     picture's (width, height), for a colour that the palette has not and for an id out of range.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode not in ("P", "L", "RGB"):
-                raise DataError(f"{path} is a mask in mode {image.mode}; masks are palette, grey or RGB pictures.")
-            ids = np.array(image)
-            mask_size = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} does not decode as a mask: {error}.") from error
-    if mask_size != size:
-        raise DataError(
-            f"{path} is {mask_size[0]}x{mask_size[1]}, but its picture {picture} is {size[0]}x{size[1]}; "
-            "a mask has its picture's size."
-        )
+    with opened(path, "mask") as image:
+        if image.size != size:
+            raise DataError(
+                f"{path} is {image.width}x{image.height}, but its picture {picture} is {size[0]}x{size[1]}; "
+                "a mask has its picture's size."
+            )
+        if image.mode not in ("P", "L", "RGB"):
+            raise DataError(f"{path} is a mask in mode {image.mode}; masks are palette, grey or RGB pictures.")
+        ids = np.array(image)
     if ids.ndim == 3:
         ids = _through_palette(ids, path)
     wrong = (ids > classes) & (ids != VOID)

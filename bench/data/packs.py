@@ -24,7 +24,7 @@ from pydantic import AfterValidator, ValidationError
 
 from bench import seal, store
 from bench.data.columns import Texts
-from bench.data.dataset import PADDING, VOID, Dataset, Say, decode, decode_mask
+from bench.data.dataset import PADDING, VOID, Dataset, Say, decode, decode_mask, opened
 from bench.data.threads import in_order
 from bench.errors import DataError
 from bench.frozen import Frozen
@@ -305,12 +305,8 @@ def _longest(dataset: Dataset, places: Sequence[int]) -> int:
     """Return the longest side of any picture, rounded up to a multiple of 64 (VOC: 512)."""
     longest = 1
     for place in places:
-        path = dataset.path(dataset.pictures[place])
-        try:
-            with Image.open(path) as image:
-                longest = max(longest, *image.size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path} does not decode as a picture: {error}.") from error
+        with opened(dataset.path(dataset.pictures[place])) as image:
+            longest = max(longest, *image.size)
     return -(-longest // 64) * 64
 
 
