@@ -64,6 +64,8 @@ def explained(error: Exception) -> BenchError:
     """Return an error that a user can act on, of any that was raised: one sentence and an exit code."""
     if isinstance(error, BenchError):
         return error
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it wherever the process is just then
+        return MachineError(f"a data worker died ({str(error).splitlines()[0].rstrip('.')}); run again, or with --workers 0.")
     if out_of_memory(error):
         return MachineError("out of memory; choose a smaller --size, trunk or batch size.")
     if isinstance(error, OSError):

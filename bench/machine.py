@@ -10,7 +10,7 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -200,6 +200,8 @@ def stoppable(stop: Stop) -> Iterator[None]:
 
     def ask(number: int, _: FrameType | None) -> None:
         if stop.signal_number:
+            with suppress(OSError):
+                os.write(2, b"bench: stopped at once; the same command goes on from the last checkpoint\n")
             os._exit(128 + number)
         stop.signal_number = number
 

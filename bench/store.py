@@ -201,8 +201,12 @@ def lock(
 
     `check` is called while waiting, and may raise to give up.
     """
-    make_folder(path.parent)
-    with path.open("a+", errors="replace") as file:
+    try:
+        _folder(path.parent)
+        opened = path.open("a+", errors="replace")
+    except OSError as error:
+        raise MachineError(f"cannot lock {path}: {error.strerror}.") from error
+    with opened as file:
         deadline = time.monotonic() + timeout
         told = False
         while True:

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 from bench import order
 from bench.data import augment
 from bench.data.packs import Pack, Rows
-from bench.errors import MachineError
 
 READ_TOGETHER = 256
 """Pictures that are read together on their way into the device's memory."""
@@ -131,13 +130,8 @@ def training(
         timeout=120,
         prefetch_factor=4,
     )
-    try:
-        for (epoch, _), batch in zip(plan, loader, strict=True):
-            yield epoch, to_device(batch, device)
-    except RuntimeError as error:
-        if "DataLoader" in str(error):
-            raise MachineError(f"a data worker died ({str(error).splitlines()[0]}); run again, or with --workers 0.") from error
-        raise
+    for (epoch, _), batch in zip(plan, loader, strict=True):
+        yield epoch, to_device(batch, device)
 
 
 def resident(part: Part, device: torch.device, room: int) -> Part:

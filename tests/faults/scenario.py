@@ -26,7 +26,8 @@ QUICK = (
     "--checkpoint-seconds",
     "0.02",
 )
-COST = ("seconds", "peak_memory", "joules", "started", "command")
+COST = ("seconds", "peak_memory", "joules", "started", "command", "commit", "dirty")
+"""What a record says that is another number or text each time."""
 ALLOWED = (0, 3, 4, 5, 130, 143)
 """Exit codes of a command that was disturbed: done, bad data, environment, finished with failed runs, stopped."""
 
@@ -53,14 +54,15 @@ class Scene:
         """Return the commands in their order, by name."""
         named = ("--data", "mine", "--pretrain-data", "others")
         common = (*TINY, *QUICK, *named, "--schedule", "two-phase", "--out", self.out)
+        scratch = ("--pretext", "random_init", "--downstream", "voc_cls", *_protocol("voc_cls"))
         return {
             "prepare": ("data", "prepare", "mine", "--root", self.data["demo"]),
             "prepare others": ("data", "prepare", "others", "--root", self.data["demo_unlabelled"]),
             "run": ("run", *common, "--pretext", "cgan_color", "--downstream", "voc_seg", *_protocol("voc_seg")),
-            "tune": ("tune", *common, "--pretext", "random_init", "--downstream", "voc_cls", "--trials", "10", *_protocol("voc_cls")),
-            "tuned run": ("run", *common, "--pretext", "random_init", "--downstream", "voc_cls", "--tune", "10", *_protocol("voc_cls")),
+            "tune": ("tune", *common, "--trials", "10", *scratch),
+            "tuned run": ("run", *common, "--tune", "10", *scratch),
             "report": ("report", "--out", self.out, "--html"),
-        }  # fmt: skip
+        }
 
     def run(self, server: Server, name: str, **more: Any) -> Ended:
         """Run a command of the scene."""
