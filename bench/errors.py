@@ -56,7 +56,7 @@ TRACEBACK = "PRETEXT_BENCH_TRACEBACK"
 
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out, of the machine or of a GPU: torch has several errors for it."""
-    texts = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+    texts = ("out of memory", "can't allocate memory", "Cannot allocate memory", "not enough memory", "bad_alloc", "bad allocation")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
 
 

@@ -115,7 +115,7 @@ def score(value: float | None) -> str:
 
 
 def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, str], None]) -> None:
-    failed: list[tuple[str, Exception]] = []
+    failed: list[str] = []  # text, since an error holds on to what its run had in memory
     with machine.stoppable(desk.machine.stop):
         for number, job in enumerate(jobs, start=1):
             try:
@@ -126,9 +126,11 @@ def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, s
                 if len(jobs) == 1 or os.environ.get(TRACEBACK):
                     raise
                 told = explained(error)
-                failed.append((f"{job.pretrain.pretext} on {job.downstream} ({about(job)})", told))
+                failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {told}")
                 screen.say(f"  failed: {told}")
+                del error, told
+                machine.give_memory_back()
     if failed:
-        summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: " + "; ".join(f"{name}: {e}" for name, e in failed))
+        summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
         summary.exit_code = 5
         raise summary

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench import order
 from bench.data import augment
 from bench.data.packs import Pack, Rows
+from bench.errors import MachineError
 
 READ_TOGETHER = 256
 """Pictures that are read together on their way into the device's memory."""
@@ -130,8 +131,11 @@ def training(
         timeout=120,
         prefetch_factor=4,
     )
-    for (epoch, _), batch in zip(plan, loader, strict=True):
-        yield epoch, to_device(batch, device)
+    try:
+        for (epoch, _), batch in zip(plan, loader, strict=True):
+            yield epoch, to_device(batch, device)
+    except (ConnectionError, EOFError) as error:  # it died while it was handing over a batch
+        raise MachineError(f"a data worker died ({type(error).__name__}); run again, or with --workers 0.") from error
 
 
 def resident(part: Part, device: torch.device, room: int) -> Part:

@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -103,8 +104,14 @@ class Server:
         assert self.process.stdin is not None and self.process.stdout is not None
         started = time.monotonic()
         print(json.dumps(command), file=self.process.stdin, flush=True)
-        meanwhile(int(self.process.stdout.readline()))
-        code = int(self.process.stdout.readline())
+        process = int(self.process.stdout.readline())
+        try:
+            meanwhile(process)
+        except BaseException:
+            os.kill(process, signal.SIGKILL)
+            raise
+        finally:
+            code = int(self.process.stdout.readline())
         operations = int(count.read_text() or 0) if fault and code >= 0 else 0
         return Ended(code, out.read_text(), err.read_text(), time.monotonic() - started, operations)
 
