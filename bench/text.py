@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+LONG = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -14,3 +15,13 @@ def printable(text: str) -> str:
     'a [2Jb  c'
     """
     return _CONTROL.sub(" ", text)
+
+
+def quoted(value: object) -> str:
+    """Return a value from a file or a command as an error shows it: not at any length.
+
+    >>> quoted("cat"), len(quoted("a" * 1000))
+    ("'cat'", 103)
+    """
+    text = repr(value)
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
