@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 
 def main() -> None:
     """Run `bench` and leave with its exit code."""
-    from bench.cli import app
-    from bench.errors import BenchError
+    from bench.errors import TRACEBACK, BenchError, Interrupted, explained
     from bench.text import printable
 
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        raise _Stopped(number)
+
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        from bench.cli import app
+
         app()
-    except BenchError as error:
-        print(f"bench: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except MemoryError:
-        print("bench: out of memory; choose a smaller --size, trunk or batch size.", file=sys.stderr)
-        sys.exit(4)
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
-            raise
-        print("bench: out of memory; choose a smaller --size, trunk or batch size.", file=sys.stderr)
-        sys.exit(4)
-    except KeyboardInterrupt:
-        print("bench: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except _Stopped as stopped:
+        told: BenchError = Interrupted(stopped.number)
+        _leave(str(told), told.exit_code)
     except BrokenPipeError:
         sys.exit(0)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"bench: {error.strerror or error}{where}.", file=sys.stderr)
-        sys.exit(4)
+    except Exception as error:
+        if os.environ.get(TRACEBACK) and not isinstance(error, BenchError):
+            raise
+        told = explained(error)
+        _leave(printable(str(told)), told.exit_code)
+
+
+class _Stopped(BaseException):
+    """SIGINT or SIGTERM came while nothing was trained; what trains makes a checkpoint first (`machine.stoppable`)."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _leave(sentence: str, code: int) -> NoReturn:
+    with contextlib.suppress(OSError):
+        print(f"bench: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from bench.job import NO_DATA, Job
 from bench.resolve import PAPER_SIZE, Grid, subset_of
 from bench.run import run
 from bench.screen import Screen
+from bench.text import shell
 from results.record import Cost, Record
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
@@ -63,7 +64,7 @@ def story(record: Record) -> Rows:
         ("trunk's SHA-256", record.pretrain.weights),
         ("network's SHA-256", record.weights),
         ("predictions' SHA-256", record.predictions),
-        ("made by", " ".join(["bench", *origin["command"]])),
+        ("made by", shell(["bench", *origin["command"]])),
         ("started", origin["started"]),
     ]
     return ("What", "Value"), [(name, value) for name, value in facts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +40,7 @@ from bench.options import (
     numbers,
     seeds_of,
 )
-from bench.text import printable
+from bench.text import printable, printable_json, shell
 
 if TYPE_CHECKING:
     from results.record import Record
@@ -71,8 +70,14 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Reach no other machine; PRETEXT_BENCH_OFFLINE=1 does the same.")
+    ] = False,
 ) -> None:
-    pass
+    from bench import network
+
+    if offline or network.is_forbidden():
+        network.forbid()
 
 
 @app.command(epilog="Example: bench run --pretext random_init,cgan_color --downstream voc_seg --seeds 3 --tune 8")
@@ -112,10 +117,11 @@ def run(
 
     The same command again resumes what was interrupted and prints what is finished.
     """
+    _begin(plugin, out)
+    _check_places(data, pretrain_data, storage)
     from bench.resolve import Request
     from bench.screen import Screen
 
-    _begin(plugin, out)
     request = Request(
         pretexts=names(pretext),
         downstreams=names(downstream),
@@ -182,10 +188,11 @@ def tune(
     Start it several times to use several processes: together they finish exactly the trials asked for. `bench run --tune N`
     with the same options then takes the rates from here.
     """
+    _begin(plugin, out)
+    _check_places(data, pretrain_data, storage)
     from bench.resolve import Request
     from bench.screen import Screen
 
-    _begin(plugin, out)
     request = Request(
         pretexts=names(pretext),
         downstreams=names(downstream),
@@ -247,7 +254,7 @@ def report(
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
     kept = out / "cache" / "report.json"
     cache = Cache.read(kept)
-    made = make(records, out, wanted, shlex.join(["bench", *sys.argv[1:]]), cache)
+    made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache)
     for problem in made.problems:
         print(f"bench: {printable(problem)}", file=sys.stderr)
     if cache.changed:
@@ -318,11 +325,11 @@ def show(
     _add(plugin)
     one = _record(out, run)
     if as_json:
-        Console(highlight=False, soft_wrap=True).print(one.model_dump_json(indent=2), markup=False)
+        Console(highlight=False, soft_wrap=True).print(printable_json(one.model_dump_json(indent=2)), markup=False)
         return
     _print_rows(*again.story(one))
     print()
-    print(shlex.join(again.command(one)))
+    print(shell(again.command(one)))
 
 
 @app.command(epilog="Example: bench reproduce cgan_color-voc_seg-0a1b2c3d4e5f")
@@ -375,6 +382,9 @@ def prepare(
         list[str] | None, typer.Option(help="Leave out files whose names match, for example 'animalweb_*'.")
     ] = None,
     score: Annotated[str | None, typer.Option(help="The classes that tests can judge, by comma; all when left out.")] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out pictures that do not decode, or whose mask does not; each is named.")
+    ] = False,
 ) -> None:
     """Download a data set or take a folder, verify it by decoding every picture, and put it under its name."""
     from bench import store
@@ -388,9 +398,13 @@ def prepare(
         else:
             folder = root if root is not None else download.fetch(name, store.home() / "downloads", screen)
             screen.say(f"reading and decoding every picture of {name}")
-            made = [catalogue.register(catalogue.read(folder, _set_name(name), exclude or (), names(score or "")))]
+            found = catalogue.read(folder, _set_name(name), exclude or (), names(score or ""))
+            made = [catalogue.register(found, skip_broken, screen.say)]
         for dataset in made:
-            screen.say(f"{dataset.name} is ready: {len(dataset.pictures):,} pictures, fingerprint {dataset.fingerprint[:12]}")
+            left_out = f" ({len(dataset.broken):,} left out)" if dataset.broken else ""
+            screen.say(
+                f"{dataset.name} is ready: {len(dataset.pictures):,} pictures{left_out}, fingerprint {dataset.fingerprint[:12]}"
+            )
 
 
 @data_app.command(epilog="Example: bench data verify ~/data/VOCdevkit")
@@ -484,6 +498,15 @@ def _begin(plugins: list[Path] | None, out: Path) -> None:
     _add(plugins)
     store.make_folder(store.home())
     store.make_folder(out)
+
+
+def _check_places(data: str | None, pretrain_data: str | None, storage: str) -> None:
+    """Fail before anything is loaded for data that is not here and a database that may not be reached."""
+    from bench import network
+    from bench.data import catalogue
+
+    catalogue.check_prepared(data, pretrain_data)
+    network.check_storage(storage)
 
 
 def _add(plugins: list[Path] | None) -> None:

@@ -39,20 +39,25 @@ class Desk:
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 
 
-def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], scored: dict[str, int]) -> DataFacts:
-    """Return what a record says about the pictures a run saw: those it was fitted to, and how many of a part were scored."""
+def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], scored: dict[str, int], void: int = 0) -> DataFacts:
+    """Return what a record says about the pictures a run saw.
+
+    Those it was fitted to, how many of them are `void` throughout, and how many of a part were `scored`.
+    """
     known = dataset.known_labels()
     labels = [known.get(identity) for identity in fit]
     present = np.array([one for one in labels if one is not None])
     return DataFacts(
         name=dataset.name,
         synthetic=dataset.synthetic,
+        left_out=len(dataset.broken),
         fingerprint=dataset.fingerprint,
         split=split.fingerprint,
         counts={"train": len(fit), **scored},
         classes=dataset.classes,
         scored=dataset.scored,
         fitted=hashlib.sha256("\n".join(fit).encode()).hexdigest(),
+        void=void,
         prior=tuple(np.round((present != 0).mean(axis=0), 9).tolist()) if None not in labels and len(labels) else (),
     )
 

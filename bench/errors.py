@@ -7,6 +7,7 @@ runs, 130 interrupted (SIGINT), 143 terminated (SIGTERM).
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 from bench.text import quoted
@@ -49,6 +50,31 @@ class Interrupted(BenchError):
     def __init__(self, signal_number: int) -> None:
         super().__init__("stopped; the same command goes on from here")
         self.exit_code = 128 + signal_number
+
+
+TRACEBACK = "PRETEXT_BENCH_TRACEBACK"
+"""The environment variable with which an unexpected error shows where it came from."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, of the machine or of a GPU: torch has several errors for it."""
+    texts = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
+
+
+def explained(error: Exception) -> BenchError:
+    """Return an error that a user can act on, of any that was raised: one sentence and an exit code."""
+    if isinstance(error, BenchError):
+        return error
+    if out_of_memory(error):
+        return MachineError("out of memory; choose a smaller --size, trunk or batch size.")
+    if isinstance(error, OSError):
+        return MachineError(f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}.")
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), None)
+    where = f" at {place.filename}, line {place.lineno}" if place else ""
+    said = " ".join(str(error).split())[:300]
+    return BenchError(f"unexpected {type(error).__name__}{where}: {said}; set {TRACEBACK}=1 to see the way there.")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import log, machine
 from bench.desk import Desk
-from bench.errors import BenchError, Interrupted
+from bench.errors import TRACEBACK, BenchError, Interrupted, explained
 from bench.features import Cache
 from bench.job import Job
 from bench.resolve import Grid, Request, resolve
@@ -123,12 +123,11 @@ def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, s
             except Interrupted:
                 raise
             except Exception as error:
-                if len(jobs) == 1:
+                if len(jobs) == 1 or os.environ.get(TRACEBACK):
                     raise
-                if not isinstance(error, BenchError):
-                    traceback.print_exc()
-                failed.append((f"{job.pretrain.pretext} on {job.downstream} ({about(job)})", error))
-                screen.say(f"  failed: {error}")
+                told = explained(error)
+                failed.append((f"{job.pretrain.pretext} on {job.downstream} ({about(job)})", told))
+                screen.say(f"  failed: {told}")
     if failed:
         summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: " + "; ".join(f"{name}: {e}" for name, e in failed))
         summary.exit_code = 5

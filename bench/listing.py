@@ -34,7 +34,7 @@ def data() -> Rows:
         (
             name,
             dataset.kind,
-            f"{len(dataset.pictures):,}",
+            f"{len(dataset.pictures):,}" + (f" ({len(dataset.broken):,} left out)" if dataset.broken else ""),
             dataset.fingerprint[:12],
             _scored(dataset.classes, dataset.scored),
             str(dataset.root),

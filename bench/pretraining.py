@@ -54,6 +54,7 @@ def pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
     """Return the record of a pretrained trunk: the one on the disk, or a new one."""
     found = find_pretrained(job, desk.out)
     if found is not None:
+        store.remove_folder(desk.out / "work" / job.id)  # a process may die between the record and this
         return found
     with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say, desk.machine.stop.check):
         return find_pretrained(job, desk.out) or _pretrain(job, desk)

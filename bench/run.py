@@ -42,6 +42,7 @@ def run(job: Job, desk: Desk, tuning: Tuning | None = None) -> Record:
     """Return the record of a job: the one on the disk, or a new one. `tuning` is the search that chose the job's rates."""
     found = find(job, desk.out)
     if found is not None:
+        store.remove_folder(work_folder(job, desk.out))  # a process may die between the record and this
         return found
     pretrained = pretrain(job.pretrain, desk)
     with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say, desk.machine.stop.check):
@@ -204,6 +205,12 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
     settings, data = job.settings, tuned.data
     judged = data.classes, data.scored
     names = [metrics.get(name).key for name in settings.metrics]
+    per_class = {name: scores for name in names if (scores := metrics.per_class(name, predictions, *judged))}
+    absent = [name for name, value in per_class.get(names[0], {}).items() if value is None]
+    if absent:
+        desk.say(f"  warning: {names[0]} is not defined for {', '.join(absent)} on these pictures, and its mean leaves them out")
+    if tuned.data.void:
+        desk.say(f"  warning: {tuned.data.void} of the pictures that were trained on are void throughout and taught nothing")
     shown = examples.choose(tuned.model, tuned.downstream, tuned.part, tuned.ids, predictions, desk.machine)
     record = Record(
         id=job.id,
@@ -222,7 +229,7 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
         rates=tuple(phase.lr for phase in job.phases),
         data=data,
         metrics={name: _finite(metrics.compute(name, predictions, *judged)) for name in names},
-        per_class={name: scores for name in names if (scores := metrics.per_class(name, predictions, *judged))},
+        per_class=per_class,
         history=tuned.phases,
         cost=cost(tuned.history, desk.machine),
         pretrain=pretrained,
@@ -268,7 +275,9 @@ def _parts(
     train_part = part(train_ids, settings.augment, with_truth=False)
     test_part = part(test_ids, "crop" if settings.resize == "crop" else "none", with_truth=True)
     held = desk.cache.resident
-    return held(train_part), held(test_part), facts(dataset, split, train_ids, {job.part: len(test_ids)}), test_ids, share
+    void = len({*pack.manifest.void} & {*train_part.rows.tolist()}) if downstream.data == "masks" else 0
+    data = facts(dataset, split, train_ids, {job.part: len(test_ids)}, void)
+    return held(train_part), held(test_part), data, test_ids, share
 
 
 def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, phase: Phase, part: batches.Part) -> Course:

@@ -53,8 +53,7 @@ def make_folder(path: Path) -> Path:
     MachineError says why not.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        sweep(path)
+        _folder(path)
         probe = _temporary(path / "probe")
         try:
             probe.touch()
@@ -63,6 +62,12 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise MachineError(f"cannot write in {path}: {error.strerror}; choose another folder.") from error
     return path
+
+
+def _folder(path: Path) -> None:
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+    sweep(path)
 
 
 def publish_file(path: Path, content: bytes | str) -> Path:
@@ -116,12 +121,12 @@ def publish_json(path: Path, value: Mapping[str, Any]) -> Path:
 
 
 def _publish(path: Path, write: Callable[[Path], object], needs: int, name: Callable[[Path], str] | None = None) -> Path:
-    make_folder(path.parent)
-    free = shutil.disk_usage(path.parent).free
-    if needs > free:
-        raise MachineError(f"no room to write {path}: it needs {needs:,} bytes and {free:,} are free; free some, then run again.")
     temporary = _temporary(path)
     try:
+        _folder(path.parent)
+        free = shutil.disk_usage(path.parent).free
+        if needs > free:
+            raise MachineError(f"no room to write {path}: it needs {needs:,} bytes and {free:,} are free; free some space.")
         write(temporary)
         if path.is_dir():
             return path

@@ -21,7 +21,7 @@ from bench import checkpoint, order
 from bench.contract import Batch
 from bench.data import batches
 from bench.energy import Meter
-from bench.errors import BenchError, DataError, Diverged, MachineError
+from bench.errors import BenchError, DataError, Diverged, MachineError, out_of_memory
 from bench.machine import Machine
 
 
@@ -142,7 +142,9 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
                 save()
                 saved = time.monotonic()
                 machine.stop.check()
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         raise MachineError(
             f"out of memory in {course.name} with batches of {course.batch_size}; "
             f"try a batch size of {max(1, course.batch_size // 2)}."

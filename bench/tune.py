@@ -15,6 +15,7 @@ import math
 import time
 import uuid
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,7 @@ def tune(study: Study, search: Search, desk: Desk) -> Tuning:
                         told = True
                     desk.machine.stop.check()
                     time.sleep(0.5)
+        _sweep(opened, study, folder, desk)
         tuning = _summary(opened, study, search, desk)
     store.publish_json(folder / f"tuning-{search.trials}.json", tuning.model_dump(mode="json"))
     return tuning
@@ -237,14 +239,14 @@ def _claim(opened: Any, study: Study, budget: int, folder: Path, worker: str, de
         for trial in opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = trial.user_attrs.get("worker")  # written under the lock that we hold, so who has none is dead
             if owner is None or not store.is_alive(folder / "workers", owner):
-                rates = trial.params if trial.params.keys() == study.space.keys() else trial.system_attrs.get("fixed_params")
+                rates = _rates(trial, study)
                 if rates and trial.number not in again:  # queued before it is failed: dying in between loses nothing
                     opened.enqueue_trial(rates, user_attrs={"again": trial.number})
                 opened.tell(trial.number, state=TrialState.FAIL)
         trials = opened.get_trials(deepcopy=False)
         if sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) for t in trials) >= budget:
             return None
-        draw = sum("again" not in trial.user_attrs for trial in trials)
+        draw = len(_draws(trials, study))
         if draw < STARTUP and not any(trial.state == TrialState.WAITING for trial in trials):
             opened.enqueue_trial(_start(study, draw))
         seed = key("tune", study.cell.seed, draw) % 2**32
@@ -252,6 +254,26 @@ def _claim(opened: Any, study: Study, budget: int, folder: Path, worker: str, de
         trial = opened.ask({name: FloatDistribution(low, high, log=True) for name, (low, high) in study.space.items()})
         trial.set_user_attr("worker", worker)
         return trial
+
+
+def _sweep(opened: Any, study: Study, folder: Path, desk: Desk) -> None:
+    """Remove the working folders of finished trials whose workers died before they could."""
+    with store.lock(folder / "claim.lock", desk.say, desk.machine.stop.check):
+        ended = {with_rates(study.cell, trial.params).id for trial in _finished(opened)}
+        for place in (folder / "work").glob("*"):
+            if place.name in ended:
+                store.remove_folder(place)
+
+
+def _rates(trial: Any, study: Study) -> dict[str, float] | None:
+    """Return a trial's rates; None when its worker died before it had them."""
+    found = trial.params if trial.params.keys() == study.space.keys() else trial.system_attrs.get("fixed_params")
+    return found or None
+
+
+def _draws(trials: Sequence[Any], study: Study) -> list[int]:
+    """Return the numbers of the trials that had their rates first, so that dead workers change nothing of what is drawn."""
+    return [trial.number for trial in trials if "again" not in trial.user_attrs and _rates(trial, study)]
 
 
 def _start(study: Study, draw: int) -> dict[str, float]:
@@ -367,17 +389,19 @@ def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
     """Return the first finished trials, as many as the budget, and the best of them."""
     from optuna.trial import TrialState
 
-    first_of = {trial.number: trial.user_attrs.get("again") for trial in opened.get_trials(deepcopy=False)}
+    trials = opened.get_trials(deepcopy=False)
+    first_of = {trial.number: trial.user_attrs.get("again") for trial in trials}
+    place = {number: draw for draw, number in enumerate(_draws(trials, study))}
 
     def draw(trial: Any) -> int:
-        """Return the number of the trial that had these rates first."""
+        """Return how many rates were drawn before these."""
         number: int = trial.number
         while (before := first_of.get(number)) is not None:
             number = before
-        return number
+        return place[number]
 
     chosen = sorted(_finished(opened), key=draw)[: search.trials]
-    trials = tuple(
+    counted = tuple(
         Trial(
             number=draw(trial),
             rates=trial.params,
@@ -389,9 +413,9 @@ def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
         )
         for trial in chosen
     )
-    complete = [trial for trial in trials if trial.value is not None]
+    complete = [trial for trial in counted if trial.value is not None]
     if not complete:
-        raise BenchError(f"{study.id}: none of {len(trials)} trials came to an end; --space may have lower rates.")
+        raise BenchError(f"{study.id}: none of {len(counted)} trials came to an end; --space may have lower rates.")
     best = max(complete, key=lambda trial: (trial.value, -trial.number))
     assert best.value is not None
     joules = [trial.user_attrs["cost"]["joules"] for trial in chosen]
@@ -404,12 +428,12 @@ def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
         pruner=study.pruner,
         metric=study.metric,
         seed=study.cell.seed,
-        trials=trials,
+        trials=counted,
         best=best.rates,
         best_value=best.value,
         cost=Cost(
-            seconds=round(sum(trial.seconds for trial in trials), 3),
-            images=sum(trial.images for trial in trials),
+            seconds=round(sum(trial.seconds for trial in counted), 3),
+            images=sum(trial.images for trial in counted),
             peak_memory=desk.machine.peak_memory(),
             device=desk.machine.device.type,
             joules=None if None in joules else round(sum(joules), 1),

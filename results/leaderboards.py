@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MISSING = ("NULL", "null", "NA", "NaN", "nan", "None", "N/A", "n/a", "<NA>", "#N/A", "#NA", "-NaN", "-nan")
 """Texts that pandas takes for an empty cell."""
+FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What begins a formula, in both widths; readers look past white space."""
 DIGITS = 9
 """Decimals that are written: fewer than differ between machines."""
 
@@ -272,7 +274,7 @@ def per_class(records: Sequence[Record]) -> Sheet:
 @lru_cache(maxsize=1 << 14)
 def _safe(value: str) -> str:
     text = printable(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") or text in MISSING else text
+    return f"'{text}" if text.lstrip()[:1] in FORMULAS or text in MISSING else text
 
 
 def _rounded(value: Any) -> Any:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from bench.metrics import METRICS
+from bench.text import printable_lines
 from results import charts
 from results.board import Board, Cell, Column, Row
 from results.charts import Dot, Series, Whisker
@@ -34,7 +35,7 @@ def page(boards: Sequence[Board], tables: Sequence[Table], out: Path, command: s
     views = [_view(board, out) for board in boards]
     if problems is not None:
         problems += dict.fromkeys(problem for view in views for problem in view["problems"])
-    return _template().render(boards=views, tables=tables, command=command)
+    return printable_lines(_template().render(boards=views, tables=tables, command=command))
 
 
 def _template() -> Template:

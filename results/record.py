@@ -46,8 +46,12 @@ class DataFacts(Frozen):
     scored: tuple[str, ...] = ()
     fitted: str = ""
     """The SHA-256 of the ids of the pictures that were trained on."""
+    void: int = 0
+    """Pictures among them whose masks are void throughout, which teach nothing."""
     prior: tuple[float, ...] = ()
     """The share of those pictures that each class is in; empty when they have no labels."""
+    left_out: int = 0
+    """How many pictures the data set is without, because they or their masks do not decode."""
 
     @property
     def title(self) -> str:
@@ -55,6 +59,8 @@ class DataFacts(Frozen):
         title = f"{self.name} (synthetic)" if self.synthetic else self.name
         if len(self.scored) < len(self.classes):
             title += f" ({len(self.scored)} of {len(self.classes)} classes scored: {', '.join(self.scored)})"
+        if self.left_out:
+            title += f" ({self.left_out:,} broken picture{'s' if self.left_out > 1 else ''} left out)"
         return title
 
 

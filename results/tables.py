@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -234,12 +235,15 @@ def _p(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
+_MARKDOWN = re.compile(r"[\\|<*`~]|&(?=#|\w+;)|(?<=\])\(|(?<!\w)_|_(?!\w)")
+"""What Markdown would read: also an entity, a link, emphasis at a word's edge."""
+
+
 def markdown(tables: Iterable[Table]) -> str:
     """Write tables as Markdown."""
 
     def escape(cell: str) -> str:
-        text = printable(cell).replace("\\", "\\\\").replace("](", "]\\(")
-        return "".join(f"\\{character}" if character in "|<*`" else character for character in text)
+        return _MARKDOWN.sub(r"\\\g<0>", printable(cell))
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -260,7 +264,7 @@ def markdown(tables: Iterable[Table]) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
-    "[": "{[}", "]": "{]}",
+    "[": "{[}", "]": "{]}", "|": r"\textbar{}", "`": r"\`{}",
 }  # fmt: skip
 
 

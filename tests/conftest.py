@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bench import registry, seal, store
+from bench import network, registry, seal, store
 from bench.data import demo, packs
 
 TINY = ("--trunk", "unet:depth=5,width=8", "--size", "32", "--threads", "1", "--device", "cpu", "--protocol", "demo")
@@ -52,6 +52,7 @@ def voc(drawn: dict[str, Path], tmp_path: Path) -> Path:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every test's prepared data, packs and splits to itself, and its plug-ins."""
     monkeypatch.setenv("PRETEXT_BENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(network.VARIABLE, "0")
     monkeypatch.setattr(registry, "_given", {})
     torch.set_num_threads(1)
     return tmp_path / "home"

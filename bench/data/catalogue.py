@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from bench import seal, store
 from bench.data import coco, folder, voc
-from bench.data.dataset import Dataset, Pictures, Say, choose_scored, decode, decode_mask, fingerprinted
-from bench.errors import DataError, UsageError, unknown
+from bench.data.dataset import Dataset, Say, choose_scored, decode, decode_mask, fingerprinted
+from bench.data.download import ARCHIVES
+from bench.data.threads import in_order
+from bench.errors import DataError, MachineError, UsageError, unknown
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
 INDEX_VERSION = 2
@@ -38,8 +40,21 @@ def _index(name: str) -> Path:
     return store.home() / "data" / name / "index.json"
 
 
-def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str] = ()) -> Dataset:
-    """Read a data set in whatever layout `root` has: VOCdevkit, COCO, or a folder of pictures."""
+def check_prepared(*names: str | None) -> None:
+    """Raise MachineError for a known data set that is neither prepared nor a folder here: nothing downloads on its own."""
+    for name in names:
+        if name in ARCHIVES and not _index(name).is_file() and not Path(name).is_dir():
+            raise MachineError(
+                f"{name} is not prepared; run `bench data prepare {name}` first, which downloads "
+                f"{sum(archive.size for archive in ARCHIVES[name]) / 1e9:,.1f} GB, or takes what is there with --root DIR."
+            )
+
+
+def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str] = (), broken: Sequence[str] = ()) -> Dataset:
+    """Read a data set in whatever layout `root` has: VOCdevkit, COCO, or a folder of pictures.
+
+    What matches a pattern in `exclude` is left out, and so are the pictures whose files are in `broken`.
+    """
     if not root.is_dir():
         raise DataError(f"there is no data set at {root}: no such folder.")
     root = root.resolve()
@@ -51,6 +66,8 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
         dataset = folder.read(root, name)
     if exclude:
         dataset = _without(dataset, exclude)
+    if broken:
+        dataset = _without_broken(dataset, broken)
     strange = next((file for file in dataset.pictures.files if not file.isprintable() or _undecodable(file)), None)
     if strange is not None:
         raise DataError(f"{root} has a picture with the file name {strange!r}, which is no readable text; rename it.")
@@ -62,43 +79,73 @@ def _undecodable(name: str) -> bool:
 
 
 def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
-    kept = [p for p in dataset.pictures if not any(fnmatch.fnmatch(Path(p.file).name, pattern) for pattern in patterns)]
-    if not kept:
-        raise DataError(f"nothing of {dataset.name} is left without {', '.join(patterns)}.")
-    ids = {picture.id for picture in kept}
-    return dataset.model_copy(
-        update={
-            "pictures": Pictures(kept),
-            "exclude": tuple(patterns),
-            "masks": {name: tuple(i for i in masks if i in ids) for name, masks in dataset.masks.items()},
-            "lists": {
-                task: {split: tuple(i for i in names if i in ids) for split, names in splits.items()}
-                for task, splits in dataset.lists.items()
-            },
-        }
-    )
+    matching = {p.id for p in dataset.pictures if any(fnmatch.fnmatch(Path(p.file).name, pattern) for pattern in patterns)}
+    return dataset.without(matching, exclude=tuple(patterns))
 
 
-def register(dataset: Dataset) -> Dataset:
-    """Verify a data set by decoding every picture and put its index under its name; a known name needs its own layout."""
+def _without_broken(dataset: Dataset, files: Iterable[str]) -> Dataset:
+    wanted = set(files)
+    return dataset.without({p.id for p in dataset.pictures if p.file in wanted}, broken=tuple(sorted(wanted)))
+
+
+def register(dataset: Dataset, skip_broken: bool = False, say: Say = lambda text: None) -> Dataset:
+    """Verify a data set by decoding every picture and put its index under its name; a known name needs its own layout.
+
+    DataError names the first file that does not decode. With `skip_broken` each is named to `say`, and its picture is left out.
+    """
     wanted = {"voc2007": "voc", "voc2012": "voc", "coco2014": "coco", "coco2017": "coco"}.get(dataset.name, dataset.kind)
     if dataset.kind != wanted:
         raise DataError(f"{dataset.root} was read as {dataset.kind}, and {dataset.name} is {wanted}; choose another name for it.")
-    return _save(store.home() / "data" / dataset.name, fingerprinted(dataset, _check_of(dataset)))
+    if skip_broken:
+        dataset = _sound(dataset, say)
+    check = _check_of(dataset, masks_only=skip_broken)
+
+    def check_or_say_how(path: Path) -> None:
+        try:
+            check(path)
+        except DataError as error:
+            if _problem(path) is None:
+                raise
+            raise DataError(
+                f"{str(error).removesuffix('.')}; mend or remove it, or leave out all that does not decode with --skip-broken."
+            ) from error
+
+    return _save(store.home() / "data" / dataset.name, fingerprinted(dataset, check_or_say_how))
 
 
-def _check_of(dataset: Dataset) -> Callable[[Path], object]:
+def _sound(dataset: Dataset, say: Say) -> Dataset:
+    """Return a data set without the pictures that do not decode or have a mask that does not."""
+    broken: set[str] = set()
+    of_mask = {f"{folder}/{identity}.png": identity for folder, ids in dataset.masks.items() for identity in ids}
+    file_of = dict(zip(dataset.pictures.ids, dataset.pictures.files, strict=True)) if of_mask else {}
+    for file, problem in in_order(lambda file: (file, _problem(dataset.root / file)), dataset.files()):
+        if problem is not None:
+            say(f"left out: {problem}")
+            broken.add(file_of[of_mask[file]] if file in of_mask else file)
+    return _without_broken(dataset, broken) if broken else dataset
+
+
+def _problem(path: Path) -> str | None:
+    """Return why a file does not decode, None when it does."""
+    try:
+        decode(path)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _check_of(dataset: Dataset, masks_only: bool = False) -> Callable[[Path], None]:
     """Return what decodes one file of a data set fully: a picture, or a mask against its picture."""
     by_id = {picture.id: picture for picture in dataset.pictures} if dataset.masks else {}
     pictures = {dataset.mask_path(folder, name): by_id[name] for folder, ids in dataset.masks.items() for name in ids}
 
     def check(path: Path) -> None:
         picture = pictures.get(path)
-        if picture is None:
+        if picture is not None:
+            source = dataset.path(picture)
+            decode_mask(path, len(dataset.classes), decode(source).size, source)
+        elif not masks_only:
             decode(path)
-            return
-        source = dataset.path(picture)
-        decode_mask(path, len(dataset.classes), decode(source).size, source)
 
     return check
 
@@ -116,6 +163,7 @@ def open_dataset(name_or_path: str, say: Say) -> Dataset:
             register(read(root, name))
         return _load(index)
     path = Path(name_or_path)
+    check_prepared(name_or_path)
     if not path.is_dir():
         if "/" in name_or_path or name_or_path.startswith("."):
             raise DataError(f"there is no data set at {name_or_path}: no such folder.")
@@ -129,7 +177,7 @@ def _indexed(root: Path, say: Say) -> Dataset:
     for number, file in enumerate(dataset.files()):  # the text of a list, for an index to be found that was made from one
         signature.update(f"{', ' if number else '['}{_stamp(dataset.root / file)!r}".encode())
     signature.update(b"]")
-    signature.update(dataset.model_dump_json().encode())
+    signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
     place = store.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
     if (place / "index.json").is_file():
         return _load(place / "index.json")
@@ -195,9 +243,10 @@ def verify(name_or_path: str) -> Dataset:
     """Decode everything of a prepared set or a folder; DataError names what is broken or has changed since it was prepared."""
     known = _load(_index(name_or_path)) if name_or_path in _names() else None
     if known is None and "/" not in name_or_path and not Path(name_or_path).is_dir():
+        check_prepared(name_or_path)
         raise unknown("data set", name_or_path, _names())
     root = known.root if known else Path(name_or_path)
-    fresh = read(root, known.name, known.exclude, known.scored) if known else read(root, root.resolve().name)
+    fresh = read(root, known.name, known.exclude, known.scored, known.broken) if known else read(root, root.resolve().name)
     checked = fingerprinted(fresh, _check_of(fresh))
     if known is not None and checked.fingerprint != known.fingerprint:
         raise DataError(f"{known.name} at {known.root} is not what was prepared: a file has changed; prepare it again.")

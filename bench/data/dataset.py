@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,7 +106,8 @@ class Dataset(Frozen):
     """A data set that can be read. `scored` are the classes that its tests can judge; others stay out of every mean.
 
     `masks` maps a mask folder to the ids that have a mask in it; `lists` maps `Main` and `Segmentation` to the official
-    splits. `fingerprint` is the SHA-256 over every file's content and all of the above.
+    splits. `broken` are the pictures that were left out because they or a mask of theirs do not decode. `fingerprint` is the
+    SHA-256 over every file's content and all of the above.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Dataset(Frozen):
     masks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lists: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
     fingerprint: str = ""
 
     @property
@@ -133,6 +135,23 @@ class Dataset(Frozen):
     def mask_path(self, folder: str, identity: str) -> Path:
         """Return where a picture's mask lies."""
         return self.root / folder / f"{identity}.png"
+
+    def without(self, ids: Collection[str], **update: Any) -> Dataset:
+        """Return the data set without some pictures, their masks and their places in the lists; DataError when none is left."""
+        kept = [picture for picture in self.pictures if picture.id not in ids]
+        if not kept:
+            raise DataError(f"nothing of {self.name} is left: all of its {len(self.pictures):,} pictures are left out.")
+        masks = {folder: tuple(one for one in masked if one not in ids) for folder, masked in self.masks.items()}
+        lists = {
+            task: {split: tuple(one for one in listed if one not in ids) for split, listed in splits.items()}
+            for task, splits in self.lists.items()
+        }
+        return self.model_copy(update={"pictures": Pictures(kept), "masks": masks, "lists": lists, **update})
+
+    @property
+    def unsaid(self) -> set[str]:
+        """The fields that a digest leaves out while they are empty, for they came after digests that must stay what they are."""
+        return set() if self.broken else {"broken"}
 
     def files(self) -> Iterator[str]:
         """Yield every picture and mask, relative to the root."""
@@ -166,7 +185,7 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}.") from error
 
-    content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "pictures"})
+    content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "pictures", *dataset.unsaid})
     content["files"] = in_order(read, dataset.files())
     content["pictures"] = (picture.model_dump() for picture in dataset.pictures)
     return dataset.model_copy(update={"fingerprint": digest_of(content)})

@@ -1,7 +1,9 @@
-"""Downloads of the known data sets: several mirrors, resumed, checked before anything is unpacked, and unpacked with care.
+"""Downloads of the known data sets: several mirrors, resumed, and checked before anything is unpacked.
 
-Addresses and MD5 sums are the publishers'; torchvision checks the sums. Set $PRETEXT_BENCH_MIRROR to a base address that holds
-the archives by name to try it first.
+Addresses are the publishers'. Their SHA-256 sums and sizes are those that TensorFlow Datasets (url_checksums) and torchvision
+(prototype data sets) publish; where both have one they agree. The archives come over plain HTTP or from anyone's mirror: the sum
+alone says that they are the right ones. Set $PRETEXT_BENCH_MIRROR to a base address that holds the archives by name to try it
+first.
 """
 
 from __future__ import annotations
@@ -9,23 +11,23 @@ from __future__ import annotations
 import errno
 import http.client
 import os
-import stat
-import tarfile
+import re
+import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from pathlib import Path
+from typing import IO, Any, Protocol
 
-from bench import store
-from bench.errors import DataError, MachineError, UsageError, unknown
+from bench import network, store
+from bench.data.archive import unpack
+from bench.errors import MachineError, UsageError, unknown
 
 VOC = ("http://host.robots.ox.ac.uk/pascal/VOC/", "http://thor.robots.ox.ac.uk/pascal/VOC/")
 COCO = ("https://s3.amazonaws.com/images.cocodataset.org/", "http://images.cocodataset.org/")
 CHUNK = 1 << 20
-LARGEST_GROWTH = 200  # an archive that unpacks to more than this many times its size is a bomb
 
 
 class Listener(Protocol):
@@ -40,141 +42,277 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive: its file name, where it lies below each mirror, and its MD5."""
+    """One archive: its file name, where it lies below each mirror, its length in bytes and its SHA-256."""
 
     name: str
     folder: str
-    md5: str
+    size: int
+    sha256: str
     mirrors: Sequence[str]
 
     def addresses(self) -> list[str]:
-        """Return where to look, in order."""
+        """Return where to look, in order; UsageError for a mirror of one's own that is not on the web."""
         own = os.environ.get("PRETEXT_BENCH_MIRROR")
+        if own and not _is_web(own):
+            raise UsageError(
+                f"PRETEXT_BENCH_MIRROR takes an http or https address, but got {own!r}; for a folder there is --root."
+            )
         first = [f"{own.rstrip('/')}/{self.name}"] if own else []
         return first + [f"{mirror}{self.folder}{self.name}" for mirror in self.mirrors]
 
 
+def _is_web(address: str) -> bool:
+    return urllib.parse.urlsplit(address).scheme in ("http", "https")
+
+
+def _voc(year: int, name: str, size: int, sha256: str) -> Archive:
+    return Archive(name, f"voc{year}/", size, sha256, VOC)
+
+
+def _coco(folder: str, name: str, size: int, sha256: str) -> Archive:
+    return Archive(name, f"{folder}/", size, sha256, COCO)
+
+
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "voc2007": (
-        Archive("VOCtrainval_06-Nov-2007.tar", "voc2007/", "c52e279531787c972589f7e41ab4ae64", VOC),
-        Archive("VOCtest_06-Nov-2007.tar", "voc2007/", "b6e924de25625d8de591ea690078ad9f", VOC),
+        _voc(
+            2007,
+            "VOCtrainval_06-Nov-2007.tar",
+            460_032_000,
+            "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+        ),
+        _voc(
+            2007,
+            "VOCtest_06-Nov-2007.tar",
+            451_020_800,
+            "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+        ),
     ),
-    "voc2012": (Archive("VOCtrainval_11-May-2012.tar", "voc2012/", "6cd6e144f989b92b3379bac3b3de84fd", VOC),),
+    "voc2012": (
+        _voc(
+            2012,
+            "VOCtrainval_11-May-2012.tar",
+            1_999_639_040,
+            "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+        ),
+    ),
     "coco2014": (
-        Archive("annotations_trainval2014.zip", "annotations/", "0a379cfc70b0e71301e0f377548639bd", COCO),
-        Archive("image_info_test2014.zip", "annotations/", "25304cbbafb2117fb801c0f7218fdbba", COCO),
-        Archive("train2014.zip", "zips/", "0da8c0bd3d6becc4dcb32757491aca88", COCO),
-        Archive("val2014.zip", "zips/", "a3d79f5ed8d289b7a7554ce06a5782b3", COCO),
-        Archive("test2014.zip", "zips/", "04127eef689ceac55e3a572c2c92f264", COCO),
+        _coco(
+            "annotations",
+            "annotations_trainval2014.zip",
+            252_872_794,
+            "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+        ),
+        _coco(
+            "annotations",
+            "image_info_test2014.zip",
+            763_464,
+            "7cecc66f6b09c1671c1896a1bcc1f35eb09b7fcf00a5c18420a5f0f5983dc8c9",
+        ),
+        _coco("zips", "train2014.zip", 13_510_573_713, "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"),
+        _coco("zips", "val2014.zip", 6_645_013_297, "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0"),
+        _coco("zips", "test2014.zip", 6_660_437_059, "ead40c62230cb2cf70ff4c8b4c70abdc260a7556e77b3282621d06d8e2e35bdf"),
     ),
     "coco2017": (
-        Archive("annotations_trainval2017.zip", "annotations/", "f4bbac642086de4f52a3fdda2de5fa2c", COCO),
-        Archive("train2017.zip", "zips/", "cced6f7f71b7629ddf16f17bbcfab6b2", COCO),
-        Archive("val2017.zip", "zips/", "442b8da7639aecaf257c1dceb8ba8c80", COCO),
+        _coco(
+            "annotations",
+            "annotations_trainval2017.zip",
+            252_907_541,
+            "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+        ),
+        _coco("zips", "train2017.zip", 19_336_861_798, "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"),
+        _coco("zips", "val2017.zip", 815_585_330, "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
     ),
 }
 
 
 def fetch(name: str, folder: Path, listener: Listener) -> Path:
-    """Download, check and unpack a known data set below `folder`; return its root. What is there already is not fetched again."""
+    """Download, check and unpack a known data set below `folder`; return its root. What is there already is not fetched again.
+
+    An archive's mark in the root is the last thing made of it, so whatever stopped this before, the same call goes on from there.
+    """
     if name not in ARCHIVES:
         raise UsageError(f"{unknown('data set', name, [*ARCHIVES, 'demo'])} For a data set of your own, add --root DIR.")
-    root = folder / name
+    root, below = folder / name, folder / "archives"
     with store.lock(folder / f"{name}.lock", listener.say):
+        wanted = [archive for archive in ARCHIVES[name] if not _mark(root, archive).is_file()]
+        _check_network(name, wanted, below)
+        _check_room(name, wanted, store.make_folder(below))
         for archive in ARCHIVES[name]:
-            done = root / f".{archive.name}.unpacked"
-            if done.is_file():
-                continue
-            path = download(archive, folder / "archives", listener)
-            listener.say(f"unpacking {archive.name}")
-            store.make_folder(root)
-            unpack(path, root)
-            store.publish_file(done, archive.md5 + "\n")
-            path.unlink()
+            if archive in wanted:
+                path = download(archive, below, listener)
+                listener.say(f"unpacking {archive.name}")
+                unpack(path, root)
+                store.publish_file(_mark(root, archive), archive.sha256 + "\n")
+            (below / archive.name).unlink(missing_ok=True)
     return root
 
 
-def download(archive: Archive, folder: Path, listener: Listener) -> Path:
-    """Return the archive's file with the right MD5, from the first mirror that has it; a half file is gone on with."""
-    from torchvision.datasets.utils import check_integrity
+def _mark(root: Path, archive: Archive) -> Path:
+    return root / f".{archive.name}.unpacked"
 
+
+def _check_network(name: str, wanted: Sequence[Archive], folder: Path) -> None:
+    missing = [
+        archive.name
+        for archive in wanted
+        if archive.size not in (_length(folder / archive.name), _length(folder / _partial(archive)))
+    ]
+    if missing and network.is_forbidden():
+        raise MachineError(
+            f"{name} is not downloaded ({', '.join(missing)}), and --offline ({network.VARIABLE}) forbids the network; run "
+            f"`bench data prepare {name}` on a machine with a network, bring its folder downloads/{name} here, and run "
+            f"`bench data prepare {name} --root DIR` with it."
+        )
+
+
+def _check_room(name: str, wanted: Sequence[Archive], folder: Path) -> None:
+    """Raise MachineError when archives, one at a time, and what is in them (at least as much again) do not fit."""
+    sizes = [archive.size for archive in wanted]
+    there = sum(_length(folder / file) for archive in wanted for file in (archive.name, _partial(archive)))
+    needed = sum(sizes) + max(sizes, default=0) - there
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise MachineError(
+            f"{name} needs {needed:,} bytes to be downloaded and unpacked, and {folder} has room for {free:,}; free some space, "
+            "or move the cache with $PRETEXT_BENCH_HOME, then run again."
+        )
+
+
+def _partial(archive: Archive) -> str:
+    return f"{archive.name}.partial"
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _is(archive: Archive, path: Path) -> bool:
+    """Whether a file is the archive, by its length and its sum."""
+    return path.is_file() and _length(path) == archive.size and store.sha256(path) == archive.sha256
+
+
+def download(archive: Archive, folder: Path, listener: Listener) -> Path:
+    """Return the archive's file with the right SHA-256, from the first mirror that has it; a half file is gone on with.
+
+    MachineError says what each mirror did wrong. A file with another sum is removed.
+    """
     store.make_folder(folder)
-    path, partial = folder / archive.name, folder / f"{archive.name}.partial"
-    if path.is_file() and check_integrity(str(path), archive.md5):
+    path, partial = folder / archive.name, folder / _partial(archive)
+    if _is(archive, path):
         return path
+    path.unlink(missing_ok=True)
+    if _is(archive, partial):
+        partial.replace(path)
+        return path
+    if network.is_forbidden():
+        raise MachineError(f"{archive.name} is not here or is damaged, and --offline ({network.VARIABLE}) forbids the network.")
     problems = []
     for address in archive.addresses():
-        try:
-            _transfer(address, partial, archive.name, listener)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                raise MachineError(f"no room to write {partial}: free some space, then run again.") from error
-            problems.append(f"{address}: {getattr(error, 'reason', None) or error}")
-            continue
-        if check_integrity(str(partial), archive.md5):
+        again = _length(partial) > 0  # what is there may be another mirror's fault, and then this one has not had its turn
+        problem = _try(archive, address, partial, listener)
+        if problem and again and not partial.exists():
+            problem = _try(archive, address, partial, listener)
+        if problem is None:
             partial.replace(path)
             return path
-        partial.unlink()
-        problems.append(f"{address}: the file has another MD5 than {archive.md5}")
+        problems.append(f"{address}: {problem}")
     raise MachineError(
         f"cannot download {archive.name} ({'; '.join(problems)}); "
         "get it on another machine, unpack it and name the folder with --root."
     )
 
 
-def _transfer(address: str, partial: Path, name: str, listener: Listener) -> None:
-    have = partial.stat().st_size if partial.is_file() else 0
+def _try(archive: Archive, address: str, partial: Path, listener: Listener) -> str | None:
+    """Fetch an archive from one address; return what went wrong. What cannot be gone on with is removed."""
+    try:
+        _transfer(archive, address, partial, listener)
+    except _Unfit as error:
+        partial.unlink(missing_ok=True)
+        return str(error)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            missing = archive.size - _length(partial)
+            raise MachineError(
+                f"no room to write {partial} ({missing:,} bytes more): free some space, then run again."
+            ) from error
+        return str(getattr(error, "reason", None) or error or type(error).__name__)
+    if _is(archive, partial):
+        return None
+    partial.unlink()
+    return f"the file has another SHA-256 than {archive.sha256}"
+
+
+class _Unfit(Exception):
+    """An answer that is not the archive, or not the rest of what is there."""
+
+
+def _transfer(archive: Archive, address: str, partial: Path, listener: Listener) -> None:
+    """Write an address's content, or what is missing of it, to `partial`, and never more than the archive's length."""
+    have = _length(partial)
+    if have >= archive.size:
+        have = 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        response = urllib.request.urlopen(request, timeout=30)
+        response = _web().open(request, timeout=30)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing after what is there: the sum decides
-            return
+        error.close()
+        if error.code == 416 and have:
+            raise _Unfit("it has nothing after the part that is here") from error
         raise
     with response:
-        if have and response.status != 206:
+        if response.status == 206 and have:
+            _check_range(response, have, archive.size)
+        elif response.status == 200:
             have = 0
+        else:
+            raise _Unfit(f"it answered {response.status} {response.reason}")
         length = response.headers.get("Content-Length")
-        total = have + int(length) if length else 0
+        if length is not None and have + int(length) != archive.size:
+            raise _Unfit(f"it says {have + int(length):,} bytes, and the archive has {archive.size:,}")
         with partial.open("ab" if have else "wb") as file:
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
+            while chunk := response.read(min(CHUNK, archive.size - have + 1)):
                 have += len(chunk)
-                listener.amount(name, have, total)
-        if total and have < total:
-            raise OSError(f"the connection ended after {have:,} of {total:,} bytes")
+                if have > archive.size:
+                    raise _Unfit(f"it sent more than the archive's {archive.size:,} bytes")
+                file.write(chunk)
+                listener.amount(archive.name, have, archive.size)
+            file.flush()
+            os.fsync(file.fileno())
+    if have < archive.size:
+        raise OSError(f"the connection ended after {have:,} of {archive.size:,} bytes")
 
 
-def unpack(archive: Path, root: Path) -> None:
-    """Unpack a tar or zip archive below `root`; DataError for a name, a link or a size that has no business there."""
-    limit = archive.stat().st_size * LARGEST_GROWTH
-    try:
-        if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
-                members = tar.getmembers()
-                strange = next((m.name for m in members if not (m.isfile() or m.isdir())), None)
-                _refuse(archive, [m.name for m in members], sum(m.size for m in members), limit, strange)
-                tar.extractall(root, filter="data")
-            return
-        with zipfile.ZipFile(archive) as zipped:
-            entries = zipped.infolist()
-            strange = next((e.filename for e in entries if stat.S_ISLNK(e.external_attr >> 16)), None)
-            _refuse(archive, [e.filename for e in entries], sum(e.file_size for e in entries), limit, strange)
-            zipped.extractall(root)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{archive} does not unpack: {error}.") from error
+def _check_range(response: http.client.HTTPResponse, have: int, size: int) -> None:
+    """Raise _Unfit when an answer is not the part that was asked for, whatever it calls itself."""
+    said = response.headers.get("Content-Range", "")
+    matched = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", said.strip())
+    if matched is None or int(matched[1]) != have or matched[3] not in (str(size), "*"):
+        raise _Unfit(f"it was asked for bytes from {have:,} and sent {said or 'it does not say which'!r}")
 
 
-def _refuse(archive: Path, names: Sequence[str], size: int, limit: int, strange: str | None) -> None:
-    tests: list[tuple[Callable[[str], bool], str]] = [
-        (lambda name: PurePosixPath(name).is_absolute() or "\\" in name, "is an absolute name"),
-        (lambda name: ".." in PurePosixPath(name).parts, "leads out of the folder"),
-    ]
-    for test, what in tests:
-        bad = next((name for name in names if test(name)), None)
-        if bad is not None:
-            raise DataError(f"{archive} is refused: {bad!r} {what}.")
-    if strange is not None:
-        raise DataError(f"{archive} is refused: {strange!r} is neither a file nor a folder.")
-    if size > limit:
-        raise DataError(f"{archive} is refused: it would unpack to {size:,} bytes, {LARGEST_GROWTH} times its size.")
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to http and https, and nowhere else."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if not _is_web(newurl):
+            raise _Unfit(f"it leads to {newurl!r}, which is not on the web")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _web() -> urllib.request.OpenerDirector:
+    """Return what opens http and https and nothing else: no file, no ftp, no data address."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        _WebRedirects(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener

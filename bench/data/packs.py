@@ -23,7 +23,7 @@ from pydantic import AfterValidator, ValidationError
 
 from bench import seal, store
 from bench.data.columns import Texts
-from bench.data.dataset import PADDING, Dataset, Say, decode, decode_mask, opened
+from bench.data.dataset import PADDING, VOID, Dataset, Say, decode, decode_mask, opened
 from bench.data.threads import in_order
 from bench.errors import DataError
 from bench.frozen import Frozen
@@ -69,6 +69,8 @@ class Manifest(Frozen):
     ids: Texts
     content: Sizes  # of each picture inside its square
     original: Sizes  # of each picture as it came
+    void: tuple[int, ...] = ()
+    """The rows whose masks are void throughout."""
     sums: dict[str, str]
     """The SHA-256 of each array's check sums, by the array's name."""
 
@@ -264,7 +266,7 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
             mask = decode_mask(dataset.mask_path(subset, picture.id), len(dataset.classes), image.size, path)
         return square, content, (image.height, image.width), mask
 
-    contents, original = [], []
+    contents, original, void = [], [], []
     with Writer(folder / "images.npy", (len(places), side, side, 3)) as images:
         masks = Writer(folder / "masks.npy", (len(places), side, side)) if masked else None
         truth = None
@@ -274,6 +276,8 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
             contents.append(content)
             original.append(size)
             images.append(square)
+            if mask is not None and (mask == VOID).all():
+                void.append(done - 1)
             if masks is not None and mask is not None:
                 masks.append(_fit_mask(mask, rule, side))
             if truth is not None and mask is not None:
@@ -290,6 +294,7 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
         ids=Texts(dataset.pictures.ids[place] for place in places),
         content=tuple(contents),
         original=tuple(original),
+        void=tuple(void),
         sums=sums,
     )
     (folder / "manifest.json").write_text(seal.sealed(manifest.model_dump_json() + "\n"))

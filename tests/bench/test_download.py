@@ -1,16 +1,26 @@
-"""Downloads from a local server: mirrors, resume, checksums, hostile archives."""
+"""Downloads from a local server: mirrors, resume, sums, answers that lie; archives that are hostile; a process that is killed."""
 
 import hashlib
 import io
+import os
+import signal
+import stat
+import struct
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from bench import network
+from bench.data import archive as archives
 from bench.data import catalogue, download
 from bench.errors import DataError, MachineError, UsageError
 
@@ -24,12 +34,18 @@ class Silent:
 
 
 class Server:
-    """Files by path; `cut` ends each answer after so many bytes; ranges are honoured when `ranges`."""
+    """Files by path; `cut` ends each answer after so many bytes; ranges are honoured when `ranges`.
+
+    `headers` are sent instead of Content-Length and Content-Range, `redirects` leads on, and `endless` never ends.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}
+        self.headers: dict[str, str] | None = None
         self.cut: int | None = None
         self.ranges = True
+        self.endless = False
         self.asked: list[tuple[str, str | None]] = []
         server = self
 
@@ -37,15 +53,29 @@ class Server:
             def do_GET(self) -> None:
                 wanted = self.headers.get("Range")
                 server.asked.append((self.path, wanted))
+                if self.path in server.redirects:
+                    self.send_response(302)
+                    self.send_header("Location", server.redirects[self.path])
+                    self.end_headers()
+                    return
                 content = server.files.get(self.path)
                 if content is None:
                     self.send_error(404)
                     return
                 start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
                 self.send_response(206 if wanted and server.ranges else 200)
-                self.send_header("Content-Length", str(len(content) - start))
+                honest = {"Content-Length": str(len(content) - start)}
+                if wanted and server.ranges:
+                    honest["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                for name, value in (honest if server.headers is None else server.headers).items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content[start:][: server.cut])
+                while server.endless:
+                    try:
+                        self.wfile.write(bytes(65536))
+                    except OSError:
+                        return
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -59,13 +89,14 @@ class Server:
 def server() -> Iterator[Server]:
     made = Server()
     yield made
+    made.endless = False
     made.http.shutdown()
     made.http.server_close()
 
 
 def archive(server: Server, content: bytes, *mirrors: str) -> download.Archive:
     places = [f"{server.address}/{mirror}/" for mirror in mirrors or ("a",)]
-    return download.Archive("x.tar", "", hashlib.md5(content).hexdigest(), places)
+    return download.Archive("x.tar", "", len(content), hashlib.sha256(content).hexdigest(), places)
 
 
 def test_the_second_mirror_helps_when_the_first_has_nothing(server: Server, tmp_path: Path) -> None:
@@ -91,58 +122,436 @@ def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Pa
 
 
 def test_a_file_with_another_sum_is_never_kept(server: Server, tmp_path: Path) -> None:
-    server.files["/a/x.tar"] = b"tampered"
-    with pytest.raises(MachineError, match="another MD5"):
+    server.files["/a/x.tar"] = b"wrong"
+    with pytest.raises(MachineError, match="another SHA-256"):
         download.download(archive(server, b"right"), tmp_path, Silent())
     assert list(tmp_path.iterdir()) == []
 
 
-def tar(*members: tuple[str, bytes, bytes]) -> bytes:
+def test_after_a_wrong_sum_the_next_mirror_is_asked_from_the_beginning(server: Server, tmp_path: Path) -> None:
+    server.files.update({"/a/x.tar": b"wrong", "/b/x.tar": b"right"})
+    assert download.download(archive(server, b"right", "a", "b"), tmp_path, Silent()).read_bytes() == b"right"
+    assert server.asked == [("/a/x.tar", None), ("/b/x.tar", None)]
+
+
+def test_a_half_file_of_a_bad_mirror_does_not_spoil_a_good_one(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "x.tar.partial").write_bytes(b"wr")
+    server.files["/a/x.tar"] = b"right"
+    assert download.download(archive(server, b"right"), tmp_path, Silent()).read_bytes() == b"right"
+    assert server.asked == [("/a/x.tar", "bytes=2-"), ("/a/x.tar", None)]
+
+
+@pytest.mark.parametrize("there", [b"other", b"much longer than it should be", b""])
+def test_a_whole_file_with_another_sum_is_fetched_again(server: Server, tmp_path: Path, there: bytes) -> None:
+    (tmp_path / "x.tar").write_bytes(there)
+    server.files["/a/x.tar"] = b"right"
+    assert download.download(archive(server, b"right"), tmp_path, Silent()).read_bytes() == b"right"
+
+
+def test_a_download_that_was_killed_before_its_last_step_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "x.tar.partial").write_bytes(b"right")
+    assert download.download(archive(server, b"right"), tmp_path, Silent()).read_bytes() == b"right"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"Content-Length": "1000000"}, "says 1,000,000 bytes"),
+        ({"Content-Length": "3"}, "says 3 bytes"),
+        ({"Content-Length": "-5"}, "says -5 bytes"),
+        ({"Content-Length": "many"}, "many"),
+        ({}, "sent more than"),
+    ],
+)
+def test_an_endless_answer_does_not_fill_the_disk(server: Server, tmp_path: Path, headers: dict[str, str], message: str) -> None:
+    server.files["/a/x.tar"] = b"right"
+    server.endless, server.headers = True, headers
+    with pytest.raises(MachineError, match=message):
+        download.download(archive(server, b"right"), tmp_path, Silent())
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= len(b"right")
+
+
+@pytest.mark.parametrize("said", [None, "bytes 0-9/10", "bytes 5-9/10", "bytes 3-9/11", "bytes */10", "items 3-9/10", "bytes 3"])
+def test_a_part_that_was_not_asked_for_is_not_appended(server: Server, tmp_path: Path, said: str | None) -> None:
+    (tmp_path / "x.tar.partial").write_bytes(b"012")
+    server.files["/a/x.tar"] = b"0123456789"
+    server.headers = {} if said is None else {"Content-Range": said}
+    assert download.download(archive(server, b"0123456789"), tmp_path, Silent()).read_bytes() == b"0123456789"
+    assert [wanted for _, wanted in server.asked] == ["bytes=3-", None]
+
+
+@pytest.mark.parametrize("place", ["file:///etc/hostname", "ftp://127.0.0.1/x.tar", "data:,right"])
+def test_a_redirect_leads_to_the_web_and_nowhere_else(server: Server, tmp_path: Path, place: str) -> None:
+    server.redirects["/a/x.tar"] = place
+    with pytest.raises(MachineError, match=r"not on the web|not allowed"):
+        download.download(archive(server, b"right"), tmp_path, Silent())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redirect_on_the_web_is_followed(server: Server, tmp_path: Path) -> None:
+    server.redirects["/a/x.tar"] = f"{server.address}/b/x.tar"
+    server.files["/b/x.tar"] = b"right"
+    assert download.download(archive(server, b"right"), tmp_path, Silent()).read_bytes() == b"right"
+
+
+def test_a_mirror_of_ones_own_is_asked_first_and_must_be_on_the_web(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/own/x.tar"] = b"right"
+    monkeypatch.setenv("PRETEXT_BENCH_MIRROR", f"{server.address}/own/")
+    assert download.download(archive(server, b"right"), tmp_path, Silent()).read_bytes() == b"right"
+    monkeypatch.setenv("PRETEXT_BENCH_MIRROR", "file:///etc")
+    with pytest.raises(UsageError, match=r"http or https.*--root"):
+        download.download(archive(server, b"other"), tmp_path, Silent())
+
+
+def test_a_full_disk_is_told_before_anything_is_downloaded(
+    server: Server, bench: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = download.Archive("x.tar", "", 10**18, "0" * 64, [f"{server.address}/a/"])
+    monkeypatch.setitem(download.ARCHIVES, "voc2012", (huge,))
+    done = bench("data", "prepare", "voc2012")
+    assert done.code == 4 and "voc2012 needs 2,000,000,000,000,000,000 bytes" in done.err
+    assert server.asked == []
+
+
+def test_every_known_archive_has_a_sum_and_a_length() -> None:
+    known = [one for members in download.ARCHIVES.values() for one in members]
+    assert len({one.sha256 for one in known}) == len({one.name for one in known}) == len(known)
+    assert all(len(one.sha256) == 64 and one.size > 0 and bytes.fromhex(one.sha256) for one in known)
+
+
+def tar(*members: tuple[str, bytes, bytes], form: int = tarfile.GNU_FORMAT, **fields: object) -> bytes:
+    """Return a tar of (name, type, content); `fields` are set on every member."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as file:
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as file:
         for name, kind, content in members:
             info = tarfile.TarInfo(name)
             info.type, info.size = kind, len(content)
             info.linkname = "/etc/passwd"
+            for field, value in fields.items():
+                setattr(info, field, value)
             file.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (tar(("../out", tarfile.REGTYPE, b"x")), "leads out"),
-        (tar(("/out", tarfile.REGTYPE, b"x")), "absolute"),
-        (tar(("a", tarfile.SYMTYPE, b"")), "neither a file nor a folder"),
-        (tar(("a", tarfile.LNKTYPE, b"")), "neither a file nor a folder"),
-        (tar(("a", tarfile.CHRTYPE, b"")), "neither a file nor a folder"),
-        (b"PK\x03\x04 not an archive", "does not unpack"),
-    ],
-)
-def test_a_hostile_archive_is_refused_whole(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "x.tar").write_bytes(content)
-    (tmp_path / "root").mkdir()
-    with pytest.raises(DataError, match=message):
-        download.unpack(tmp_path / "x.tar", tmp_path / "root")
-    assert list((tmp_path / "root").iterdir()) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "x.tar"]
+def files(*names: str) -> bytes:
+    return tar(*((name, tarfile.REGTYPE, b"x") for name in names))
 
 
-def test_a_bomb_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("a", b"\0" * 10_000_000)
-    with pytest.raises(DataError, match="times its size"):
-        download.unpack(tmp_path / "x.zip", tmp_path / "root")
+def header(change: Callable[[bytearray], None], content: bytes = b"x") -> bytes:
+    """Return a tar of one file whose header is changed and then has the right checksum."""
+    whole = bytearray(tar(("a", tarfile.REGTYPE, content), ("b", tarfile.REGTYPE, b"y")))
+    change(whole)
+    whole[148:156] = b" " * 8
+    whole[148:156] = f"{sum(whole[:512]):06o}\0 ".encode()
+    return bytes(whole)
 
 
-def test_prepare_downloads_unpacks_verifies_and_lists(
-    server: Server, bench: Callable, drawn: dict[str, Path], tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+def size_of(number: int) -> Callable[[bytearray], None]:
+    """Return what writes a size, also a huge or negative one, in the base 256 of GNU."""
+
+    def change(whole: bytearray) -> None:
+        whole[124:136] = (number % 256**12 | (0 if number < 0 else 0x80 << 88)).to_bytes(12, "big")
+
+    return change
+
+
+def kind_and_size(kind: bytes, number: int) -> Callable[[bytearray], None]:
+    def change(whole: bytearray) -> None:
+        whole[156:157] = kind
+        size_of(number)(whole)
+
+    return change
+
+
+def sparse() -> bytes:
+    """Return a tar whose member says that it is 1 GB of holes."""
+    fields = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": str(10**9)}
+    return tar(("a", tarfile.REGTYPE, b"1\n0\n0\n".ljust(512, b"\0")), form=tarfile.PAX_FORMAT, pax_headers=fields)
+
+
+REGULAR, FOLDER = tarfile.REGTYPE, tarfile.DIRTYPE
+HOSTILE_TARS = {
+    "leads out": (files("../out"), "leads out"),
+    "leads out from within": (files("a/../../out"), "leads out"),
+    "absolute": (files("/out"), "absolute"),
+    "absolute for others": (files("a\\..\\out"), "absolute"),
+    "symbolic link": (tar(("a", tarfile.SYMTYPE, b"")), "neither a file nor a folder"),
+    "a way through a link": (tar(("a", tarfile.SYMTYPE, b""), ("a/b", REGULAR, b"x")), "neither a file nor a folder"),
+    "hard link": (tar(("a", tarfile.LNKTYPE, b"")), "neither a file nor a folder"),
+    "character device": (tar(("a", tarfile.CHRTYPE, b"")), "neither a file nor a folder"),
+    "block device": (tar(("a", tarfile.BLKTYPE, b"")), "neither a file nor a folder"),
+    "fifo": (tar(("a", tarfile.FIFOTYPE, b"")), "neither a file nor a folder"),
+    "unknown type": (tar(("a", b"Z", b"x")), "neither a file nor a folder"),
+    "sparse": (sparse(), "neither a file nor a folder"),
+    "escape sequence": (files("a\x1b[31m"), "no readable text"),
+    "line break": (files("a\nb"), "no readable text"),
+    "right to left": (files("a\u202egpj.exe"), "no readable text"),
+    "no text": (header(lambda whole: whole.__setitem__(slice(0, 2), b"\xff\xfe")), "no readable text"),
+    "long part": (files("a" * 256), "too long"),
+    "long name": (files("a/" * 600 + "b"), "too long"),
+    "twice": (files("a", "a"), "there twice"),
+    "twice in other words": (files("a/b", "a//./b"), "there twice"),
+    "another case": (files("JPEGImages/a.jpg", "jpegimages/b.jpg"), "also there as"),
+    "another form": (files("caf\u00e9", "cafe\u0301"), "also there as"),
+    "file, then folder": (files("a", "a/b"), "a file and a folder"),
+    "folder, then file": (files("a/b", "a"), "a file and a folder"),
+    "file of a folder's name": (files("."), "folder's name"),
+    "a mark of ours": (files(".x.tar.unpacked"), "mark of ours"),
+    "huge": (header(size_of(2**60)), "ends after"),
+    "negative": (header(size_of(-1024)), "impossible size"),
+    "negative long name": (header(kind_and_size(tarfile.GNUTYPE_LONGNAME, -1024)), "does not unpack"),
+    "huge long name": (header(kind_and_size(tarfile.GNUTYPE_LONGNAME, 2**60)), "does not unpack|no readable|ends after"),
+    "huge extended header": (header(kind_and_size(tarfile.XHDTYPE, 2**60)), "does not unpack"),
+    "headers without end": (header(kind_and_size(tarfile.XHDTYPE, 0))[:512] * 5000 + files("a"), "does not unpack"),
+    "cut off": (tar(("a", REGULAR, b"x" * 5000))[:2000], "ends after"),
+    "damaged in the middle": (files("a")[:1024] + b"?" * 512 + files("b"), "the header at byte 1,024 is damaged"),
+    "empty": (tar(), "does not unpack"),
+    "folders alone": (tar(("a", FOLDER, b"")), "holds no file"),
+    "compressed": (zlib.compress(files("a"), wbits=31), "does not unpack"),
+    "a zip": (b"PK\x03\x04 not an archive", "does not unpack"),
+    "nothing": (b"", "does not unpack"),
+}
+
+
+def refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """Unpack beside a file that a link or `..` could reach, and see that nothing but the archive is there afterwards."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as raised:
+        archives.unpack(tmp_path / "home" / name, tmp_path / "home" / "root")
+    assert "\x1b" not in str(raised.value)
+    assert [path.name for path in tmp_path.rglob("*")] == ["home", name]
+
+
+@pytest.mark.parametrize("case", HOSTILE_TARS)
+def test_a_hostile_tar_is_refused_whole(tmp_path: Path, case: str) -> None:
+    refused(tmp_path, "x.tar", *HOSTILE_TARS[case])
+
+
+def test_more_members_than_anyone_needs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 5)
+    refused(tmp_path, "x.tar", files(*"abcdef"), "more than 5 members")
+
+
+def zipped(*entries: tuple[zipfile.ZipInfo | str, bytes], stored: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED) as file:
+        for entry, content in entries:
+            file.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def of_kind(kind: int, name: str = "a") -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, (kind | 0o777) << 16
+    return info
+
+
+def entry(content: bytes = b"x" * 1000, stored: bool = False, **changes: int) -> bytes:
+    """Return a zip of one member whose entry in the list says something else."""
+    places = {
+        "flags": (8, "<H"),
+        "method": (10, "<H"),
+        "crc": (16, "<I"),
+        "packed": (20, "<I"),
+        "size": (24, "<I"),
+        "at": (42, "<I"),
+    }
+    whole = bytearray(zipped(("a", content), stored=stored))
+    listed = whole.index(b"PK\x01\x02")
+    for name, value in changes.items():
+        offset, form = places[name]
+        struct.pack_into(form, whole, listed + offset, value)
+    return bytes(whole)
+
+
+def overlapping(count: int = 20) -> bytes:
+    """Return a zip whose many members are all the same bytes, as in the bombs that need no nesting."""
+    whole = zipped(("a0000", bytes(100_000)))
+    listed, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    one = whole[listed:end]
+    several = b"".join(one.replace(b"a0000", b"a%04d" % number) for number in range(count))
+    tail = bytearray(whole[end:])
+    struct.pack_into("<HHI", tail, 8, count, count, len(several))
+    return whole[:listed] + several + tail
+
+
+def behind_its_end() -> bytes:
+    """Return a zip whose deflated member goes on, with the right CRC of what comes before."""
+    engine = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = engine.compress(b"hello") + engine.flush() + b"smuggled"
+    made = bytearray(zipped(("a", packed), stored=True))
+    for mark, method, crc, size in ((b"PK\x03\x04", 8, 14, 22), (b"PK\x01\x02", 10, 16, 24)):
+        place = made.index(mark)
+        struct.pack_into("<H", made, place + method, 8)
+        struct.pack_into("<I", made, place + crc, zlib.crc32(b"hello"))
+        struct.pack_into("<I", made, place + size, 5)
+    return bytes(made)
+
+
+HOSTILE_ZIPS = {
+    "leads out": (zipped(("../out", b"x")), "leads out"),
+    "absolute": (zipped(("/out", b"x")), "absolute"),
+    "absolute for others": (zipped(("..\\out", b"x")), "absolute"),
+    "hidden end": (zipped(("aXb", b"x")).replace(b"aXb", b"a\0b"), "no readable text"),
+    "symbolic link": (zipped((of_kind(stat.S_IFLNK), b"/etc/passwd")), "neither a file nor a folder"),
+    "device": (zipped((of_kind(stat.S_IFCHR), b"")), "neither a file nor a folder"),
+    "fifo": (zipped((of_kind(stat.S_IFIFO), b"")), "neither a file nor a folder"),
+    "a folder that is a link": (zipped((of_kind(stat.S_IFLNK, "a/"), b"")), "neither a file nor a folder"),
+    "twice": (zipped(("aX", b"x"), ("aY", b"y")).replace(b"aY", b"aX"), "there twice"),
+    "another case": (zipped(("a", b"x"), ("A", b"y")), "also there as"),
+    "file and folder": (zipped(("a", b"x"), ("a/b", b"y")), "a file and a folder"),
+    "bomb": (zipped(("a", bytes(10_000_000))), "times its size"),
+    "overlapping": (overlapping(), "lies over another"),
+    "longer than it says": (entry(size=10), "has more bytes than the 10 "),
+    "longer than it says, stored": (entry(stored=True, size=10), "has more bytes than the 10 "),
+    "shorter than it says": (entry(size=2000), "has fewer bytes than the 2,000 "),
+    "goes on after its end": (behind_its_end(), "goes on after its end"),
+    "ends too early": (entry(content=os.urandom(1000), packed=500), "ends too early"),
+    "another sum": (entry(crc=1), "CRC-32"),
+    "packed size beyond the end": (entry(packed=2**31), "lies over another"),
+    "header elsewhere": (entry(at=7), "not where the archive says"),
+    "header beyond the end": (entry(at=2**31), "not where the archive says"),
+    "encrypted": (entry(flags=1), "encrypted"),
+    "unusual": (entry(method=12), "unusual"),
+    "empty": (zipped(), "holds no file"),
+    "folder with content": (zipped(("aXb", b"x")).replace(b"aXb", b"ab/"), "is a folder with content"),
+    "cut off": (zipped(("a", b"x" * 1000))[:60], "does not unpack"),
+    "a tar": (files("a"), "does not unpack"),
+    "nothing": (b"", "does not unpack"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_ZIPS)
+def test_a_hostile_zip_is_refused_whole(tmp_path: Path, case: str) -> None:
+    refused(tmp_path, "x.zip", *HOSTILE_ZIPS[case])
+
+
+def test_a_list_of_members_that_is_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "LARGEST_DIRECTORY", 100_000)
+    refused(tmp_path, "x.zip", zipped(*((f"file{number}", b"") for number in range(3000))), "does not unpack")
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_kind_of_tar_unpacks(tmp_path: Path, form: int) -> None:
+    name = f"{'long/' * 25}caf\u00e9.jpg" if form != tarfile.USTAR_FORMAT else f"{'long/' * 25}a.jpg"
+    members = [("./", FOLDER, b""), ("./a/", FOLDER, b""), (name, REGULAR, b"x" * 3_000_000), ("a/empty", REGULAR, b"")]
+    (tmp_path / "x.tar").write_bytes(tar(*members, form=form))
+    archives.unpack(tmp_path / "x.tar", tmp_path / "root")
+    assert contents(tmp_path / "root") == {name: b"x" * 3_000_000, "a/empty": b""}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_zip_unpacks_to_what_it_was_made_of(tmp_path: Path, stored: bool) -> None:
+    noise = os.urandom(2_500_000)
+    (tmp_path / "x.zip").write_bytes(
+        zipped(("a/", b""), ("a/noise", noise), ("a/text", b"ab" * 900_000), ("b", b""), stored=stored)
+    )
+    archives.unpack(tmp_path / "x.zip", tmp_path / "root")
+    assert contents(tmp_path / "root") == {"a/noise": noise, "a/text": b"ab" * 900_000, "b": b""}
+
+
+def test_what_is_unpacked_belongs_to_us_and_cannot_be_run(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(tar(("a", REGULAR, b"x"), mode=0o6777, uid=0, gid=0))
+    archives.unpack(tmp_path / "x.tar", tmp_path / "root")
+    found = (tmp_path / "root" / "a").stat()
+    assert stat.S_IMODE(found.st_mode) & ~0o644 == 0 and found.st_uid == os.getuid()
+
+
+def test_archives_of_one_data_set_share_their_folders(tmp_path: Path) -> None:
+    for name, members in {"1.tar": ("V/J/1", "V/both", "V/first"), "2.tar": ("V/J/2", "V/both", "W/2")}.items():
+        (tmp_path / name).write_bytes(files(*members))
+        archives.unpack(tmp_path / name, tmp_path / "root")
+    assert set(contents(tmp_path / "root")) == {"V/J/1", "V/J/2", "V/both", "V/first", "W/2"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.tar", "2.tar", "root"]
+
+
+@pytest.mark.parametrize("there", ["file", "folder", "link"])
+def test_what_is_in_the_way_is_named_and_nothing_is_moved(tmp_path: Path, there: str) -> None:
+    root = tmp_path / "root"
+    (tmp_path / "elsewhere").mkdir()
+    root.mkdir()
+    way = root / ("b" if there == "folder" else "v")
+    {"file": way.touch, "folder": way.mkdir, "link": lambda: way.symlink_to(tmp_path / "elsewhere")}[there]()
+    (tmp_path / "x.tar").write_bytes(files("a", "v/1", "b"))
+    with pytest.raises(DataError, match=f"{way} is something else"):
+        archives.unpack(tmp_path / "x.tar", root)
+    assert [path.name for path in root.iterdir()] == [way.name] and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_files_that_are_in_their_places_already_are_put_there_again(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(files("v/1", "v/2", "w/3"))
+    archives.unpack(tmp_path / "x.tar", tmp_path / "root")
+    (tmp_path / "root" / "v" / "2").unlink()
+    (tmp_path / "root" / "v" / "1").write_bytes(b"another's")
+    archives.unpack(tmp_path / "x.tar", tmp_path / "root")
+    assert contents(tmp_path / "root") == {"v/1": b"x", "v/2": b"x", "w/3": b"x"}
+
+
+KILLED = """
+import sys
+from bench.data import download
+download.ARCHIVES["voc2012"] = (download.Archive("x.tar", "", {size}, "{sha256}", ["{mirror}"]),)
+sys.argv = ["bench", "data", "prepare", "voc2012"]
+from bench.__main__ import main
+main()
+"""
+
+
+def test_a_process_that_is_killed_while_it_unpacks_is_gone_on_from(
+    server: Server, drawn: dict[str, Path], home: Path, tmp_path: Path
 ) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        file.add(drawn["demo"] / "VOCdevkit", "VOCdevkit")
+        for number in range(20_000):  # enough for it to be caught in the act
+            info = tarfile.TarInfo(f"more/{number}")
+            info.size = 100
+            file.addfile(info, io.BytesIO(bytes(100)))
+    content = server.files["/a/x.tar"] = buffer.getvalue()
+    wanted = archive(server, content)
+    script = KILLED.format(size=wanted.size, sha256=wanted.sha256, mirror=wanted.mirrors[0])
+    downloads = home / "downloads"
+
+    def half() -> bool:
+        return any((place / "more").is_dir() and next((place / "more").iterdir(), None) for place in downloads.glob(".tmp-*"))
+
+    process = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 120
+    while not half() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert half() and not (downloads / "voc2012").exists()
+    again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert "voc2012 is ready: 40 pictures" in again.stdout
+    assert len(list((downloads / "voc2012" / "more").iterdir())) == 20_000
+    assert {path.name for path in downloads.iterdir()} == {"archives", "voc2012", "voc2012.lock"}
+    assert not list((downloads / "archives").iterdir())
+    assert [wanted for _, wanted in server.asked] == [None]
+
+
+def prepared_from(server: Server, drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve the drawn pictures as if they were VOC 2012."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as file:
         file.add(drawn["demo"] / "VOCdevkit", "VOCdevkit")
     server.files["/a/x.tar"] = buffer.getvalue()
     monkeypatch.setitem(download.ARCHIVES, "voc2012", (archive(server, buffer.getvalue()),))
+
+
+def test_prepare_downloads_unpacks_verifies_and_lists(
+    server: Server, bench: Callable, drawn: dict[str, Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared_from(server, drawn, monkeypatch)
     done = bench("data", "prepare", "voc2012")
     assert done.code == 0 and "voc2012 is ready: 40 pictures" in done.out
     assert catalogue.prepared()["voc2012"].root.is_relative_to(home)
@@ -153,13 +562,48 @@ def test_prepare_downloads_unpacks_verifies_and_lists(
     assert len(server.asked) == asked
 
 
+def test_an_archive_that_was_left_after_its_mark_is_removed(
+    server: Server, bench: Callable, drawn: dict[str, Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared_from(server, drawn, monkeypatch)
+    bench("data", "prepare", "voc2012")
+    left = home / "downloads" / "archives" / "x.tar"
+    left.write_bytes(server.files["/a/x.tar"])
+    assert bench("data", "prepare", "voc2012").code == 0
+    assert not left.exists()
+
+
 def test_an_own_name_needs_a_root() -> None:
     with pytest.raises(UsageError, match="add --root DIR"):
         download.fetch("mine", Path("nowhere"), Silent())
 
 
 def test_without_a_network_the_way_out_is_named(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = download.Archive("x.tar", "", "0" * 32, ["http://127.0.0.1:9/"])
+    gone = download.Archive("x.tar", "", 10, "0" * 64, ["http://127.0.0.1:9/"])
     monkeypatch.setitem(download.ARCHIVES, "voc2012", (gone,))
     done = bench("data", "prepare", "voc2012")
     assert done.code == 4 and "--root" in done.err and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_offline_nothing_is_asked_for_and_what_to_run_is_said(
+    server: Server, bench: Callable, drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    prepared_from(server, drawn, monkeypatch)
+    if by == "variable":
+        monkeypatch.setenv(network.VARIABLE, "1")
+    done = bench(*(["--offline"] if by == "option" else []), "data", "prepare", "voc2012")
+    assert done.code == 4 and "bench data prepare voc2012" in done.err and "--root" in done.err
+    assert server.asked == []
+
+
+def test_offline_what_is_already_there_is_used(
+    server: Server, bench: Callable, drawn: dict[str, Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared_from(server, drawn, monkeypatch)
+    there = home / "downloads" / "archives" / "x.tar"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(server.files["/a/x.tar"])
+    assert bench("--offline", "data", "prepare", "voc2012").code == 0
+    assert bench("--offline", "data", "prepare", "voc2012").code == 0
+    assert server.asked == []

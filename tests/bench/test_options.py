@@ -36,5 +36,5 @@ def test_a_text_of_any_length_is_refused_in_a_sentence(read: Callable[[str], obj
 @pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000, "NaN", "1e999"])
 def test_a_setting_that_python_cannot_read_as_json_is_refused_as_a_text(value: str) -> None:
     asked = resolve.Request(("l1_color",), ("voc_seg",), settings=(f"recipe.epochs={value}",))
-    with pytest.raises(UsageError, match="recipe of l1_color: epochs: .* but got"):
+    with pytest.raises(UsageError, match=r"recipe of l1_color: epochs: .* but got"):
         resolve.resolve(asked, print)

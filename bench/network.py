@@ -1,0 +1,81 @@
+"""The network: who may use it, and a guard that lets nobody.
+
+Only `bench data prepare NAME` without --root downloads, and `--storage URL` reaches a database. `bench --offline` or
+$PRETEXT_BENCH_OFFLINE=1 forbids both; then an audit hook also refuses every connection that Python opens to another machine,
+whichever library asks. Unix sockets and the machine's own addresses stay allowed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from typing import Any
+
+from bench.errors import MachineError
+
+VARIABLE = "PRETEXT_BENCH_OFFLINE"
+_BY_ADDRESS = ("socket.connect", "socket.sendto", "socket.sendmsg")
+_BY_NAME = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
+_guarded = False
+
+
+def is_forbidden() -> bool:
+    """Whether the network is off for this process."""
+    return os.environ.get(VARIABLE, "") not in ("", "0")
+
+
+def forbid() -> None:
+    """Turn the network off for this process and those that it starts."""
+    global _guarded
+    os.environ[VARIABLE] = "1"
+    if not _guarded:
+        _guarded = True
+        sys.addaudithook(_refuse)
+
+
+def check_storage(url: str) -> None:
+    """Raise MachineError for a database on another machine when the network is off: its driver may not be Python's."""
+    if not (url and is_forbidden()):
+        return
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        host = make_url(url).host
+    except ArgumentError:
+        return  # who opens it says what is wrong with it
+    if host and not host.startswith("/") and not _is_here(host):
+        raise MachineError(
+            f"--storage leads to {host}, and --offline ({VARIABLE}) forbids the network; leave out one of the two."
+        )
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if not event.startswith("socket.") or not is_forbidden():
+        return
+    if event in _BY_ADDRESS:
+        opened, address = arguments[0], arguments[1]
+        if opened.family == socket.AF_UNIX or address is None:  # no address: the socket is connected already
+            return
+        host, shown = (address[0], address) if isinstance(address, tuple) else ("?", address)
+    elif event in _BY_NAME:
+        host = shown = arguments[0]
+    else:
+        return
+    if not _is_here(host):
+        raise MachineError(f"something asked for a connection to {shown!r}, and --offline ({VARIABLE}) forbids the network.")
+
+
+def _is_here(host: Any) -> bool:
+    """Whether a host's name or address is this machine's own; no name at all is."""
+    name = host.decode(errors="replace") if isinstance(host, bytes | bytearray) else host
+    if name is None or name == "" or name == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(str(name).partition("%")[0])
+    except ValueError:
+        return False
+    inner = getattr(address, "ipv4_mapped", None) or address
+    return bool(inner.is_loopback or inner.is_unspecified)
