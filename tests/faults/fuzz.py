@@ -37,6 +37,8 @@ from tests.faults.mutations import Mutations
 
 HANG = 10.0
 """Seconds after which a case hangs."""
+BEGIN = 60.0
+"""Seconds that the first reading of the valid file may take, imports included."""
 BATCH = 100
 ADDRESSES = 4 << 30
 """Bytes of addresses that a process may take beyond those it begins with."""
@@ -190,9 +192,10 @@ def _forked(form: Format, subject: Subject, cases: Sequence[Case], hang: float) 
     os.close(writing)
     left = b""
     ended = 0
+    begun = False
     try:
         while ended < len(cases):
-            ready, _, _ = select.select([reading], [], [], hang if ended else hang + 20)
+            ready, _, _ = select.select([reading], [], [], hang if begun else BEGIN)
             if not ready:
                 yield cases[ended], Outcome("hang", f"not done after {hang:g} seconds")
                 return
@@ -201,6 +204,9 @@ def _forked(form: Format, subject: Subject, cases: Sequence[Case], hang: float) 
                 break
             *lines, left = (left + got).split(b"\n")
             for line in lines:
+                if not line:
+                    begun = True
+                    continue
                 yield cases[ended], Outcome(**json.loads(line))
                 ended += 1
     finally:
@@ -214,7 +220,7 @@ def _forked(form: Format, subject: Subject, cases: Sequence[Case], hang: float) 
 
 
 def _work(form: Format, subject: Subject, cases: Sequence[Case], writing: int) -> None:
-    """Run cases and write a line of JSON for each; never return."""
+    """Write an empty line when all is ready, run cases and write a line of JSON for each; never return."""
     code = 1
     try:
         faulthandler.disable()
@@ -224,14 +230,15 @@ def _work(form: Format, subject: Subject, cases: Sequence[Case], writing: int) -
         os.dup2(silent, 1)
         os.dup2(silent, 2)
         _limit()
-        expected: dict[int, object] = {}
+        expected: list[object] = []
+        for example in subject.examples if subject.exact else ():
+            subject.lay(example)
+            expected.append(subject.read())
+        os.write(writing, b"\n")
         for case in cases:
             example, content = case.content(form, subject)
-            if subject.exact and example not in expected:
-                subject.lay(subject.examples[example])
-                expected[example] = subject.read()
             subject.lay(content)
-            outcome = judge(subject, expected.get(example), silent)
+            outcome = judge(subject, expected[example] if expected else None, silent)
             os.write(writing, json.dumps(vars(outcome)).encode() + b"\n")
         code = 0
     except BaseException as error:
