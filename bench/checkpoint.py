@@ -97,15 +97,18 @@ def load(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.O
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
-    for player, optimiser in optimisers.items():
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            owner, _, tail = rest.partition("/")
-            if kind == "optimiser" and owner == player:
-                number, _, field = tail.partition("/")
-                state.setdefault(int(number), {})[field] = tensor
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    try:
+        for player, optimiser in optimisers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in tensors.items():
+                kind, _, rest = name.partition("/")
+                owner, _, tail = rest.partition("/")
+                if kind == "optimiser" and owner == player:
+                    number, _, field = tail.partition("/")
+                    state.setdefault(int(number), {})[field] = tensor
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise DataError(f"{path} does not fit these optimisers: {' '.join(str(error).split())[:300]}.") from error
     return facts
 
 

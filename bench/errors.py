@@ -10,6 +10,8 @@ import difflib
 import traceback
 from collections.abc import Iterable
 
+from bench.text import quoted
+
 MANY = 30
 """More names than this are not all listed."""
 
@@ -84,5 +86,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     hint = f"; did you mean {near[0]!r}?" if near else "."
     if len(names) > MANY:
         close = difflib.get_close_matches(name, names, n=5, cutoff=0.3)
-        return UsageError(f"unknown {kind} {name!r}{hint} Of {len(names)} the nearest: {', '.join(close) or 'none'}.")
-    return UsageError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names) or 'none'}.")
+        return UsageError(f"unknown {kind} {quoted(name)}{hint} Of {len(names)} the nearest: {', '.join(close) or 'none'}.")
+    return UsageError(f"unknown {kind} {quoted(name)}{hint} Known: {', '.join(names) or 'none'}.")

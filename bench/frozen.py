@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.errors import UsageError, unknown
+from bench.text import quoted
 
 
 class Frozen(BaseModel):
@@ -31,7 +32,7 @@ class Frozen(BaseModel):
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"])
-            raise UsageError(f"{what}: {field}: {problem['msg']}, but got {problem['input']!r}.") from error
+            raise UsageError(f"{what}: {field}: {problem['msg']}, but got {quoted(problem['input'])}.") from error
 
 
 def canonical(value: Any) -> str:

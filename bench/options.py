@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.errors import UsageError
+from bench.text import quoted
 
 MOST_SEEDS = 1000
 
@@ -64,7 +65,7 @@ def seeds_of(seed: int | None, seeds: str | None) -> tuple[int, ...]:
         return (seed or 0,)
     parts = names(seeds)
     if not parts or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        raise UsageError(f"--seeds takes how many, or a list: 5 or 0,3,7, but got {seeds!r}.")
+        raise UsageError(f"--seeds takes how many, or a list: 5 or 0,3,7, but got {quoted(seeds)}.")
     named = tuple(dict.fromkeys(int(part) for part in parts))
     if "," in seeds:
         return named
@@ -82,4 +83,4 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in names(text))
     except ValueError as error:
-        raise UsageError(f"{option} takes numbers by comma, but got {text!r}.") from error
+        raise UsageError(f"{option} takes numbers by comma, but got {quoted(text)}.") from error

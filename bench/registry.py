@@ -12,10 +12,12 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, cast
 
 from bench.errors import DataError, UsageError, unknown
@@ -53,15 +55,15 @@ def load(kind: str, name: str) -> Any:
         raise unknown(kind.removesuffix("s"), name, summaries(kind))
     try:
         return points[name].load()
-    except Exception as error:
-        raise DataError(f"the plug-in {name} ({points[name].value}) does not load: {error}.") from error
+    except (Exception, SystemExit) as error:
+        raise DataError(f"the plug-in {name} ({points[name].value}) does not load: {_reason(error)}.") from error
 
 
 def source_digest(kind: str, name: str) -> str:
     """Return "" for a built-in, whose version says what it is, and 16 digits of the SHA-256 of a plug-in's file."""
     if name in _files(kind) and name not in _given:
         return ""
-    path = inspect.getsourcefile(load(kind, name))
+    path = _given[name] if name in _given else inspect.getsourcefile(load(kind, name))
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
 
 
@@ -90,18 +92,40 @@ def _points(kind: str) -> dict[str, EntryPoint]:
 
 def _first_line(path: Path) -> str:
     try:
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    except (SyntaxError, ValueError, OSError):
+        text = ast.get_docstring(_parsed(path)) or ""
+    except DataError:
         return "(does not parse)"
     return text.split("\n", 1)[0]
 
 
+def _parsed(path: Path) -> ast.Module:
+    """Return a file's syntax tree, read as Python reads it: in the encoding that it declares."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when it is loaded
+            return ast.parse(path.read_bytes(), str(path))
+    except (
+        SyntaxError,
+        ValueError,
+        OSError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # MemoryError: the parser's own stack is full
+        raise DataError(f"the plug-in {path} does not parse: {_reason(error)}.") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error says in a line, whatever a plug-in made of it."""
+    try:
+        said = " ".join(str(error).split())
+    except Exception:
+        said = ""
+    return said[:300] or type(error).__name__
+
+
 def _kind_of(path: Path) -> str | None:
     """Tell a plug-in's kind from the base class that it names, without running it."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:
-        raise DataError(f"the plug-in {path} does not parse: {error}.") from error
+    tree = _parsed(path)
     bases = {
         base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
         for node in tree.body
@@ -119,27 +143,37 @@ def _from_file(name: str, path: Path) -> ModuleType:
     module_name = f"bench_plugin_{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    specification = importlib.util.spec_from_file_location(module_name, path)
-    assert specification is not None and specification.loader is not None
+    loader = _Anew(module_name, str(path))
+    specification = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+    assert specification is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[module_name] = module
     try:
-        specification.loader.exec_module(module)
-    except Exception as error:
+        loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plug-in that leaves (SystemExit) would take the program with it, without a word
         del sys.modules[module_name]
-        raise DataError(f"the plug-in {path} does not load: {type(error).__name__}: {error}.") from error
+        raise DataError(f"the plug-in {path} does not load: {type(error).__name__}: {_reason(error)}.") from error
     return module
+
+
+class _Anew(SourceFileLoader):
+    """Loads a file as it is now: compiled code that Python keeps is found by the second, and a plug-in is edited faster."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the file's code."""
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _class_of(module: ModuleType, kind: str) -> Any:
     from bench import contract
 
     base = cast(type, contract.Pretext if kind == "pretexts" else contract.Downstream)
-    own = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
-    ]
+    assert module.__spec__ is not None  # its name and file, whatever the module says of itself
+    name, file = module.__spec__.name, module.__spec__.origin
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
+    own = list(dict.fromkeys(value for value in classes if value.__module__ == name))
     if len(own) != 1:
-        raise DataError(f"{module.__file__} has {len(own)} classes that derive from {base.__name__}; it must have one.")
+        raise DataError(f"{file} has {len(own)} classes that derive from {base.__name__}; it must have one.")
     return own[0]

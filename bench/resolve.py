@@ -16,6 +16,7 @@ from bench.data.packs import PackRule
 from bench.errors import UsageError, unknown
 from bench.frozen import canonical
 from bench.job import NO_DATA, Job, PretrainJob
+from bench.text import quoted
 from bench.trunk import TrunkName, check_size
 
 SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase", "frozen")
@@ -231,12 +232,12 @@ def _settings(texts: Sequence[str], pretexts: Sequence[str]) -> dict[str, dict[s
         target, equals, value = text.partition("=")
         owner, dot, name = target.strip().partition(".")
         if not (equals and dot and name):
-            raise UsageError(f"--set takes owner.name=value, for example recipe.lr=1e-4, but got {text!r}.")
+            raise UsageError(f"--set takes owner.name=value, for example recipe.lr=1e-4, but got {quoted(text)}.")
         if owner not in ("recipe", "protocol", *pretexts):
             raise unknown("owner of a setting", owner, ["recipe", "protocol", *pretexts])
         try:
             changes.setdefault(owner, {})[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or none that Python reads: a text
             changes.setdefault(owner, {})[name] = value
     for name in changes.get("recipe", {}):
         fields = {field for pretext in pretexts for field in registry.load("pretexts", pretext).Recipe.model_fields}

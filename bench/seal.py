@@ -6,8 +6,10 @@ A flipped bit in a number is a valid number; with the seal it is a damaged file.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from bench.errors import DataError
 
@@ -40,3 +42,12 @@ def read(path: Path, what: str, way_out: str) -> bytes:
     if hashlib.sha256(rest).hexdigest().encode() != seal[1]:
         raise DataError(f"{path} is damaged: its SHA-256 is not the one it begins with; {way_out}.")
     return b"{" + rest
+
+
+def load(path: Path, what: str, way_out: str) -> Any:
+    """Return what `read` gives as Python's own values; DataError, too, when the seal fits and the rest is no JSON."""
+    content = read(path, what, way_out)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not {what} of this version; {way_out}.") from error

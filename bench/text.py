@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable
 
+LONG = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -16,6 +17,16 @@ def printable(text: str) -> str:
     'a [2Jb  c'
     """
     return _CONTROL.sub(" ", text)
+
+
+def quoted(value: object) -> str:
+    """Return a value from a file or a command as an error shows it: not at any length.
+
+    >>> quoted("cat"), len(quoted("a" * 1000))
+    ("'cat'", 103)
+    """
+    text = repr(value)
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
 def printable_lines(text: str) -> str:

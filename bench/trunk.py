@@ -25,6 +25,7 @@ from torch.nn import functional
 from bench.colour import lightness_of, unit
 from bench.errors import UsageError, unknown
 from bench.frozen import Frozen
+from bench.text import quoted
 
 EyeName = Literal["l", "rgb"]
 M = TypeVar("M", bound=nn.Module)
@@ -210,10 +211,12 @@ class TrunkName(Frozen):
             elif equals and name in ({"eye"} | ({"depth", "width"} if family == "unet" else set())):
                 options[name] = value
             else:
-                raise UsageError(f"trunk {text!r}: cannot read {part!r}; write unet:depth=6,width=32 or timm:resnet18.")
+                raise UsageError(
+                    f"trunk {quoted(text)}: cannot read {quoted(part)}; write unet:depth=6,width=32 or timm:resnet18."
+                )
         if family == "timm" and not options.get("encoder"):
             raise UsageError("trunk 'timm' needs an encoder, for example timm:resnet18.")
-        return cls(family=cast(Literal["unet", "timm"], family)).with_changes(options, f"trunk {text!r}")
+        return cls(family=cast(Literal["unet", "timm"], family)).with_changes(options, f"trunk {quoted(text)}")
 
     def fitted(self, size: int) -> TrunkName:
         """Return the name with its depth filled in for pictures of `size`; raise UsageError when the size does not fit.

@@ -11,7 +11,6 @@ while it lives, so the trial of a dead worker is known at once, failed, and trie
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 import uuid
@@ -30,6 +29,7 @@ from bench.job import Job
 from bench.order import key
 from bench.pretraining import find_pretrained, pretrain
 from bench.run import Finetuned, finetune
+from bench.text import quoted
 from results.record import Cost, Trial, Tuning
 
 STARTUP = 8
@@ -57,15 +57,15 @@ class Search(Frozen):
             name, _, limits = part.partition("=")
             low, colon, high = limits.partition(":")
             if name not in ("head", "all", PRETEXT):
-                raise UsageError(f"--space has ranges for head, all and {PRETEXT}, but got {name!r}.")
+                raise UsageError(f"--space has ranges for head, all and {PRETEXT}, but got {quoted(name)}.")
             try:
                 ranges[name] = (float(low), float(high if colon else low))
             except ValueError as error:
                 raise UsageError(
-                    f"--space takes head=1e-4:1e-2,all=1e-5:1e-3 or one rate, all=1e-4, but got {part!r}."
+                    f"--space takes head=1e-4:1e-2,all=1e-5:1e-3 or one rate, all=1e-4, but got {quoted(part)}."
                 ) from error
             if not 0 < ranges[name][0] <= ranges[name][1] < math.inf:
-                raise UsageError(f"--space: 0 < low <= high must hold, but got {part!r}.")
+                raise UsageError(f"--space: 0 < low <= high must hold, but got {quoted(part)}.")
         return cls(trials=trials, space=ranges, storage=storage)
 
 
@@ -303,7 +303,7 @@ class _Kept:
             return cls()
         way_out = "remove its folder, and the trial begins anew"
         try:
-            found = json.loads(seal.read(path, "what a trial has found", way_out))
+            found = seal.load(path, "what a trial has found", way_out)
             values = {int(epoch): float(value) for epoch, value in found["values"].items()}
             return cls(values, float(found["seconds"]), int(found["images"]))
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import statistics
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ from bench import seal
 from bench.errors import DataError
 from bench.frozen import Frozen
 
+ABOUT_A_PICTURE = 4096
+"""Bytes that a picture's predictions may take beside its confusion: an id, scores and labels."""
 VERSION = 3
 """2: metrics have versions. 3: sealed, with the digest of the pictures beside it. A record of another version is refused, since
 its numbers may mean something else."""
@@ -198,8 +201,33 @@ def pack_predictions(predictions: dict[str, NDArray[Any]], ids: Iterable[str]) -
 
 def read_answers(out: Path, record: Record) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
     """Return a run's pictures' ids and what its metrics are computed from; DataError when the file is not the recorded one."""
-    with np.load(io.BytesIO(read_predictions(out, record)), allow_pickle=False) as file:
-        return tuple(file["ids"].tolist()), {name: file[name] for name in file.files if name != "ids"}
+    pictures, classes = record.data.counts.get(record.part, 0), len(record.data.classes)
+    most = pictures * (8 * (classes + 2) * (classes + 1) + ABOUT_A_PICTURE) + (1 << 20)
+    try:
+        predictions = unpack(read_predictions(out, record), most)
+        ids = predictions.pop("ids").tolist()
+        if not isinstance(ids, list) or any(array.shape[:1] != (len(ids),) for array in predictions.values()):
+            raise ValueError("not one value for each picture")
+    except (ValueError, KeyError) as error:
+        path = predictions_path(out, record)
+        raise DataError(f"{path} is not of this version: {error}; remove its folder to run it again.") from error
+    return tuple(ids), predictions
+
+
+def unpack(content: bytes, most: int) -> dict[str, NDArray[Any]]:
+    """Return the arrays in the bytes of an .npz; ValueError for other bytes, and for arrays of more than `most` bytes."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > most:
+            raise ValueError(f"it unpacks to {size:,} bytes, and {most:,} are the most")
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # numpy, zipfile and zlib have no common base for what they raise
+        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("it holds more than arrays")
+    return arrays
 
 
 def read_predictions(out: Path, record: Record) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -201,10 +200,10 @@ def _save(place: Path, dataset: Dataset) -> Dataset:
 
 def _load(path: Path) -> Dataset:
     way_out = "prepare the data set again" if path.is_relative_to(store.home() / "data") else "remove its folder"
-    content = seal.read(path, "an index", way_out)
+    content = seal.load(path, "an index", way_out)  # pydantic's own reader takes three times the memory
     try:
-        return Dataset.model_validate(json.loads(content))  # pydantic's own reader takes three times the memory
-    except (ValidationError, json.JSONDecodeError) as error:
+        return Dataset.model_validate(content)
+    except ValidationError as error:
         raise DataError(f"{path} is not an index of this version; {way_out}.") from error
 
 

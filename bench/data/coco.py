@@ -6,12 +6,12 @@ images/), likewise val and test.
 
 from __future__ import annotations
 
-import contextlib
-import io
-from pathlib import Path
+import json
+from pathlib import Path, PurePath
 
 from bench.data.dataset import Dataset, Picture, Pictures
 from bench.errors import DataError
+from bench.text import quoted
 
 PARTS = ("train", "val", "test")
 
@@ -28,16 +28,10 @@ def _annotations(root: Path) -> list[Path]:
 
 def read(root: Path, name: str) -> Dataset:
     """Read every picture that an instances JSON (or a test set's image_info) lists; DataError names what is missing."""
-    from pycocotools.coco import COCO
-
-    pictures: list[Picture] = []
+    pictures: dict[str, Picture] = {}
     for path in [*_annotations(root), *sorted((root / "annotations").glob("image_info_test20??.json"))]:
         subset = path.stem.removeprefix("instances_").removeprefix("image_info_")
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                listed = [str(image["file_name"]) for image in COCO(str(path)).imgs.values()]
-        except (ValueError, KeyError, AssertionError, TypeError, OSError) as error:
-            raise DataError(f"{path} is not a COCO annotation file: {error}.") from error
+        listed = _listed(path)
         folder = next((f for f in (root / subset, root / "images" / subset, root / "images") if f.is_dir()), None)
         if folder is None:
             if subset.startswith("test"):
@@ -45,20 +39,44 @@ def read(root: Path, name: str) -> Dataset:
             raise DataError(f"{path} lists pictures, but there is no folder {root / subset} to hold them.")
         part = next((part for part in PARTS if subset.startswith(part)), "train")
         for file in listed:
-            relative = (folder / file).relative_to(root).as_posix()
-            pictures.append(Picture(id=Path(file).stem, file=relative, part=part))
-        missing = next((file for file in listed if not (folder / file).is_file()), None)
+            picture = Picture(id=Path(file).stem, file=(folder / file).relative_to(root).as_posix(), part=part)
+            if picture.id in pictures:
+                raise DataError(f"{path} lists {quoted(file)}, and {picture.id} is listed already; file names must differ.")
+            pictures[picture.id] = picture
+        missing = next((file for file in listed if not _is_file(folder / file)), None)
         if missing is not None:
-            raise DataError(f"{path} lists {missing}, but {folder} has not got it; unpack the pictures again.")
+            raise DataError(f"{path} lists {quoted(missing)}, but {folder} has not got it; unpack the pictures again.")
     if not pictures:
         raise DataError(f"{root} is not a COCO data set: no annotations/instances_train20xx.json with pictures.")
-    unique = {picture.id: picture for picture in pictures}
-    if len(unique) < len(pictures):
-        raise DataError(f"{root} lists {len(pictures) - len(unique)} pictures twice; file names must differ.")
     return Dataset(
         name=name,
         kind="coco",
         root=root,
         synthetic=(root / "SYNTHETIC.txt").is_file(),
-        pictures=Pictures(sorted(unique.values(), key=lambda picture: picture.id)),
+        pictures=Pictures(sorted(pictures.values(), key=lambda picture: picture.id)),
     )
+
+
+def _listed(path: Path) -> list[str]:
+    """Return the file names of the pictures that an annotation file lists; nothing else of it is looked at."""
+    try:
+        listed = [image["file_name"] for image in json.loads(path.read_bytes())["images"]]
+    except RecursionError as error:
+        raise DataError(f"{path} is not a COCO annotation file: it is nested too deeply.") from error
+    except KeyError as error:
+        raise DataError(f"{path} is not a COCO annotation file: it has no {error}.") from error
+    except (ValueError, TypeError, OSError) as error:
+        raise DataError(f"{path} is not a COCO annotation file: {error}.") from error
+    for file in listed:
+        if not isinstance(file, str) or not file or PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+            raise DataError(f"{path} lists {quoted(file)}, which is no file name below a folder.")
+    if not listed:
+        raise DataError(f"{path} lists no pictures.")
+    return listed
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.data.columns import Texts, column_schema
 from bench.data.threads import in_order
 from bench.errors import BenchError, DataError, MachineError
 from bench.frozen import Frozen, digest_of
+from bench.text import quoted
 
 Say = Callable[[str], object]
 VOID = 255
@@ -27,8 +29,8 @@ PADDING = 254
 """The id of pixels beside the picture, which are never trained on and never scored."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""What is read, whatever a file's name ends in. Pillow reads more: PostScript, which runs a program, and others nobody keeps pictures
-in."""
+"""What is read, whatever a file's name ends in. Pillow reads more: PostScript, for which it runs a program, and others that
+nobody keeps pictures in."""
 MOST_PIXELS = 89_478_485
 """The most pixels of a picture, from which on Pillow warns of a file that was made to fill the memory: 256 MiB at 3 bytes."""
 
@@ -197,15 +199,18 @@ def opened(path: Path, what: str = "picture") -> Iterator[Image.Image]:
     when there is not enough memory.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        content = io.BytesIO(path.read_bytes())  # of which nobody reads more than there is, whatever a header says
+        with Image.open(content, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
-                raise DataError(
-                    f"{path} is {width}x{height}; a {what} has at most {MOST_PIXELS:,} pixels: shrink it, or leave it out."
-                )
+                raise Image.DecompressionBombError
             yield image
     except BenchError:
         raise
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path} has more than {MOST_PIXELS:,} pixels, the most of a {what}; shrink it, or leave it out."
+        ) from error
     except MemoryError as error:
         raise MachineError(f"there is not enough memory to decode {path}; close other programs, or leave it out.") from error
     except UnidentifiedImageError as error:
@@ -227,7 +232,9 @@ def decode(path: Path, upright: bool = False) -> Image.Image:
             raise DataError(f"{path} has pixels of floating point, whose white is not known; save it with 8 or 16 bits.")
         if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
             deep = np.asarray(image)
-            return Image.fromarray((deep // 257 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)).convert("RGB")
+            return Image.fromarray((deep // 257 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)).convert(
+                "RGB"
+            )
         return image.convert("RGB")
 
 
@@ -281,6 +288,6 @@ def choose_scored(dataset: Dataset, scored: Iterable[str]) -> Dataset:
     names = tuple(dict.fromkeys(scored))
     for name in names:
         if name not in dataset.classes:
-            raise DataError(f"{dataset.name} has no class {name!r} to score; its classes: {', '.join(dataset.classes)}.")
+            raise DataError(f"{dataset.name} has no class {quoted(name)} to score; its classes: {', '.join(dataset.classes)}.")
     kept = tuple(name for name in dataset.classes if name in names)
     return dataset.model_copy(update={"scored": kept or dataset.classes})

@@ -7,7 +7,6 @@ read a row at a time, so memory does not grow with the number of pictures.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import zlib
@@ -101,8 +100,8 @@ class Rows:
                 header = np.lib.format.read_array_header_1_0(file) if version == (1, 0) else ((), True, None)
                 offset, length = file.tell(), os.fstat(file.fileno()).st_size
             sums = _sums_path(path).read_bytes()
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{path} is not a pack's array: {' '.join(str(error).split())}; {REMADE}.") from error
+        except Exception as error:  # numpy's reader of headers has no common base for what it raises
+            raise DataError(f"{path} is not a pack's array: {' '.join(str(error).split())[:200]}; {REMADE}.") from error
         shape, in_columns, kind = header
         squares = len(shape) in (3, 4) and shape[0] == count and shape[1] == shape[2] and side in (0, shape[1])
         if in_columns or kind != np.uint8 or not squares or shape[3:] not in ((), (3,)) or length != offset + math.prod(shape):
@@ -234,10 +233,10 @@ def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) ->
                 say(f"packing {len(order.places()):,} pictures of {order.dataset.title} at {order.rule.size} px (once)")
                 store.publish_folder(folder, lambda place: _write(place, order, progress), needs=_bytes(order))
     path = folder / "manifest.json"
-    content = seal.read(path, "a pack's manifest", REMADE)
+    content = seal.load(path, "a pack's manifest", REMADE)
     try:
-        manifest = Manifest.model_validate(json.loads(content))
-    except (ValidationError, json.JSONDecodeError) as error:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
         raise DataError(f"{path} is not a manifest of this version; {REMADE}.") from error
     arrays = {
         name: Rows.open(folder / f"{name}.npy", len(manifest.ids), 0 if name == "truth" else manifest.side, digest)

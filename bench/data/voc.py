@@ -6,14 +6,20 @@ Source: Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. Two sma
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from bench.data.dataset import VOC_CLASSES, Dataset, Picture, Pictures, choose_scored
+from bench.data.dataset import PADDING, VOC_CLASSES, Dataset, Picture, Pictures, choose_scored
 from bench.errors import DataError
+from bench.text import quoted
 
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
+MOST_MASKED = PADDING - 1
+"""The most classes that a mask has ids for: beside them it has background, padding and void."""
+DIFFICULT = ("0", "1", "", "Unspecified")
+"""What VOC's annotations say; the last two are no 1."""
 
 
 def find(root: Path, year: str = "") -> Path | None:
@@ -47,7 +53,7 @@ def read(root: Path, name: str) -> Dataset:
         raise DataError(
             f"{root} is not a VOC{year} data set: no JPEGImages in it, in VOCdevkit or in VOCdevkit/VOC{year or '20xx'}."
         )
-    classes = tuple(_lines(folder / "classes.txt")) or VOC_CLASSES
+    classes = _names(folder / "classes.txt") or VOC_CLASSES
     files = sorted(path for path in (folder / "JPEGImages").iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise DataError(f"{folder / 'JPEGImages'} holds no pictures; unpack the archive again.")
@@ -66,6 +72,11 @@ def read(root: Path, name: str) -> Dataset:
         stray = [identity for identity in ids if identity not in known]
         if stray and len(stray) == len(ids):
             raise DataError(f"{folder / mask_folder} has masks, but none of a picture in JPEGImages.")
+        if ids and len(classes) > MOST_MASKED:
+            raise DataError(
+                f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {mask_folder} has ids for {MOST_MASKED} "
+                "at most."
+            )
         if ids:
             masks[mask_folder] = tuple(identity for identity in ids if identity in known)
     lists = {task: _official_lists(folder / "ImageSets" / task, known, classes) for task in ("Main", "Segmentation")}
@@ -79,24 +90,39 @@ def read(root: Path, name: str) -> Dataset:
         masks=masks,
         lists=lists,
     )
-    return choose_scored(dataset, _lines(folder / "scored_classes.txt"))
+    scored = folder / "scored_classes.txt"
+    try:
+        return choose_scored(dataset, _names(scored))
+    except DataError as error:
+        raise DataError(f"{scored}: {error}") from error
 
 
 def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
     """Read one annotation: 1 for a class with an ordinary object, -1 for one with difficult objects only, 0 for none."""
     labels = [0] * len(classes)
     try:
-        objects = ElementTree.parse(path).getroot().findall("object")
-    except (ElementTree.ParseError, OSError, ValueError) as error:
+        root = ElementTree.parse(path, ElementTree.XMLParser(target=_Plain())).getroot()
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: of an encoding
         raise DataError(f"{path} is not a VOC annotation: {error}.") from error
-    for item in objects:
+    for item in root.findall("object"):
         name = (item.findtext("name") or "").strip()
         if name not in classes:
-            raise DataError(f"{path} has an object of class {name!r}, which is not one of the {len(classes)} classes.")
-        difficult = (item.findtext("difficult") or "0").strip() == "1"
+            raise DataError(f"{path} has an object of class {quoted(name)}, which is not one of the {len(classes)} classes.")
+        flag = (item.findtext("difficult") or "0").strip()
+        if flag not in DIFFICULT:
+            raise DataError(f"{path} has an object whose difficult is {quoted(flag)}; it is 0 or 1.")
+        difficult = flag == "1"
         place = classes.index(name)
         labels[place] = labels[place] if difficult and labels[place] else (-1 if difficult else 1)
     return tuple(labels)
+
+
+class _Plain(ElementTree.TreeBuilder):
+    """Builds a tree, but of no file that defines entities: a few of them in each other fill any memory."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Refuse a document type."""
+        raise ValueError(f"it has a document type ({quoted(name)})")
 
 
 def _official_lists(folder: Path, known: set[str], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -108,16 +134,31 @@ def _official_lists(folder: Path, known: set[str], classes: Sequence[str]) -> di
         ids = tuple(line.split()[0] for line in _lines(path))
         missing = [identity for identity in ids if identity not in known]
         if missing and stem != "test":
-            raise DataError(f"{path} names {missing[0]} and {len(missing) - 1} more pictures that JPEGImages has not.")
+            raise DataError(f"{path} names {quoted(missing[0])} and {len(missing) - 1} more pictures that JPEGImages has not.")
+        twice = next((identity for identity, number in Counter(ids).items() if number > 1), None)
+        if twice is not None:
+            raise DataError(f"{path} names {quoted(twice)} twice; a list has each picture once.")
         if not missing:
             lists[stem] = ids
     return lists
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """Return the classes in a file, one a line, none when there is no such file; DataError when it names none, or one twice."""
+    names = tuple(_lines(path))
+    if path.is_file() and not names:
+        raise DataError(f"{path} names no class; write one a line, or remove it.")
+    twice = next((name for name, number in Counter(names).items() if number > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} names the class {quoted(twice)} twice.")
+    return names
 
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a text file: {error.reason}.") from error
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (UnicodeDecodeError, OSError) as error:
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise DataError(f"{path} cannot be read as a text: {reason}.") from error

@@ -1,7 +1,12 @@
 """Readers, packs and splits on small real files, whole and broken."""
 
+import io
 import json
 import shutil
+import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
+from bench import seal
 from bench.data import catalogue, packs, splits, voc
 from bench.data.dataset import VOC_CLASSES, decode, decode_mask, voc_palette
 from bench.errors import DataError
@@ -140,7 +146,7 @@ def test_coco_lists_the_pictures_of_its_json_by_part(tmp_path: Path) -> None:
     split = splits.open_split(dataset, "pretraining", "pictures")
     assert (len(split.ids("train")), len(split.ids("test"))) == (3, 2)
     (tmp_path / "train2014" / "train2014_1.jpg").unlink()
-    with pytest.raises(DataError, match=r"lists train2014_1\.jpg"):
+    with pytest.raises(DataError, match=r"lists 'train2014_1\.jpg'"):
         catalogue.open_dataset(str(tmp_path), quiet)
 
 
@@ -167,7 +173,7 @@ def test_a_folder_of_pictures_is_a_data_set_and_files_can_be_left_out(tmp_path: 
             lambda d: (d / "Annotations" / "demo_000003.xml").write_text("<a><object><name>dog</name></object></a>"),
             r"demo_000003\.xml has an object of class 'dog'",
         ),
-        (lambda d: (d / "JPEGImages" / "demo_000001.jpg").unlink(), "names demo_000001"),
+        (lambda d: (d / "JPEGImages" / "demo_000001.jpg").unlink(), "names 'demo_000001'"),
     ],
 )
 def test_half_a_voc_is_refused(voc: Path, spoil: Callable[[Path], object], message: str) -> None:
@@ -405,7 +411,7 @@ def test_an_empty_list_and_a_name_listed_twice_are_refused(voc: Path) -> None:
     with pytest.raises(DataError, match=r"needs train\.txt and val\.txt"):
         splits.open_split(catalogue.open_dataset(str(voc), quiet), "official", "SegmentationClass")
     path.write_text(ids + ids.splitlines()[0])
-    with pytest.raises(DataError, match="is twice in the test part"):
+    with pytest.raises(DataError, match=r"val\.txt names 'demo_\d+' twice"):
         splits.open_split(catalogue.open_dataset(str(voc), quiet), "official", "SegmentationClass")
 
 
@@ -414,3 +420,167 @@ def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").rename(tmp_path / "caf\udce9.jpg")
     with pytest.raises(DataError, match="which is no readable text"):
         catalogue.open_dataset(str(tmp_path), quiet)
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG of 1-bit grey that says a size, with some chunks."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), *chunks, (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("what", ["picture", "mask"])
+@pytest.mark.parametrize("side", [9_500, 50_000])
+def test_a_picture_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int, what: str) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(side, side, (b"IDAT", zlib.compress(bytes(1 << 20)))))
+    with pytest.raises(DataError, match=rf"bomb\.png has more than 89,478,485 pixels, the most of a {what}"):
+        decode(path) if what == "picture" else decode_mask(path, 20, (side, side), path)
+
+
+def test_a_mask_of_another_size_is_not_decoded_to_find_that_out(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    path.write_bytes(png(9_000, 9_000, (b"IDAT", b"no pixels")))
+    with pytest.raises(DataError, match=r"m\.png is 9000x9000, but its picture .* is 8x8"):
+        decode_mask(path, 20, (8, 8), tmp_path / "p.jpg")
+
+
+def test_pillow_warns_of_no_file_without_its_name(tmp_path: Path) -> None:
+    """Its warnings name a tag; on a screen between thousands of pictures nobody can act on them."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(buffer, "JPEG")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHII", 8, 1, 0x0112, 2, 1 << 20, 1 << 20)
+    content = buffer.getvalue()
+    (tmp_path / "a.jpg").write_bytes(content[:2] + struct.pack(">HH", 0xFFE1, len(exif) + 2) + exif + content[2:])
+    (tmp_path / "b.png").write_bytes(png(10_000, 9_500))
+    code = (
+        "from pathlib import Path\nfrom bench.data.dataset import decode\n"
+        f"print(decode(Path({str(tmp_path / 'a.jpg')!r}), True).size)"
+        f"\ntry: decode(Path({str(tmp_path / 'b.png')!r}))\nexcept Exception as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("(8, 8)\n") and "b.png has more than 89,478,485 pixels" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_file_that_runs_a_program_to_be_read_is_no_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"  # which Pillow gives to Ghostscript
+    with pytest.raises(DataError, match=r"a\.jpg does not decode as a picture: it is none of JPEG, PNG"):
+        decode(path)
+
+
+def test_a_picture_is_turned_upright_and_read_from_16_bits(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40).save(tmp_path / "t.png", exif=exif)
+    assert np.asarray(decode(tmp_path / "t.png", upright=True))[..., 0].tolist() == [[120, 0], [160, 40], [200, 80]]
+    assert decode(tmp_path / "t.png").size == (3, 2)
+    for deep in (np.array([[0, 257, 65535]], dtype=np.uint16), np.array([[-5, 300, 65535]], dtype=np.int32)):
+        Image.fromarray(deep).save(tmp_path / "d.tif")
+        assert np.asarray(decode(tmp_path / "d.tif"))[..., 0].tolist() == [[0, 1, 255]]
+
+
+def test_a_picture_whose_white_is_not_known_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(DataError, match=r"f\.tif has pixels of floating point"):
+        decode(tmp_path / "f.tif")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('<?xml version="1.0" encoding="rot13"?><annotation/>', "not a text encoding"),
+        ('<!DOCTYPE a [<!ENTITY b "cat">]><annotation><object><name>&b;</name></object></annotation>', "document type"),
+        ("<annotation><object><name>cat</name><difficult>?</difficult></object></annotation>", "difficult is '.'; it is 0 or 1"),
+        (
+            f"<annotation><object><name>{'cat' * 1000}</name></object></annotation>",
+            "an object of class 'catcat.{,110} which is not",
+        ),
+    ],
+)
+def test_an_annotation_is_refused_in_a_short_sentence(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.xml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"a\.xml .*{message}"):
+        voc.read_labels(path, ("cat", "dog"))
+
+
+def test_a_list_of_windows_is_read_and_one_of_strange_names_is_refused(voc: Path) -> None:
+    path = devkit(voc) / "ImageSets" / "Main" / "train.txt"
+    lists = catalogue.read(voc, "v").lists
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert catalogue.read(voc, "v").lists == lists
+    path.write_text("a" * 100_000)
+    with pytest.raises(DataError, match=r"train\.txt names 'a{99}\.\.\. and 0 more pictures"):
+        catalogue.read(voc, "v")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("scored_classes.txt", "dog\n", r"scored_classes\.txt: .* no class 'dog' to score"),
+        ("scored_classes.txt", "\n", r"scored_classes\.txt names no class"),
+        ("classes.txt", "", r"classes\.txt names no class"),
+        ("classes.txt", "disc\ndisc\n", r"classes\.txt names the class 'disc' twice"),
+    ],
+)
+def test_a_list_of_classes_is_refused_by_its_name(voc: Path, file: str, text: str, message: str) -> None:
+    (devkit(voc) / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        catalogue.read(voc, "v")
+
+
+def test_a_mask_has_ids_for_253_classes_and_no_more(voc: Path) -> None:
+    path = devkit(voc) / "classes.txt"
+    path.write_text(path.read_text() + "".join(f"class {n}\n" for n in range(246)))
+    with pytest.raises(DataError, match=r"classes\.txt names 254 classes; a mask in SegmentationClass has ids for 253 at most"):
+        catalogue.read(voc, "v")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": ' + "[" * 100_000, "is nested too deeply"),
+        ('{"images": [{"id": ' + "1" * 5000 + "}]}", "is not a COCO annotation file"),
+        ('{"pictures": []}', "it has no 'images'"),
+        ('{"images": []}', "lists no pictures"),
+        ('{"images": [3]}', "is not a COCO annotation file"),
+        ('{"images": [{"file_name": "../val2014/a.jpg"}]}', "which is no file name below a folder"),
+        ('{"images": [{"file_name": "/a.jpg"}]}', "which is no file name below a folder"),
+        ('{"images": [{"file_name": 3}]}', "lists 3, which is no file name"),
+        ('{"images": [{"file_name": "' + "a" * 5000 + '.jpg"}]}', "has not got it"),
+        ('{"images": [{"file_name": "a\\u0000.jpg"}]}', "has not got it"),
+        ('{"images": [{"file_name": "a.jpg"}, {"file_name": "a.jpg"}]}', "lists 'a.jpg', and a is listed already"),
+    ],
+)
+def test_a_coco_file_is_refused_by_its_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "annotations" / "instances_train2014.json"
+    for folder in ("annotations", "train2014"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "train2014" / "a.jpg")
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"instances_train2014\.json .*{message}") as refused:
+        catalogue.read(tmp_path, "c")
+    assert len(str(refused.value)) < 500
+
+
+def test_an_index_whose_seal_fits_and_whose_rest_is_no_json_is_refused(voc: Path, home: Path) -> None:
+    catalogue.register(catalogue.read(voc, "mine"))
+    path = home / "data" / "mine" / "index.json"
+    for rest in ("{" + "[" * 100_000, '{"a": ' + "1" * 5000 + "}", "{}"):
+        path.write_text(seal.sealed(rest))
+        with pytest.raises(DataError, match=r"mine/index\.json is not an index of this version"):
+            catalogue.open_dataset("mine", quiet)
+
+
+def test_a_header_that_numpy_cannot_read_is_a_damaged_pack(voc: Path) -> None:
+    path = pack(voc).folder / "images.npy"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"(", b" ", 1))
+    with pytest.raises(DataError, match=r"images\.npy is not a pack's array"):
+        pack(voc)

@@ -1,5 +1,6 @@
 """Names lead to plug-ins, by folder, entry point or file."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -34,6 +35,15 @@ def test_an_entry_point_is_a_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
         ("def", "does not parse"),
         ("x = 1", "no class that derives from Pretext or Downstream"),
         ("from bench.contract import Pretext\nclass A(Pretext): pass\nclass B(Pretext): pass", "has 2 classes"),
+        ("\0", "does not parse"),
+        ("x = " + "-" * 100_000 + "1", "does not parse"),
+        ("# coding: no-such", "does not parse"),
+        ("from bench.contract import Pretext\nimport sys\nclass A(Pretext): pass\nsys.exit(0)", "does not load: SystemExit: 0"),
+        (
+            "from bench.contract import Pretext\nclass A(Pretext): pass\n"
+            "class E(Exception):\n    def __str__(self): 1 / 0\nraise E",
+            "does not load: E: E",
+        ),
         ("from bench.contract import Pretext\nimport no_such_module\nclass A(Pretext): pass", "no_such_module"),
     ],
 )
@@ -57,3 +67,43 @@ def test_help_and_names_need_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "cgan_color" in done.stdout
+
+
+def test_a_plug_in_that_hides_its_class_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from bench.contract import Pretext\nclass A(Pretext): pass\n__file__ = None\nA.__module__ = 'x'")
+    registry.add_plugin(path)
+    with pytest.raises(DataError, match=rf"{path} has 0 classes that derive from Pretext"):
+        registry.source_digest("pretexts", "mine") and registry.load("pretexts", "mine")
+
+
+def test_a_plug_in_is_the_file_as_it_is_now(tmp_path: Path) -> None:
+    """Python finds its compiled code again by second and size; a plug-in edited within a second would be the one before."""
+    path = tmp_path / "mine.py"
+    loaded = []
+    for version in (1, 2):
+        path.write_text(f"from bench.contract import Pretext\nclass A(Pretext): version = {version}")
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        code = (
+            "from pathlib import Path\nfrom bench import registry\n"
+            f"registry.add_plugin(Path({str(path)!r}))\nprint(registry.load('pretexts', 'mine').version)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        loaded.append(done.stdout.strip())
+    assert loaded == ["1", "2"]
+
+
+def test_one_class_under_two_names_is_one_class(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from bench.contract import Pretext\nclass A(Pretext): pass\nB = A")
+    registry.add_plugin(path)
+    assert registry.load("pretexts", "mine").__name__ == "A"
+
+
+def test_a_plug_in_is_read_in_the_encoding_that_it_declares(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    text = '# coding: latin-1\n"""R\u00e9sum\u00e9."""\nfrom bench.contract import Pretext\nclass A(Pretext): pass'
+    path.write_bytes(text.encode("latin-1"))
+    registry.add_plugin(path)
+    assert registry.summaries("pretexts")["mine"] == "R\u00e9sum\u00e9."
+    assert registry.load("pretexts", "mine").__name__ == "A"

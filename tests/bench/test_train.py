@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import checkpoint
+from bench import checkpoint, store
 from bench.data import batches, packs
 from bench.errors import BenchError, DataError
 from bench.machine import Machine, make_machine
@@ -115,6 +115,20 @@ def test_a_damaged_checkpoint_and_another_networks_are_refused(tmp_path: Path) -
     path.write_bytes(content)
     with pytest.raises(DataError, match="is damaged"):
         checkpoint.load(tmp_path, module, {})
+
+
+@pytest.mark.parametrize(("said", "instead"), [(b"loss/0/step", b"loss/0/stop"), (b"loss/0/step", b"loss/x/step")])
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path, said: bytes, instead: bytes) -> None:
+    module = nn.Linear(2, 1)
+    optimiser = torch.optim.Adam(module.parameters())
+    module(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    path = checkpoint.save(tmp_path, module, {"loss": optimiser}, {"step": 1})
+    content = path.read_bytes().replace(said, instead)
+    path.unlink()
+    (tmp_path / f"000000001-{store.sha256_bytes(content)}.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match="does not fit these optimisers"):
+        checkpoint.load(tmp_path, module, {"loss": torch.optim.Adam(module.parameters())})
 
 
 def test_a_perfect_picture_does_not_hide_the_average() -> None:

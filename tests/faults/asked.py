@@ -1,0 +1,96 @@
+"""What a user asks for: the texts of options, and plug-in files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench import options, registry, resolve, tune
+from tests.faults.fuzz import Format, Subject
+from tests.faults.ground import TRUNK, Ground, quiet
+from tests.faults.mutations import BYTES, JSON, PYTHON, TEXT
+
+
+def texts(ground: Ground) -> list[Format]:
+    """The texts of options, each read as `bench run` reads it."""
+    path = ground.folder / "text"
+
+    def option(valid: Sequence[str], use: Callable[[str], object], *names: str) -> Callable[[], Subject]:
+        def make_it() -> Subject:
+            assert ground.grid
+            path.write_text(valid[0])
+            return Subject(
+                path,
+                lambda: use(os.fsdecode(path.read_bytes()).replace("\0", "")),  # as an argument of a process arrives
+                [text.encode() for text in valid],
+                names=names,
+                codes=(2,),
+            )
+
+        return make_it
+
+    def resolved(**changes: Any) -> str:
+        grid = resolve.resolve(ground.request(**changes), quiet)
+        return grid.jobs[0].id
+
+    settings = ("recipe.lr=1e-4", "protocol.batch_size=8", "l1_color.pictures=[1,5]", "protocol.head_width=0", "recipe.epochs=5")
+    changes = {**BYTES, **TEXT, **{name: JSON[name] for name in ("deep", "mark")}}
+    forms: dict[str, Callable[[], Subject]] = {
+        "option-set": option(settings, lambda text: resolved(settings=(text,)), "--set", "setting", "recipe", "protocol"),
+        "option-rates": option(["1e-3,1e-4"], lambda text: resolved(rates=options.numbers("--rates", text)), "--rates"),
+        "option-labels": option(["0.01,0.1,1"], lambda text: resolved(labels=options.numbers("--labels", text)), "--labels"),
+        "option-seeds": option(["5", "0,3,7"], lambda text: resolved(seeds=options.seeds_of(None, text)), "--seeds"),
+        "option-space": option(["head=1e-4:1e-2,all=1e-5:1e-3", "all=1e-4"], lambda text: tune.Search.parse(8, text), "--space"),
+        "option-trunk": option([TRUNK, "unet:depth=4,eye=rgb"], lambda text: resolved(trunk=text), "trunk", "U-Net"),
+    }
+
+    def plugin() -> Subject:
+        place = ground.folder / "rotation.py"
+        place.write_text(ROTATION)
+
+        def read() -> object:
+            registry._given.clear()
+            registry.add_plugin(place)
+            named = registry.summaries("pretexts")["rotation"]
+            loaded = registry.load("pretexts", "rotation")
+            registry.source_digest("pretexts", "rotation")
+            return named, loaded.__name__
+
+        def tidy() -> None:
+            for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
+                del sys.modules[name]
+
+        return Subject(place, read, tidy=tidy, names=(str(place), "unknown pretext 'rotation'"), codes=(3, 2))
+
+    return [
+        *(Format(name, make_it, changes, 2) for name, make_it in forms.items()),
+        Format("plugin", plugin, {**BYTES, **TEXT, **PYTHON}, 6),
+    ]
+
+
+ROTATION = '''"""Rotation prediction: by how many quarter turns was the picture turned?"""
+
+import torch
+from torch import nn
+
+from bench.contract import Pretext
+
+
+class Rotation(Pretext):
+    """Four-way classification of the rotation, from the bottleneck."""
+
+    def __init__(self, recipe, trunk):
+        super().__init__(recipe, trunk)
+        self.classifier = nn.Linear(trunk.bottleneck_channels, 4)
+
+    def players(self):
+        return {"classifier": torch.optim.Adam(self.parameters(), lr=self.recipe.lr)}
+
+    def view(self, images, generator):
+        return {"seen": self.trunk.eye(images)}
+
+    def turns(self, batch):
+        yield "classifier", self.classifier(self.trunk.encode(batch["seen"])[-1].mean(dim=(2, 3))).mean()
+'''

@@ -1,0 +1,40 @@
+"""Records and what lies beside them, read back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.errors import DataError
+from results import record
+from tests.results.made import make, publish
+
+
+def packed(**arrays: object) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: b"no archive", "File is not a zip file"),
+        (lambda: packed(ids=np.array(["a"]), scores=np.zeros((1, 3)))[:-30], "not a zip file"),
+        (lambda: packed(scores=np.zeros((1, 3))), "ids"),
+        (lambda: packed(ids=np.array(["a"]), scores=np.zeros((2, 3))), "not one value for each picture"),
+        (lambda: packed(ids=np.array("a"), scores=np.zeros((1, 3))), "not one value for each picture"),
+        (lambda: packed(ids=np.array([None]), scores=np.zeros((1, 3))), "allow_pickle"),
+        (lambda: packed(ids=np.array(["a"]), scores=np.zeros((1, 50_000_000))), "it unpacks to 400,000,.* are the most"),
+    ],
+)
+def test_predictions_that_fit_their_record_and_are_none_are_refused_by_their_name(
+    tmp_path: Path, content: Callable[[], bytes], reason: str
+) -> None:
+    one = publish(tmp_path, make("random_init", 0, 0.2), content())
+    with pytest.raises(DataError, match=rf"predictions\.npz is not of this version: .*{reason}"):
+        record.read_answers(tmp_path, one)
