@@ -35,9 +35,10 @@ PROBE = 1 << 16
 """Bytes that are written to see whether it can be done."""
 
 # What the main job took on the demo data, in bytes, and a tenth more.
-DEMO_NEED = 90_000_000
-OUT_NEED = 60_000_000
-MEMORY_NEED = 700_000_000
+DEMO_NEEDS = {"drawing the demo data": 30_000_000, "demo_unlabelled": 54_000_000, "demo": 15_000_000}
+OUT_NEED, LARGEST_CHECKPOINT = 60_000_000, 27_000_000
+RESULTS = "results"
+MEMORY_NEED = 810_000_000
 """Beside what a process takes that has imported torch and nothing else."""
 
 Verdict = Literal["ok", "note", "fails"]
@@ -58,13 +59,15 @@ def examine(out: Path) -> list[Check]:
     checks = [*_versions(), _imported("torch"), _imported("torchvision")]
     if all(check.verdict != "fails" for check in checks[-2:]):
         checks += [*_devices(), _memory()]
-    data, packs = _data() if all(check.verdict != "fails" for check in checks) else ([], {})
-    return [*checks, *_folders(out, packs), _caches(out), *data]
+    data, needs = _data() if all(check.verdict != "fails" for check in checks) else ([], {})
+    return [*checks, *_folders(out, needs), _caches(out), *data]
 
 
 def rows(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the checks as rows of text."""
-    return ("Check", "Verdict", "Finding"), [(check.name, check.verdict, check.finding) for check in checks]
+    return ("Check", "Verdict", "Finding"), [
+        (check.name, check.verdict, f"{check.finding}; {check.remedy}" if check.remedy else check.finding) for check in checks
+    ]
 
 
 def as_json(checks: Sequence[Check]) -> str:
@@ -77,7 +80,7 @@ def problem_of(checks: Sequence[Check]) -> MachineError | None:
     failed = [check for check in checks if check.verdict == "fails"]
     if not failed:
         return None
-    reasons = "; ".join(f"{check.name}: {check.finding}; {check.remedy}" for check in failed)
+    reasons = "; ".join(f"{check.name}: {check.finding}, so {check.remedy}" for check in failed)
     return MachineError(f"`{MAIN_JOB}` could not run here: {reasons}.")
 
 
@@ -194,7 +197,7 @@ def _memory() -> Check:
     if limit != resource.RLIM_INFINITY and mapped:
         free["the limit on addresses (ulimit -v)"] = limit - int(mapped) * os.sysconf("SC_PAGE_SIZE")
     least = min(free, key=lambda name: free[name])
-    finding = f"{amount(max(0, free[least]))} free, and the main job needs {amount(MEMORY_NEED)} on the demo data"
+    finding = f"{amount(max(0, free[least]))} free, and the main job needs {amount(MEMORY_NEED)} more on the demo data"
     if free[least] >= MEMORY_NEED:
         return Check("memory", finding)
     return Check("memory", f"{finding}; {least} has no more", "fails", "end other programs or raise the limit")
@@ -224,7 +227,7 @@ class Folder:
     name: str
     option: str
     path: Path
-    need: int
+    needs: Mapping[str, int]
 
     @property
     def place(self) -> Path:
@@ -235,20 +238,20 @@ class Folder:
         return place
 
 
-def _folders(out: Path, packs: Mapping[str, int]) -> Iterator[Check]:
+def _folders(out: Path, needs: Mapping[str, int]) -> Iterator[Check]:
     both = (
-        Folder("home", "$PRETEXT_BENCH_HOME", store.home(), sum(packs.values())),
-        Folder("out", "--out", out, OUT_NEED),
+        Folder("home", "$PRETEXT_BENCH_HOME", store.home(), needs),
+        Folder("out", "--out", out, {RESULTS: OUT_NEED}),
     )
-    needs: dict[int, int] = {}
+    on_disk: dict[int, dict[str, int]] = {}
     for folder in both:
         with contextlib.suppress(OSError):
-            device = folder.place.stat().st_dev
-            needs[device] = needs.get(device, 0) + folder.need
+            on_disk.setdefault(folder.place.stat().st_dev, {}).update(folder.needs)
     for folder in both:
         yield from _writing(folder)
         with contextlib.suppress(OSError):
-            yield _room(folder, needs[folder.place.stat().st_dev], packs)
+            if shutil.disk_usage(folder.place).total:  # what the kernel shows as files is on no disk
+                yield _room(folder, on_disk[folder.place.stat().st_dev])
 
 
 def _writing(folder: Folder) -> Iterator[Check]:
@@ -286,22 +289,24 @@ def _locks(folder: Folder, probe: Path) -> Check:
     return Check(name, "are given to two at once", "fails", remedy)
 
 
-def _room(folder: Folder, need: int, packs: Mapping[str, int]) -> Check:
+def _room(folder: Folder, needs: Mapping[str, int]) -> Check:
     """Check the room on a disk against what the main job writes there, and the limit on a file's size against its largest."""
-    name = f"{folder.name}: disk"
-    free = shutil.disk_usage(folder.place).free
-    what = (
-        f" ({', '.join(f'{amount(size)} for {pack}' for pack, size in packs.items())})" if folder.name == "home" and packs else ""
-    )
-    finding = f"{amount(free)} free, and the main job needs {amount(need)}{what}"
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    largest = max([OUT_NEED, *packs.values()])
-    if limit not in (resource.RLIM_INFINITY, -1) and limit < largest:
-        finding = f"a file may have {amount(limit)} (ulimit -f), and the main job writes one of up to {amount(largest)}"
+    name, need, limit = f"{folder.name}: disk", sum(needs.values()), _limit()
+    largest = max(LARGEST_CHECKPOINT, *(part for what, part in needs.items() if what != RESULTS), 0)
+    if limit is not None and limit < largest:
+        finding = f"a file may have {amount(limit)} (ulimit -f), and the main job writes one of {amount(largest)}"
         return Check(name, finding, "fails", "raise the limit")
+    free = shutil.disk_usage(folder.place).free
+    parts = ", ".join(f"{amount(part)} for {what}" for what, part in needs.items())
+    finding = f"{amount(free)} free, and the main job needs {amount(need)} ({parts})"
     if free < need:
-        return Check(name, finding, "fails", f"free {amount(need - free)}, or name a folder on another disk by {folder.option}")
+        return Check(name, finding, "fails", f"free {amount(need - free)} or name a folder on another disk by {folder.option}")
     return Check(name, finding)
+
+
+def _limit() -> int | None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _caches(out: Path) -> Check:
@@ -319,33 +324,39 @@ def _caches(out: Path) -> Check:
 
 
 def _data() -> tuple[list[Check], dict[str, int]]:
-    """Return a check for each prepared data set, and the bytes of the packs that the main job has yet to make, by data set."""
+    """Return a check for each prepared data set, and the bytes that the main job has yet to write for each that it takes."""
     from bench.data import catalogue
     from bench.resolve import PAPER_SIZE
 
     labelled, unlabelled, _ = catalogue.defaults(None)
-    demo = labelled == catalogue.DEMO_LABELLED
-    checks, packs = [], {}
+    checks = []
+    needs = {name: need for name, need in DEMO_NEEDS.items() if labelled == catalogue.DEMO_LABELLED and not _packed(name)}
+    if (store.home() / "demo").is_dir():
+        needs.pop("drawing the demo data", None)
     for index in sorted((store.home() / "data").glob("*/index.json")):
         name = index.parent.name
-        chosen, packed = name in (labelled, unlabelled), any((store.home() / "packs").glob(f"{name}-*/manifest.json"))
+        missing = name in (labelled, unlabelled) and not _packed(name)
         try:
             dataset = catalogue.open_dataset(name, lambda _: None)
         except BenchError as error:
-            checks.append(Check(f"data: {name}", str(error).rstrip("."), "fails" if chosen else "note", f"remove {index.parent}"))
+            verdict: Verdict = "fails" if name in (labelled, unlabelled) else "note"
+            checks.append(
+                Check(f"data: {name}", str(error).rstrip("."), verdict, f"remove {index.parent}, then prepare it again")
+            )
             continue
         finding = f"{len(dataset.pictures):,} pictures at {dataset.root}"
         if dataset.root.is_dir():
             checks.append(Check(f"data: {name}", finding))
         else:
             remedy = f"bench data prepare {name} --root DIR"
-            verdict: Verdict = "fails" if chosen and not packed else "note"
-            checks.append(Check(f"data: {name}", f"{finding}, which is not there any more", verdict, remedy))
-        if chosen and not packed and not demo:
-            masks = max((len(ids) for ids in dataset.masks.values()), default=0) if name == labelled else 0
-            packs[name] = (masks * 4 if name == labelled else len(dataset.pictures) * 3) * PAPER_SIZE**2
-    if demo and not all(any((store.home() / "packs").glob(f"{name}-*/manifest.json")) for name in (labelled, unlabelled)):
-        packs["the demo data"] = DEMO_NEED
+            checks.append(Check(f"data: {name}", f"{finding}, which is gone", "fails" if missing else "note", remedy))
+        if missing and name not in DEMO_NEEDS:
+            masks = max((len(ids) for ids in dataset.masks.values()), default=0)
+            needs[name] = (masks * 4 if name == labelled else len(dataset.pictures) * 3) * PAPER_SIZE**2
     if not checks:
         checks.append(Check("data", "none is prepared; without --data the demo data is drawn"))
-    return checks, packs
+    return checks, needs
+
+
+def _packed(name: str) -> bool:
+    return any((store.home() / "packs").glob(f"{name}-*/manifest.json"))
