@@ -14,16 +14,27 @@ from bench import machine, registry
 from bench.contract import Protocol
 from bench.data import catalogue, splits
 from bench.data.dataset import Dataset
-from bench.errors import BenchError, DataError, UsageError
+from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.grid import Options, make_desk
 from bench.job import NO_DATA, Job
 from bench.resolve import PAPER_SIZE, Grid, subset_of
 from bench.run import run
 from bench.screen import Screen
 from bench.text import shell
-from results.record import Cost, Record
+from results.record import Cost, Record, read_one
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def find(out: Path, beginning: str) -> Record:
+    """Return the one run below `out` whose id begins so; UsageError when there are none or several."""
+    found = {path.parent.name: path for path in (out / "runs").glob("*/record.json")}
+    matching = [name for name in found if name.startswith(beginning)]
+    if not matching:
+        raise unknown("run", beginning, found)
+    if len(matching) > 1:
+        raise UsageError(f"{beginning!r} begins the ids of {len(matching)} runs: {', '.join(sorted(matching))}.")
+    return read_one(found[matching[0]])
 
 
 def job_of(record: Record) -> Job:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -42,9 +42,6 @@ from bench.options import (
 )
 from bench.text import printable, printable_json, shell
 
-if TYPE_CHECKING:
-    from results.record import Record
-
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory), 5 finished with failed runs, "
     "130 interrupted, 143 terminated."
@@ -67,8 +64,13 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+_in_use = ExitStack()
+"""Keeps `bench clean` out of the folders that this command uses."""
+
+
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Reach no other machine; PRETEXT_BENCH_OFFLINE=1 does the same.")
@@ -78,6 +80,7 @@ def _main(
 
     if offline or network.is_forbidden():
         network.forbid()
+    context.with_resource(_in_use)
 
 
 @app.command(epilog="Example: bench run --pretext random_init,cgan_color --downstream voc_seg --seeds 3 --tune 8")
@@ -241,13 +244,14 @@ def report(
     always hold the protocols' metrics.
     """
     from bench import store
-    from bench.screen import Screen
+    from bench.screen import Screen, drawn
     from results import record
     from results.cache import Cache
     from results.report import Wanted, make
 
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is no folder.")
+    _hold(out)
     records = record.read(out)
     if not records:
         raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
@@ -256,7 +260,7 @@ def report(
     cache = Cache.read(kept)
     made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache)
     for problem in made.problems:
-        print(f"bench: {printable(problem)}", file=sys.stderr)
+        _warn(problem)
     if cache.changed:
         with suppress(MachineError):  # it saves time and nothing else
             store.publish_file(kept, cache.text())
@@ -268,7 +272,7 @@ def report(
         unwritten = error
     screen = Screen()
     for table in made.tables:
-        screen.table(_rich(table))
+        screen.table(drawn(table))
         screen.say("")
     if unwritten is not None:
         raise unwritten
@@ -302,12 +306,13 @@ def list_(
 ) -> None:
     """List what there is, by name."""
     from bench import listing
+    from bench.screen import print_rows
 
     _add(plugin)
     for name in [what] if what else ["pretexts", "downstreams"]:
         if not what:
             print(f"{name}:")
-        _print_rows(*listing.rows(name, out))
+        print_rows(*listing.rows(name, out))
 
 
 @app.command(epilog="Example: bench show cgan_color-voc_seg-0a1b2c3d4e5f")
@@ -321,13 +326,14 @@ def show(
     from rich.console import Console
 
     from bench import again
+    from bench.screen import print_rows
 
     _add(plugin)
-    one = _record(out, run)
+    one = again.find(out, run)
     if as_json:
         Console(highlight=False, soft_wrap=True).print(printable_json(one.model_dump_json(indent=2)), markup=False)
         return
-    _print_rows(*again.story(one))
+    print_rows(*again.story(one))
     print()
     print(shell(again.command(one)))
 
@@ -351,25 +357,70 @@ def reproduce(
     """
     from bench import again, grid, store
     from bench.errors import BenchError
-    from bench.screen import Screen
+    from bench.screen import Screen, print_rows
 
     _begin(plugin, out)
-    one = _record(out, run)
+    one = again.find(out, run)
     was = one.provenance["machine"]
     threads = threads if threads is not None else was["threads"]
     precision = was["precision"] if was["type"] == "cpu" else "auto"
     folder = into or out / "reproduced" / one.id
     if into is None:
         store.remove_folder(folder)
-    store.make_folder(folder)
+    _use(folder)
     with Screen() as screen:
         options = grid.Options(device, threads, workers, precision=precision, compiled=was.get("compiled", False))
         made = again.reproduce(one, folder, options, screen)
     compared = again.compare(one, made, tolerance)
-    _print_rows(*compared.rows)
+    print_rows(*compared.rows)
     if not compared.equal:
         raise BenchError(compared.verdict)
     print(compared.verdict)
+
+
+@app.command(epilog="Example: bench doctor --out /scratch/runs")
+def doctor(
+    out: Out = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="The checks as JSON.")] = False,
+) -> None:
+    """Say what this machine promises, and leave with 4 and the remedy when the main job could not run on it."""
+    from bench import doctor
+    from bench.screen import print_rows
+
+    checks = doctor.examine(out)
+    if as_json:
+        print(doctor.as_json(checks))
+    else:
+        print_rows(*doctor.rows(checks))
+    problem = doctor.problem_of(checks)
+    if problem is not None:
+        raise problem
+
+
+@app.command(epilog="Example: bench clean cache packs")
+def clean(
+    kinds: Annotated[
+        list[str] | None, typer.Argument(metavar="[KIND]...", help="What to remove, or all; when left out, nothing is.")
+    ] = None,
+    out: Out = Path("runs"),
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be removed; remove nothing.")] = False,
+) -> None:
+    """Say how much room is taken by what no record needs, and remove the kinds that are named.
+
+    Records stay with all that they refer to, and so do splits and prepared data sets.
+    """
+    from bench import clean
+    from bench.disk import amount
+    from bench.screen import print_rows
+
+    if plan or not kinds:
+        print_rows(*clean.rows(clean.survey(kinds or (), out)))
+        return
+    with clean.alone(kinds, out):
+        found = clean.survey(kinds, out)
+        clean.remove(found)
+    print_rows(*clean.rows(found))
+    print(f"freed {amount(sum(one.bytes for one in found))}")
 
 
 @data_app.command(epilog="Example: bench data prepare voc2012 --root ~/data/VOCdevkit")
@@ -391,7 +442,7 @@ def prepare(
     from bench.data import catalogue, download
     from bench.screen import Screen
 
-    store.make_folder(store.home())
+    _use()
     with Screen() as screen:
         if name == catalogue.DEMO_LABELLED and root is None:
             made = [catalogue.open_dataset(demo, screen.say) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
@@ -412,9 +463,11 @@ def verify(
     path: Annotated[str, typer.Argument(help="A prepared set's name or a folder.")],
 ) -> None:
     """Decode every picture and mask; for a prepared set, compare with what was prepared."""
+    from bench import store
     from bench.data import catalogue
     from bench.screen import Screen
 
+    _hold(store.home())
     screen = Screen()
     checked = catalogue.verify(path)
     screen.say(f"{checked.name}: {len(checked.pictures):,} pictures decode, fingerprint {checked.fingerprint[:12]}")
@@ -424,51 +477,9 @@ def verify(
 def list_data() -> None:
     """List the prepared data sets: what, where, how many pictures, which fingerprint."""
     from bench import listing
+    from bench.screen import print_rows
 
-    _print_rows(*listing.data())
-
-
-def _print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            print("\t".join(printable(cell) for cell in row))
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    Console(highlight=False).print(table)
-
-
-def _rich(table: object) -> object:
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
-    from results import tables
-
-    assert isinstance(table, tables.Table)
-    drawn = Table(
-        title=escape(printable(table.title)),
-        caption=escape("\n".join(map(printable, table.notes))),
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for place, column in enumerate(table.columns):
-        drawn.add_column(escape(printable(column)), justify="left" if place == 0 else "right", overflow="fold")
-    for row in table.rows:
-        if row.heading:
-            drawn.add_section()
-        cells = (Text(printable(cell), "bold" if place in row.bold else "") for place, cell in enumerate(row.cells))
-        drawn.add_row(*cells, style="italic" if row.heading else None)
-    return drawn
+    print_rows(*listing.data())
 
 
 def _set_name(name: str) -> str:
@@ -477,27 +488,29 @@ def _set_name(name: str) -> str:
     return name
 
 
-def _record(out: Path, run: str) -> Record:
-    """Return the one run below `out` whose id begins with `run`; UsageError when there are none or several."""
-    from bench.errors import unknown
-    from results import record
-
-    found = {path.parent.name: path for path in (out / "runs").glob("*/record.json")}
-    matching = [name for name in found if name.startswith(run)]
-    if not matching:
-        raise unknown("run", run, found)
-    if len(matching) > 1:
-        raise UsageError(f"{run!r} begins the ids of {len(matching)} runs: {', '.join(sorted(matching))}.")
-    return record.read_one(found[matching[0]])
-
-
 def _begin(plugins: list[Path] | None, out: Path) -> None:
     """Take the plug-ins, and fail early where nothing can be written."""
+    _add(plugins)
+    _use(out)
+
+
+def _use(*folders: Path) -> None:
+    """Make the home folder and some others, fail where they cannot be written, and keep `bench clean` out of them."""
     from bench import store
 
-    _add(plugins)
-    store.make_folder(store.home())
-    store.make_folder(out)
+    for folder in (store.home(), *folders):
+        _hold(store.make_folder(folder))
+
+
+def _hold(folder: Path) -> None:
+    """Keep `bench clean` out of a folder until this command ends."""
+    from bench import store
+
+    _in_use.enter_context(store.using(folder, _warn))
+
+
+def _warn(text: str) -> None:
+    print(f"bench: {printable(text)}", file=sys.stderr)
 
 
 def _check_places(data: str | None, pretrain_data: str | None, storage: str) -> None:

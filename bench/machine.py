@@ -79,9 +79,7 @@ class Machine:
         """Return the bytes that may be held on the device beside what computes: one part in `share` of what is free."""
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0]) // share
-        found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
-        free = int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return free // share
+        return free_memory() // share
 
     def autocast(self) -> Any:
         """Return the context in which networks compute."""
@@ -118,6 +116,12 @@ class Machine:
             "cores": os.cpu_count(),
             "system": platform.platform(),
         }
+
+
+def free_memory() -> int:
+    """Return the bytes that the system can still give; all that it has where it does not tell."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_device(device: str) -> tuple[str, str]:
@@ -162,7 +166,7 @@ def make_machine(
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"--precision takes auto, fp32 or bf16, but got {precision!r}.")
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if use_cuda else _processor_has_bf16() and size >= BF16_SIZE
+    native = has_bf16(use_cuda) and (use_cuda or size >= BF16_SIZE)
     chosen: Precision = "bf16" if precision == "bf16" or (precision == "auto" and native) else "fp32"
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
@@ -177,8 +181,10 @@ def make_machine(
     return Machine(fabric, fabric.device, chosen, workers, checkpoint_seconds, compiled)
 
 
-def _processor_has_bf16() -> bool:
-    """Tell whether the processor multiplies bfloat16 by itself; where it does not, emulation is many times slower."""
+def has_bf16(cuda: bool) -> bool:
+    """Tell whether the GPU or the processor multiplies bfloat16 by itself; where it does not, emulation is many times slower."""
+    if cuda:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -18,8 +19,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 from bench.text import printable
+
+if TYPE_CHECKING:
+    from results import tables
 
 PIPE_WIDTH = 200
 """Characters in a line of a table where no terminal says how many there are."""
@@ -117,6 +123,39 @@ class Screen:
         if self.task is not None:
             self.progress.update(self.task, visible=False)
         self.task = self.progress.add_task(escape(name), total=total, completed=done, note="")
+
+
+def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print rows of text: as a table on a terminal, a line each with tabs elsewhere."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            print("\t".join(printable(cell) for cell in row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def drawn(table: tables.Table) -> Table:
+    """Return a table of results as one for the screen."""
+    rich = Table(
+        title=escape(printable(table.title)),
+        caption=escape("\n".join(map(printable, table.notes))),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for place, column in enumerate(table.columns):
+        rich.add_column(escape(printable(column)), justify="left" if place == 0 else "right", overflow="fold")
+    for row in table.rows:
+        if row.heading:
+            rich.add_section()
+        cells = (Text(printable(cell), "bold" if place in row.bold else "") for place, cell in enumerate(row.cells))
+        rich.add_row(*cells, style="italic" if row.heading else None)
+    return rich
 
 
 def _losses(losses: dict[str, float] | None) -> str:

@@ -266,3 +266,56 @@ def is_alive(folder: Path, name: str) -> bool:
         return True
     (folder / name).unlink(missing_ok=True)
     return False
+
+
+IN_USE = ".in-use"
+"""The file through which a command that uses a folder keeps another from cleaning it."""
+
+
+@contextlib.contextmanager
+def using(folder: Path, say: Callable[[str], object]) -> Iterator[None]:
+    """Keep `bench clean` out of a folder while the block uses it; any number of users may, and a dead one's claim is gone.
+
+    While the folder is being cleaned, wait. Nothing is claimed where the folder is missing, cannot be written or knows no locks.
+    """
+    try:
+        file = (folder / IN_USE).open("ab")
+    except OSError:
+        file = None
+    with file or contextlib.nullcontext():
+        told = False
+        while file is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    say(f"waiting for bench clean, which works in {folder}")
+                    told = True
+                time.sleep(0.2)
+                continue
+            except OSError:
+                pass
+            break
+        yield
+
+
+@contextlib.contextmanager
+def unused(folder: Path) -> Iterator[None]:
+    """Keep every command out of a folder while the block cleans it; MachineError when one is using it now."""
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context((folder / IN_USE).open("ab"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:  # no folder, so nobody is there
+            pass
+        except BlockingIOError:
+            raise MachineError(f"another command is using {folder}; nothing was removed, clean it when that is done.") from None
+        except OSError as error:
+            raise MachineError(f"cannot lock {folder / IN_USE}: {error.strerror}; nothing was removed.") from error
+        yield
+
+
+def is_left(name: str) -> bool:
+    """Tell whether a name is the temporary one of a writer on this machine that is dead."""
+    writer = name.removeprefix(TEMPORARY).split("-", 1)[0]
+    return name.startswith(TEMPORARY) and writer.isdigit() and int(writer) != os.getpid() and not _alive(int(writer))

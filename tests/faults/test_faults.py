@@ -387,7 +387,12 @@ def test_18_and_19_signals_stop_with_a_checkpoint_and_the_same_command_goes_on(
 
 def test_18_a_second_signal_stops_at_once_and_the_checkpoint_before_it_is_valid(bench: Bench) -> None:
     slow = ("--trunk", "unet:depth=5,width=64", *OFTEN)  # a step takes long enough for a second signal
-    stopped = bench.run("l1_color", "voc_seg", *slow, meanwhile=when(lambda: checkpoints(bench), send(*[signal.SIGINT] * 20)))
+
+    def interrupt(process: int) -> None:
+        time.sleep(0.1)  # into the next step
+        send(*[signal.SIGINT] * 500)(process)
+
+    stopped = bench.run("l1_color", "voc_seg", *slow, meanwhile=when(lambda: checkpoints(bench), interrupt))
     assert stopped.code == 130 and "stopped at once" in stopped.err
     assert all(path.stem.split("-")[1] == checkpoint.store.sha256(path) for path in checkpoints(bench))
     assert checkpoints(bench)
