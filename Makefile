@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,11 @@ lint: $(VENV)/installed
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# Kills, failing writes, processes side by side and broken files in their thousands: under an hour on two cores.
+soak: $(VENV)/installed
+	$(BIN)/pytest --soak tests/faults/test_faults.py
+	$(BIN)/python -m tests.faults
 
 # Speed and memory, measured on this machine; the authors' step needs TensorFlow in an environment of its own.
 bench: $(VENV)/installed $(VENV)-keras/installed

@@ -58,15 +58,22 @@ TRACEBACK = "PRETEXT_BENCH_TRACEBACK"
 
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out, of the machine or of a GPU: torch has several errors for it."""
-    texts = ("out of memory", "can't allocate memory", "Cannot allocate memory", "not enough memory", "bad_alloc", "bad allocation")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
+    texts = (
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "not enough memory",
+        "bad_alloc",
+        "bad allocation",
+    )
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error).lower() for t in texts))
 
 
 def explained(error: Exception) -> BenchError:
     """Return an error that a user can act on, of any that was raised: one sentence and an exit code."""
     if isinstance(error, BenchError):
         return error
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it wherever the process is just then
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it wherever the process then is
         return MachineError(f"a data worker died ({str(error).splitlines()[0].rstrip('.')}); run again, or with --workers 0.")
     if out_of_memory(error):
         return MachineError("out of memory; choose a smaller --size, trunk or batch size.")

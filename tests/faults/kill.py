@@ -8,7 +8,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.faults.scenario import Scene, apart, sentence
@@ -26,8 +26,13 @@ def undisturbed(scene: Scene, server: Server) -> dict[str, float]:
     return seconds
 
 
-def kill_anywhere(folder: Path, server: Server, kills: int, seed: int = 0) -> Iterator[str]:
-    """Yield a line for everything that went wrong in at least `kills` kills, spread over the commands by how long they take."""
+def kill_anywhere(
+    folder: Path, server: Server, kills: int, seed: int = 0, count: Callable[[list[str]], object] = lambda name: None
+) -> Iterator[str]:
+    """Yield a line for everything that went wrong in at least `kills` kills, spread over the commands by how long they take.
+
+    `count` is told the command of each kill.
+    """
     scene, chance = Scene.draw(folder), random.Random(seed)
     seconds = undisturbed(scene, server)
     expected, done = scene.facts(), 0
@@ -40,6 +45,7 @@ def kill_anywhere(folder: Path, server: Server, kills: int, seed: int = 0) -> It
                 ended = scene.run(server, name, meanwhile=lambda process, after=after: _kill_after(process, after))
                 if ended.code == -signal.SIGKILL:
                     done += 1
+                    count([name])
                     continue
                 if ended.code != 0:
                     yield f"{name} after kill {done} (seed {seed}): {sentence(ended) or ended.err[-300:]}"

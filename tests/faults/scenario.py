@@ -28,6 +28,7 @@ QUICK = (
 )
 COST = ("seconds", "peak_memory", "joules", "started", "command", "commit", "dirty")
 """What a record says that is another number or text each time."""
+TRIALS = 10
 ALLOWED = (0, 3, 4, 5, 130, 143)
 """Exit codes of a command that was disturbed: done, bad data, environment, finished with failed runs, stopped."""
 
@@ -59,8 +60,8 @@ class Scene:
             "prepare": ("data", "prepare", "mine", "--root", self.data["demo"]),
             "prepare others": ("data", "prepare", "others", "--root", self.data["demo_unlabelled"]),
             "run": ("run", *common, "--pretext", "cgan_color", "--downstream", "voc_seg", *_protocol("voc_seg")),
-            "tune": ("tune", *common, "--trials", "10", *scratch),
-            "tuned run": ("run", *common, "--tune", "10", *scratch),
+            "tune": ("tune", *common, "--trials", TRIALS, *scratch),
+            "tuned run": ("run", *common, "--tune", TRIALS, *scratch),
             "report": ("report", "--out", self.out, "--html"),
         }
 

@@ -26,10 +26,11 @@ COUNT, FAIL_ONCE, FAIL_FROM, KILL, CLOCK = range(5)
 SOURCE = Path(__file__).with_name("faults.c")
 ROOT = SOURCE.parents[2]
 MODULES = (
-    "bench.cli", "bench.grid", "bench.tune", "bench.journal", "bench.again", "bench.plan", "bench.listing", "bench.data.catalogue",
-    "bench.data.demo", "bench.data.download", "results.report", "results.page", "pretexts.cgan_color", "pretexts.inpainting",
-    "pretexts.l1_color", "pretexts.random_init", "downstream.voc_cls", "downstream.voc_seg", "lightning.fabric", "iterstrat.ml_stratifiers",
-    "optuna.samplers", "scipy.stats.qmc", "pycocotools.coco", "rich.progress", "torch.utils.data", "jinja2", "bench.__main__",
+    "bench.__main__", "bench.again", "bench.cli", "bench.data.catalogue", "bench.data.demo", "bench.data.download",
+    "bench.grid", "bench.journal", "bench.listing", "bench.plan", "bench.tune", "downstream.voc_cls", "downstream.voc_seg",
+    "iterstrat.ml_stratifiers", "jinja2", "lightning.fabric", "optuna.samplers", "pretexts.cgan_color",
+    "pretexts.inpainting", "pretexts.l1_color", "pretexts.random_init", "pycocotools.coco", "results.page",
+    "results.report", "rich.progress", "scipy.stats.qmc", "torch.utils.data",
 )  # fmt: skip
 
 

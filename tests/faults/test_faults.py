@@ -1,4 +1,4 @@
-"""What must survive what: each test injects one fault for real, into a process of its own or into a file, and looks at what is left."""
+"""What must survive what: each test injects one fault for real, into a process or a file, and looks at what is left."""
 
 from __future__ import annotations
 
@@ -350,7 +350,12 @@ def test_15_a_loss_that_is_no_number_fails_its_run_with_step_and_reason_and_stan
 def test_16_too_little_memory_is_one_sentence_with_a_batch_size_and_other_runs_go_on(bench: Bench) -> None:
     used = int(Path(f"/proc/{bench.server.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
     large = ("--size", "256", "--trunk", "unet:depth=7,width=32", "--set", "l1_color.batch_size=32", "--schedule", "frozen")
-    frozen = ("--set", 'protocol.schedules={"frozen": [{"train": "head", "epochs": 1, "lr": 1e-3}]}', "--set", "protocol.batch_size=2")
+    frozen = (
+        "--set",
+        'protocol.schedules={"frozen": [{"train": "head", "epochs": 1, "lr": 1e-3}]}',
+        "--set",
+        "protocol.batch_size=2",
+    )
     failed = bench.run("l1_color,random_init", "voc_cls", *large, *frozen, limits={resource.RLIMIT_AS: used + (1 << 30)})
     assert failed.code == 5 and "out of memory in pretrain l1_color with batches of 32; try a batch size of 16" in failed.err
     assert [one.pretext for one in bench.records()] == ["random_init"], failed.err
@@ -491,7 +496,9 @@ def test_26_a_checkpoint_of_another_version_or_recipe_is_refused_with_what_diffe
     bench.run("l1_color", "voc_seg", *OFTEN, meanwhile=when(lambda: checkpoints(bench), send(signal.SIGKILL)))
     (path,) = checkpoints(bench)[-1:]
     assert bench.run("l1_color", "voc_seg", "--set", "l1_color.lr=1e-4", meanwhile=send(signal.SIGKILL)).code
-    other = next((place for place in (bench.out / "work").glob("l1_color-*") if place != path.parent), None) or bench.out / "work/x"
+    other = (
+        next((place for place in (bench.out / "work").glob("l1_color-*") if place != path.parent), None) or bench.out / "work/x"
+    )
     other.mkdir(exist_ok=True)
     network = nn.Linear(2, 2)
     facts = {"step": 1, "course": {"id": "another"}, "history": {}, "sums": {}}
