@@ -16,16 +16,7 @@ from results import record
 from tests.faults.server import Ended, Server
 
 TINY = ("--trunk", "unet:depth=5,width=8", "--size", "32", "--threads", "1", "--device", "cpu", "--protocol", "demo")
-QUICK = (
-    "--set",
-    "recipe.epochs=2",
-    "--set",
-    "recipe.batch_size=8",
-    "--set",
-    "protocol.head_width=16",
-    "--checkpoint-seconds",
-    "0.02",
-)
+QUICK = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "protocol.head_width=16")
 COST = ("seconds", "peak_memory", "joules", "started", "command", "commit", "dirty")
 """What a record says that is another number or text each time."""
 TRIALS = 10
@@ -40,11 +31,13 @@ class Scene:
     data: dict[str, Path]
     home: Path
     out: Path
+    trials: int = TRIALS
+    checkpoint_seconds: float = 0.02
 
     @classmethod
-    def draw(cls, folder: Path) -> Scene:
+    def draw(cls, folder: Path, **more: Any) -> Scene:
         """Draw 32 unlabelled and 26 labelled synthetic pictures below a folder."""
-        return cls(demo.make(folder / "drawn", 32, 16, 10), folder / "home", folder / "runs")
+        return cls(demo.make(folder / "drawn", 32, 16, 10), folder / "home", folder / "runs", **more)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -54,14 +47,24 @@ class Scene:
     def commands(self) -> dict[str, tuple[object, ...]]:
         """Return the commands in their order, by name."""
         named = ("--data", "mine", "--pretrain-data", "others")
-        common = (*TINY, *QUICK, *named, "--schedule", "two-phase", "--out", self.out)
+        common = (
+            *TINY,
+            *QUICK,
+            *named,
+            "--schedule",
+            "two-phase",
+            "--checkpoint-seconds",
+            self.checkpoint_seconds,
+            "--out",
+            self.out,
+        )
         scratch = ("--pretext", "random_init", "--downstream", "voc_cls", *_protocol("voc_cls"))
         return {
             "prepare": ("data", "prepare", "mine", "--root", self.data["demo"]),
             "prepare others": ("data", "prepare", "others", "--root", self.data["demo_unlabelled"]),
             "run": ("run", *common, "--pretext", "cgan_color", "--downstream", "voc_seg", *_protocol("voc_seg")),
-            "tune": ("tune", *common, "--trials", TRIALS, *scratch),
-            "tuned run": ("run", *common, "--tune", TRIALS, *scratch),
+            "tune": ("tune", *common, "--trials", self.trials, *scratch),
+            "tuned run": ("run", *common, "--tune", self.trials, *scratch),
             "report": ("report", "--out", self.out, "--html"),
         }
 
