@@ -211,8 +211,9 @@ def _work(place: Place) -> Iterator[Path]:
 
 def _unused_studies(place: Place, finished: bool) -> Iterator[Path]:
     """Yield the searches that no record refers to: the finished ones, or the others."""
+    used = place.used
     for study in _entries(place.out / "studies"):
-        if study.name not in place.used and finished == any(study.glob("tuning-*.json")):
+        if study.name not in used and finished == any(study.glob("tuning-*.json")):
             yield study
 
 
@@ -221,12 +222,13 @@ def _trunks(place: Place) -> Iterator[Path]:
 
     Interrupted work and unused searches do not name their trunks, but they name the pretext task.
     """
+    used = place.used
     waiting = [] if "work" in place.kinds else list(_work(place))
     waiting += [] if "searches" in place.kinds else list(_unused_studies(place, finished=True))
     waiting += [] if "studies" in place.kinds else list(_unused_studies(place, finished=False))
     for trunk in _entries(place.out / "pretrained"):
         pretext = trunk.name.rpartition("-")[0]
-        if trunk.name not in place.used and not any(path.name.startswith(f"{pretext}-") for path in waiting):
+        if trunk.name not in used and not any(path.name.startswith(f"{pretext}-") for path in waiting):
             yield trunk
 
 
