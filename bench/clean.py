@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bench import store
-from bench.data.dataset import Dataset
+from bench.data import catalogue
 from bench.disk import amount, size
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.listing import Rows
@@ -55,15 +55,11 @@ class Place:
         DataError names an index that cannot be read.
         """
         found: dict[str, bool] = {}
-        for path in (entry / "index.json" for name in ("data", "paths") for entry in _entries(self.home / name)):
-            try:
-                dataset = Dataset.model_validate(json.loads(path.read_bytes()))
-            except FileNotFoundError:
+        entries = [*_entries(self.home / "data"), *_entries(self.home / "paths")]
+        for path in (entry / "index.json" for entry in entries if catalogue.is_of_this_version(entry)):
+            if not path.is_file():
                 continue
-            except (OSError, ValueError) as error:
-                raise DataError(
-                    f"{path} is not an index of this version, so nobody knows which packs are its own; prepare the data set."
-                ) from error
+            dataset = catalogue.read_index(path)
             # A picture, not the root alone: the place of a disk that is not mounted exists too.
             there = len(dataset.pictures) > 0 and dataset.path(dataset.pictures[0]).is_file()
             found[dataset.fingerprint] = there or found.get(dataset.fingerprint, False)

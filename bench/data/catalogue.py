@@ -29,7 +29,7 @@ UNLABELLED_DEFAULTS = ("coco2014", "coco2017")
 
 def prepared() -> dict[str, Dataset]:
     """Return every prepared data set by name."""
-    return {name: _load(_index(name)) for name in _names()}
+    return {name: read_index(_index(name)) for name in _names()}
 
 
 def _names() -> list[str]:
@@ -154,14 +154,14 @@ def open_dataset(name_or_path: str, say: Say) -> Dataset:
     """Return a prepared data set by name, or the one at a path."""
     index = _index(name_or_path)
     if "/" not in name_or_path and index.is_file():
-        return _load(index)
+        return read_index(index)
     if name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED):
         from bench.data import demo
 
         say("making the synthetic demo data (once)")
         for name, root in demo.make(store.home() / "demo").items():
             register(read(root, name))
-        return _load(index)
+        return read_index(index)
     path = Path(name_or_path)
     check_prepared(name_or_path)
     if not path.is_dir():
@@ -180,7 +180,7 @@ def _indexed(root: Path, say: Say) -> Dataset:
     signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
     place = store.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
     if (place / "index.json").is_file():
-        return _load(place / "index.json")
+        return read_index(place / "index.json")
     say(f"reading {dataset.name}: {len(dataset.pictures):,} pictures (once)")
     return _save(place, fingerprinted(dataset))
 
@@ -198,7 +198,13 @@ def _save(place: Path, dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _load(path: Path) -> Dataset:
+def is_of_this_version(place: Path) -> bool:
+    """Tell whether an index's folder is one that this version reads: those of paths have the version in their name."""
+    return place.parent.name != "paths" or place.name.endswith(f"-{INDEX_VERSION}")
+
+
+def read_index(path: Path) -> Dataset:
+    """Return a data set from its index; DataError when it is damaged or another version's."""
     way_out = "prepare the data set again" if path.is_relative_to(store.home() / "data") else "remove its folder"
     content = seal.load(path, "an index", way_out)  # pydantic's own reader takes three times the memory
     try:
@@ -241,7 +247,7 @@ def pretraining_data_for(data: str) -> str:
 
 def verify(name_or_path: str) -> Dataset:
     """Decode everything of a prepared set or a folder; DataError names what is broken or has changed since it was prepared."""
-    known = _load(_index(name_or_path)) if name_or_path in _names() else None
+    known = read_index(_index(name_or_path)) if name_or_path in _names() else None
     if known is None and "/" not in name_or_path and not Path(name_or_path).is_dir():
         check_prepared(name_or_path)
         raise unknown("data set", name_or_path, _names())
