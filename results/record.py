@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from bench import seal
 from bench.errors import DataError
@@ -186,10 +186,62 @@ def read_one(path: Path) -> Record:
     way_out = "remove its folder to run it again"
     content = seal.read(path, "a record", way_out)
     try:
-        return Record.model_validate_json(content)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        record = Record.model_validate_json(content)
+        _check_jobs(record)
+        if record.id != path.parent.name:
+            raise ValueError("its folder has another name than its run")
+    except ValueError as error:  # ValidationError is one
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else error
         raise DataError(f"{path} is not a record of this version: {reason}; {way_out}.") from error
+    return record
+
+
+def _check_jobs(record: Record) -> None:
+    """Raise ValueError when what tables read of a record's jobs, which are JSON to it, is not there or does not fit it."""
+    _PretrainJob.model_validate(record.pretrain.job)
+    settings = _Job.model_validate(record.job).settings
+    phases = settings.schedules.get(record.schedule)
+    if phases is None:
+        raise ValueError(f"its job has no {record.schedule} schedule")
+    if not {identity.partition("@")[0] for identity in record.metrics} <= set(settings.metrics):
+        raise ValueError("its job has other metrics")
+    if record.tuning is not None and not {f"phase-{n}" for n in range(1, len(phases) + 1)} <= record.tuning.space.keys():
+        raise ValueError("its search has other phases than its job")
+
+
+class _Phase(BaseModel):
+    train: str
+    epochs: int
+    lr: float
+
+
+class _Settings(BaseModel):
+    metrics: tuple[str, ...]
+    schedules: dict[str, tuple[_Phase, ...]]
+    space: dict[str, tuple[float, float]]
+
+
+class _Job(BaseModel):
+    """What tables read of a run's job, which they know as JSON alone."""
+
+    settings: _Settings
+    version: int
+    source: str
+    size: int
+    split: str
+    rates: tuple[float, ...] = ()
+
+
+class _PretrainJob(BaseModel):
+    """The same of a trunk's."""
+
+    recipe: dict[str, Any]
+    data: str
+    split: str
+    version: int
+    source: str
+    size: int
+    seed: int
 
 
 def pack_predictions(predictions: dict[str, NDArray[Any]], ids: Iterable[str]) -> bytes:

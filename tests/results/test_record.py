@@ -11,7 +11,7 @@ import pytest
 
 from bench.errors import DataError
 from results import record
-from tests.results.made import make, publish
+from tests.results.made import make, publish, tuning
 
 
 def packed(**arrays: object) -> bytes:
@@ -38,3 +38,26 @@ def test_predictions_that_fit_their_record_and_are_none_are_refused_by_their_nam
     one = publish(tmp_path, make("random_init", 0, 0.2), content())
     with pytest.raises(DataError, match=rf"predictions\.npz is not of this version: .*{reason}"):
         record.read_answers(tmp_path, one)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"job": {}}, "Field required"),
+        ({"job": {**make().job, "settings": "x"}}, "valid dictionary"),
+        ({"schedule": "other"}, "its job has no other schedule"),
+        ({"metrics": {"map_voc@1": 0.5}}, "its job has other metrics"),
+        ({"tuning": tuning(space={"phase-1": (1e-4, 1e-2)})}, "its search has other phases than its job"),
+    ],
+)
+def test_a_record_whose_job_is_none_is_refused_by_its_name(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+    one = publish(tmp_path, make("random_init", 0, 0.2).model_copy(update=changes))
+    with pytest.raises(DataError, match=rf"{one.id}/record\.json is not a record of this version: .*{reason}"):
+        record.read(tmp_path)
+
+
+def test_a_record_in_a_folder_of_another_name_is_refused(tmp_path: Path) -> None:
+    one = publish(tmp_path, make("random_init", 0, 0.2))
+    (tmp_path / "runs" / one.id).rename(tmp_path / "runs" / "other")
+    with pytest.raises(DataError, match=r"other/record\.json is not a record of this version: its folder has another name"):
+        record.read(tmp_path)
