@@ -137,11 +137,14 @@ def alone(kinds: Sequence[str], out: Path) -> Iterator[None]:
         yield
 
 
-def remove(found: Sequence[Found]) -> None:
-    """Remove what was found; MachineError names what cannot be removed."""
-    for one in found:
-        for path, _ in one.items:
-            _remove(path)
+def remove(found: Sequence[Found]) -> int:
+    """Remove what was found and return the bytes that this freed; MachineError names what cannot be removed."""
+    freed = 0
+    for path, _ in (item for one in found for item in one.items):
+        taken = size(path)  # anew: what was left behind inside it may be gone
+        _remove(path)
+        freed += taken
+    return freed
 
 
 def _remove(path: Path) -> None:
@@ -205,12 +208,22 @@ def _work(place: Place) -> Iterator[Path]:
         yield from _entries(study / "work")
 
 
-def _unused_studies(place: Place, finished: bool) -> Iterator[Path]:
-    """Yield the searches that no record refers to: the finished ones, or the others."""
+def _searches(place: Place) -> dict[Path, str]:
+    """Return the searches that no record refers to, each with its kind; none for one whose trials lie in a database.
+
+    That one stays: without the token beside it the database's study could never be gone on with.
+    """
     used = place.used
+    found = {}
     for study in _entries(place.out / "studies"):
-        if study.name not in used and finished == any(study.glob("tuning-*.json")):
-            yield study
+        if study.name not in used:
+            finished = any(study.glob("tuning-*.json"))
+            found[study] = "" if (study / "token").is_file() else "searches" if finished else "studies"
+    return found
+
+
+def _of_kind(kind: str) -> Callable[[Place], list[Path]]:
+    return lambda place: [study for study, its in _searches(place).items() if its == kind]
 
 
 def _trunks(place: Place) -> Iterator[Path]:
@@ -220,8 +233,7 @@ def _trunks(place: Place) -> Iterator[Path]:
     """
     used = place.used
     waiting = [] if "work" in place.kinds else list(_work(place))
-    waiting += [] if "searches" in place.kinds else list(_unused_studies(place, finished=True))
-    waiting += [] if "studies" in place.kinds else list(_unused_studies(place, finished=False))
+    waiting += [study for study, kind in _searches(place).items() if kind not in place.kinds]
     for trunk in _entries(place.out / "pretrained"):
         pretext = trunk.name.rpartition("-")[0]
         if trunk.name not in used and not any(path.name.startswith(f"{pretext}-") for path in waiting):
@@ -252,12 +264,12 @@ KINDS = {
     "studies": Kind(
         "searches that are not finished, with the trials they have",
         ("out",),
-        lambda place: _unused_studies(place, finished=False),
+        _of_kind("studies"),
     ),
     "searches": Kind(
         "finished searches that no record refers to yet; bench run --tune would take their rates",
         ("out",),
-        lambda place: _unused_studies(place, finished=True),
+        _of_kind("searches"),
     ),
     "trunks": Kind("pretrained trunks that no record and nothing interrupted refers to", ("out",), _trunks),
     "orphans": Kind(

@@ -418,9 +418,9 @@ def clean(
         return
     with clean.alone(kinds, out):
         found = clean.survey(kinds, out)
-        clean.remove(found)
+        freed = clean.remove(found)
     print_rows(*clean.rows(found))
-    print(f"freed {amount(sum(one.bytes for one in found))}")
+    print(f"freed {amount(freed)}")
 
 
 @data_app.command(epilog="Example: bench data prepare voc2012 --root ~/data/VOCdevkit")

@@ -57,9 +57,11 @@ class Check:
 def examine(out: Path) -> list[Check]:
     """Look at everything that the main job needs, with results in `out`."""
     checks = [*_versions(), _imported("torch"), _imported("torchvision")]
-    if all(check.verdict != "fails" for check in checks[-2:]):
+    data: list[Check] = []
+    needs = DEMO_NEEDS
+    if all(check.verdict != "fails" for check in checks):  # or what looks at the rest might not import
         checks += [*_devices(), _memory()]
-    data, needs = _data() if all(check.verdict != "fails" for check in checks) else ([], {})
+        data, needs = _data()
     return [*checks, *_folders(out, needs), _caches(out), *data]
 
 
@@ -91,9 +93,12 @@ def _versions() -> Iterator[Check]:
     except importlib.metadata.PackageNotFoundError:
         yield Check("packages", f"{PACKAGE} is not installed, so nothing says which versions it needs", "note")
         return
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-
+    try:
+        from packaging.requirements import Requirement
+        from packaging.specifiers import SpecifierSet
+    except ImportError:
+        yield Check("packages", "packaging is missing, and without it no versions are compared", "fails", "pip install packaging")
+        return
     here, wanted = platform.python_version(), metadata["Requires-Python"] or ""
     if SpecifierSet(wanted).contains(here, prereleases=True):
         yield Check("python", here)

@@ -119,12 +119,19 @@ def test_a_finished_search_is_a_kind_of_its_own_until_a_record_refers_to_it(
     assert bench("tune", *TINY, *QUICK, *data, "--out", out, *cell, "--trials", 1).code == 0
     unfinished = out / "studies" / "random_init-voc_cls-000000000000"
     unfinished.mkdir()
+    in_a_database = out / "studies" / "random_init-voc_cls-111111111111"
+    in_a_database.mkdir()
+    (in_a_database / "token").write_text("known to the database")
+    trunk = leave(out, "random_init-00000000dead")
     told = items(bench("clean", "--out", out).out)
     assert (told["searches"], told["studies"], told["trunks"]) == ("1", "1", "0")
     assert bench("clean", "studies", "--out", out).code == 0
-    assert not unfinished.exists() and items(bench("clean", "--out", out).out)["searches"] == "1"
+    assert not unfinished.exists() and in_a_database.exists() and items(bench("clean", "--out", out).out)["searches"] == "1"
     done = tiny(*cell, "--tune", 1)
     assert done.code == 0, done.err
+    assert bench("clean", "trunks", "searches", "studies", "--out", out).code == 0 and trunk.exists()
+    shutil.rmtree(in_a_database)
+    shutil.rmtree(trunk)
     kept = digest(out / "studies", out / "pretrained")
     assert items(bench("clean", "all", "--out", out).out)["searches"] == "0"
     left = digest(out / "studies", out / "pretrained")

@@ -128,6 +128,18 @@ def test_a_package_of_another_version_is_found(bench: Bench, tmp_path: Path, mon
     assert "timm: 0.1 is here, >=1.0 is needed, so pip install 'timm>=1.0'" in told.err
 
 
+def test_a_package_that_is_missing_is_found(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = tmp_path / "site" / "pretext_bench-0.1.dist-info"
+    facts.mkdir(parents=True)
+    text = "Metadata-Version: 2.1\nName: pretext-bench\nVersion: 0.1\nRequires-Python: >=9.1\nRequires-Dist: bench-dream>=1\n"
+    (facts / "METADATA").write_text(text + 'Requires-Dist: bench-extra>=1; extra == "dev"\n')
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    told = bench("doctor", "--out", tmp_path / "runs")
+    assert told.code == 4
+    assert "bench-dream: is missing, >=1 is needed" in told.err and "bench-extra" not in told.err
+    assert "is not >=9.1" in told.err
+
+
 def test_too_little_room_names_what_is_needed_on_that_disk(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
