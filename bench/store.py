@@ -128,7 +128,7 @@ def _publish(path: Path, write: Callable[[Path], object], needs: int, name: Call
         if needs > free:
             raise MachineError(f"no room to write {path}: it needs {needs:,} bytes and {free:,} are free; free some space.")
         write(temporary)
-        if path.is_dir():
+        if path.is_dir() and temporary.is_dir():
             return path
         place = path if name is None else path.with_name(name(temporary))
         temporary.replace(place)
@@ -163,7 +163,8 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def remove_folder(path: Path) -> None:

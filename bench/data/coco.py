@@ -6,6 +6,8 @@ images/), likewise val and test.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path, PurePath
 
@@ -58,9 +60,15 @@ def read(root: Path, name: str) -> Dataset:
 
 
 def _listed(path: Path) -> list[str]:
-    """Return the file names of the pictures that an annotation file lists; nothing else of it is looked at."""
+    """Return the file names of the pictures that an annotation file lists; its labels are not looked at."""
+    from pycocotools.coco import COCO
+
+    index = COCO()
     try:
-        listed = [image["file_name"] for image in json.loads(path.read_bytes())["images"]]
+        index.dataset = {"images": json.loads(path.read_bytes())["images"]}
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of its progress
+            index.createIndex()
+        listed = [image["file_name"] for image in index.imgs.values()]
     except RecursionError as error:
         raise DataError(f"{path} is not a COCO annotation file: it is nested too deeply.") from error
     except KeyError as error:

@@ -550,12 +550,15 @@ def test_a_mask_has_ids_for_253_classes_and_no_more(voc: Path) -> None:
         ('{"pictures": []}', "it has no 'images'"),
         ('{"images": []}', "lists no pictures"),
         ('{"images": [3]}', "is not a COCO annotation file"),
-        ('{"images": [{"file_name": "../val2014/a.jpg"}]}', "which is no file name below a folder"),
-        ('{"images": [{"file_name": "/a.jpg"}]}', "which is no file name below a folder"),
-        ('{"images": [{"file_name": 3}]}', "lists 3, which is no file name"),
-        ('{"images": [{"file_name": "' + "a" * 5000 + '.jpg"}]}', "has not got it"),
-        ('{"images": [{"file_name": "a\\u0000.jpg"}]}', "has not got it"),
-        ('{"images": [{"file_name": "a.jpg"}, {"file_name": "a.jpg"}]}', "lists 'a.jpg', and a is listed already"),
+        ('{"images": [{"id": 1, "file_name": "../val2014/a.jpg"}]}', "which is no file name below a folder"),
+        ('{"images": [{"id": 1, "file_name": "/a.jpg"}]}', "which is no file name below a folder"),
+        ('{"images": [{"id": 1, "file_name": 3}]}', "lists 3, which is no file name"),
+        ('{"images": [{"id": 1, "file_name": "' + "a" * 5000 + '.jpg"}]}', "has not got it"),
+        ('{"images": [{"id": 1, "file_name": "a\\u0000.jpg"}]}', "has not got it"),
+        (
+            '{"images": [{"id": 2, "file_name": "a.jpg"}, {"id": 1, "file_name": "a.jpg"}]}',
+            "lists 'a.jpg', and a is listed already",
+        ),
     ],
 )
 def test_a_coco_file_is_refused_by_its_name(tmp_path: Path, text: str, message: str) -> None:
