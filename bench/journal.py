@@ -79,16 +79,17 @@ class Journal(BaseJournalBackend):
         """Write entries at the end, all or none of them."""
         self.lock.acquire()
         try:
-            with self.path.open("rb+") as file:
+            with self.path.open("rb+", buffering=0) as file:  # a buffer would be written when the file is closed after a failure
                 total = self._last_sum(file)
                 end = file.seek(0, os.SEEK_END)
                 lines = []
                 for log in logs:
                     total = _sum(log, total)
                     lines.append(_text({**log, SUM: total}))
+                rest = memoryview("".join(f"{line}\n" for line in lines).encode())
                 try:
-                    file.write("".join(f"{line}\n" for line in lines).encode())
-                    file.flush()
+                    while rest:
+                        rest = rest[file.write(rest) :]
                     os.fsync(file.fileno())
                 except OSError as error:
                     with contextlib.suppress(OSError):
