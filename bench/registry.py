@@ -104,13 +104,7 @@ def _parsed(path: Path) -> ast.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when it is loaded
             return ast.parse(path.read_bytes(), str(path))
-    except (
-        SyntaxError,
-        ValueError,
-        OSError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # MemoryError: the parser's own stack is full
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:  # MemoryError: the parser's stack is full
         raise DataError(f"the plug-in {path} does not parse: {_reason(error)}.") from error
 
 
@@ -150,9 +144,7 @@ def _from_file(name: str, path: Path) -> ModuleType:
     sys.modules[module_name] = module
     try:
         loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a plug-in that leaves (SystemExit) would take the program with it, without a word
+    except (Exception, SystemExit, GeneratorExit) as error:  # one that leaves would take the program along
         del sys.modules[module_name]
         raise DataError(f"the plug-in {path} does not load: {type(error).__name__}: {_reason(error)}.") from error
     return module

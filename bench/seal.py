@@ -38,10 +38,10 @@ def read(path: Path, what: str, way_out: str) -> bytes:
     seal = _SEAL.match(content)
     if seal is None:
         raise DataError(f"{path} is not {what} of this version: it does not begin with its SHA-256; {way_out}.")
-    rest = content[seal.end() :]
+    rest = memoryview(content)[seal.end() :]
     if hashlib.sha256(rest).hexdigest().encode() != seal[1]:
         raise DataError(f"{path} is damaged: its SHA-256 is not the one it begins with; {way_out}.")
-    return b"{" + rest
+    return b"".join((b"{", rest))
 
 
 def load(path: Path, what: str, way_out: str) -> Any:

@@ -107,7 +107,7 @@ def test_the_second_mirror_helps_when_the_first_has_nothing(server: Server, tmp_
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Path, ranges: bool) -> None:
+def test_23_a_half_downloaded_archive_is_gone_on_with_where_it_stopped(server: Server, tmp_path: Path, ranges: bool) -> None:
     content = server.files["/a/x.tar"] = bytes(range(256)) * 40
     server.cut, server.ranges = 3000, ranges
     wanted = archive(server, content)
@@ -327,7 +327,7 @@ def refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize("case", HOSTILE_TARS)
-def test_a_hostile_tar_is_refused_whole(tmp_path: Path, case: str) -> None:
+def test_24_a_hostile_tar_is_refused_whole(tmp_path: Path, case: str) -> None:
     refused(tmp_path, "x.tar", *HOSTILE_TARS[case])
 
 
@@ -560,6 +560,19 @@ def test_prepare_downloads_unpacks_verifies_and_lists(
     asked = len(server.asked)
     assert bench("data", "prepare", "voc2012").code == 0
     assert len(server.asked) == asked
+
+
+def test_23_an_archive_is_not_unpacked_before_its_sum_fits(
+    server: Server, bench: Callable, drawn: dict[str, Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared_from(server, drawn, monkeypatch)
+    whole = server.files["/a/x.tar"]
+    server.files["/a/x.tar"] = whole[:-2000] + bytes(2000 - 1) + b"x"
+    refused = bench("data", "prepare", "voc2012")
+    assert refused.code == 4 and "another SHA-256" in refused.err
+    assert not [path for path in (home / "downloads").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    server.files["/a/x.tar"] = whole
+    assert bench("data", "prepare", "voc2012").code == 0
 
 
 def test_an_archive_that_was_left_after_its_mark_is_removed(
