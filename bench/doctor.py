@@ -342,9 +342,9 @@ def _data() -> tuple[list[Check], dict[str, int]]:
         name = index.parent.name
         missing = name in (labelled, unlabelled) and not _packed(name)
         try:
-            dataset = catalogue.open_dataset(name, lambda _: None)
+            dataset = catalogue.read_index(index)
         except BenchError as error:
-            verdict: Verdict = "fails" if name in (labelled, unlabelled) else "note"
+            verdict: Verdict = "fails" if name in (labelled, unlabelled) and name not in DEMO_NEEDS else "note"
             checks.append(
                 Check(f"data: {name}", str(error).rstrip("."), verdict, f"remove {index.parent}, then prepare it again")
             )

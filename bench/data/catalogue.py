@@ -152,10 +152,15 @@ def _check_of(dataset: Dataset, masks_only: bool = False) -> Callable[[Path], No
 
 def open_dataset(name_or_path: str, say: Say) -> Dataset:
     """Return a prepared data set by name, or the one at a path."""
-    index = _index(name_or_path)
+    index, is_demo = _index(name_or_path), name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED)
     if "/" not in name_or_path and index.is_file():
-        return read_index(index)
-    if name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED):
+        try:
+            return read_index(index)
+        except DataError as error:
+            if not is_demo:
+                raise
+            say(f"{error} It is made anew.")
+    if is_demo:
         from bench.data import demo
 
         say("making the synthetic demo data (once)")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from bench import seal
-from bench.data import catalogue, packs, splits, voc
+from bench.data import catalogue, demo, packs, splits, voc
 from bench.data.dataset import VOC_CLASSES, decode, decode_mask, voc_palette
 from bench.errors import DataError
 
@@ -587,3 +588,13 @@ def test_a_header_that_numpy_cannot_read_is_a_damaged_pack(voc: Path) -> None:
     path.write_bytes(content.replace(b"(", b" ", 1))
     with pytest.raises(DataError, match=r"images\.npy is not a pack's array"):
         pack(voc)
+
+
+def test_a_damaged_index_of_the_demo_data_is_made_anew_with_a_word(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "make", partial(demo.make, unlabelled_count=30, train=12, val=8))
+    made = catalogue.open_dataset("demo", quiet)
+    index = home / "data" / "demo" / "index.json"
+    index.write_text(index.read_text().replace("demo_", "dem0_"))
+    said: list[str] = []
+    assert catalogue.open_dataset("demo", said.append).fingerprint == made.fingerprint
+    assert "index.json is damaged" in said[0] and "made anew" in said[0]
