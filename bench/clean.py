@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,7 +150,7 @@ def _remove(path: Path) -> None:
     going = path
     try:
         if not path.name.startswith(store.TEMPORARY):
-            going = path.with_name(f"{store.TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-cleaned")
+            going = store.temporary_name(path.with_name("cleaned"))
             path.rename(going)
         if going.is_dir() and not going.is_symlink():
             shutil.rmtree(going)
@@ -182,7 +181,7 @@ def _temporary(place: Place) -> Iterator[Path]:
         for folder, folders, files in os.walk(top):
             here = [name for name in (*folders, *files) if name.startswith(".tmp-")]
             folders[:] = [name for name in folders if name not in here]
-            yield from (Path(folder, name) for name in here if store.is_left(name))
+            yield from (path for path in (Path(folder, name) for name in here) if store.is_left(path))
 
 
 def _locks(place: Place) -> Iterator[Path]:

@@ -262,7 +262,7 @@ def _folders(out: Path, needs: Mapping[str, int]) -> Iterator[Check]:
 def _writing(folder: Folder) -> Iterator[Check]:
     """Write, rename and lock below a temporary name, which goes again."""
     name = f"{folder.name}: writing"
-    probe = folder.place / f"{store.TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-doctor"
+    probe = store.temporary_name(folder.place / "doctor")
     try:
         store.make_folder(probe)
         store.publish_file(probe / "written", bytes(PROBE))

@@ -54,7 +54,7 @@ def make_folder(path: Path) -> Path:
     """
     try:
         _folder(path)
-        probe = _temporary(path / "probe")
+        probe = temporary_name(path / "probe")
         try:
             probe.touch()
         finally:
@@ -121,7 +121,7 @@ def publish_json(path: Path, value: Mapping[str, Any]) -> Path:
 
 
 def _publish(path: Path, write: Callable[[Path], object], needs: int, name: Callable[[Path], str] | None = None) -> Path:
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     try:
         _folder(path.parent)
         free = shutil.disk_usage(path.parent).free
@@ -145,14 +145,21 @@ def _publish(path: Path, write: Callable[[Path], object], needs: int, name: Call
 
 def sweep(folder: Path) -> None:
     """Remove temporary files and folders whose writer is dead."""
-    for left in folder.glob(f"{TEMPORARY}*"):
-        writer = left.name.removeprefix(TEMPORARY).split("-", 1)[0]
-        if writer.isdigit() and left not in _ours and (int(writer) == os.getpid() or not _alive(int(writer))):
-            _remove(left)
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if is_left(path):
+            _remove(path)
 
 
-def _temporary(path: Path) -> Path:
-    """Return a name beside `path` to write under until all is written; `_remove` ends its use."""
+def is_left(path: Path) -> bool:
+    """Tell whether a path's name is the temporary one of a writer on this machine that is dead."""
+    writer = path.name.removeprefix(TEMPORARY).split("-", 1)[0]
+    if not path.name.startswith(TEMPORARY) or not writer.isdigit() or path in _ours:
+        return False
+    return int(writer) == os.getpid() or not _alive(int(writer))
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path` to write under until all is written; `remove_folder` ends its use."""
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{path.name}"
     _ours.add(temporary)
     return temporary
@@ -242,7 +249,7 @@ def _tell(file: IO[str], holder: str) -> None:
 def alive(folder: Path) -> Iterator[str]:
     """Be known as alive under a new name, given to the block, until it ends or the process dies; forget the dead."""
     name = uuid.uuid4().hex
-    unlocked = _temporary(make_folder(folder) / name)
+    unlocked = temporary_name(make_folder(folder) / name)
     try:
         with unlocked.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -314,9 +321,3 @@ def unused(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise MachineError(f"cannot lock {folder / IN_USE}: {error.strerror}; nothing was removed.") from error
         yield
-
-
-def is_left(name: str) -> bool:
-    """Tell whether a name is the temporary one of a writer on this machine that is dead."""
-    writer = name.removeprefix(TEMPORARY).split("-", 1)[0]
-    return name.startswith(TEMPORARY) and writer.isdigit() and int(writer) != os.getpid() and not _alive(int(writer))

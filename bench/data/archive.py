@@ -15,7 +15,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import time
 import unicodedata
 import zipfile
 import zlib
@@ -60,7 +59,7 @@ def unpack(archive: Path, root: Path) -> None:
     root = root.resolve()
     store.make_folder(root.parent)
     store.sweep(root.parent)
-    temporary = root.parent / f"{store.TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{root.name}"
+    temporary = store.temporary_name(root)
     try:
         with archive.open("rb") as opened:
             file = _Careful(opened, LARGEST_DIRECTORY if archive.suffix == ".zip" else CHUNK)
