@@ -1,6 +1,7 @@
 """`python -m tests.faults`: a bad week of a shared machine: kills, failing writes, four at once and broken files, counted.
 
-`python -m tests.faults kill` does one of them: kill, writes, together or fuzz. It leaves with 1 when there was a finding.
+`python -m tests.faults kill` does one of them: kill, together, fuzz, writes-of-run or writes-of-the-rest. It leaves with 1 when
+there was a finding.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.kill import kill_anywhere
@@ -19,7 +20,7 @@ from tests.faults.together import four_at_once
 from tests.faults.writes import fail_each_write
 
 KILLS, ROUNDS, CASES = 200, 6, 20_000
-LANES = (("writes",), ("kill", "together", "fuzz"))
+LANES = (("writes-of-run",), ("kill", "together", "fuzz", "writes-of-the-rest"))
 """What goes on at the same time, one lane for each of two cores."""
 
 
@@ -30,43 +31,39 @@ def main() -> int:
     if sys.argv[1] == "fuzz":
         return subprocess.call([sys.executable, "-m", "tests.faults.fuzz", "--cases", str(CASES)])
     counts: Counter[str] = Counter()
-    started = time.monotonic()
+    started, findings = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as name, Server(Path(name)) as server:
-        folder = Path(name)
-        if sys.argv[1] == "kill":
-            findings = _told(kill_anywhere(folder / "scene", server, KILLS, count=counts.update))
-        elif sys.argv[1] == "writes":
-            findings = _told(
-                fail_each_write(folder / "scene", server, lambda *_: True, count=lambda *case: counts.update([": ".join(case)]))
-            )
-        else:
-            counts["rounds"] = ROUNDS
-            findings = _told(four_at_once(folder / "scene", server, ROUNDS))
-    for what, count in counts.items():
-        print(f"{sys.argv[1]:<10}{what:<52}{count:>6}")
-    print(
-        f"{sys.argv[1]:<10}{'in all':<52}{counts.total():>6} {findings:>5} findings {time.monotonic() - started:>7.0f} s",
-        flush=True,
-    )
+        for line in _lines(sys.argv[1], Path(name) / "scene", server, counts):
+            findings += 1
+            print(f"FINDING {line}", flush=True)
+    for what, count in sorted(counts.items()):
+        print(f"{sys.argv[1]:<20}{what:<46}{count:>6}")
+    seconds = time.monotonic() - started
+    print(f"{sys.argv[1]:<20}{'in all':<46}{counts.total():>6} {findings:>5} findings {seconds:>7.0f} s", flush=True)
     return 1 if findings else 0
 
 
-def _told(lines: Iterable[str]) -> int:
-    findings = 0
-    for line in lines:
-        findings += 1
-        print(f"FINDING {line}", flush=True)
-    return findings
+def _lines(asked: str, folder: Path, server: Server, counts: Counter[str]) -> Iterator[str]:
+    if asked == "kill":
+        return kill_anywhere(folder, server, KILLS, count=lambda name: counts.update([name]))
+    if asked == "together":
+        counts["rounds of five processes and four reports"] = ROUNDS
+        return four_at_once(folder, server, ROUNDS)
+    is_run = asked == "writes-of-run"
+    return fail_each_write(
+        folder,
+        server,
+        lambda name, mode, number: (name == "run") == is_run,
+        count=lambda name, mode: counts.update([f"{name}: {mode}"]),
+    )
 
 
 def _everything() -> int:
-    lanes = [
-        subprocess.Popen(
-            ["/bin/sh", "-c", "; ".join(f'"$0" -m tests.faults {name} || bad=1' for name in lane) + "; exit $bad", sys.executable]
-        )
-        for lane in LANES
-    ]
-    return max(lane.wait() for lane in lanes)
+    def lane(names: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        steps = "; ".join(f'"$0" -m tests.faults {name} || bad=1' for name in names)
+        return subprocess.Popen(["/bin/sh", "-c", f"{steps}; exit $bad", sys.executable])
+
+    return max(one.wait() for one in [lane(names) for names in LANES])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def undisturbed(scene: Scene, server: Server) -> dict[str, float]:
 
 
 def kill_anywhere(
-    folder: Path, server: Server, kills: int, seed: int = 0, count: Callable[[list[str]], object] = lambda name: None
+    folder: Path, server: Server, kills: int, seed: int = 0, count: Callable[[str], object] = lambda name: None
 ) -> Iterator[str]:
     """Yield a line for everything that went wrong in at least `kills` kills, spread over the commands by how long they take.
 
@@ -45,7 +45,7 @@ def kill_anywhere(
                 ended = scene.run(server, name, meanwhile=lambda process, after=after: _kill_after(process, after))
                 if ended.code == -signal.SIGKILL:
                     done += 1
-                    count([name])
+                    count(name)
                     continue
                 if ended.code != 0:
                     yield f"{name} after kill {done} (seed {seed}): {sentence(ended) or ended.err[-300:]}"
