@@ -1,6 +1,5 @@
 """Pictures that do not decode: named, left out only when asked for, and then told wherever the data is named."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from PIL import Image
 from bench.data import catalogue
 from results import record
 from tests.bench.test_data import devkit
+from tests.conftest import reseal
 
 
 def cut(path: Path) -> None:
@@ -85,9 +85,7 @@ def test_nothing_left_is_an_error(bench: Callable, tmp_path: Path) -> None:
 def test_an_index_from_before_the_option_is_still_read(bench: Callable, voc: Path, home: Path) -> None:
     bench("data", "prepare", "mine", "--root", voc)
     path = home / "data" / "mine" / "index.json"
-    index = json.loads(path.read_text())
-    del index["broken"]
-    path.write_text(json.dumps(index))
+    reseal(path, lambda index: {name: value for name, value in index.items() if name != "broken"})
     assert catalogue.prepared()["mine"].broken == ()
 
 

@@ -34,7 +34,7 @@ def stored(ground: Ground) -> list[Format]:
     def index() -> Subject:
         assert ground.drawn
         path = store.home() / "data" / "demo" / "index.json"
-        return Subject(path, lambda: catalogue.open_dataset("demo", quiet).model_dump_json(), exact=True)
+        return Subject(path, lambda: catalogue.read_index(path).model_dump_json(), exact=True)
 
     def split() -> Subject:
         dataset = catalogue.open_dataset("demo", quiet) if ground.drawn else None
