@@ -83,7 +83,7 @@ def explained(error: Exception) -> BenchError:
     place = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), None)
     where = f" at {place.filename}, line {place.lineno}" if place else ""
     said = " ".join(str(error).split())[:300]
-    return BenchError(f"unexpected {type(error).__name__}{where}: {said}; set {TRACEBACK}=1 to see the way there.")
+    return BenchError(f"unexpected {type(error).__name__}{where}: {said}; set {TRACEBACK}=1 for the traceback.")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

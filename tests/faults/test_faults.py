@@ -553,3 +553,36 @@ def test_a_record_that_was_changed_by_hand_and_sealed_again_is_another_version_o
     reseal(path, lambda value: {**value, "version": 99})
     refused = bench("report", "--out", bench.out)
     assert refused.code == 3 and "it has version 99" in refused.err
+
+
+PLUGIN = '''"""A task with a mistake."""
+
+import torch
+
+from bench.contract import Pretext
+
+
+class Mistaken(Pretext):
+    """One player, and a name that is not there."""
+
+    def players(self):
+        return {"all": torch.optim.Adam(self.parameters(), lr=self.recipe.lr)}
+
+    def view(self, images, generator):
+        return {"images": imagess}
+
+    def turns(self, batch):
+        yield "all", batch["images"].sum()
+'''
+
+
+def test_a_mistake_in_a_plug_in_is_one_sentence_with_its_line_and_a_traceback_when_asked(bench: Bench) -> None:
+    path = bench.folder / "mistaken.py"
+    path.write_text(PLUGIN)
+    line = PLUGIN[: PLUGIN.index("imagess")].count("\n") + 1
+    command = bench.command("mistaken", "voc_seg", "--plugin", path)
+    failed = bench.server.run(*command, home=bench.home)
+    assert failed.code == 1 and "Traceback" not in failed.err
+    assert f"unexpected NameError at {path}, line {line}: name 'imagess' is not defined" in failed.err
+    shown = bench.server.run(*command, home=bench.home, environment={"PRETEXT_BENCH_TRACEBACK": "1"})
+    assert shown.code == 1 and "Traceback" in shown.err and f'"{path}", line {line}' in shown.err
