@@ -71,7 +71,9 @@ def _run(size: int, protocol: str, pretext: str, task: str, seed: int) -> tuple[
     changes: dict[str, Any] = {
         "id": f"{pretext}-{task}-{sha256_bytes(packed)[:12]}",
         "job": job,
-        "data": record.data.model_copy(update={"classes": CLASSES, "scored": CLASSES, "prior": (0.05,) * 20}),
+        "data": record.data.model_copy(
+            update={"classes": CLASSES, "scored": CLASSES, "prior": (0.05,) * 20, "counts": {"test": PICTURES}}
+        ),
         "metrics": values,
         "per_class": classes,
         "history": [{**phase, "losses": [1 / (1 + epoch) for epoch in range(25)]} for phase in record.history],
