@@ -57,6 +57,7 @@ class Pretext(nn.Module, ABC):
     Recipe: ClassVar[type[Recipe]] = Recipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "report_images": 200, "pictures": (1, 2, 3)},
+        "small": {"epochs": 12, "batch_size": 16, "lr": 2e-4, "report_images": 200, "pictures": (1, 4, 12)},
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "statistics": "batch"},
     }
     """Changes to the recipe's defaults for a protocol, by the protocol's name."""

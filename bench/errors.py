@@ -6,7 +6,9 @@ runs, 130 interrupted (SIGINT), 143 terminated (SIGTERM).
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import signal
 import traceback
 from collections.abc import Iterable
 
@@ -65,6 +67,7 @@ def out_of_memory(error: BaseException) -> bool:
         "not enough memory",
         "bad_alloc",
         "bad allocation",
+        "could not create a primitive",  # oneDNN's
     )
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error).lower() for t in texts))
 
@@ -74,6 +77,8 @@ def explained(error: Exception) -> BenchError:
     if isinstance(error, BenchError):
         return error
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it wherever the process then is
+        with contextlib.suppress(ValueError):  # not on the main thread, where no signal arrives
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # and again when the other workers end, in the middle of what follows
         return MachineError(f"a data worker died ({str(error).splitlines()[0].rstrip('.')}); run again, or with --workers 0.")
     if out_of_memory(error):
         return MachineError("out of memory; choose a smaller --size, trunk or batch size.")

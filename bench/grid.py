@@ -115,21 +115,21 @@ def score(value: float | None) -> str:
 
 
 def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, str], None]) -> None:
-    failed: list[str] = []  # text, since an error holds on to what its run had in memory
+    failed: list[str] = []
     with machine.stoppable(desk.machine.stop):
         for number, job in enumerate(jobs, start=1):
             try:
                 one(job, f"[{number}/{len(jobs)}]")
+                continue
             except Interrupted:
                 raise
             except Exception as error:
                 if len(jobs) == 1 or os.environ.get(TRACEBACK):
                     raise
-                told = explained(error)
-                failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {told}")
-                screen.say(f"  failed: {told}")
-                del error, told
-                machine.give_memory_back()
+                told = str(explained(error))
+            failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {told}")
+            screen.say(f"  failed: {told}")
+            machine.give_memory_back()  # after the except block, which holds on to the error, its frames and what they computed
     if failed:
         summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
         summary.exit_code = 5

@@ -74,6 +74,22 @@ DEMO = Protocol(
     metrics=("miou_voc", "miou_paper", "pixel_acc"),
 )
 
+SMALL = Protocol(
+    summary="photographs on a few cores: the paper's schedule at 64 px, official split, void ignored",
+    size=64,
+    trunk="unet:width=16",
+    split="official",
+    fit=("train", "val"),
+    resize="squash",
+    batch_size=16,
+    schedules={
+        "one-phase": (Phase(train="all", epochs=6, lr=1e-3),),
+        "two-phase": (Phase(train="head", epochs=1, lr=2e-3), Phase(train="all", epochs=5, lr=1e-3)),
+        "frozen": (Phase(train="head", epochs=6, lr=2e-3),),
+    },
+    metrics=("miou_voc", "miou_paper", "pixel_acc"),
+)
+
 
 class VocSeg(Downstream):
     """VOC semantic segmentation on the last decoder activation."""
@@ -84,6 +100,7 @@ class VocSeg(Downstream):
         "paper": PAPER,
         "paper-code": PAPER_CODE,
         "standard": STANDARD,
+        "small": SMALL,
         "demo": DEMO,
     }
 

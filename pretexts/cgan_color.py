@@ -37,6 +37,7 @@ class CganColor(Colorization):
     Recipe = CganRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **Pretext.presets,
+        "small": {**Pretext.presets["small"], "discriminator_width": 16},
         "demo": {**Pretext.presets["demo"], "discriminator_width": 16},
         "paper-code": {**Pretext.presets["paper-code"], "discriminator_blocks": "code"},
     }

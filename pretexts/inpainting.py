@@ -39,6 +39,7 @@ class Inpainting(Pretext):
     Recipe = InpaintingRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **Pretext.presets,
+        "small": {**Pretext.presets["small"], "discriminator_width": 16},
         "demo": {**Pretext.presets["demo"], "discriminator_width": 16},
     }
 

@@ -352,14 +352,14 @@ def test_15_a_loss_that_is_no_number_fails_its_run_with_step_and_reason_and_stan
 
 def test_16_too_little_memory_is_one_sentence_with_a_batch_size_and_other_runs_go_on(bench: Bench) -> None:
     used = int(Path(f"/proc/{bench.server.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-    large = ("--size", "256", "--trunk", "unet:depth=7,width=32", "--set", "l1_color.batch_size=32", "--schedule", "frozen")
+    large = ("--size", "512", "--trunk", "unet:depth=7,width=32", "--set", "l1_color.batch_size=32", "--schedule", "frozen")
     frozen = (
         "--set",
         'protocol.schedules={"frozen": [{"train": "head", "epochs": 1, "lr": 1e-3}]}',
         "--set",
         "protocol.batch_size=2",
     )
-    failed = bench.run("l1_color,random_init", "voc_cls", *large, *frozen, limits={resource.RLIMIT_AS: used + (1 << 30)})
+    failed = bench.run("l1_color,random_init", "voc_cls", *large, *frozen, limits={resource.RLIMIT_AS: used + (2 << 30)})
     assert failed.code == 5 and "out of memory in pretrain l1_color with batches of 32; try a batch size of 16" in failed.err
     assert [one.pretext for one in bench.records()] == ["random_init"], failed.err
 
