@@ -23,6 +23,8 @@ SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase", "frozen")
 TRANSFERS: tuple[Transfer, ...] = ("all", "encoder", "statistics")
 VARY = ("all", "finetune")
 PAPER_SIZE = 256
+SMALL = ("small", "demo")
+"""Protocols whose size is that of the pretraining too; another's is that of its own pictures (standard segmentation: 512)."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def resolve(request: Request, say: Say) -> Grid:
     transfers = _transfers(request.transfers)
     _check_shares(request)
     first = protocols[downstreams[0]][1]
-    # A protocol's size is that of its own pictures (standard segmentation: 512); only the demo's is small for pretraining too.
-    size = request.size or next((p.size for _, p in protocols.values() if p.size and protocol_name == "demo"), PAPER_SIZE)
+    small = protocol_name in SMALL
+    size = request.size or next((p.size for _, p in protocols.values() if p.size and small), PAPER_SIZE)
     trunk = TrunkName.parse(request.trunk or first.trunk).fitted(size)
     for fitting in {size, *(request.size or protocol.size or size for _, protocol in protocols.values())}:
         check_size(str(trunk), fitting)
