@@ -114,7 +114,7 @@ class Machine:
             "compiled": self.compiled,
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
-            "system": platform.platform(),
+            "system": " ".join(filter(None, (platform.system(), platform.machine(), *platform.libc_ver()))),
         }
 
 
@@ -190,9 +190,12 @@ def has_bf16(cuda: bool) -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Keep freed memory for the next step: glibc gives large blocks back, and the kernel clears every page of them anew."""
+    """Keep freed memory for the next step: glibc gives large blocks back, and the kernel clears every page of them anew.
+
+    Not where addresses are limited (`ulimit -v`): a heap that has grown keeps its addresses, and files could not be mapped.
+    """
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
+    if hasattr(libc, "mallopt") and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
 
