@@ -37,8 +37,6 @@ from bench.options import (
     Vary,
     Workers,
     names,
-    numbers,
-    seeds_of,
 )
 from bench.text import printable, printable_json, shell
 
@@ -122,36 +120,40 @@ def run(
     """
     _begin(plugin, out)
     _check_places(data, pretrain_data, storage)
-    from bench.resolve import Request
+    from bench import grid
+    from bench.asked import Asked
     from bench.screen import Screen
 
-    request = Request(
-        pretexts=names(pretext),
-        downstreams=names(downstream),
+    asked = Asked(
+        pretext=pretext,
+        downstream=downstream,
         protocol=protocol,
         data=data,
         pretrain_data=pretrain_data,
         trunk=trunk,
         size=size,
-        seeds=seeds_of(seed, seeds),
-        schedules=names(schedule or ""),
-        transfers=names(transfer),
-        labels=numbers("--labels", labels),
+        seed=seed,
+        seeds=seeds,
         vary=vary,
-        rates=numbers("--rates", rates),
-        settings=tuple(settings or ()),
+        schedule=schedule,
+        transfer=transfer,
+        labels=labels,
+        set=tuple(settings or ()),
+        rates=rates,
+        tune=trials or 0,
+        space=space,
+        storage=storage,
+        device=device,
+        threads=threads,
+        workers=workers,
+        checkpoint_seconds=checkpoint_seconds,
+        precision=precision,
+        compile=compiled,
+        log=log,
     )
-    if rates and trials:
-        raise UsageError("--rates gives the learning rates and --tune searches them; give one of the two.")
-    if (space or storage) and not trials:
-        raise UsageError("--space and --storage belong to a search; say how many trials with --tune N.")
-    from bench import grid
-    from bench.tune import Search
-
-    search = Search.parse(trials, space, storage) if trials else None
-    options = grid.Options(device, threads, workers, checkpoint_seconds, precision, compiled, names(log))
+    search = asked.search()
     with Screen() as screen:
-        desk = grid.open_desk(request, options, out, screen)
+        desk = grid.open_desk(asked.request(), asked.options(), out, screen)
         if plan:
             from bench.plan import show
 
@@ -193,29 +195,33 @@ def tune(
     """
     _begin(plugin, out)
     _check_places(data, pretrain_data, storage)
-    from bench.resolve import Request
+    from bench import grid
+    from bench.asked import Asked
     from bench.screen import Screen
+    from bench.tune import Search
 
-    request = Request(
-        pretexts=names(pretext),
-        downstreams=names(downstream),
+    asked = Asked(
+        pretext=pretext,
+        downstream=downstream,
         protocol=protocol,
         data=data,
         pretrain_data=pretrain_data,
         trunk=trunk,
         size=size,
-        seeds=(seed or 0,),
-        schedules=names(schedule or ""),
-        transfers=names(transfer),
-        labels=numbers("--labels", labels),
-        settings=tuple(settings or ()),
+        seed=seed,
+        schedule=schedule,
+        transfer=transfer,
+        labels=labels,
+        set=tuple(settings or ()),
+        device=device,
+        threads=threads,
+        workers=workers,
+        checkpoint_seconds=checkpoint_seconds,
+        precision=precision,
+        compile=compiled,
     )
-    from bench import grid
-    from bench.tune import Search
-
     with Screen() as screen:
-        options = grid.Options(device, threads, workers, checkpoint_seconds, precision, compiled)
-        desk = grid.open_desk(request, options, out, screen)
+        desk = grid.open_desk(asked.request(), asked.options(), out, screen)
         grid.tune_grid(desk, screen, Search.parse(trials, space, storage))
 
 
@@ -232,7 +238,9 @@ def report(
     ] = None,
     baseline: Annotated[
         str,
-        typer.Option(help="The row to compare with, for example l1_color or random_init:one-phase; random_init when left out."),
+        typer.Option(
+            help="The row to compare with: l1_color, random_init:one-phase or a row's label; random_init when left out."
+        ),
     ] = "",
     with_published: Annotated[bool, typer.Option("--with-published", help="Published numbers in a table of their own.")] = False,
     compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Ours beside the paper's Table 4.")] = False,
@@ -277,6 +285,52 @@ def report(
     if unwritten is not None:
         raise unwritten
     screen.say(f"wrote {', '.join(made.files)} in {out}")
+
+
+@app.command(epilog="Example: bench study results/studies/voc_mini")
+def study(
+    place: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with a study.toml, or such a file.")],
+    only: Annotated[str, typer.Option(help="Only these of its parts, by comma.")] = "",
+    seeds: Seeds = None,
+    trials: Annotated[int | None, typer.Option("--tune", help="Trials of every cell, instead of the study's.", min=0)] = None,
+    settings: Settings = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    threads: Threads = None,
+    workers: Workers = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of trunks and runs; runs/ and the folder's name when left out.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of the records and tables; the study's own when left out and nothing is changed.")
+    ] = None,
+    plugin: Plugins = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would run and how long it would take; train nothing.")] = False,
+) -> None:
+    """Run what is missing of a study, keep its records without pictures beside it, and write its tables from them.
+
+    A study is a file with grids and tables (bench/study.py has an example). What its records already hold is not run again and
+    needs no data. Several processes share the work.
+    """
+    from bench import store, study
+    from bench.screen import Screen
+
+    changes = study.Changes(seeds, trials, tuple(settings or ()))
+    file = study.find(place)
+    if changes and into is None:
+        raise UsageError("--seeds, --tune and --set make another study of it; name a folder for its records with --into.")
+    read = study.load(file, changes, study.Spread(device, threads, workers))
+    runs, folder = out or Path("runs") / file.resolve().parent.name, into or file.parent
+    _begin(plugin, runs)
+    store.make_folder(folder)
+    with Screen() as screen:
+        if plan:
+            study.plan(read, runs, folder, names(only), screen)
+            return
+        failed = study.run(read, runs, folder, names(only), screen)
+        written = study.tables(read, folder, screen)
+        screen.say(f"wrote {len(written)} files in {folder}")
+    if failed is not None:
+        raise failed
 
 
 @app.command("metrics", epilog="Example: bench metrics miou_voc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from bench.errors import TRACEBACK, BenchError, Interrupted, explained
 from bench.features import Cache
 from bench.job import Job
 from bench.resolve import Grid, Request, resolve
-from bench.run import find, run
+from bench.run import find, is_elsewhere, run
 from bench.screen import Screen
 from bench.tune import Search, study_of, tune, tuned
-from results.record import Tuning
+from results.record import Record, Tuning
+
+SOME_FAILED = 5
+"""The exit code of a command some of whose runs failed."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,33 @@ def make_desk(grid: Grid, options: Options, out: Path, screen: Screen) -> Desk:
     return Desk(out, made, grid, screen.say, screen, packing, Cache(made, out / "work"), options.log)
 
 
-def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> None:
-    """Run every job, with tuned rates when there is a search; BenchError with exit code 5 tells which failed."""
+def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> list[Record]:
+    """Run every job, with tuned rates when there is a search, and return the records.
+
+    What another process is making is left for last, so that several processes share a grid. BenchError with exit code 5 tells
+    which jobs failed.
+    """
     jobs = desk.grid.jobs
     budget = f", {search.trials} trials each" if search else ""
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
     screen.say(f"{runs} on {desk.grid.data.title}, {desk.machine}{budget}")
 
-    def one(job: Job, place: str) -> None:
+    made: list[Record] = []
+
+    def one(job: Job, place: str, wait: bool) -> None:
+        if not wait and is_elsewhere(job, desk.out):
+            raise _Elsewhere
         chosen, tuning = tuned(job, search, desk) if search else (job, None)
+        if not wait and is_elsewhere(chosen, desk.out):
+            raise _Elsewhere
         done = ": finished before" if find(chosen, desk.out) is not None else ""
         screen.say(f"{place} {chosen.id} ({about(chosen)}){done}")
         record = run(chosen, desk, tuning)
         screen.say("  " + ", ".join(f"{name} {score(record.metrics[name])}" for name in record.metric_ids))
+        made.append(record)
 
     _each(desk, screen, jobs, one)
+    return made
 
 
 def tune_grid(desk: Desk, screen: Screen, search: Search) -> list[Tuning]:
@@ -85,7 +101,9 @@ def tune_grid(desk: Desk, screen: Screen, search: Search) -> list[Tuning]:
     cells = [study.cell for study in studies.values()]
     by_cell = {study.cell.id: study for study in studies.values()}
 
-    def one(cell: Job, place: str) -> None:
+    def one(cell: Job, place: str, wait: bool) -> None:
+        if not wait and is_elsewhere(cell, desk.out):
+            raise _Elsewhere
         study = by_cell[cell.id]
         screen.say(f"{place} {study.id} ({about(cell)}): {search.trials} trials")
         tuning = tune(study, search, desk)
@@ -114,12 +132,26 @@ def score(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, str], None]) -> None:
+class _Elsewhere(Exception):
+    """Another process is making this run."""
+
+
+def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, str, bool], None]) -> None:
+    """Call `one` for each job with its place in the grid, and whether to wait for another process that is at it."""
     failed: list[str] = []
+    waiting = deque(enumerate(jobs, start=1))
+    passed = 0  # jobs since the last that could be done
     with machine.stoppable(desk.machine.stop):
-        for number, job in enumerate(jobs, start=1):
+        while waiting:
+            number, job = waiting.popleft()
+            wait = passed > len(waiting)
             try:
-                one(job, f"[{number}/{len(jobs)}]")
+                one(job, f"[{number}/{len(jobs)}]", wait)
+                passed = 0
+                continue
+            except _Elsewhere:
+                waiting.append((number, job))
+                passed += 1
                 continue
             except Interrupted:
                 raise
@@ -127,10 +159,11 @@ def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, s
                 if len(jobs) == 1 or os.environ.get(TRACEBACK):
                     raise
                 told = str(explained(error))
+            passed = 0
             failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {told}")
             screen.say(f"  failed: {told}")
             machine.give_memory_back()  # after the except block, which holds on to the error, its frames and what they computed
     if failed:
         summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
-        summary.exit_code = 5
+        summary.exit_code = SOME_FAILED
         raise summary

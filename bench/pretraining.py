@@ -15,7 +15,7 @@ from bench.contract import Pretext, Transfer
 from bench.data import batches, packs, splits
 from bench.desk import Desk, cost, facts, provenance
 from bench.errors import BenchError, DataError
-from bench.job import PretrainJob
+from bench.job import Job, PretrainJob
 from bench.modes import inference
 from bench.order import key
 from bench.train import Course, History, train
@@ -56,8 +56,13 @@ def pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
     if found is not None:
         store.remove_folder(desk.out / "work" / job.id)  # a process may die between the record and this
         return found
-    with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say, desk.machine.stop.check):
+    with store.lock(lock_of(job, desk.out), desk.say, desk.machine.stop.check):
         return find_pretrained(job, desk.out) or _pretrain(job, desk)
+
+
+def lock_of(job: PretrainJob | Job, out: Path) -> Path:
+    """Return the lock of whoever makes a trunk or a run."""
+    return out / "locks" / f"{job.id}.lock"
 
 
 def _pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:

@@ -31,7 +31,7 @@ from bench.job import Job
 from bench.machine import Machine
 from bench.model import Model, make_model, predict
 from bench.order import key
-from bench.pretraining import load_trunk, pretrain
+from bench.pretraining import load_trunk, lock_of, pretrain
 from bench.resolve import pack_of, subset_of
 from bench.train import Course, History, train
 from bench.trunk import Trunk
@@ -45,8 +45,13 @@ def run(job: Job, desk: Desk, tuning: Tuning | None = None) -> Record:
         store.remove_folder(work_folder(job, desk.out))  # a process may die between the record and this
         return found
     pretrained = pretrain(job.pretrain, desk)
-    with store.lock(desk.out / "locks" / f"{job.id}.lock", desk.say, desk.machine.stop.check):
+    with store.lock(lock_of(job, desk.out), desk.say, desk.machine.stop.check):
         return find(job, desk.out) or _publish(job, pretrained, desk, tuning)
+
+
+def is_elsewhere(job: Job, out: Path) -> bool:
+    """Tell whether another process makes this run or its trunk at this moment."""
+    return any(store.is_held(lock_of(one, out)) for one in (job.pretrain, job))
 
 
 def find(job: Job, out: Path) -> Record | None:

@@ -238,6 +238,18 @@ def lock(
             _tell(file, "")
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds a lock now; no when there is no such file."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _tell(file: IO[str], holder: str) -> None:
     """Write who holds a lock, for those who wait; a full disk is no reason not to hold it."""
     with contextlib.suppress(OSError):

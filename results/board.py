@@ -115,16 +115,17 @@ def boards(
 ) -> list[Board]:
     """Return a board for each combination of data, protocol, trunk, size, part and share of labels.
 
-    `chosen` metric ids replace each protocol's main one. `baseline` is a row to measure gains from, `pretext` or
-    `pretext:schedule`; when left out, random initialisation on each row's own schedule. Raises UsageError for a baseline that is
-    nowhere, and DataError where runs that should have seen the same pictures did not.
+    `chosen` metric ids replace each protocol's main one. `baseline` is a row to measure gains from: `pretext`,
+    `pretext:schedule`, or a row's label where that says more; when left out, random initialisation on each row's own schedule.
+    Raises UsageError for a baseline that is nowhere, and DataError where runs that should have seen the same pictures did not.
     """
     by_board = rows.groups(records, lambda record: rows.digest(rows.board_facts(record)))
     known = Cache() if cache is None else cache
     made = [_board(members, read, chosen, baseline, resamples, known) for members in by_board.values()]
     names = {f"{record.pretext}:{record.schedule}" for record in records}
-    if baseline and not any(name == baseline or name.partition(":")[0] == baseline for name in names):
-        raise unknown("row to compare with", baseline, names)
+    labels = {row.label for board in made for row in board.rows}
+    if baseline and baseline not in labels and not any(baseline in (name, name.partition(":")[0]) for name in names):
+        raise unknown("row to compare with", baseline, names | labels)
     facts = [board.facts for board in made]
     return [replace(board, notes=(*board.notes, *_apart(board.facts, facts[:place]))) for place, board in enumerate(made)]
 
@@ -242,11 +243,18 @@ def _with_gains(made: list[Row], computed: Sequence[_Computed], baseline: str) -
 
 
 def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
-    """Return the row that another is measured from: the named one, or random initialisation on the same schedule."""
+    """Return the row that another is measured from: the named one, or random initialisation on the same schedule.
+
+    A row that inherits less than all is measured from the same pretext task's that inherits all, when that is the named one.
+    """
     pretext, _, schedule = (baseline or "random_init").partition(":")
+    named = next((r for r in made if r.label == baseline and "(" in baseline), None)
+    if named is not None:
+        return named
     fitting = [r for r in made if r.pretext == pretext and r.schedule == (schedule or row.schedule)]
     fitting = [r for r in fitting if r.trunk_seed == row.trunk_seed]
-    return next((r for r in fitting if r is row), min(fitting, key=lambda r: r.transfer != "all", default=None))
+    whole = min(fitting, key=lambda r: r.transfer != "all", default=None)
+    return whole if row.transfer != "all" else next((r for r in fitting if r is row), whole)
 
 
 def _with_leaders(made: list[Row], computed: Sequence[_Computed]) -> list[Row]:

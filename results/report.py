@@ -24,6 +24,8 @@ class Wanted:
     with_published: bool = False
     compare_paper: bool = False
     html: bool = False
+    shown_only: bool = False
+    """Whether the leaderboard holds the metrics that are shown, and not the protocols' own."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str, cac
     main += tables.table3(chosen)
     added = [published.paper_table(_with_papers_metrics(chosen, boards, wanted, read, cache))] if wanted.compare_paper else []
     added += [published.published_table()] if wanted.with_published else []
-    own = board.boards(chosen, read, (), wanted.baseline, cache=cache) if wanted.metrics and not wanted.runs else boards
+    own = (
+        board.boards(chosen, read, (), wanted.baseline, cache=cache)
+        if wanted.metrics and not (wanted.runs or wanted.shown_only)
+        else boards
+    )
     files = {
         "table4.md": tables.markdown([*main, *added]),
         "table4.tex": tables.latex([*main, *added]),
