@@ -238,9 +238,7 @@ def report(
     ] = None,
     baseline: Annotated[
         str,
-        typer.Option(
-            help="The row to compare with: l1_color, random_init:one-phase or a row's label; random_init when left out."
-        ),
+        typer.Option(help="The row to compare with: l1_color, random_init:one-phase or a row's label; else random_init."),
     ] = "",
     with_published: Annotated[bool, typer.Option("--with-published", help="Published numbers in a table of their own.")] = False,
     compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Ours beside the paper's Table 4.")] = False,

@@ -100,7 +100,8 @@ class Changes:
         if self.tune is not None:
             changed["tune"] = self.tune
         if self.settings:
-            changed["set"] = [*changed.get("set", ()), *self.settings]
+            own = changed.get("set", [])
+            changed["set"] = [*own, *self.settings] if isinstance(own, list) else own
         return changed
 
 
@@ -138,21 +139,25 @@ def load(path: Path, changes: Changes = Changes(), spread: Spread = Spread()) ->
             name: _asked(changes.of({**common, **_mapping(own, f"parts.{name}")}), spread) for name, own in parts.items()
         }
         study = Study.model_validate(content)
+        for asked in study.parts.values():
+            asked.request()
+            asked.search()
+        for name, table in study.tables.items():
+            for part in set(table.parts) - study.parts.keys():
+                raise unknown(f"part in tables.{name}", part, study.parts)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         what = problem["msg"].removeprefix("Value error, ")
         raise DataError(f"{path}: {where or 'the file'}: {what}, but got {quoted(problem['input'])}.") from error
-    for name, table in study.tables.items():
-        for part in table.parts:
-            if part not in study.parts:
-                raise unknown(f"part in tables.{name} of {path}", part, study.parts)
+    except UsageError as error:
+        raise DataError(f"{path}: {error}") from error
     return study
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UsageError(f"{name} of a study is a table of options, but got {quoted(value)}.")
+        raise UsageError(f"{name} is a table of options, but got {quoted(value)}.")
     return value
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import options, registry, resolve, tune
+from bench import options, registry, resolve, study, tune
 from tests.faults.fuzz import Format, Subject
 from tests.faults.ground import TRUNK, Ground, quiet
 from tests.faults.mutations import BYTES, JSON, PYTHON, TEXT
@@ -64,11 +64,34 @@ def texts(ground: Ground) -> list[Format]:
 
         return Subject(place, read, tidy=tidy, names=(str(place), "unknown pretext 'rotation'"), codes=(3, 2))
 
+    def studied() -> Subject:
+        place = ground.folder / "study.toml"
+        place.write_text(STUDY)
+        return Subject(place, lambda: study.load(place).model_dump_json(), names=(str(place),))
+
     return [
+        Format("study", studied, {**BYTES, **TEXT}, 3),
         *(Format(name, make_it, changes, 2) for name, make_it in forms.items()),
         Format("plugin", plugin, {**BYTES, **TEXT, **PYTHON}, 6),
     ]
 
+
+STUDY = """title = "Does it work?"
+[options]
+protocol = "small"
+data = "voc_mini"
+seeds = [0, 3]
+labels = 0.1
+set = ["recipe.epochs=5"]
+[parts.main]
+pretext = ["random_init", "cgan_color"]
+downstream = "voc_seg"
+tune = 5
+space = "all=1e-4:1e-2"
+[tables.main]
+parts = ["main"]
+metrics = ["acc_keras"]
+"""
 
 ROTATION = '''"""Rotation prediction: by how many quarter turns was the picture turned?"""
 

@@ -1,0 +1,143 @@
+"""A study: its records rebuild its tables without data, and what is asked for differently goes elsewhere."""
+
+import csv
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import study
+from bench.errors import DataError
+
+Bench = Callable[..., "object"]
+STUDY = """
+title = "Which of three?"
+
+[options]
+protocol = "demo"
+trunk = "unet:depth=5,width=8"
+size = 32
+threads = 1
+device = "cpu"
+data = {data!r}
+pretrain-data = {pretrain!r}
+seeds = 2
+set = ["recipe.epochs=1", "recipe.batch_size=8", "protocol.head_width=16"]
+
+[parts.main]
+pretext = ["random_init", "l1_color"]
+downstream = "voc_cls"
+tune = 1
+
+[parts.encoder]
+pretext = "l1_color"
+downstream = ["voc_cls"]
+transfer = "encoder"
+tune = 1
+
+[tables.main]
+parts = ["main"]
+
+[tables.accuracy]
+parts = ["main", "encoder"]
+metrics = ["acc_keras", "miou_paper"]
+baseline = "l1_color"
+leave_out = ["random_init:one-phase"]
+"""
+
+
+@pytest.fixture
+def folder(drawn: dict[str, Path], tmp_path: Path) -> Path:
+    place = tmp_path / "which"
+    place.mkdir()
+    (place / "study.toml").write_text(STUDY.format(data=str(drawn["demo"]), pretrain=str(drawn["demo_unlabelled"])))
+    return place
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_study_runs_its_parts_and_its_records_rebuild_its_tables_without_data(
+    bench: Bench, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = bench("study", folder, "--out", tmp_path / "runs", "--plan")
+    assert plan.code == 0 and "main:" in plan.out and not (folder / "records").exists(), plan.err
+    assert bench("study", folder, "--out", tmp_path / "runs", "--only", "main").code == 0
+    assert (folder / "main" / "leaderboard.csv").is_file() and not (folder / "accuracy").exists()
+    done = bench("study", folder, "--out", tmp_path / "runs")
+    assert done.code == 0 and "main: 6 runs, finished before" in done.out, done.err
+    made = contents(folder)
+    records = [name for name in made if name.startswith("records/")]
+    assert len(records) == 1 + 2 * 8 and not any("examples" in name or "split" in name for name in records)
+    with (folder / "accuracy" / "leaderboard.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["metric"] for row in rows} == {"acc_keras@1"}
+    assert [(row["schedule"], row["transfer"], row["baseline"]) for row in rows] == [
+        ("two-phase", "all", "l1_color"),
+        ("two-phase", "all", ""),
+        ("two-phase", "encoder", "l1_color"),
+    ]
+    shutil.rmtree(tmp_path / "runs")
+    monkeypatch.setenv("PRETEXT_BENCH_HOME", str(tmp_path / "bare"))
+    for path in folder.glob("*/*.*"):
+        if path.parent.name != "records":
+            path.unlink()
+    text = (folder / "study.toml").read_text()
+    (folder / "study.toml").write_text(text.replace(text[text.index("data =") : text.index("\npretrain")], 'data = "gone"'))
+    changed = bench("study", folder, "--out", tmp_path / "runs")
+    assert changed.code != 0 and "gone" in changed.err  # another data set is another question
+    (folder / "study.toml").write_text(text)
+    again = bench("study", folder, "--out", tmp_path / "runs", "--threads", 2)
+    assert again.code == 0 and contents(folder) == made, again.err
+
+
+def test_a_smaller_study_goes_to_a_folder_of_its_own(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    small = ("study", folder, "--out", tmp_path / "runs", "--seeds", 1, "--tune", 0, "--only", "encoder")
+    refused = bench(*small)
+    assert refused.code == 2 and "--into" in refused.err
+    assert bench(*small, "--into", tmp_path / "small").code == 0
+    assert len(list((tmp_path / "small" / "records" / "runs").iterdir())) == 1
+    assert [path.name for path in folder.iterdir()] == ["study.toml"]
+    assert bench(*small[:-1], "none", "--into", tmp_path / "small").code == 2
+
+
+def test_a_part_with_a_failed_run_is_not_kept_and_the_others_go_on(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(path.read_text().replace("tune = 1", 'set = ["l1_color.lr=1e30", "recipe.epochs=1"]', 1))
+    done = bench("study", folder, "--out", tmp_path / "runs")
+    assert done.code == 5 and "main: 2 of 6 runs failed" in done.err
+    assert len(list((folder / "records" / "runs").iterdir())) == 2 and "table main waits for main" in done.out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("title", "titel", "title"),
+        ("[parts.main]", "[parts.'a/b']", "ASCII letters"),
+        ("[tables.main]", "[tables.records]", "records"),
+        ('parts = ["main"]', 'parts = ["mian"]', "did you mean 'main'"),
+        ("seeds = 2", 'seeds = "two"', "--seeds"),
+        ("seeds = 2", "sedes = 2", "sedes"),
+        ("[options]", "options = 3\n[other]", "options is a table"),
+        ("tune = 1", "tune = -1", "tune"),
+        ("tune = 1", "tune = 1\nrates = [0.1]", "--rates"),
+        ("protocol", "protocol protocol", "not a study"),
+    ],
+)
+def test_a_file_that_is_no_study_is_named_with_the_reason(folder: Path, old: str, new: str, said: str) -> None:
+    path = folder / "study.toml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=r"study\.toml") as refused:
+        study.load(path)
+    assert said in str(refused.value)
+
+
+def test_what_does_not_change_a_result_is_not_part_of_what_was_asked(folder: Path) -> None:
+    path = folder / "study.toml"
+    first = study.load(path).parts["main"].meaning()
+    assert study.load(path, spread=study.Spread("cuda", 7, 3)).parts["main"].meaning() == first
+    assert study.load(path, study.Changes(seeds="3")).parts["main"].meaning() != first
