@@ -21,14 +21,14 @@ from bench.resolve import PAPER_SIZE, Grid, subset_of
 from bench.run import run
 from bench.screen import Screen
 from bench.text import shell
-from results.record import Cost, Record, read_one
+from results.record import Cost, Record, paths, read_one
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def find(out: Path, beginning: str) -> Record:
     """Return the one run below `out` whose id begins so; UsageError when there are none or several."""
-    found = {path.parent.name: path for path in (out / "runs").glob("*/record.json")}
+    found = {path.parent.name: path for path in paths(out)}
     matching = [name for name in found if name.startswith(beginning)]
     if not matching:
         raise unknown("run", beginning, found)

@@ -35,7 +35,7 @@ from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.frozen import Frozen, canonical
 from bench.grid import SOME_FAILED, open_desk, run_grid
 from bench.screen import Screen
-from bench.text import quoted
+from bench.text import LONG, quoted
 from results.record import Record, predictions_path, read, read_predictions
 
 FILE = "study.toml"
@@ -147,7 +147,7 @@ def load(path: Path, changes: Changes = Changes(), spread: Spread = Spread()) ->
                 raise unknown(f"part in tables.{name}", part, study.parts)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        where = ".".join(str(part) for part in problem["loc"])[:LONG]
         what = problem["msg"].removeprefix("Value error, ")
         raise DataError(f"{path}: {where or 'the file'}: {what}, but got {quoted(problem['input'])}.") from error
     except UsageError as error:
@@ -157,7 +157,7 @@ def load(path: Path, changes: Changes = Changes(), spread: Spread = Spread()) ->
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UsageError(f"{name} is a table of options, but got {quoted(value)}.")
+        raise UsageError(f"{name[:LONG]} is a table of options, but got {quoted(value)}.")
     return value
 
 

@@ -176,9 +176,14 @@ class Record(Frozen):
         return tuple(sorted(self.metrics, key=lambda identity: order[identity.partition("@")[0]]))
 
 
+def paths(out: Path) -> list[Path]:
+    """Return the files of the records below an output folder; what is being written, or was by a dead process, is none yet."""
+    return sorted((out / "runs").glob("[!.]*/record.json"))
+
+
 def read(out: Path) -> list[Record]:
     """Return the records below an output folder, by id; DataError names one that cannot be read."""
-    return [read_one(path) for path in sorted((out / "runs").glob("*/record.json"))]
+    return [read_one(path) for path in paths(out)]
 
 
 def read_one(path: Path) -> Record:

@@ -1,10 +1,13 @@
 """Runs from the command line to the record: whole, resumed, refused."""
 
+import fcntl
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +136,40 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_bit_equal_to_an_undisturbed
         reference.pretrain.history,
     )
     assert mine.cost.images == reference.cost.images
+
+
+def test_what_another_process_makes_is_left_for_last(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init,l1_color,inpainting", "--downstream", "voc_cls", "--schedule", "frozen")
+    assert tiny(*asked, "--plan").code == 0
+    (trunk,) = [line.split()[0] for line in tiny(*asked, "--plan").out.splitlines() if line.startswith("l1_color-")]
+    begun: list[str] = []
+
+    def let_go() -> None:
+        deadline = time.monotonic() + 60
+        while len(record.paths(tmp_path / "runs")) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        begun.extend(one.pretext for one in record.read(tmp_path / "runs"))
+        holder.close()
+
+    (tmp_path / "runs" / "locks").mkdir(parents=True)
+    holder = (tmp_path / "runs" / "locks" / f"{trunk}.lock").open("w")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    other = threading.Thread(target=let_go)
+    other.start()
+    done = tiny(*asked)
+    other.join()
+    assert done.code == 0 and sorted(begun) == ["inpainting", "random_init"], done.err
+    places = [line[:5] for line in done.out.splitlines() if line.startswith("[")]
+    assert places == ["[1/3]", "[3/3]", "[2/3]"]
+    assert len(record.read(tmp_path / "runs")) == 3
+    shutil.rmtree(tmp_path / "runs" / "runs")
+    shutil.rmtree(tmp_path / "runs" / "pretrained")
+    holder = (tmp_path / "runs" / "locks" / f"{trunk}.lock").open("w")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    threading.Timer(2, holder.close).start()
+    waited = tiny(*asked[:1], "l1_color", *asked[2:])  # there is nothing else to do
+    assert waited.code == 0 and f"waiting for another process, which works on {trunk}" in waited.out
+    assert len(record.read(tmp_path / "runs")) == 1
 
 
 def test_data_workers_change_nothing(tiny: Bench, tmp_path: Path) -> None:
@@ -272,6 +309,18 @@ def test_damaged_weights_are_refused(tiny: Bench, tmp_path: Path) -> None:
     assert done.code == 3 and "is missing; remove its folder" in done.err
     (path.parent / "pretrain.json").unlink()
     assert tiny("--pretext", "l1_color", "--downstream", "voc_cls").code == 0
+
+
+def test_a_record_that_a_dead_process_was_writing_is_none(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen").code == 0
+    (one,) = record.read(tmp_path / "runs")
+    runs_folder = tmp_path / "runs" / "runs"
+    left = runs_folder / f"{store.TEMPORARY}1-1-{one.id}"
+    shutil.copytree(runs_folder / one.id, left)
+    (left / "record.json").write_text('{"sha256": "half of a reco')
+    done = bench("report", "--out", tmp_path / "runs")
+    assert done.code == 0, done.err
+    assert bench("show", one.id[:20], "--out", tmp_path / "runs").code == 0
 
 
 def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, tmp_path: Path) -> None:

@@ -124,6 +124,25 @@ def test_a_gain_is_paired_with_random_initialisation_on_the_same_schedule() -> N
     assert gains["cgan_color"].corrected >= gains["cgan_color"].estimate.p
 
 
+def test_a_row_that_inherits_less_is_measured_from_the_one_that_inherits_all() -> None:
+    records = [*seeds("l1_color", (0.3, 0.4)), *seeds("l1_color", (0.2, 0.2), transfer="encoder")]
+    (one,) = boards(records, baseline="l1_color")
+    gains = {row.label: row.cells[0].gain for row in one.rows}
+    assert gains["l1_color"] is None
+    found = gains["l1_color (encoder only)"]
+    assert found is not None and found.against == "l1_color"
+    assert found.estimate.value == pytest.approx(-0.15, abs=0.002)
+
+
+def test_a_row_is_named_by_its_label_where_the_pretext_task_says_too_little() -> None:
+    records = [*seeds("l1_color", (0.3, 0.4)), *seeds("l1_color", (0.5, 0.5), lr=0.2)]
+    (one,) = boards(records)
+    first, second = (row.label for row in one.rows)
+    assert "lr=" in first and "lr=" in second
+    (measured,) = boards(records, baseline=second)
+    assert [row.cells[0].gain and row.cells[0].gain.against for row in measured.rows] == [second, None]
+
+
 def test_an_unknown_baseline_names_what_there_is() -> None:
     with pytest.raises(UsageError, match="random_init:two-phase"):
         boards([make(), make("random_init")], baseline="random")
