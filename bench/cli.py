@@ -246,7 +246,7 @@ def report(
 ) -> None:
     """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write the files beside them.
 
-    leaderboard.csv, per_run.csv and per_class.csv (bench list columns explains them), table4.md and table4.tex. The CSV files
+    leaderboard.csv, per_run.csv, per_class.csv, agreement.csv (bench list columns), table4.md and table4.tex. The CSV files
     always hold the protocols' metrics.
     """
     from bench import store

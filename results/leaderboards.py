@@ -1,4 +1,4 @@
-"""The three CSV files: plain numbers, one documented schema each, rebuilt from the records every time.
+"""The CSV files: plain numbers, one documented schema each, rebuilt from the records every time.
 
 `pandas.read_csv(path)` reads them back without options. Metric values, intervals and differences are shares in [0, 1], not per
 cent; texts that a reader would take for a formula or a missing value have an apostrophe before them; lists are JSON.
@@ -121,7 +121,24 @@ PER_CLASS = {
     "value": "its value; empty where the class does not occur",
 }
 
-SCHEMAS = {"leaderboard.csv": LEADERBOARD, "per_run.csv": PER_RUN, "per_class.csv": PER_CLASS}
+AGREEMENT = {
+    "downstream": "the downstream task",
+    "metric": "a metric, with its version",
+    "other": "another of the same runs",
+    "rows": "how many rows have both, by their means over seeds",
+    "alike": "pairs of rows that both order alike",
+    "differently": "pairs of rows of which each prefers another",
+    "tau": "Kendall's tau-b: 1 the same order, -1 the reverse; empty where one metric tells no rows apart",
+    "data": "the labelled data",
+    "labels": "share of the training labels that was used",
+    "part": "the part that was scored",
+    "protocol": "the protocol and its changes",
+    "trunk": "the trunk",
+    "size": "side of the pictures in pretraining",
+    "variant": "digest of all else that the runs of a column share",
+}
+
+SCHEMAS = {"leaderboard.csv": LEADERBOARD, "per_run.csv": PER_RUN, "per_class.csv": PER_CLASS, "agreement.csv": AGREEMENT}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import metrics
 from results import board, leaderboards, published, tables
+from results.agreement import agreement
 from results.cache import Cache
 from results.record import Record
 from results.scores import Reader
@@ -73,6 +74,7 @@ def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str, cac
             "leaderboard.csv": leaderboards.csv_text(leaderboards.leaderboard(own)),
             "per_run.csv": leaderboards.csv_text(leaderboards.per_run(chosen)),
             "per_class.csv": leaderboards.csv_text(leaderboards.per_class(chosen)),
+            "agreement.csv": leaderboards.csv_text(leaderboards.Sheet(leaderboards.AGREEMENT, list(agreement(own)))),
         }
     problems: list[str] = []
     if wanted.html:

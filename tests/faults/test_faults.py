@@ -187,7 +187,7 @@ def test_05_a_full_disk_while_writing_tables_leaves_the_old_ones(bench: Bench) -
     assert bench.run().code == 0
     assert bench("report", "--out", bench.out).code == 0
     files = {path.name: path.read_bytes() for path in bench.out.iterdir() if path.is_file()}
-    assert {"leaderboard.csv", "per_run.csv", "per_class.csv", "table4.md", "table4.tex"} <= files.keys()
+    assert {"leaderboard.csv", "per_run.csv", "per_class.csv", "agreement.csv", "table4.md", "table4.tex"} <= files.keys()
     assert bench.run("random_init", "voc_seg", "--seed", "1").code == 0
     shutil.copytree(bench.out, bench.folder / "new")
     assert bench("report", "--out", bench.folder / "new").code == 0

@@ -134,14 +134,14 @@ def test_a_record_as_json_moves_no_cursor(hostile: Path) -> None:
     assert controls(shown) == set() and "\\u009b31m" in shown
 
 
-@pytest.mark.parametrize("file", ["leaderboard.csv", "per_run.csv", "per_class.csv"])
+@pytest.mark.parametrize("file", ["leaderboard.csv", "per_run.csv", "per_class.csv", "agreement.csv"])
 def test_no_cell_of_a_csv_file_is_a_formula(hostile: Path, file: str) -> None:
     content = (hostile / "runs" / file).read_text()
     cells = [cell for row in csv.reader(content.splitlines()) for cell in row]
     assert controls(content) == set()
     formulas = [cell for cell in cells if cell.strip()[:1] in tuple("=+-@") and not re.fullmatch(r"-?[0-9.e-]+", cell)]
     assert formulas == []
-    assert "'=cmd|' C calc'!A0" in cells
+    assert file == "agreement.csv" or "'=cmd|' C calc'!A0" in cells  # that one names no pretext task
 
 
 @pytest.mark.parametrize(

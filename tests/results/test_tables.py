@@ -3,11 +3,13 @@
 import io
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from bench.text import printable
 from results import board, leaderboards, published, tables
+from results.agreement import agreement, orders
 from results.record import Record
 from tests.results.made import make, reader, tuning
 
@@ -205,3 +207,26 @@ def test_rows_of_different_precision_are_apart_and_say_so() -> None:
     labels = [row.label for row in board.rows]
     assert sum("bf16" in label for label in labels) == 1 and sum("fp32" in label for label in labels) == 2
     assert sorted(leaderboards.leaderboard([board]).frame()["precision"]) == ["bf16", "fp32", "fp32"]
+
+
+def test_two_metrics_of_the_same_rows_agree_or_differ_in_order() -> None:
+    def row(pretext: str, seed: int, first: float, second: float | None) -> Record:
+        one = make(pretext, seed, first)
+        job = {**one.job, "settings": {**one.job["settings"], "metrics": ["miou_voc", "pixel_acc"]}}
+        return one.model_copy(update={"job": job, "metrics": {"miou_voc@1": first, "pixel_acc@1": second}})
+
+    records = [row("a", 0, 0.1, 0.5), row("a", 1, 0.3, 0.7), row("b", 0, 0.3, 0.5), row("c", 0, 0.4, 0.9), row("d", 0, 0.5, None)]
+    (line,) = agreement(boards(records))
+    assert (line["metric"], line["other"], line["rows"]) == ("miou_voc@1", "pixel_acc@1", 3)  # d has no other
+    assert (line["alike"], line["differently"]) == (2, 1) and line["tau"] == pytest.approx(1 / 3)
+    assert not list(agreement(boards(records[:2])))  # one row has no order
+    by_hand = pd.read_csv(io.StringIO(leaderboards.csv_text(leaderboards.Sheet(leaderboards.AGREEMENT, [line]))))
+    assert by_hand.loc[0, "tau"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_order_of_pairs_is_kendalls_tau(seed: int) -> None:
+    from scipy.stats import kendalltau
+
+    pairs = np.random.default_rng(seed).integers(0, 6, (8, 2)) / 10
+    assert orders([(float(one), float(other)) for one, other in pairs])["tau"] == pytest.approx(kendalltau(*pairs.T).statistic)
