@@ -11,6 +11,7 @@ from bench.text import printable
 from results import board, leaderboards, published, tables
 from results.agreement import agreement, orders
 from results.record import Record
+from results.scores import Answers
 from tests.results.made import make, reader, tuning
 
 HOSTILE = "a_b%|[red]\\x&{}$#~^<script>alert(1)</script>\n=1+1\r\x1b[2J![i](http://x)`*"
@@ -216,10 +217,14 @@ def test_two_metrics_of_the_same_rows_agree_or_differ_in_order() -> None:
         return one.model_copy(update={"job": job, "metrics": {"miou_voc@1": first, "pixel_acc@1": second}})
 
     records = [row("a", 0, 0.1, 0.5), row("a", 1, 0.3, 0.7), row("b", 0, 0.3, 0.5), row("c", 0, 0.4, 0.9), row("d", 0, 0.5, None)]
-    (line,) = agreement(boards(records))
+
+    def main_alone(one: Record) -> Answers:
+        return reader(one.model_copy(update={"metrics": {"miou_voc@1": one.metrics["miou_voc@1"]}}))
+
+    (line,) = agreement(board.boards(records, main_alone, resamples=10))
     assert (line["metric"], line["other"], line["rows"]) == ("miou_voc@1", "pixel_acc@1", 3)  # d has no other
     assert (line["alike"], line["differently"]) == (2, 1) and line["tau"] == pytest.approx(1 / 3)
-    assert not list(agreement(boards(records[:2])))  # one row has no order
+    assert not list(agreement(board.boards(records[:2], main_alone, resamples=10)))  # one row has no order
     by_hand = pd.read_csv(io.StringIO(leaderboards.csv_text(leaderboards.Sheet(leaderboards.AGREEMENT, [line]))))
     assert by_hand.loc[0, "tau"] == pytest.approx(1 / 3)
 
