@@ -121,19 +121,15 @@ def _installed(name: str) -> str | None:
 
 
 def _commit() -> dict[str, Any]:
+    """Return the program's commit, and whether its files were changed; what a study left beside them is no change of it."""
     place = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", place, *words], capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        ours = [
-            "git",
-            "-C",
-            str(place),
-            "ls-files",
-            "--error-unmatch",
-            Path(__file__).name,
-        ]  # or git tells of a stranger's project
-        subprocess.run(ours, capture_output=True, text=True, check=True)
-        commit = subprocess.run(["git", "-C", place, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        state = subprocess.run(["git", "-C", place, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # or git tells of a stranger's project
+        changed = git("status", "--porcelain", "--", ":/", ":(top,exclude)results/studies")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
-    return {"commit": commit.stdout.strip(), "dirty": bool(state.stdout.strip())}

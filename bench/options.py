@@ -16,7 +16,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of pretrained trunks, r
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with one plug-in; its name is the file's.")]
 Pretext = Annotated[str, typer.Option(help="Pretext tasks by name, separated by commas, or all.")]
 Downstream = Annotated[str, typer.Option(help="Downstream tasks by name, separated by commas, or all.")]
-ProtocolName = Annotated[str | None, typer.Option(help="paper, paper-code, standard or demo.")]
+ProtocolName = Annotated[str | None, typer.Option(help="paper, paper-code, standard, small or demo.")]
 Data = Annotated[str | None, typer.Option(help="Labelled data: a prepared set or a folder.")]
 PretrainData = Annotated[str | None, typer.Option(help="Pictures to pretrain on: a prepared set or a folder.")]
 TrunkName = Annotated[str | None, typer.Option(help="unet:depth=8,width=64 or timm:resnet18; ,eye=rgb for colour.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,21 +48,22 @@ def _lines(desk: Desk, search: Search | None) -> list[tuple[str, str, float]]:
         return measured[key]
 
     for job in desk.grid.jobs:
-        pretrain = job.pretrain
+        pretrain, steps = job.pretrain, _finetune_steps(job, desk)
         if pretrain.id not in {name for name, _, _ in lines}:
             if find_pretrained(pretrain, desk.out) is not None:
                 lines.append((pretrain.id, "pretrained", 0.0))
             elif not pretrain.recipe["epochs"]:
                 lines.append((pretrain.id, "no pretraining", 0.0))
             else:
-                step = per_step(pretrain.pretext, lambda job=job: _pretraining_step(job, desk))  # type: ignore[misc]
+                step = per_step(pretrain.pretext, partial(_pretraining_step, job, desk))
                 lines.append((pretrain.id, _state(desk, pretrain.id), step * _pretraining_steps(job, desk)))
-        finetuning = sum(
-            per_step(f"{job.downstream} {phase.train}", lambda job=job, t=phase.train: _finetune_step(job, t, desk))  # type: ignore[misc]
-            * (1 if phase.train == "head" and _looks_once(job) else phase.epochs)
-            * _finetune_steps(job, desk)
-            for phase in job.phases
-        )
+        finetuning = 0.0
+        for phase in job.phases:
+            kind, epochs = f"{job.downstream} {phase.train}", phase.epochs
+            if epochs > 1 and phase.train == "head" and _looks_once(job):
+                finetuning += (epochs - 1) * steps * per_step(f"{kind} alone", partial(_finetune_step, job, "head", desk, True))
+                epochs = 1
+            finetuning += epochs * steps * per_step(kind, partial(_finetune_step, job, phase.train, desk))
         chosen: Job | None = job
         if search is not None:
             study = study_of(job, search, desk.grid.jobs)
@@ -80,7 +82,7 @@ def _lines(desk: Desk, search: Search | None) -> list[tuple[str, str, float]]:
 
 
 def _looks_once(job: Job) -> bool:
-    """Tell whether a frozen trunk looks at the pictures in the first epoch only; the head's own steps are not counted."""
+    """Tell whether a frozen trunk looks at the pictures in the first epoch only, and the head alone is trained in the others."""
     return job.settings.statistics == "running" and job.settings.augment == "none"
 
 
@@ -128,7 +130,7 @@ def _pretraining_step(job: Job, desk: Desk) -> float:
     return _timed(step, desk)
 
 
-def _finetune_step(job: Job, train: str, desk: Desk) -> float:
+def _finetune_step(job: Job, train: str, desk: Desk, looked: bool = False) -> float:
     pretext = make_pretext(job.pretrain)
     downstream, model = make_model(job, pretext.trunk, len(desk.grid.data.classes))
     desk.machine.place(model).set_mode("head" if train == "head" else "all")
@@ -136,11 +138,12 @@ def _finetune_step(job: Job, train: str, desk: Desk) -> float:
     _, rule = pack_of(subset, job.settings, job.size)
     images = _images(desk.grid.data, rule.model_copy(update={"resize": "squash"}), job.settings.batch_size)
     images = images.to(desk.machine.device)
+    batch = {"features": model.look(images)} if looked else {"images": images}
     optimiser = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad])
 
     def step() -> None:
         with desk.machine.autocast():
-            loss = model({"images": images}).float().square().mean()
+            loss = model(batch).float().square().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,3 +143,26 @@ def test_what_does_not_change_a_result_is_not_part_of_what_was_asked(folder: Pat
     first = study.load(path).parts["main"].meaning()
     assert study.load(path, spread=study.Spread("cuda", 7, 3)).parts["main"].meaning() == first
     assert study.load(path, study.Changes(seeds="3")).parts["main"].meaning() != first
+
+
+def test_what_a_study_left_is_no_change_of_the_program(tmp_path: Path) -> None:
+    root = Path(study.__file__).parent.parent
+    copy = tmp_path / "copy"
+    try:
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", root, copy], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no git clone")
+    shutil.copy(root / "bench" / "desk.py", copy / "bench")
+    git = ["git", "-C", copy, "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "commit", "--all", "--allow-empty", "--message", "as it is"], check=True, capture_output=True)
+
+    def dirty() -> str:
+        asked = [sys.executable, "-c", "from bench import desk; print(desk._commit()['dirty'])"]
+        return subprocess.run(asked, cwd=copy, check=True, capture_output=True, text=True).stdout.strip()
+
+    (copy / "results" / "studies" / "voc_mini" / "new.csv").write_text("1")
+    (copy / "runs").mkdir()
+    (copy / "runs" / "record.json").write_text("{}")
+    assert dirty() == "False"
+    (copy / "pretexts" / "mine.py").write_text("")
+    assert dirty() == "True"
