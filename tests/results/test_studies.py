@@ -1,0 +1,57 @@
+"""The studies that come with the program: their records make their tables, and their texts say what the tables say."""
+
+import csv
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "results" / "studies"
+STUDIES = sorted(path.parent for path in FOLDER.glob("*/study.toml"))
+CLAIM = re.compile(r"^\|(?P<said>.*)\|\s*`(?P<file>[\w./-]+\.csv)`\s*\|$")
+NUMBER = re.compile(r"(?<![\w.@-])[+-]?\d+\.\d+|(?<![\w.@-])p = \d\.\d+")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_the_records_of_a_study_make_its_tables_byte_for_byte(
+    folder: Path, bench: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    tables = [path for path in copy.rglob("*.*") if path.relative_to(copy).parts[0] != "records" and path.parent != copy]
+    assert tables
+    for path in tables:
+        path.unlink()
+    monkeypatch.chdir(tmp_path)
+    done = bench("study", copy)
+    assert done.code == 0, done.err
+    assert contents(copy) == contents(folder)
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_a_study_holds_no_pictures_and_no_place_of_the_machine_that_made_it(folder: Path) -> None:
+    made = contents(folder)
+    assert {Path(name).suffix for name in made} <= {".toml", ".md", ".tex", ".csv", ".json", ".npz"}
+    for name, content in made.items():
+        if name.endswith("record.json"):
+            assert b'"/' not in content, name
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_every_number_that_a_studys_text_claims_is_in_the_file_it_names(folder: Path) -> None:
+    claims = [found for line in (folder / "README.md").read_text().splitlines() if (found := CLAIM.match(line))]
+    assert len(claims) > 5
+    for claim in claims:
+        with (folder / claim["file"]).open(newline="") as file:
+            values = {float(cell) for row in csv.reader(file) for cell in row if re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)}
+        for text in NUMBER.findall(claim["said"]):
+            said = text.removeprefix("p = ")
+            digits = len(said.partition(".")[2])
+            scale = 1 if text.startswith("p = ") or claim["file"].endswith("agreement.csv") else 100
+            assert any(round(scale * value, digits) == float(said) for value in values), f"{text} is not in {claim['file']}"
