@@ -10,6 +10,9 @@
     pretext = ["random_init", "cgan_color"]
     downstream = ["voc_cls", "voc_seg"]
 
+    [fingerprints]                  # the data sets that are meant, as `bench data list` shows them
+    voc_mini = "eca465a28cff"
+
     [tables.main]                   # a report of some parts, in a folder of this name
     parts = ["main"]
     metrics = ["acc_keras", "miou_paper"]       # the protocols' own when left out
@@ -31,6 +34,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from bench import network, seal, store
 from bench.asked import Asked
+from bench.desk import Desk
 from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.frozen import Frozen, canonical
 from bench.grid import SOME_FAILED, open_desk, run_grid
@@ -72,6 +76,8 @@ class Study(Frozen):
     title: str
     parts: dict[Name, Asked] = Field(min_length=1)
     tables: dict[Name, Table] = {}
+    fingerprints: dict[str, str] = {}
+    """What the data sets' fingerprints begin with, by the name they are prepared under."""
 
 
 class _Kept(Frozen):
@@ -177,8 +183,9 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
         screen.say(f"{name}: {canonical(asked.meaning())}")
         network.check_storage(asked.storage)
         search = asked.search()
+        desk = _open(study, asked, out, screen)
         try:
-            _keep(into, out, name, asked, run_grid(open_desk(asked.request(), asked.options(), out, screen), screen, search))
+            _keep(into, out, name, asked, run_grid(desk, screen, search))
         except BenchError as error:
             if error.exit_code != SOME_FAILED:
                 raise
@@ -196,7 +203,20 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
 
     for name, asked in _to_do(study, into, only, screen):
         screen.say(f"{name}:")
-        show(open_desk(asked.request(), asked.options(), out, screen), screen, asked.search())
+        show(_open(study, asked, out, screen), screen, asked.search())
+
+
+def _open(study: Study, asked: Asked, out: Path, screen: Screen) -> Desk:
+    """Open a part's grid; DataError when a data set of a known name has other pictures than the study's."""
+    desk = open_desk(asked.request(), asked.options(), out, screen)
+    for dataset in filter(None, (desk.grid.data, desk.grid.pretrain_data)):
+        meant = study.fingerprints.get(dataset.name, "")
+        if not dataset.fingerprint.startswith(meant):
+            raise DataError(
+                f"{dataset.name} has the fingerprint {dataset.fingerprint[:12]}, and this study was made for {meant}: other pictures, "
+                "classes or labels were prepared under that name."
+            )
+    return desk
 
 
 def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen) -> Iterator[tuple[str, Asked]]:

@@ -115,6 +115,14 @@ def test_a_part_with_a_failed_run_is_not_kept_and_the_others_go_on(bench: Bench,
     assert len(list((folder / "records" / "runs").iterdir())) == 2 and "table main waits for main" in done.out
 
 
+def test_other_pictures_under_the_same_name_are_refused(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(path.read_text() + '[fingerprints]\nlabelled = "0123456789ab"\n')
+    done = bench("study", folder, "--out", tmp_path / "runs")
+    assert done.code == 3 and "labelled has the fingerprint" in done.err and "0123456789ab" in done.err
+    assert not (tmp_path / "runs" / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
