@@ -213,8 +213,8 @@ def _open(study: Study, asked: Asked, out: Path, screen: Screen) -> Desk:
         meant = study.fingerprints.get(dataset.name, "")
         if not dataset.fingerprint.startswith(meant):
             raise DataError(
-                f"{dataset.name} has the fingerprint {dataset.fingerprint[:12]}, and this study means {meant}: other pictures, classes "
-                "or labels were prepared under that name."
+                f"{dataset.name} has the fingerprint {dataset.fingerprint[:12]}, and this study means {meant}: "
+                "other pictures, classes or labels were prepared under that name."
             )
     return desk
 
