@@ -43,7 +43,7 @@ class Asked(Frozen):
     labels: Text = "1"
     settings: tuple[str, ...] = Field(default=(), alias="set")
     rates: Text = ""
-    tune: int = Field(default=0, ge=0)
+    tune: int = Field(default=0, ge=0, strict=True)
     space: str = ""
     storage: str = ""
     precision: str = "auto"
@@ -94,6 +94,6 @@ class Asked(Frozen):
         )
 
     def meaning(self) -> Mapping[str, Any]:
-        """Return what the results depend on: all but how the work is spread over a machine."""
+        """Return what is asked of the results: all but how the work is spread over a machine."""
         spread = {"storage", "device", "threads", "workers", "checkpoint_seconds", "log"}
         return self.model_dump(mode="json", exclude=spread, exclude_defaults=True)

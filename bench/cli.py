@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.errors import MachineError, UsageError
+from bench.errors import BenchError, MachineError, UsageError
 from bench.options import (
     CheckpointSeconds,
     Compiled,
@@ -309,7 +309,7 @@ def study(
     A study is a file with grids and tables (bench/study.py has an example). What its records already hold is not run again and
     needs no data. Several processes share the work.
     """
-    from bench import store, study
+    from bench import grid, store, study
     from bench.screen import Screen
 
     changes = study.Changes(seeds, trials, tuple(settings or ()))
@@ -317,7 +317,8 @@ def study(
     if changes and into is None:
         raise UsageError("--seeds, --tune and --set make another study of it; name a folder for its records with --into.")
     read = study.load(file, changes, study.Spread(device, threads, workers))
-    runs, folder = out or Path("runs") / file.resolve().parent.name, into or file.parent
+    folder = into or study.own_folder(file)
+    runs = out or Path("runs") / study.own_folder(file.resolve()).name
     _begin(plugin, runs)
     store.make_folder(folder)
     with Screen() as screen:
@@ -325,10 +326,12 @@ def study(
             study.plan(read, runs, folder, names(only), screen)
             return
         failed = study.run(read, runs, folder, names(only), screen)
-        written = study.tables(read, folder, screen)
+        written, wrong = study.tables(read, folder, screen)
         screen.say(f"wrote {len(written)} files in {folder}")
-    if failed is not None:
-        raise failed
+    if failed or wrong:
+        summary = BenchError("; ".join([*failed, *wrong]))
+        summary.exit_code = grid.SOME_FAILED
+        raise summary
 
 
 @app.command("metrics", epilog="Example: bench metrics miou_voc")
@@ -408,7 +411,6 @@ def reproduce(
     The threads are the record's when left out: on a CPU with as many threads the result is equal to the bit.
     """
     from bench import again, grid, store
-    from bench.errors import BenchError
     from bench.screen import Screen, print_rows
 
     _begin(plugin, out)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def provenance(desk: Desk) -> dict[str, Any]:
         "machine": desk.machine.describe(),
         "data": _place(desk.grid.data_name),
         "pretrain_data": _place(desk.grid.pretrain_name),
-        **_commit(),
+        **commit(),
     }
 
 
@@ -120,8 +121,12 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _commit() -> dict[str, Any]:
-    """Return the program's commit, and whether its files were changed; what a study left beside them is no change of it."""
+@cache
+def commit() -> dict[str, Any]:
+    """Return the program's commit, and whether its files were changed; what a study left beside them is no change of it.
+
+    As they are when a process first asks, which it does before it works (`grid.make_desk`): its code is of that time.
+    """
     place = Path(__file__).parent
 
     def git(*words: str) -> str:

@@ -67,13 +67,18 @@ def out_of_memory(error: BaseException) -> bool:
         "not enough memory",
         "bad_alloc",
         "bad allocation",
-        "could not create a primitive",  # oneDNN's
     )
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error).lower() for t in texts))
+    said = str(error).lower()
+    if said.rstrip(". \n").endswith("could not create a primitive"):  # oneDNN's; of a primitive descriptor it says it of shapes
+        return True
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in said for text in texts))
 
 
 def explained(error: Exception) -> BenchError:
-    """Return an error that a user can act on, of any that was raised: one sentence and an exit code."""
+    """Return an error that a user can act on, of any that was raised: one sentence and an exit code.
+
+    After a data worker's death the signals of the others, which torch turns into more such errors, interrupt nothing any more.
+    """
     if isinstance(error, BenchError):
         return error
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it wherever the process then is

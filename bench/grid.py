@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import log, machine
-from bench.desk import Desk
+from bench.desk import Desk, commit
 from bench.errors import TRACEBACK, BenchError, Interrupted, explained
 from bench.features import Cache
 from bench.job import Job
 from bench.resolve import Grid, Request, resolve
-from bench.run import find, is_elsewhere, run
+from bench.run import Elsewhere, find, is_elsewhere, run
 from bench.screen import Screen
 from bench.tune import Search, study_of, tune, tuned
 from results.record import Record, Tuning
@@ -48,6 +48,7 @@ def open_desk(request: Request, options: Options, out: Path, screen: Screen) -> 
 
 def make_desk(grid: Grid, options: Options, out: Path, screen: Screen) -> Desk:
     """Make the machine and the desk for a grid."""
+    commit()
     made = machine.make_machine(
         options.device,
         options.threads,
@@ -80,10 +81,10 @@ def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> list[R
 
     def one(job: Job, place: str, wait: bool) -> None:
         if not wait and is_elsewhere(job, desk.out):
-            raise _Elsewhere
-        chosen, tuning = tuned(job, search, desk) if search else (job, None)
+            raise Elsewhere
+        chosen, tuning = tuned(job, search, desk, wait) if search else (job, None)
         if not wait and is_elsewhere(chosen, desk.out):
-            raise _Elsewhere
+            raise Elsewhere
         done = ": finished before" if find(chosen, desk.out) is not None else ""
         screen.say(f"{place} {chosen.id} ({about(chosen)}){done}")
         record = run(chosen, desk, tuning)
@@ -103,10 +104,10 @@ def tune_grid(desk: Desk, screen: Screen, search: Search) -> list[Tuning]:
 
     def one(cell: Job, place: str, wait: bool) -> None:
         if not wait and is_elsewhere(cell, desk.out):
-            raise _Elsewhere
+            raise Elsewhere
         study = by_cell[cell.id]
         screen.say(f"{place} {study.id} ({about(cell)}): {search.trials} trials")
-        tuning = tune(study, search, desk)
+        tuning = tune(study, search, desk, wait)
         rates = ", ".join(f"{name} {rate:.3g}" for name, rate in tuning.best.items())
         screen.say(f"  best {tuning.metric} {tuning.best_value:.4f} on val with {rates}")
         found.append(tuning)
@@ -132,10 +133,6 @@ def score(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-class _Elsewhere(Exception):
-    """Another process is making this run."""
-
-
 def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, str, bool], None]) -> None:
     """Call `one` for each job with its place in the grid, and whether to wait for another process that is at it."""
     failed: list[str] = []
@@ -149,7 +146,7 @@ def _each(desk: Desk, screen: Screen, jobs: Sequence[Job], one: Callable[[Job, s
                 one(job, f"[{number}/{len(jobs)}]", wait)
                 passed = 0
                 continue
-            except _Elsewhere:
+            except Elsewhere:
                 waiting.append((number, job))
                 passed += 1
                 continue

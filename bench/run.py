@@ -49,6 +49,10 @@ def run(job: Job, desk: Desk, tuning: Tuning | None = None) -> Record:
         return find(job, desk.out) or _publish(job, pretrained, desk, tuning)
 
 
+class Elsewhere(Exception):
+    """What is asked for is being made by other processes, and nothing of it is left to do here."""
+
+
 def is_elsewhere(job: Job, out: Path) -> bool:
     """Tell whether another process makes this run or its trunk at this moment."""
     return any(store.is_held(lock_of(one, out)) for one in (job.pretrain, job))

@@ -216,12 +216,16 @@ def lock(
         raise MachineError(f"cannot lock {path}: {error.strerror}.") from error
     with opened as file:
         deadline = time.monotonic() + timeout
-        told = False
+        told, tried = False, False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if not tried:  # it may be somebody who only asks whether it is held
+                    tried = True
+                    time.sleep(0.02)
+                    continue
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 if time.monotonic() > deadline:

@@ -24,6 +24,7 @@ What is in `records/` is not computed again, and needs no data set: the same com
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,21 +33,22 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from bench import network, seal, store
+from bench import metrics, network, seal, store
 from bench.asked import Asked
-from bench.desk import Desk
-from bench.errors import BenchError, DataError, UsageError, unknown
+from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, UsageError, explained, unknown
 from bench.frozen import Frozen, canonical
-from bench.grid import SOME_FAILED, open_desk, run_grid
+from bench.grid import open_desk, run_grid
+from bench.resolve import Grid, resolve
 from bench.screen import Screen
 from bench.text import LONG, quoted
-from results.record import Record, predictions_path, read, read_predictions
+from results.record import Record, predictions_path, read_one, read_predictions
 
 FILE = "study.toml"
 MOST = 1 << 20
 """Bytes that a study's file may have."""
 RECORDS = "records"
 PARTS = "parts.json"
+FILES = ("table4.md", "table4.tex", "leaderboard.csv", "per_run.csv", "per_class.csv", "agreement.csv")
 
 
 def _plain(name: str) -> str:
@@ -105,6 +107,8 @@ class Changes:
             changed = {name: value for name, value in changed.items() if name != "seed"} | {"seeds": self.seeds}
         if self.tune is not None:
             changed["tune"] = self.tune
+        if self.tune == 0:
+            changed = {name: value for name, value in changed.items() if name not in ("space", "storage")}
         if self.settings:
             own = changed.get("set", [])
             changed["set"] = [*own, *self.settings] if isinstance(own, list) else own
@@ -126,6 +130,11 @@ def find(place: Path) -> Path:
     if not path.is_file():
         raise UsageError(f"{place} has no {FILE}; a study is a folder with one, or such a file.")
     return path
+
+
+def own_folder(file: Path) -> Path:
+    """Return where a study's records and tables lie: beside `study.toml`, and in a folder of its name for another file."""
+    return file.parent if file.name == FILE else file.with_suffix("")
 
 
 def load(path: Path, changes: Changes = Changes(), spread: Spread = Spread()) -> Study:
@@ -151,6 +160,8 @@ def load(path: Path, changes: Changes = Changes(), spread: Spread = Spread()) ->
         for name, table in study.tables.items():
             for part in set(table.parts) - study.parts.keys():
                 raise unknown(f"part in tables.{name}", part, study.parts)
+            for metric in table.metrics:
+                metrics.get(metric)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])[:LONG]
@@ -173,53 +184,58 @@ def _asked(options: Mapping[str, Any], spread: Spread) -> dict[str, Any]:
     return {**given, **over}
 
 
-def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> BenchError | None:
+def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> list[str]:
     """Run what is missing of some parts, or all, and keep their records below `into`, a part as soon as it is done.
 
-    A part with runs that failed is not kept, and the others go on; the error that tells of it is returned.
+    All are opened before the first is run, so that a mistake in the last is told at once. A part that fails is not kept, and the
+    others go on; what was wrong is returned.
     """
-    failed = []
-    for name, asked in _to_do(study, into, only, screen):
-        screen.say(f"{name}: {canonical(asked.meaning())}")
+    for _, asked in _to_do(study, into, only, screen):
         network.check_storage(asked.storage)
-        search = asked.search()
-        desk = _open(study, asked, out, screen)
+        _check_data(study, resolve(asked.request(), screen.say))
+    failed = []
+    for name, asked in _to_do(study, into, only, screen, tell=True):
+        screen.say(f"{name}: {canonical(asked.meaning())}")
+        desk = open_desk(asked.request(), asked.options(), out, screen)
         try:
-            _keep(into, out, name, asked, run_grid(desk, screen, search))
-        except BenchError as error:
-            if error.exit_code != SOME_FAILED:
+            _keep(into, out, name, asked, run_grid(desk, screen, asked.search()))
+        except Interrupted:
+            raise
+        except Exception as error:
+            if os.environ.get(TRACEBACK) and not isinstance(error, BenchError):
                 raise
-            failed.append(f"{name}: {error}")
-    if not failed:
-        return None
-    summary = BenchError("; ".join(failed))
-    summary.exit_code = SOME_FAILED
-    return summary
+            failed.append(f"{name}: {explained(error)}")
+            screen.say(f"  {failed[-1]}")
+    return failed
 
 
 def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> None:
     """Say what is missing of some parts, or all, and how long it would take."""
     from bench.plan import show
 
-    for name, asked in _to_do(study, into, only, screen):
+    for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}:")
-        show(_open(study, asked, out, screen), screen, asked.search())
+        desk = open_desk(asked.request(), asked.options(), out, screen)
+        _check_data(study, desk.grid)
+        show(desk, screen, asked.search())
 
 
-def _open(study: Study, asked: Asked, out: Path, screen: Screen) -> Desk:
-    """Open a part's grid; DataError when a data set of a known name has other pictures than the study's."""
-    desk = open_desk(asked.request(), asked.options(), out, screen)
-    for dataset in filter(None, (desk.grid.data, desk.grid.pretrain_data)):
-        meant = study.fingerprints.get(dataset.name, "")
-        if not dataset.fingerprint.startswith(meant):
-            raise DataError(
-                f"{dataset.name} has the fingerprint {dataset.fingerprint[:12]}, and this study means {meant}: "
-                "other pictures, classes or labels were prepared under that name."
-            )
-    return desk
+def _check_data(study: Study, grid: Grid) -> None:
+    """Raise DataError when a data set of a known name has other pictures than the study's."""
+    for dataset in filter(None, (grid.data, grid.pretrain_data)):
+        _check_fingerprint(study, dataset.name, dataset.fingerprint)
 
 
-def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen) -> Iterator[tuple[str, Asked]]:
+def _check_fingerprint(study: Study, name: str, fingerprint: str) -> None:
+    meant = study.fingerprints.get(name, "")
+    if not fingerprint.startswith(meant):
+        raise DataError(
+            f"{name} has the fingerprint {fingerprint[:12]}, and this study means {meant}: "
+            "other pictures, classes or labels were prepared under that name."
+        )
+
+
+def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: bool = False) -> Iterator[tuple[str, Asked]]:
     """Give the parts whose records are not all there, one after the other."""
     for name in only:
         if name not in study.parts:
@@ -228,40 +244,68 @@ def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen) -> Ite
         if only and name not in only:
             continue
         kept = _kept(into).get(name)
-        if kept is not None and kept.asked == _digest(asked) and not _missing(into, kept):
-            screen.say(f"{name}: {len(kept.runs)} runs, finished before")
+        if kept is not None and _is_done(into, asked, kept):
+            if tell:
+                screen.say(f"{name}: {len(kept.runs)} runs, finished before")
         else:
             yield name, asked
 
 
-def tables(study: Study, into: Path, screen: Screen) -> list[Path]:
-    """Write the tables whose parts are all there, from the records below `into` alone; return the files.
+def _is_done(into: Path, asked: Asked, kept: _Kept | None) -> bool:
+    """Tell whether the records are those of what is asked now, and all there."""
+    return kept is not None and kept.asked == _digest(asked) and all(_record_of(into, run).is_file() for run in kept.runs)
 
-    The same records give the same bytes.
+
+def tables(study: Study, into: Path, screen: Screen) -> tuple[list[Path], list[str]]:
+    """Write the tables whose parts are done, from the records below `into` alone; return the files, and what went wrong.
+
+    The same records give the same bytes. What lies in the folder of a table that waits is of another time, and is removed.
     """
     from results.cache import Cache
     from results.report import Wanted, make
 
-    kept, written = _kept(into), []
-    known = {record.id: record for record in read(into / RECORDS)}
+    kept, written, failed = _kept(into), [], []
+    known: dict[str, Record] = {}
     cache = Cache()
     for name, table in study.tables.items():
-        lacking = [part for part in table.parts if part not in kept]
+        lacking = [part for part in table.parts if not _is_done(into, study.parts[part], kept.get(part))]
         if lacking:
             screen.say(f"table {name} waits for {', '.join(lacking)}")
+            for file in FILES:
+                (into / name / file).unlink(missing_ok=True)
             continue
-        runs = dict.fromkeys(run for part in table.parts for run in kept[part].runs)
-        records = [known[run] for run in sorted(runs) if run in known and not _left_out(known[run], table)]
-        wanted = Wanted(table.metrics, (), table.baseline, shown_only=True)
-        made = make(records, into / RECORDS, wanted, "", cache)
+        try:
+            runs = sorted({run for part in table.parts for run in kept[part].runs})
+            known |= {run: _read(study, into, run) for run in runs if run not in known}
+            records = _without(table.leave_out, [known[run] for run in runs])
+            made = make(records, into / RECORDS, Wanted(table.metrics, (), table.baseline, shown_only=True), "", cache)
+        except BenchError as error:
+            failed.append(f"tables.{name}: {error}")
+            continue
         for problem in made.problems:
             screen.say(problem)
         written += [store.publish_file(into / name / file, text) for file, text in made.files.items()]
-    return written
+    return written, failed
 
 
-def _left_out(record: Record, table: Table) -> bool:
-    return bool({record.pretext, f"{record.pretext}:{record.schedule}"} & set(table.leave_out))
+def _read(study: Study, into: Path, run: str) -> Record:
+    record = read_one(_record_of(into, run))
+    for facts in filter(None, (record.data, record.pretrain.data)):
+        _check_fingerprint(study, facts.name, facts.fingerprint)
+    return record
+
+
+def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]:
+    """Return the records that no name, `pretext` or `pretext:schedule`, leaves out; UsageError for a name that fits none."""
+    names = {record.id: (record.pretext, f"{record.pretext}:{record.schedule}") for record in records}
+    every = {name for pair in names.values() for name in pair}
+    for name in left_out:
+        if name not in every:
+            raise unknown("row to leave out", name, every)
+    found = [record for record in records if not set(names[record.id]) & set(left_out)]
+    if not found:
+        raise UsageError("every row is left out.")
+    return found
 
 
 def _digest(asked: Asked) -> str:
@@ -280,21 +324,24 @@ def _kept(into: Path) -> dict[str, _Kept]:
         raise DataError(f"{path} is not of this version; {way_out}.") from error
 
 
-def _missing(into: Path, kept: _Kept) -> list[str]:
-    return [run for run in kept.runs if not (into / RECORDS / "runs" / run / "record.json").is_file()]
+def _record_of(into: Path, run: str) -> Path:
+    return into / RECORDS / "runs" / run / "record.json"
 
 
 def _keep(into: Path, out: Path, name: str, asked: Asked, records: Sequence[Record]) -> None:
-    """Copy the records of a part and what they were scored from, then list them; what is there stays as it is."""
-    for record in records:
-        whole = out / "runs" / record.id / "record.json"
+    """Copy the records of a part and what they were scored from, then list them; DataError where another record is kept."""
+    place = store.sha256_bytes(str(into.resolve()).encode())[:16]  # two commands may have other output folders
+    with store.lock(store.home() / "locks" / f"study-{place}.lock", lambda text: None):
+        for record in records:
+            made, there = out / "runs" / record.id / "record.json", _record_of(into, record.id)
 
-        def fill(folder: Path, record: Record = record, whole: Path = whole) -> None:
-            (folder / predictions_path(out, record).name).write_bytes(read_predictions(out, record))
-            (folder / whole.name).write_bytes(whole.read_bytes())
+            def fill(folder: Path, record: Record = record, made: Path = made) -> None:
+                (folder / predictions_path(out, record).name).write_bytes(read_predictions(out, record))
+                (folder / made.name).write_bytes(made.read_bytes())
 
-        store.publish_folder(into / RECORDS / "runs" / record.id, fill, whole.name)
-    with store.lock(out / "locks" / "study.lock", lambda text: None):
+            store.publish_folder(there.parent, fill, there.name)
+            if there.read_bytes() != made.read_bytes():
+                raise DataError(f"{there} is of another run of the same id than {made}; remove the folder of one of them.")
         kept = _kept(into)
         kept[name] = _Kept(asked=_digest(asked), runs=tuple(sorted(record.id for record in records)))
         store.publish_json(into / RECORDS / PARTS, {"parts": {part: one.model_dump(mode="json") for part, one in kept.items()}})

@@ -28,7 +28,7 @@ from bench.frozen import Frozen
 from bench.job import Job
 from bench.order import key
 from bench.pretraining import find_pretrained, pretrain
-from bench.run import Finetuned, finetune
+from bench.run import Elsewhere, Finetuned, finetune
 from bench.text import quoted
 from results.record import Cost, Trial, Tuning
 
@@ -128,9 +128,9 @@ def _seedless(job: Job) -> Job:
     return job.model_copy(update={"seed": 0, "pretrain": job.pretrain.model_copy(update={"seed": 0})})
 
 
-def tuned(job: Job, search: Search, desk: Desk) -> tuple[Job, Tuning]:
+def tuned(job: Job, search: Search, desk: Desk, wait: bool = True) -> tuple[Job, Tuning]:
     """Return a job with the rates that its study chose, and the study; the search is made, joined or read from the disk."""
-    tuning = tune(study_of(job, search, desk.grid.jobs), search, desk)
+    tuning = tune(study_of(job, search, desk.grid.jobs), search, desk, wait)
     return chosen_by(tuning, job), tuning
 
 
@@ -151,8 +151,11 @@ def find_tuning(study: Study, search: Search, out: Path) -> Tuning | None:
         raise DataError(f"{path} is not a search of this version; {way_out}.") from error
 
 
-def tune(study: Study, search: Search, desk: Desk) -> Tuning:
-    """Return a finished search of exactly `search.trials` trials, each of them complete, pruned or diverged."""
+def tune(study: Study, search: Search, desk: Desk, wait: bool = True) -> Tuning:
+    """Return a finished search of exactly `search.trials` trials, each of them complete, pruned or diverged.
+
+    When other processes have taken all that are left, wait for them, or raise Elsewhere.
+    """
     found = find_tuning(study, search, desk.out)
     if found is not None:
         return found
@@ -179,6 +182,8 @@ def tune(study: Study, search: Search, desk: Desk) -> Tuning:
                     _attempt(opened, trial, study, search.trials, desk)
                 elif len(_finished(opened)) >= search.trials:
                     break
+                elif not wait:
+                    raise Elsewhere
                 else:
                     if not told:
                         desk.say(f"{study.id}: every trial is taken; waiting for the other workers")

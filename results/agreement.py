@@ -30,7 +30,9 @@ def agreement(boards: Sequence[Board]) -> Iterator[dict[str, Any]]:
                     "other": second,
                     "rows": len(pairs),
                     **orders(pairs),
-                    **{name: board.facts[name] for name in ("data", "labels", "part", "protocol", "trunk", "size")},
+                    "data": cells[0].records[0].data.name,
+                    **{name: board.facts[name] for name in ("labels", "part", "protocol", "trunk", "size")},
+                    "data_fingerprint": board.facts["data fingerprint"],
                     "variant": column.variant,
                 }
 

@@ -245,16 +245,24 @@ def _with_gains(made: list[Row], computed: Sequence[_Computed], baseline: str) -
 def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
     """Return the row that another is measured from: the named one, or random initialisation on the same schedule.
 
-    A row that inherits less than all is measured from the same pretext task's that inherits all, when that is the named one.
+    Of several of that name a row is its own baseline, but one that inherits less than all is measured from the row of the same
+    pretrained trunks that inherits all.
     """
     pretext, _, schedule = (baseline or "random_init").partition(":")
-    named = next((r for r in made if r.label == baseline and "(" in baseline), None)
-    if named is not None:
-        return named
-    fitting = [r for r in made if r.pretext == pretext and r.schedule == (schedule or row.schedule)]
-    fitting = [r for r in fitting if r.trunk_seed == row.trunk_seed]
-    whole = min(fitting, key=lambda r: r.transfer != "all", default=None)
-    return whole if row.transfer != "all" else next((r for r in fitting if r is row), whole)
+    fitting = [r for r in made if r.trunk_seed == row.trunk_seed]
+    named = [r for r in fitting if r.label == baseline != r.pretext]
+    if named:
+        return named[0]
+    fitting = [r for r in fitting if r.pretext == pretext and r.schedule == (schedule or row.schedule)]
+    if all(r is not row for r in fitting):
+        return min(fitting, key=lambda r: r.transfer != "all", default=None)
+    whole = (r for r in fitting if r.transfer == "all" and _trunks(r) == _trunks(row))
+    return row if row.transfer == "all" else next(whole, row)
+
+
+def _trunks(row: Row) -> set[tuple[str, ...]]:
+    """Return what the pretrained trunks of a row are, but for their seeds."""
+    return {rows.pretext_key(record) for cell in row.cells for record in cell.records}
 
 
 def _with_leaders(made: list[Row], computed: Sequence[_Computed]) -> list[Row]:

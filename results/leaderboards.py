@@ -126,7 +126,7 @@ AGREEMENT = {
     "metric": "a metric, with its version",
     "other": "another of the same runs",
     "rows": "how many rows have both, by their means over seeds",
-    "alike": "pairs of rows that both order alike",
+    "alike": "pairs of rows whose means both order alike; whether they can be told apart is not asked",
     "differently": "pairs of rows of which each prefers another",
     "tau": "Kendall's tau-b: 1 the same order, -1 the reverse; empty where one metric tells no rows apart",
     "data": "the labelled data",
@@ -135,6 +135,7 @@ AGREEMENT = {
     "protocol": "the protocol and its changes",
     "trunk": "the trunk",
     "size": "side of the pictures in pretraining",
+    "data_fingerprint": "SHA-256 over the labelled data",
     "variant": "digest of all else that the runs of a column share",
 }
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench import machine
-from bench.errors import UsageError
+from bench.errors import UsageError, out_of_memory
 from bench.trunk import make_trunk
 from results import record
 
@@ -69,3 +69,17 @@ def test_compiled_networks_compute_the_same() -> None:
 def test_room_is_a_share_of_the_memory_that_is_free() -> None:
     made = machine.make_machine("cpu", threads=1)
     assert 0 < made.room(4) < made.room(2)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor for a matmul primitive"), False),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."), True),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_counts_as_too_little_memory(error: Exception, said: bool) -> None:
+    assert out_of_memory(error) is said

@@ -113,6 +113,62 @@ def test_a_part_with_a_failed_run_is_not_kept_and_the_others_go_on(bench: Bench,
     done = bench("study", folder, "--out", tmp_path / "runs")
     assert done.code == 5 and "main: 2 of 6 runs failed" in done.err
     assert len(list((folder / "records" / "runs").iterdir())) == 2 and "table main waits for main" in done.out
+    alone = STUDY.replace(
+        "[parts.main]",
+        "[parts.before]\npretext = 'l1_color'\ndownstream = 'voc_cls'\nseeds = 1\nset = ['l1_color.lr=1e30']\n\n[parts.main]",
+    )
+    data = path.read_text().split("data = ")[1].splitlines()[0], path.read_text().split("pretrain-data = ")[1].splitlines()[0]
+    path.write_text(alone.format(data=data[0].strip("'"), pretrain=data[1].strip("'")))
+    done = bench("study", folder, "--out", tmp_path / "runs")
+    assert done.code == 5 and "before: the loss of" in done.err and "failed" not in done.err
+    assert (folder / "main" / "table4.md").is_file() and (folder / "accuracy" / "table4.md").is_file()
+
+
+def test_no_table_is_made_of_what_was_asked_before(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(path.read_text().replace("tune = 1\n", ""))
+    asked = ("study", folder, "--out", tmp_path / "runs")
+    assert bench(*asked).code == 0 and (folder / "accuracy" / "leaderboard.csv").is_file()
+    text = path.read_text()
+    path.write_text(text.replace('downstream = "voc_cls"', 'downstream = "voc_cls"\nseeds = [3, 4]', 1))
+    done = bench(*asked, "--only", "encoder")
+    assert done.code == 0 and "table main waits for main" in done.out and "table accuracy waits for main" in done.out
+    assert not list((folder / "main").iterdir()) and not list((folder / "accuracy").iterdir())
+    path.write_text(text)
+    lost = next((folder / "records" / "runs").glob("random_init-*"))
+    shutil.rmtree(lost)
+    assert "table main waits for main" in bench(*asked, "--only", "encoder").out
+    assert bench(*asked).code == 0 and lost.is_dir() and (folder / "main" / "leaderboard.csv").is_file()
+
+
+def test_a_mistake_in_the_last_part_is_told_before_the_first_is_run(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(path.read_text().replace('pretext = "l1_color"', 'pretext = "l2_color"'))
+    done = bench("study", folder, "--out", tmp_path / "runs")
+    assert done.code == 2 and "l2_color" in done.err and not (tmp_path / "runs" / "runs").exists()
+
+
+def test_a_table_that_cannot_be_made_is_named_and_the_others_are(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(path.read_text().replace("random_init:one-phase", "random_inti").replace("tune = 1\n", ""))
+    done = bench("study", folder, "--out", tmp_path / "runs")
+    assert done.code == 5 and "tables.accuracy: unknown row to leave out 'random_inti'" in done.err
+    assert (folder / "main" / "table4.md").is_file() and not (folder / "accuracy").exists()
+
+
+def test_two_processes_share_a_study(folder: Path, tmp_path: Path, bench: Bench) -> None:
+    words = [sys.executable, "-m", "bench", "study", str(folder), "--out", str(tmp_path / "runs")]
+    begun = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=600)[0] for process in begun]
+    assert [process.returncode for process in begun] == [0, 0], said
+    made = contents(folder)
+    assert len([name for name in made if name.endswith("record.json")]) == 8
+    assert bench("study", folder, "--out", tmp_path / "runs").code == 0 and contents(folder) == made
+
+
+def test_another_file_has_a_folder_of_its_own(folder: Path) -> None:
+    assert study.own_folder(folder / "study.toml") == folder
+    assert study.own_folder(folder / "smaller.toml") == folder / "smaller"
 
 
 def test_other_pictures_under_the_same_name_are_refused(bench: Bench, folder: Path, tmp_path: Path) -> None:
@@ -134,6 +190,8 @@ def test_other_pictures_under_the_same_name_are_refused(bench: Bench, folder: Pa
         ("seeds = 2", "sedes = 2", "sedes"),
         ("[options]", "options = 3\n[other]", "options is a table"),
         ("tune = 1", "tune = -1", "tune"),
+        ("tune = 1", "tune = true", "tune"),
+        ('"acc_keras"', '"acc_kears"', "did you mean 'acc_keras'"),
         ("tune = 1", "tune = 1\nrates = [0.1]", "--rates"),
         ("protocol", "protocol protocol", "not a study"),
     ],
@@ -165,7 +223,7 @@ def test_what_a_study_left_is_no_change_of_the_program(tmp_path: Path) -> None:
     subprocess.run([*git, "commit", "--all", "--allow-empty", "--message", "as it is"], check=True, capture_output=True)
 
     def dirty() -> str:
-        asked = [sys.executable, "-c", "from bench import desk; print(desk._commit()['dirty'])"]
+        asked = [sys.executable, "-c", "from bench import desk; print(desk.commit()['dirty'])"]
         return subprocess.run(asked, cwd=copy, check=True, capture_output=True, text=True).stdout.strip()
 
     (copy / "results" / "studies" / "voc_mini" / "new.csv").write_text("1")
