@@ -10,8 +10,9 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "results" / "studies"
 STUDIES = sorted(path.parent for path in FOLDER.glob("*/study.toml"))
-CLAIM = re.compile(r"^\|(?P<said>.*)\|\s*`(?P<file>[\w./-]+\.csv)`\s*\|$")
-NUMBER = re.compile(r"(?<![\w.@-])[+-]?\d+\.\d+|(?<![\w.@-])p = \d\.\d+")
+CLAIM = re.compile(r"^\|(?P<said>.*)\|\s*`(?P<file>[\w./-]+\.csv)` (?P<cells>[\w@ .-]+?)\s*\|$")
+"""Numbers, and in the last column the file and the cells by which its row is known."""
+NUMBER = re.compile(r"(?<![\w.@])(?:p = )?[+-]?\d+\.\d+")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -49,9 +50,13 @@ def test_every_number_that_a_studys_text_claims_is_in_the_file_it_names(folder: 
     assert len(claims) > 5
     for claim in claims:
         with (folder / claim["file"]).open(newline="") as file:
-            values = {float(cell) for row in csv.reader(file) for cell in row if re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)}
-        for text in NUMBER.findall(claim["said"]):
+            found = [row for row in csv.reader(file) if set(claim["cells"].split()) <= set(row)]
+        assert len(found) == 1, f"{len(found)} rows are {claim['cells']} in {claim['file']}"
+        values = {float(cell) for cell in found[0] if re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)}
+        numbers = NUMBER.findall(claim["said"])
+        assert numbers, claim["said"]
+        for text in numbers:
             said = text.removeprefix("p = ")
+            scale = 1 if text != said or claim["file"].endswith("agreement.csv") else 100
             digits = len(said.partition(".")[2])
-            scale = 1 if text.startswith("p = ") or claim["file"].endswith("agreement.csv") else 100
             assert any(round(scale * value, digits) == float(said) for value in values), f"{text} is not in {claim['file']}"
