@@ -35,7 +35,7 @@ TransferNames = Annotated[
 Labels = Annotated[str, typer.Option(help="Shares of the labelled training pictures by comma, stratified: 0.01,0.1,1.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8."),
+    typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8, voc_seg.size=64"),
 ]
 SpaceText = Annotated[
     str, typer.Option(help="Learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (a fixed one).")

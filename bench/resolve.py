@@ -64,13 +64,18 @@ def resolve(request: Request, say: Say) -> Grid:
     """Return the jobs of a request; UsageError or DataError when something does not exist or does not fit."""
     pretexts = registry.names("pretexts", request.pretexts)
     downstreams = registry.names("downstreams", request.downstreams)
-    changes = _settings(request.settings, pretexts)
+    changes = _settings(request.settings, pretexts, downstreams)
     for name, asked in (("size", request.size), ("trunk", request.trunk)):
-        if asked and name in changes.get("protocol", {}):
-            raise UsageError(f"--{name} and --set protocol.{name} contradict each other; give one of the two.")
+        for owner in ("protocol", *downstreams):
+            if asked and name in changes.get(owner, {}):
+                raise UsageError(f"--{name} and --set {owner}.{name} contradict each other; give one of the two.")
     data_name, pretrain_name, notes = _choose_data(request)
     protocol_name = request.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
-    protocols = {name: _protocol(name, protocol_name, changes.get("protocol", {})) for name in downstreams}
+    for owner in downstreams:
+        if "trunk" in changes.get(owner, {}):
+            raise UsageError(f"--set {owner}.trunk: one trunk serves every downstream task; give --trunk.")
+    shared = changes.get("protocol", {})
+    protocols = {name: _protocol(name, protocol_name, {**shared, **changes.get(name, {})}) for name in downstreams}
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
     schedules = {name: _schedules(name, request.schedules) for name in pretexts}
     transfers = _transfers(request.transfers)
@@ -227,16 +232,17 @@ def _check_shares(request: Request) -> None:
         raise unknown("kind of variation", request.vary, VARY)
 
 
-def _settings(texts: Sequence[str], pretexts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read `--set owner.name=value`; owner is recipe, protocol or a pretext's name."""
+def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read `--set owner.name=value`; the owner is recipe or a pretext task, protocol or a downstream task."""
+    owners = ("recipe", "protocol", *pretexts, *downstreams)
     changes: dict[str, dict[str, Any]] = {}
     for text in texts:
         target, equals, value = text.partition("=")
         owner, dot, name = target.strip().partition(".")
         if not (equals and dot and name):
             raise UsageError(f"--set takes owner.name=value, for example recipe.lr=1e-4, but got {quoted(text)}.")
-        if owner not in ("recipe", "protocol", *pretexts):
-            raise unknown("owner of a setting", owner, ["recipe", "protocol", *pretexts])
+        if owner not in owners:
+            raise unknown("owner of a setting", owner, owners)
         try:
             changes.setdefault(owner, {})[name] = json.loads(value)
         except (ValueError, RecursionError):  # no JSON, or none that Python reads: a text

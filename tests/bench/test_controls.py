@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench import resolve
 from bench import run as runs
 from bench.data import catalogue, splits
 from bench.errors import DataError
@@ -127,3 +128,16 @@ def test_event_files_lie_beside_the_run(tiny: Bench, tmp_path: Path) -> None:
         events.Reload()
         (name,) = (tag for tag in events.Tags()["scalars"] if "/epoch loss/" in tag)
         assert [event.step for event in events.Scalars(name)] == list(range(1, epochs + 1))
+
+
+def test_a_setting_of_one_downstream_task_leaves_the_other_alone(drawn: dict[str, Path]) -> None:
+    asked = resolve.Request(
+        pretexts=("random_init",),
+        downstreams=("voc_cls", "voc_seg"),
+        data=str(drawn["demo"]),
+        settings=("protocol.batch_size=4", "voc_seg.batch_size=2", "voc_seg.void=background"),
+    )
+    jobs = {job.downstream: job for job in resolve.resolve(asked, print).jobs}
+    assert (jobs["voc_cls"].settings.batch_size, jobs["voc_seg"].settings.batch_size) == (4, 2)
+    assert jobs["voc_cls"].protocol.endswith("+batch_size=4") and "void" not in jobs["voc_cls"].protocol
+    assert jobs["voc_seg"].settings.void == "background"
