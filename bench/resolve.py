@@ -65,15 +65,15 @@ def resolve(request: Request, say: Say) -> Grid:
     pretexts = registry.names("pretexts", request.pretexts)
     downstreams = registry.names("downstreams", request.downstreams)
     changes = _settings(request.settings, pretexts, downstreams)
+    for owner in downstreams:
+        if "trunk" in changes.get(owner, {}):
+            raise UsageError(f"--set {owner}.trunk: one trunk serves every downstream task; give --trunk.")
     for name, asked in (("size", request.size), ("trunk", request.trunk)):
         for owner in ("protocol", *downstreams):
             if asked and name in changes.get(owner, {}):
                 raise UsageError(f"--{name} and --set {owner}.{name} contradict each other; give one of the two.")
     data_name, pretrain_name, notes = _choose_data(request)
     protocol_name = request.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
-    for owner in downstreams:
-        if "trunk" in changes.get(owner, {}):
-            raise UsageError(f"--set {owner}.trunk: one trunk serves every downstream task; give --trunk.")
     shared = changes.get("protocol", {})
     protocols = {name: _protocol(name, protocol_name, {**shared, **changes.get(name, {})}) for name in downstreams}
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
