@@ -70,23 +70,17 @@ DEMO = Protocol(
     head_width=512,
     metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
 )
-
-SMALL = Protocol(
-    summary="photographs on a few cores: the paper's schedule with four times the epochs at 64 px, official split",
-    size=64,
-    trunk="unet:width=16",
-    split="official",
-    fit=("train", "val"),
-    resize="squash",
-    batch_size=32,
-    schedules={
-        "one-phase": (Phase(train="all", epochs=16, lr=5e-4),),
-        "two-phase": (Phase(train="head", epochs=12, lr=5e-4), Phase(train="all", epochs=4, lr=2e-4)),
-        "frozen": (Phase(train="head", epochs=16, lr=5e-4),),
+SMALL = DEMO.with_changes(
+    {
+        "summary": "photographs on a few cores: the paper's schedule with four times the epochs at 64 px, official split",
+        "schedules": {
+            "one-phase": (Phase(train="all", epochs=16, lr=5e-4),),
+            "two-phase": (Phase(train="head", epochs=12, lr=5e-4), Phase(train="all", epochs=4, lr=2e-4)),
+            "frozen": (Phase(train="head", epochs=16, lr=5e-4),),
+        },
+        "metrics": ("map_voc", "acc_keras", "map_voc07", "f1_macro", "acc_subset"),
     },
-    difficult="ignore",
-    head_width=512,
-    metrics=("map_voc", "acc_keras", "map_voc07", "f1_macro", "acc_subset"),
+    "small",
 )
 
 

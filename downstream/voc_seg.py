@@ -73,21 +73,16 @@ DEMO = Protocol(
     },
     metrics=("miou_voc", "miou_paper", "pixel_acc"),
 )
-
-SMALL = Protocol(
-    summary="photographs on a few cores: the paper's schedule at 64 px, official split, void ignored",
-    size=64,
-    trunk="unet:width=16",
-    split="official",
-    fit=("train", "val"),
-    resize="squash",
-    batch_size=16,
-    schedules={
-        "one-phase": (Phase(train="all", epochs=6, lr=1e-3),),
-        "two-phase": (Phase(train="head", epochs=1, lr=2e-3), Phase(train="all", epochs=5, lr=1e-3)),
-        "frozen": (Phase(train="head", epochs=6, lr=2e-3),),
+SMALL = DEMO.with_changes(
+    {
+        "summary": "photographs on a few cores: the paper's schedule at 64 px, official split, void ignored",
+        "schedules": {
+            "one-phase": (Phase(train="all", epochs=6, lr=1e-3),),
+            "two-phase": (Phase(train="head", epochs=1, lr=2e-3), Phase(train="all", epochs=5, lr=1e-3)),
+            "frozen": (Phase(train="head", epochs=6, lr=2e-3),),
+        },
     },
-    metrics=("miou_voc", "miou_paper", "pixel_acc"),
+    "small",
 )
 
 
