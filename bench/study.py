@@ -10,6 +10,10 @@
     pretext = ["random_init", "cgan_color"]
     downstream = ["voc_cls", "voc_seg"]
 
+    [parts.more_seeds]
+    like = "main"                   # the options of that part, with its own before them
+    seeds = 5
+
     [fingerprints]                  # the data sets that are meant, as `bench data list` shows them
     voc_mini = "eca465a28cff"
 
@@ -149,10 +153,8 @@ def load(path: Path, changes: Changes = Changes(), spread: Spread = Spread()) ->
         raise DataError(f"{path} is not a study: {' '.join(str(error).split())[:200]}.") from error
     try:
         common = _mapping(content.pop("options", {}), "options")
-        parts = _mapping(content.get("parts", {}), "parts")
-        content["parts"] = {
-            name: _asked(changes.of({**common, **_mapping(own, f"parts.{name}")}), spread) for name, own in parts.items()
-        }
+        parts = {name: _mapping(own, f"parts.{name}") for name, own in _mapping(content.get("parts", {}), "parts").items()}
+        content["parts"] = {name: _asked(changes.of({**common, **_own(name, parts)}), spread) for name in parts}
         study = Study.model_validate(content)
         for asked in study.parts.values():
             asked.request()
@@ -176,6 +178,19 @@ def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{name[:LONG]} is a table of options, but got {quoted(value)}.")
     return value
+
+
+def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a part's options: its own, and those of the part that it is like."""
+    own = dict(parts[name])
+    like = own.pop("like", None)
+    if like is None:
+        return own
+    if not isinstance(like, str) or like not in parts:
+        raise unknown(f"part that parts.{name} is like", str(like), parts)
+    if "like" in parts[like]:
+        raise UsageError(f"parts.{name} is like {like}, which is like {quoted(parts[like]['like'])}: name that one.")
+    return {**parts[like], **own}
 
 
 def _asked(options: Mapping[str, Any], spread: Spread) -> dict[str, Any]:

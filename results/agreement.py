@@ -31,7 +31,9 @@ def agreement(boards: Sequence[Board]) -> Iterator[dict[str, Any]]:
                     "rows": len(pairs),
                     **orders(pairs),
                     "data": cells[0].records[0].data.name,
-                    **{name: board.facts[name] for name in ("labels", "part", "protocol", "trunk", "size")},
+                    **{name: board.facts[name] for name in ("labels", "part")},
+                    "protocol": cells[0].records[0].protocol,
+                    **{name: board.facts[name] for name in ("trunk", "size")},
                     "data_fingerprint": board.facts["data fingerprint"],
                     "variant": column.variant,
                 }

@@ -1,8 +1,9 @@
 """From records to a board: rows that may be compared, columns of one metric each, cells with intervals and paired differences.
 
-A board holds runs of the same data, protocol, trunk, size, scored part and share of labels. A row is an initialisation: a pretext
-task with its recipe, schedule and what is inherited. A column is a downstream task with all else that two runs must share, its
-metric, and how its rates were found; nothing else is ever put beside it. Tables, CSV files and the page are drawn from boards.
+A board holds runs of the same data, protocol (its changes may be one task's own), trunk, size, scored part and share of labels.
+A row is an initialisation: a pretext task with its recipe, schedule and what is inherited. A column is a downstream task with all
+else that two runs must share, its metric, and how its rates were found; nothing else is ever put beside it. Tables, CSV files and
+the page are drawn from boards.
 """
 
 from __future__ import annotations
@@ -119,9 +120,8 @@ def boards(
     `pretext:schedule`, or a row's label where that says more; when left out, random initialisation on each row's own schedule.
     Raises UsageError for a baseline that is nowhere, and DataError where runs that should have seen the same pictures did not.
     """
-    by_board = rows.groups(records, lambda record: rows.digest(rows.board_facts(record)))
     known = Cache() if cache is None else cache
-    made = [_board(members, read, chosen, baseline, resamples, known) for members in by_board.values()]
+    made = [_board(members, read, chosen, baseline, resamples, known) for members in rows.boards(records)]
     names = {f"{record.pretext}:{record.schedule}" for record in records}
     labels = {row.label for board in made for row in board.rows}
     if baseline and baseline not in labels and not any(baseline in (name, name.partition(":")[0]) for name in names):
@@ -135,8 +135,8 @@ def one_board(
 ) -> Board:
     """Return the board of runs that someone wants beside each other; DataError says which field keeps them apart."""
     for other in records[1:]:
-        different = rows.difference(rows.board_facts(records[0]), rows.board_facts(other))
-        if different:
+        if len(rows.boards([records[0], other])) > 1:
+            different = rows.difference(rows.board_facts(records[0]), rows.board_facts(other))
             raise DataError(f"{records[0].id} and {other.id} cannot share a table: {'; '.join(different)}.")
     for members in rows.groups(records, lambda record: record.downstream).values():
         for other in members[1:]:
@@ -170,7 +170,8 @@ def _board(records: Sequence[Record], read: Reader, chosen: Sequence[str], basel
     made, unpaired = _with_gains(made, computed, baseline)
     made = _with_leaders(made, computed)
     notes = (*_notes(records, columns, by_column), *unpaired)
-    return Board(rows.board_facts(records[0]), tuple(columns), tuple(made), tuple(_trivial_rows(computed)), notes)
+    facts = {**rows.board_facts(records[0]), "protocol": rows.protocol_of(records)}
+    return Board(facts, tuple(columns), tuple(made), tuple(_trivial_rows(computed)), notes)
 
 
 def _columns(records: Sequence[Record], chosen: Sequence[str]) -> tuple[list[Column], list[list[Record]]]:

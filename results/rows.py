@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -59,6 +61,61 @@ def board_facts(record: Record) -> dict[str, Any]:
         "data fingerprint": record.data.fingerprint,
         "synthetic": record.data.synthetic,
     }
+
+
+def boards(records: Sequence[Record]) -> list[list[Record]]:
+    """Return the runs of each board, in order of appearance.
+
+    A protocol that was changed for one task alone keeps that task from no board, as long as each task has one: the changes
+    then belong to its column. Where a task was run with several changes, each has a board of its own.
+    """
+    found: list[list[Record]] = []
+    for members in groups(
+        records, lambda record: digest({**board_facts(record), "protocol": _named(record.protocol)[0]})
+    ).values():
+        tasks = groups(members, lambda record: record.downstream).values()
+        one_each = all(len({record.protocol for record in task}) == 1 for task in tasks)
+        found += [members] if one_each else groups(members, lambda record: record.protocol).values()
+    return found
+
+
+def protocol_of(records: Sequence[Record]) -> str:
+    """Say a board's protocol for a reader, with its changes, which may be those of one task."""
+    tasks = {record.title: _named(record.protocol) for record in records}
+    name = next(iter(tasks.values()))[0]
+    if len({tuple(changes) for _, changes in tasks.values()}) == 1:
+        said = [_readable(change) for change in next(iter(tasks.values()))[1]]
+    else:
+        said = [f"{title}: {', '.join(map(_readable, changes))}" for title, (_, changes) in tasks.items() if changes]
+    return f"{name} ({'; '.join(said)})" if said else name
+
+
+def _named(protocol: str) -> tuple[str, list[str]]:
+    """Split a protocol's label into its name and the changes to it.
+
+    >>> _named('small+batch_size=8+schedules={"frozen":[]}')
+    ('small', ['batch_size=8', 'schedules={"frozen":[]}'])
+    """
+    name, *changes = re.split(r"\+(?=[a-z_]+=)", protocol)
+    return name, changes
+
+
+def _readable(change: str) -> str:
+    """Say a change without JSON where it is one of schedules.
+
+    >>> _readable('schedules={"two-phase":[{"epochs":3,"lr":0.002,"train":"head"},{"epochs":15,"lr":0.001,"train":"all"}]}')
+    'epochs two-phase: head 3 at 0.002, all 15 at 0.001'
+    """
+    name, _, value = change.partition("=")
+    try:
+        schedules = json.loads(value) if name == "schedules" else {}
+        said = [
+            f"{schedule}: {', '.join('{train} {epochs} at {lr:g}'.format_map(phase) for phase in phases)}"
+            for schedule, phases in schedules.items()
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError):  # a record says what it likes
+        said = []
+    return f"epochs {'; '.join(said)}" if said else change
 
 
 def column_facts(record: Record) -> dict[str, Any]:

@@ -194,6 +194,9 @@ def test_other_pictures_under_the_same_name_are_refused(bench: Bench, folder: Pa
         ('"acc_keras"', '"acc_kears"', "did you mean 'acc_keras'"),
         ("tune = 1", "tune = 1\nrates = [0.1]", "--rates"),
         ("protocol", "protocol protocol", "not a study"),
+        ("tune = 1", 'tune = 1\nlike = "mian"', "did you mean 'main'"),
+        ("tune = 1", "tune = 1\nlike = 3", "part that parts.main is like"),
+        ("tune = 1", 'tune = 1\nlike = "main"', "parts.main is like main, which is like 'main'"),
     ],
 )
 def test_a_file_that_is_no_study_is_named_with_the_reason(folder: Path, old: str, new: str, said: str) -> None:
@@ -202,6 +205,14 @@ def test_a_file_that_is_no_study_is_named_with_the_reason(folder: Path, old: str
     with pytest.raises(DataError, match=r"study\.toml") as refused:
         study.load(path)
     assert said in str(refused.value)
+
+
+def test_a_part_like_another_has_its_options_and_its_own_before_them(folder: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(path.read_text() + '[parts.more]\nlike = "encoder"\nseeds = 3\n')
+    parts = study.load(path).parts
+    assert parts["more"] == parts["encoder"].model_copy(update={"seeds": "3"})
+    assert study.load(path, study.Changes(seeds="1")).parts["more"].seeds == "1"
 
 
 def test_what_does_not_change_a_result_is_not_part_of_what_was_asked(folder: Path) -> None:

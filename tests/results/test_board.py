@@ -54,6 +54,22 @@ def test_what_is_not_comparable_stands_on_another_board_which_says_why(change: d
         board.one_board([first, other], reader)
 
 
+def test_tasks_whose_protocols_were_changed_apart_share_a_board_while_each_has_one() -> None:
+    longer = 'small+schedules={"one-phase":[{"epochs":18,"lr":0.001,"train":"all"}]}'
+    cls = [make(pretext, downstream="voc_cls", protocol="small") for pretext in ("random_init", "cgan_color")]
+    seg = [make(pretext, protocol=longer) for pretext in ("random_init", "cgan_color")]
+    (one,) = boards([*cls, *seg])
+    assert one.title == board.one_board([*cls, *seg], reader).title
+    assert "protocol small (Segmentation: epochs one-phase: all 18 at 0.001)" in one.title
+    assert [len(row.cells) for row in one.rows] == [2, 2] and all(cell.records for row in one.rows for cell in row.cells)
+    (alone,) = boards(seg)
+    assert "protocol small (epochs one-phase: all 18 at 0.001)" in alone.title
+    unchanged = make(protocol="small", seed=1)
+    assert [len(each.records()) for each in boards([*cls, *seg, unchanged])] == [3, 2]
+    with pytest.raises(DataError, match="cannot share a table: protocol differs"):
+        board.one_board([unchanged, *seg], reader)
+
+
 @pytest.mark.parametrize("change", [{"version": 2}, {"split": "t" * 64}, {"size": 32}, {"source": "0123"}])
 def test_what_is_not_a_seed_is_never_averaged_and_refused_in_one_column(change: dict[str, Any]) -> None:
     first, second = make(value=0.2), make(value=0.6)
