@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,21 +26,31 @@ from bench.tune import Search, chosen_by, find_tuning, study_of
 WARM, TIMED = 1, 2
 
 
-def show(desk: Desk, screen: Screen, search: Search | None = None) -> None:
-    """Print a line for each pretrained trunk and each run that a command would make or reuse, with an estimate in seconds."""
+def show(desk: Desk, screen: Screen, search: Search | None = None, planned: set[str] | None = None) -> float:
+    """Print a line for each pretrained trunk and each run that a command would make or reuse; return the estimate in seconds.
+
+    What is in `planned` is work of a plan before this one, and is not counted again; this plan's work is added to it.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, justify in (("What", "left"), ("State", "left"), ("Estimate", "right")):
         table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     total = 0.0
-    for name, state, seconds in _lines(desk, search):
-        total += seconds
-        table.add_row(name, state, f"{seconds:,.0f} s" if seconds else "-")
+    for line in _lines(desk, search, set() if planned is None else planned):
+        total += line.seconds
+        table.add_row(line.name, line.state, f"{line.seconds:,.0f} s" if line.seconds else "-")
     screen.table(table)
     screen.say(f"{total:,.0f} s of training in all on this machine ({desk.machine.device.type}), packing and scoring aside")
+    return total
 
 
-def _lines(desk: Desk, search: Search | None) -> list[tuple[str, str, float]]:
-    lines: list[tuple[str, str, float]] = []
+class _Line(NamedTuple):
+    name: str
+    state: str
+    seconds: float = 0.0
+
+
+def _lines(desk: Desk, search: Search | None, planned: set[str]) -> list[_Line]:
+    lines: dict[str, _Line] = {}
     measured: dict[str, float] = {}
 
     def per_step(key: str, measure: Callable[[], float]) -> float:
@@ -47,38 +58,56 @@ def _lines(desk: Desk, search: Search | None) -> list[tuple[str, str, float]]:
             measured[key] = measure()
         return measured[key]
 
-    for job in desk.grid.jobs:
-        pretrain, steps = job.pretrain, _finetune_steps(job, desk)
-        if pretrain.id not in {name for name, _, _ in lines}:
-            if find_pretrained(pretrain, desk.out) is not None:
-                lines.append((pretrain.id, "pretrained", 0.0))
-            elif not pretrain.recipe["epochs"]:
-                lines.append((pretrain.id, "no pretraining", 0.0))
-            else:
-                step = per_step(pretrain.pretext, partial(_pretraining_step, job, desk))
-                lines.append((pretrain.id, _state(desk, pretrain.id), step * _pretraining_steps(job, desk)))
-        finetuning = 0.0
+    def add(identity: str, name: str, state: str, seconds: Callable[[], float]) -> None:
+        again = identity in planned
+        planned.add(identity)
+        lines[identity] = _Line(name, "above" if again else state, 0.0 if again else seconds())
+
+    def pretraining(job: Job) -> float:
+        return per_step(job.pretrain.pretext, partial(_pretraining_step, job, desk)) * _pretraining_steps(job, desk)
+
+    def finetuning(job: Job) -> float:
+        total, steps = 0.0, _finetune_steps(job, desk)
         for phase in job.phases:
             kind, epochs = f"{job.downstream} {phase.train}", phase.epochs
             if epochs > 1 and phase.train == "head" and _looks_once(job):
-                finetuning += (epochs - 1) * steps * per_step(f"{kind} alone", partial(_finetune_step, job, "head", desk, True))
+                total += (epochs - 1) * steps * per_step(f"{kind} alone", partial(_finetune_step, job, "head", desk, True))
                 epochs = 1
-            finetuning += epochs * steps * per_step(kind, partial(_finetune_step, job, phase.train, desk))
-        chosen: Job | None = job
+            total += epochs * steps * per_step(kind, partial(_finetune_step, job, phase.train, desk))
+        return total
+
+    def searching(job: Job, trials: int) -> float:
+        return finetuning(job) * trials
+
+    for job in desk.grid.jobs:
+        pretrain = job.pretrain
+        if pretrain.id not in lines:
+            if find_pretrained(pretrain, desk.out) is not None:
+                lines[pretrain.id] = _Line(pretrain.id, "pretrained")
+            elif not pretrain.recipe["epochs"]:
+                lines[pretrain.id] = _Line(pretrain.id, "no pretraining")
+            else:
+                add(pretrain.id, pretrain.id, _state(desk, pretrain.id), partial(pretraining, job))
+        chosen = job
         if search is not None:
             study = study_of(job, search, desk.grid.jobs)
             tuning = find_tuning(study, search, desk.out)
-            chosen = chosen_by(tuning, job) if tuning else None
-            if f"  {study.id}" not in {name for name, _, _ in lines}:
-                state = "searched" if tuning else f"{search.trials} trials, fewer seconds when pruned"
-                lines.append((f"  {study.id}", state, 0.0 if tuning else finetuning * search.trials))
-        if chosen is not None and find(chosen, desk.out) is not None:
-            lines.append((f"  {chosen.id}", "finished", 0.0))
+            if study.id not in lines and tuning is not None:
+                lines[study.id] = _Line(f"  {study.id}", "searched")
+            elif study.id not in lines:
+                trials = f"{search.trials} trials, fewer seconds when pruned"
+                add(study.id, f"  {study.id}", trials, partial(searching, job, search.trials))
+            if tuning is None:
+                name = f"{pretrain.pretext}-{job.downstream}, rates not known yet"
+                add(f"{study.id} {job.id}", f"  {name} (seed {job.seed}, {job.schedule})", "to do", partial(finetuning, job))
+                continue
+            chosen = chosen_by(tuning, job)
+        if find(chosen, desk.out) is not None:
+            lines[chosen.id] = _Line(f"  {chosen.id}", "finished")
             continue
-        name = chosen.id if chosen else f"{job.pretrain.pretext}-{job.downstream}, rates not known yet"
-        state = _state(desk, chosen.id) if chosen else "to do"
-        lines.append((f"  {name} (seed {job.seed}, {job.schedule})", state, finetuning))
-    return lines
+        name = f"  {chosen.id} (seed {job.seed}, {job.schedule})"
+        add(chosen.id, name, _state(desk, chosen.id), partial(finetuning, job))
+    return list(lines.values())
 
 
 def _looks_once(job: Job) -> bool:

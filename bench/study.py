@@ -228,11 +228,15 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
     """Say what is missing of some parts, or all, and how long it would take."""
     from bench.plan import show
 
+    planned: set[str] = set()
+    seconds = []
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}:")
         desk = open_desk(asked.request(), asked.options(), out, screen)
         _check_data(study, desk.grid)
-        show(desk, screen, asked.search())
+        seconds.append(show(desk, screen, asked.search(), planned))
+    if len(seconds) > 1:
+        screen.say(f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together, what they share once")
 
 
 def _check_data(study: Study, grid: Grid) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,16 @@ def folder(drawn: dict[str, Path], tmp_path: Path) -> Path:
 def contents(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_plan_of_several_parts_counts_what_they_share_once(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(path.read_text() + '[parts.more]\nlike = "main"\nseeds = 3\n')
+    planned = bench("study", folder, "--out", tmp_path / "runs", "--plan", "--only", "main,more").out
+    assert planned.count(" above ") == 2 + 3 + 6, planned  # trunks, searches, runs of the two seeds
+    assert planned.count(" to do ") == 2 + 6 + 1 + 3 and planned.count(" trials,") == 3
+    one, other, both = (int(text.replace(",", "")) for text in re.findall(r"([\d,]+) s of training", planned))
+    assert both in range(one + other - 1, one + other + 2) and one > 0, planned
 
 
 def test_a_study_runs_its_parts_and_its_records_rebuild_its_tables_without_data(
