@@ -302,6 +302,9 @@ def study(
         Path | None, typer.Option(help="Folder of the records and tables; the study's own when left out and nothing is changed.")
     ] = None,
     plugin: Plugins = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page for each table too, with the pictures that lie in --out.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and how long it would take; train nothing.")] = False,
 ) -> None:
     """Run what is missing of a study, keep its records without pictures beside it, and write its tables from them.
@@ -326,7 +329,7 @@ def study(
             study.plan(read, runs, folder, names(only), screen)
             return
         failed = study.run(read, runs, folder, names(only), screen)
-        written, wrong = study.tables(read, folder, screen)
+        written, wrong = study.tables(read, folder, screen, runs if html else None)
         screen.say(f"wrote {len(written)} files in {folder}")
     if failed or wrong:
         summary = BenchError("; ".join([*failed, *wrong]))

@@ -52,7 +52,8 @@ MOST = 1 << 20
 """Bytes that a study's file may have."""
 RECORDS = "records"
 PARTS = "parts.json"
-FILES = ("table4.md", "table4.tex", "leaderboard.csv", "per_run.csv", "per_class.csv", "agreement.csv")
+PAGE = "report.html"
+FILES = (PAGE, "table4.md", "table4.tex", "leaderboard.csv", "per_run.csv", "per_class.csv", "agreement.csv")
 
 
 def _plain(name: str) -> str:
@@ -275,10 +276,11 @@ def _is_done(into: Path, asked: Asked, kept: _Kept | None) -> bool:
     return kept is not None and kept.asked == _digest(asked) and all(_record_of(into, run).is_file() for run in kept.runs)
 
 
-def tables(study: Study, into: Path, screen: Screen) -> tuple[list[Path], list[str]]:
+def tables(study: Study, into: Path, screen: Screen, pictures: Path | None = None) -> tuple[list[Path], list[str]]:
     """Write the tables whose parts are done, from the records below `into` alone; return the files, and what went wrong.
 
-    The same records give the same bytes. What lies in the folder of a table that waits is of another time, and is removed.
+    The same records give the same bytes. What lies in the folder of a table that waits is of another time, and is removed; so is
+    a page that is not asked for. With `pictures`, an output folder, each table has one, with the pictures that lie there.
     """
     from results.cache import Cache
     from results.report import Wanted, make
@@ -297,12 +299,15 @@ def tables(study: Study, into: Path, screen: Screen) -> tuple[list[Path], list[s
             runs = sorted({run for part in table.parts for run in kept[part].runs})
             known |= {run: _read(study, into, run) for run in runs if run not in known}
             records = _without(table.leave_out, [known[run] for run in runs])
-            made = make(records, into / RECORDS, Wanted(table.metrics, (), table.baseline, shown_only=True), "", cache)
+            wanted = Wanted(table.metrics, baseline=table.baseline, html=pictures is not None, pictures=pictures, shown_only=True)
+            made = make(records, into / RECORDS, wanted, "", cache)
         except BenchError as error:
             failed.append(f"tables.{name}: {error}")
             continue
         for problem in made.problems:
             screen.say(problem)
+        if PAGE not in made.files:
+            (into / name / PAGE).unlink(missing_ok=True)
         written += [store.publish_file(into / name / file, text) for file, text in made.files.items()]
     return written, failed
 

@@ -49,7 +49,7 @@ class _Example:
 def overlays(board: Board, tasks: Sequence[tuple[int, str]], out: Path, problems: list[str]) -> list[dict[str, Any]]:
     """Return, for each task (a column's place and its name), the fixed pictures with every row's answer, and each row's own.
 
-    Files that are damaged are left out and named in `problems`.
+    Files that are missing are left out; those that are damaged are left out too, and named in `problems`.
     """
     found = []
     for place, task in tasks:
@@ -79,7 +79,7 @@ def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example],
     """Return the pictures of the lowest seed that has readable ones."""
     for record in sorted(cell.records, key=lambda record: record.seed):
         path = out / "runs" / record.id / "examples.npz"
-        if not record.examples:
+        if not record.examples or not path.exists():  # a study keeps records without pictures
             continue
         try:
             content = path.read_bytes()

@@ -94,6 +94,10 @@ def test_a_study_runs_its_parts_and_its_records_rebuild_its_tables_without_data(
         ("two-phase", "all", ""),
         ("two-phase", "encoder", "l1_color"),
     ]
+    assert bench("study", folder, "--out", tmp_path / "runs", "--html").code == 0
+    pages = [folder / table / "report.html" for table in ("main", "accuracy")]
+    assert all("l1_color" in path.read_text() and "damaged" not in path.read_text() for path in pages)
+    assert "data:image/png" in pages[0].read_text()  # figure 7, from the folder of the runs
     shutil.rmtree(tmp_path / "runs")
     monkeypatch.setenv("PRETEXT_BENCH_HOME", str(tmp_path / "bare"))
     for path in folder.glob("*/*.*"):
