@@ -23,6 +23,26 @@ TRIALS = 10
 ALLOWED = (0, 3, 4, 5, 130, 143)
 """Exit codes of a command that was disturbed: done, bad data, environment, finished with failed runs, stopped."""
 
+STUDY = """title = "What is kept of some runs"
+[options]
+trunk = "unet:depth=5,width=8"
+size = 32
+threads = 1
+device = "cpu"
+protocol = "demo"
+data = "mine"
+pretrain-data = "others"
+pretext = "random_init"
+downstream = "voc_cls"
+schedule = "frozen"
+set = ["protocol.schedules={\\"frozen\\": [{\\"train\\": \\"head\\", \\"epochs\\": 1, \\"lr\\": 1e-3}]}"]
+[parts.one]
+[parts.two]
+seeds = 2
+[tables.both]
+parts = ["one", "two"]
+"""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -42,7 +62,12 @@ class Scene:
     @property
     def folders(self) -> tuple[Path, ...]:
         """What commands may change."""
-        return self.home, self.out
+        return self.home, self.out, self.kept
+
+    @property
+    def kept(self) -> Path:
+        """Where the study's records and tables lie."""
+        return self.out.parent / "kept"
 
     def commands(self) -> dict[str, tuple[object, ...]]:
         """Return the commands in their order, by name."""
@@ -59,6 +84,8 @@ class Scene:
             self.out,
         )
         scratch = ("--pretext", "random_init", "--downstream", "voc_cls", *_protocol("voc_cls"))
+        study = self.out.parent / "study.toml"
+        study.write_text(STUDY)
         return {
             "prepare": ("data", "prepare", "mine", "--root", self.data["demo"]),
             "prepare others": ("data", "prepare", "others", "--root", self.data["demo_unlabelled"]),
@@ -66,6 +93,7 @@ class Scene:
             "tune": ("tune", *common, "--trials", self.trials, *scratch),
             "tuned run": ("run", *common, "--tune", self.trials, *scratch),
             "report": ("report", "--out", self.out, "--html"),
+            "study": ("study", study, "--out", self.out, "--into", self.kept, "--html"),
         }
 
     def run(self, server: Server, name: str, **more: Any) -> Ended:
@@ -88,21 +116,27 @@ class Scene:
     def facts(self) -> dict[str, Any]:
         """Return all that commands left, but for what it cost and when: weights, records, tables, packs, splits."""
         found: dict[str, Any] = {}
-        for one in record.read(self.out):
-            found[f"run {one.id}"] = _without_cost(one.model_dump(mode="json"))
-            found[f"predictions {one.id}"] = hashlib.sha256(record.read_predictions(self.out, one)).hexdigest()
+        for place in (self.out, self.kept / "records"):
+            for one in record.read(place):
+                found[f"{place.name} {one.id}"] = _without_cost(one.model_dump(mode="json"))
+                found[f"{place.name} predictions {one.id}"] = hashlib.sha256(record.read_predictions(place, one)).hexdigest()
         for path in sorted(self.out.glob("studies/*/tuning-*.json")):
             found[path.parent.name] = _without_cost(json.loads(path.read_text()))
         for path in sorted(self.out.glob("pretrained/*/*.safetensors")):
             found[f"weights {path.parent.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(self.out.glob("*.csv")):
-            found[path.name] = list(_table_without_cost(path))
+        for path in sorted([*self.out.glob("*.csv"), *self.kept.glob("*/*.csv")]):
+            found[str(path.relative_to(self.out.parent))] = list(_table_without_cost(path))
         if (self.out / "table4.md").is_file():
             found["table4.md"] = (self.out / "table4.md").read_text().split("\n\n")[:4]
         for path in sorted(
-            [*self.home.glob("packs/*/*"), *self.home.glob("splits/*.json"), *self.home.glob("data/*/index.json")]
+            [
+                *self.home.glob("packs/*/*"),
+                *self.home.glob("splits/*.json"),
+                *self.home.glob("data/*/index.json"),
+                *self.kept.glob("records/parts.json"),
+            ]
         ):
-            found[str(path.relative_to(self.home))] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path.relative_to(self.out.parent))] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
 
     def leftovers(self) -> list[str]:
