@@ -1,8 +1,9 @@
 """Equal tuning for every pretext task: an Optuna study of the learning rates of one cell of the grid.
 
-A study's first trial has the protocol's own rates, the next ones are a Sobol sequence that is the same for every pretext task,
-and later ones are drawn by a sampler that knows the history and is seeded from the number of the draw. A trial trains on the
-fitting parts without the validation pictures and is scored on those; the test part is never opened.
+A study's first trial has the protocol's own rates. The next ones are a Sobol sequence that is the same for every pretext task
+and, in what they share, for every schedule: one rate alone would cover its range better than two. Later ones are drawn by a
+sampler that knows the history and is seeded from the number of the draw. A trial trains on the fitting parts without the
+validation pictures and is scored on those; the test part is never opened.
 
 Several processes with one output folder work on one study: a trial is claimed under a lock, and a worker holds a lock of its own
 while it lives, so the trial of a dead worker is known at once, failed, and tried again with the same rates.
@@ -24,7 +25,7 @@ from bench import metrics, seal, store
 from bench.desk import Desk
 from bench.energy import Meter
 from bench.errors import BenchError, DataError, Diverged, MachineError, UsageError
-from bench.frozen import Frozen
+from bench.frozen import Frozen, digest_of
 from bench.job import Job
 from bench.order import key
 from bench.pretraining import find_pretrained, pretrain
@@ -36,6 +37,8 @@ STARTUP = 8
 """Rates that do not depend on what was found, the same for every pretext task; later ones are drawn by the sampler."""
 PRUNE_AFTER = 3
 """Trials that must be finished before one is pruned."""
+KINDS = ("head", "all")
+"""What a phase trains: each kind has a range of its own."""
 PRETEXT = "pretext"
 """The pretext task's own learning rate, in a space."""
 
@@ -56,7 +59,7 @@ class Search(Frozen):
         for part in filter(None, (part.strip() for part in space.split(","))):
             name, _, limits = part.partition("=")
             low, colon, high = limits.partition(":")
-            if name not in ("head", "all", PRETEXT):
+            if name not in (*KINDS, PRETEXT):
                 raise UsageError(f"--space has ranges for head, all and {PRETEXT}, but got {quoted(name)}.")
             try:
                 ranges[name] = (float(low), float(high if colon else low))
@@ -75,6 +78,8 @@ class Study(Frozen):
     cell: Job
     space: Space
     ranges: Space
+    others: tuple[str, ...] = ()
+    """Rates that this cell has not, which the Sobol sequence ranges over all the same: what cells share gets the same values."""
     sampler: str = "8 Sobol, then TPE"
     pruner: str = "median by epoch, from a quarter of the last phase on"
 
@@ -82,6 +87,18 @@ class Study(Frozen):
     def id(self) -> str:
         """The pretext, the downstream task and twelve hexadecimal digits."""
         return f"{self.cell.pretrain.pretext}-{self.cell.downstream}-{self.digest()[:12]}"
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON, in which there are no others where there are none."""
+        return digest_of({name: value for name, value in self.model_dump(mode="json").items() if value or name != "others"})
+
+    def dimensions(self) -> list[str]:
+        """Return what the Sobol sequence ranges over, in an order that does not depend on the schedule."""
+        first: dict[str, str] = {}
+        for number, phase in enumerate(self.cell.phases, start=1):
+            first.setdefault(phase.train, f"phase-{number}")
+        shared = [first.get(kind, kind) for kind in KINDS] + ([PRETEXT] if PRETEXT in self.ranges else [])
+        return [*shared, *(name for name in self.space if name not in shared)]
 
     @property
     def metric(self) -> str:
@@ -116,7 +133,8 @@ def study_of(job: Job, search: Search, jobs: list[Job]) -> Study:
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
     if PRETEXT in ranges and job.pretrain.recipe["epochs"]:
         space[PRETEXT] = ranges[PRETEXT]
-    return Study(cell=first.model_copy(update={"part": "val"}), space=space, ranges=ranges)
+    study = Study(cell=first.model_copy(update={"part": "val"}), space=space, ranges=ranges)
+    return study.model_copy(update={"others": tuple(name for name in study.dimensions() if name not in space)})
 
 
 def ranges_of(job: Job, search: Search) -> Space:
@@ -285,12 +303,12 @@ def _start(study: Study, draw: int) -> dict[str, float]:
     """Return the first rates to try: the protocol's own where the space has them, then a Sobol sequence over their logarithms."""
     from scipy.stats import qmc
 
-    own, names = study.own_rates(), list(study.space)
+    own, names = study.own_rates(), study.dimensions()
     if draw == 0 and all(low <= own[name] <= high for name, (low, high) in study.space.items()):
         return own
     points = qmc.Sobol(len(names), rng=key("tune", study.cell.seed) % 2**32).random(STARTUP)
-    limits = [study.space[name] for name in names]
-    return {name: low * (high / low) ** float(u) for name, (low, high), u in zip(names, limits, points[draw], strict=True)}
+    place = dict(zip(names, points[draw], strict=True))
+    return {name: low * (high / low) ** float(place[name]) for name, (low, high) in study.space.items()}
 
 
 @dataclass

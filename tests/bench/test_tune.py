@@ -14,6 +14,7 @@ import pytest
 from bench import journal, model, seal, tune
 from bench import run as runs
 from bench.errors import DataError
+from bench.resolve import Request, resolve
 from bench.seal import sealed
 from results import record
 from results.record import Tuning
@@ -50,7 +51,10 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
     assert len(found) == 3  # random_init on both schedules
     assert {tuning.budget for tuning in found} == {len(tuning.trials) for tuning in found} == {3}
     two_phase = [tuning for tuning in found if len(tuning.space) == 2]
+    (one_phase,) = [tuning for tuning in found if len(tuning.space) == 1]
     assert len(two_phase) == 2
+    rates = [trial.rates["phase-1"] for trial in one_phase.trials]  # of all layers, the same values as in the other schedule
+    assert rates == [trial.rates["phase-2"] for trial in two_phase[0].trials] and len(set(rates)) == 3
     assert [t.rates for t in two_phase[0].trials] == [t.rates for t in two_phase[1].trials]
     assert two_phase[0].trials[0].rates == {"phase-1": 2e-3, "phase-2": 1e-3}  # the protocol's own
     for tuning in found:
@@ -101,6 +105,29 @@ def test_a_study_in_a_database_has_one_output_folder(tiny: Bench, tmp_path: Path
     assert tiny(*asked, *storage).code == 0
     other = tiny(*asked, *storage, "--out", tmp_path / "other")
     assert other.code == 2 and "begun with another --out" in other.err
+
+
+def test_what_cells_share_gets_the_same_rates_whatever_else_they_search() -> None:
+    def first(schedule: str, pretext: str, space: str) -> dict[str, list[float]]:
+        request = Request(
+            pretexts=(pretext,),
+            downstreams=("voc_seg",),
+            schedules=(schedule,),
+            data="demo",
+            pretrain_data="demo_unlabelled",
+            protocol="demo",
+        )
+        (job,) = resolve(request, print).jobs
+        study = tune.study_of(job, tune.Search.parse(8, space), [job])
+        names = {f"phase-{number}": phase.train for number, phase in enumerate(job.phases, start=1)}
+        drawn = [tune._start(study, draw) for draw in range(1, tune.STARTUP)]
+        return {names.get(name, name): [rates[name] for rates in drawn] for name in study.space}
+
+    for space in ("", "head=1e-3", "pretext=1e-4:1e-2"):
+        both, one, frozen = (first(schedule, "random_init", space) for schedule in ("two-phase", "one-phase", "frozen"))
+        assert both["all"] == one["all"] and both["head"] == frozen["head"] and len(set(both["all"])) == 7
+        trained = first("two-phase", "l1_color", space)
+        assert {name: trained[name] for name in both} == both and ("pretext" in trained) == space.startswith("pretext")
 
 
 def test_another_space_is_another_study_even_where_it_does_not_matter(tiny: Bench, bench: Bench, tmp_path: Path) -> None:

@@ -162,7 +162,9 @@ def _table_without_cost(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             yield {
-                name: value for name, value in row.items() if not any(word in name for word in ("seconds", "memory", "joules"))
+                name: value
+                for name, value in row.items()
+                if not any(word in name for word in ("seconds", "memory", "joules", "commits"))
             }
 
 
