@@ -13,10 +13,11 @@ from bench.desk import Desk, commit
 from bench.errors import TRACEBACK, BenchError, Interrupted, explained
 from bench.features import Cache
 from bench.job import Job
+from bench.pretraining import pretrain
 from bench.resolve import Grid, Request, resolve
 from bench.run import Elsewhere, find, is_elsewhere, run
 from bench.screen import Screen
-from bench.tune import Search, study_of, tune, tuned
+from bench.tune import PRETEXT, Search, study_of, tune, tuned
 from results.record import Record, Tuning
 
 SOME_FAILED = 5
@@ -79,10 +80,21 @@ def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> list[R
 
     made: list[Record] = []
 
+    def searched(job: Job, search: Search, wait: bool) -> tuple[Job, Tuning]:
+        """Tune a job; when other processes are at it, its trunk is trained here meanwhile, and Elsewhere raised."""
+        try:
+            if not wait and is_elsewhere(study_of(job, search, jobs).cell, desk.out):
+                raise Elsewhere
+            return tuned(job, search, desk, wait)
+        except Elsewhere:
+            if PRETEXT not in search.space:
+                pretrain(job.pretrain, desk)
+            raise
+
     def one(job: Job, place: str, wait: bool) -> None:
         if not wait and is_elsewhere(job, desk.out):
             raise Elsewhere
-        chosen, tuning = tuned(job, search, desk, wait) if search else (job, None)
+        chosen, tuning = searched(job, search, wait) if search else (job, None)
         if not wait and is_elsewhere(chosen, desk.out):
             raise Elsewhere
         done = ": finished before" if find(chosen, desk.out) is not None else ""

@@ -172,6 +172,30 @@ def test_what_another_process_makes_is_left_for_last(tiny: Bench, tmp_path: Path
     assert len(record.read(tmp_path / "runs")) == 1
 
 
+def test_while_another_process_trains_the_trunk_of_a_search_the_other_trunks_are_trained(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--seeds", 2, "--tune", 1)
+    planned = tiny(*asked, "--plan").out.splitlines()
+    searched, other = [line.split()[0] for line in planned if line.startswith("l1_color-")]
+    there: list[bool] = []
+
+    def let_go() -> None:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "runs" / "pretrained" / other / "pretrain.json").is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        there.extend((tmp_path / "runs" / "pretrained" / trunk).is_dir() for trunk in (searched, other))
+        holder.close()
+
+    (tmp_path / "runs" / "locks").mkdir(parents=True, exist_ok=True)
+    holder = (tmp_path / "runs" / "locks" / f"{searched}.lock").open("w")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    process = threading.Thread(target=let_go)
+    process.start()
+    done = tiny(*asked)
+    process.join()
+    assert done.code == 0 and there == [False, True], done.err
+    assert len(record.read(tmp_path / "runs")) == 2
+
+
 def test_data_workers_change_nothing(tiny: Bench, tmp_path: Path) -> None:
     arguments = ("--pretext", "l1_color", "--downstream", "all", "--set", "protocol.augment=flip")
     found = []
