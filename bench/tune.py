@@ -78,8 +78,8 @@ class Study(Frozen):
     cell: Job
     space: Space
     ranges: Space
-    others: tuple[str, ...] = ()
-    """Rates that this cell has not, which the Sobol sequence ranges over all the same: what cells share gets the same values."""
+    drawn: tuple[tuple[str, ...], ...] = ()
+    """What the Sobol sequences range over, each group by one sequence: what cells share gets the same values in all of them."""
     sampler: str = "8 Sobol, then TPE"
     pruner: str = "median by epoch, from a quarter of the last phase on"
 
@@ -89,16 +89,11 @@ class Study(Frozen):
         return f"{self.cell.pretrain.pretext}-{self.cell.downstream}-{self.digest()[:12]}"
 
     def digest(self) -> str:
-        """Return the SHA-256 of the canonical JSON, in which there are no others where there are none."""
-        return digest_of({name: value for name, value in self.model_dump(mode="json").items() if value or name != "others"})
-
-    def dimensions(self) -> list[str]:
-        """Return what the Sobol sequence ranges over, in an order that does not depend on the schedule."""
-        first: dict[str, str] = {}
-        for number, phase in enumerate(self.cell.phases, start=1):
-            first.setdefault(phase.train, f"phase-{number}")
-        shared = [first.get(kind, kind) for kind in KINDS] + ([PRETEXT] if PRETEXT in self.ranges else [])
-        return [*shared, *(name for name in self.space if name not in shared)]
+        """Return the SHA-256 of the canonical JSON, without what is drawn where that is the space alone."""
+        fields = self.model_dump(mode="json")
+        if self.drawn == (tuple(self.space),):
+            del fields["drawn"]
+        return digest_of(fields)
 
     @property
     def metric(self) -> str:
@@ -133,8 +128,20 @@ def study_of(job: Job, search: Search, jobs: list[Job]) -> Study:
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
     if PRETEXT in ranges and job.pretrain.recipe["epochs"]:
         space[PRETEXT] = ranges[PRETEXT]
-    study = Study(cell=first.model_copy(update={"part": "val"}), space=space, ranges=ranges)
-    return study.model_copy(update={"others": tuple(name for name in study.dimensions() if name not in space)})
+    return Study(cell=first.model_copy(update={"part": "val"}), space=space, ranges=ranges, drawn=_drawn(job, ranges))
+
+
+def _drawn(job: Job, ranges: Space) -> tuple[tuple[str, ...], ...]:
+    """Return what is drawn together: a rate for each kind of phase, whether the schedule has it or not, and the pretext's own.
+
+    What else a schedule has, a kind's second phase, is drawn apart, since another dimension changes those before it.
+    """
+    first: dict[str, str] = {}
+    phases = [f"phase-{number}" for number in range(1, len(job.phases) + 1)]
+    for name, phase in zip(phases, job.phases, strict=True):
+        first.setdefault(phase.train, name)
+    together = (*(first.get(kind, kind) for kind in KINDS), *([PRETEXT] if PRETEXT in ranges else []))
+    return together, *((name,) for name in phases if name not in together)
 
 
 def ranges_of(job: Job, search: Search) -> Space:
@@ -303,12 +310,14 @@ def _start(study: Study, draw: int) -> dict[str, float]:
     """Return the first rates to try: the protocol's own where the space has them, then a Sobol sequence over their logarithms."""
     from scipy.stats import qmc
 
-    own, names = study.own_rates(), study.dimensions()
+    own = {name: low if low == high else study.own_rates()[name] for name, (low, high) in study.space.items()}
     if draw == 0 and all(low <= own[name] <= high for name, (low, high) in study.space.items()):
         return own
-    points = qmc.Sobol(len(names), rng=key("tune", study.cell.seed) % 2**32).random(STARTUP)
-    place = dict(zip(names, points[draw], strict=True))
-    return {name: low * (high / low) ** float(place[name]) for name, (low, high) in study.space.items()}
+    place: dict[str, float] = {}
+    for apart, names in enumerate(study.drawn):
+        seed = key("tune", study.cell.seed, *([apart] if apart else []))
+        place |= zip(names, qmc.Sobol(len(names), rng=seed % 2**32).random(STARTUP)[draw].tolist(), strict=True)
+    return {name: low * (high / low) ** place[name] for name, (low, high) in study.space.items()}
 
 
 @dataclass
@@ -447,6 +456,7 @@ def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
         budget=search.trials,
         space=study.space,
         ranges=study.ranges,
+        drawn=study.drawn,
         sampler=study.sampler,
         pruner=study.pruner,
         metric=study.metric,

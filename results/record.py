@@ -100,6 +100,8 @@ class Tuning(Frozen):
     space: dict[str, tuple[float, float]]
     ranges: dict[str, tuple[float, float]] = {}
     """The ranges that rows with other schedules share: by what a phase trains, and the pretext task's own."""
+    drawn: tuple[tuple[str, ...], ...] = ()
+    """What the first trials range over, by sequence; empty where that was `space` alone, whatever other rows have."""
     sampler: str
     pruner: str
     metric: str

@@ -134,6 +134,9 @@ def rates_of(record: Record) -> str:
     searched = {phase["train"]: tuning.space[f"phase-{number}"] for number, phase in enumerate(phases, start=1)}
     ranges = tuning.ranges or {**record.job["settings"]["space"], **searched}
     text = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in sorted(ranges.items()))
+    kinds = sorted(phase["train"] for phase in phases)
+    if not tuning.drawn and (kinds != ["all", "head"] or set(ranges) - set(kinds) - set(tuning.space)):
+        text += ", drawn for this row alone"
     how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
     return f"{tuning.budget} trials of rates ({text}), {how}"
 

@@ -107,27 +107,31 @@ def test_a_study_in_a_database_has_one_output_folder(tiny: Bench, tmp_path: Path
     assert other.code == 2 and "begun with another --out" in other.err
 
 
-def test_what_cells_share_gets_the_same_rates_whatever_else_they_search() -> None:
-    def first(schedule: str, pretext: str, space: str) -> dict[str, list[float]]:
-        request = Request(
-            pretexts=(pretext,),
-            downstreams=("voc_seg",),
-            schedules=(schedule,),
-            data="demo",
-            pretrain_data="demo_unlabelled",
-            protocol="demo",
-        )
+THRICE = (
+    'voc_seg.schedules={"two-phase": [{"train": "head", "epochs": 1, "lr": 2e-3}, {"train": "all", "epochs": 1, "lr": 1e-3}, \
+{"train": "all", "epochs": 1, "lr": 1e-4}], "one-phase": [{"train": "all", "epochs": 1, "lr": 1e-3}]}'
+)
+
+
+@pytest.mark.parametrize("space", ["", "head=1e-3", "pretext=1e-4:1e-2"])
+def test_what_cells_share_gets_the_same_rates_whatever_else_they_search(space: str) -> None:
+    def first(schedule: str, pretext: str, *settings: str) -> dict[str, list[float]]:
+        data = {"data": "demo", "pretrain_data": "demo_unlabelled", "protocol": "demo"}
+        request = Request(pretexts=(pretext,), downstreams=("voc_seg",), schedules=(schedule,), settings=settings, **data)
         (job,) = resolve(request, print).jobs
         study = tune.study_of(job, tune.Search.parse(8, space), [job])
-        names = {f"phase-{number}": phase.train for number, phase in enumerate(job.phases, start=1)}
-        drawn = [tune._start(study, draw) for draw in range(1, tune.STARTUP)]
-        return {names.get(name, name): [rates[name] for rates in drawn] for name in study.space}
+        drawn = [tune._start(study, draw) for draw in range(tune.STARTUP)]
+        assert len({rates["phase-1"] for rates in drawn}) == (1 if space and study.space["phase-1"] == (1e-3, 1e-3) else 8)
+        return {name: [rates[name] for rates in drawn] for name in study.space}
 
-    for space in ("", "head=1e-3", "pretext=1e-4:1e-2"):
-        both, one, frozen = (first(schedule, "random_init", space) for schedule in ("two-phase", "one-phase", "frozen"))
-        assert both["all"] == one["all"] and both["head"] == frozen["head"] and len(set(both["all"])) == 7
-        trained = first("two-phase", "l1_color", space)
-        assert {name: trained[name] for name in both} == both and ("pretext" in trained) == space.startswith("pretext")
+    both, one, frozen = (first(schedule, "random_init") for schedule in ("two-phase", "one-phase", "frozen"))
+    assert both["phase-2"] == one["phase-1"] and both["phase-1"] == frozen["phase-1"]
+    assert one["phase-1"][0] == 1e-3 and frozen["phase-1"][0] == (1e-3 if space == "head=1e-3" else 2e-3)
+    trained = first("two-phase", "l1_color")
+    assert {name: trained[name] for name in both} == both and ("pretext" in trained) == space.startswith("pretext")
+    thrice = first("two-phase", "random_init", THRICE)
+    assert {name: thrice[name] for name in both} == both and thrice["phase-3"][1:] != both["phase-2"][1:]
+    assert first("one-phase", "random_init", THRICE)["phase-1"] == one["phase-1"]
 
 
 def test_another_space_is_another_study_even_where_it_does_not_matter(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
@@ -145,7 +149,8 @@ def test_a_pretraining_that_diverges_is_a_trial_that_failed_to_learn(tiny: Bench
     assert done.code == 0, done.err
     (tuning,) = studies(tmp_path / "runs")
     assert tuning.trials[0].state == "complete" and "diverged" in {trial.state for trial in tuning.trials}
-    assert tuning.best["pretext"] == 1e-3 and tuning.trials[0].images > tuning.trials[0].epochs.__len__() * 23
+    assert tuning.best in [trial.rates for trial in tuning.trials if trial.state == "complete"]
+    assert tuning.trials[0].rates["pretext"] == 1e-3 and tuning.trials[0].images > len(tuning.trials[0].epochs) * 23
 
 
 class Died(BaseException):

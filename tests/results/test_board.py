@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.errors import DataError, UsageError
-from results import board
+from results import board, rows
 from results.scores import Answers
 from tests.results.made import make, reader, tuning
 
@@ -280,3 +280,13 @@ def test_runs_are_selected_by_the_beginning_of_their_ids() -> None:
     assert board.select(records, ["l1"]) == records[1:]
     with pytest.raises(UsageError, match="unknown run"):
         board.select(records, ["nothing"])
+
+
+def test_a_search_of_before_whose_schedule_had_points_of_its_own_is_another_column() -> None:
+    ranges = {"head": (1e-4, 1e-2), "all": (1e-5, 1e-3)}
+    alone: dict[str, Any] = {"space": {"phase-1": (1e-5, 1e-3)}, "ranges": ranges}
+    before = make("random_init", schedule="one-phase", tuning=tuning("one", **alone))
+    now = make("random_init", schedule="one-phase", tuning=tuning("two", **alone, drawn=(("head", "phase-1"),)))
+    both = make("random_init", tuning=tuning("three", ranges=ranges))
+    assert "drawn for this row alone" in rows.rates_of(before)
+    assert rows.rates_of(now) == rows.rates_of(both) and "drawn" not in rows.rates_of(both)
