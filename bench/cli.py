@@ -329,7 +329,7 @@ def study(
             study.plan(read, runs, folder, names(only), screen)
             return
         failed = study.run(read, runs, folder, names(only), screen)
-        written, wrong = study.tables(read, folder, screen, runs if html else None)
+        written, wrong = study.tables(read, folder, screen, runs if html else None, shell(["bench", *sys.argv[1:]]))
         screen.say(f"wrote {len(written)} files in {folder}")
     if failed or wrong:
         summary = BenchError("; ".join([*failed, *wrong]))

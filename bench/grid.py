@@ -17,7 +17,7 @@ from bench.pretraining import pretrain
 from bench.resolve import Grid, Request, resolve
 from bench.run import Elsewhere, find, is_elsewhere, run
 from bench.screen import Screen
-from bench.tune import PRETEXT, Search, study_of, tune, tuned
+from bench.tune import PRETEXT, Search, find_tuning, study_of, tune, tuned
 from results.record import Record, Tuning
 
 SOME_FAILED = 5
@@ -83,11 +83,12 @@ def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> list[R
     def searched(job: Job, search: Search, wait: bool) -> tuple[Job, Tuning]:
         """Tune a job; when other processes are at it, its trunk is trained here meanwhile, and Elsewhere raised."""
         try:
-            if not wait and is_elsewhere(study_of(job, search, jobs).cell, desk.out):
+            study = study_of(job, search, jobs)
+            if not wait and find_tuning(study, search, desk.out) is None and is_elsewhere(study.cell, desk.out):
                 raise Elsewhere
             return tuned(job, search, desk, wait)
         except Elsewhere:
-            if PRETEXT not in search.space:
+            if PRETEXT not in search.space and not is_elsewhere(job, desk.out):
                 pretrain(job.pretrain, desk)
             raise
 

@@ -26,16 +26,16 @@ from bench.tune import Search, chosen_by, find_tuning, study_of
 WARM, TIMED = 1, 2
 
 
-def show(desk: Desk, screen: Screen, search: Search | None = None, planned: set[str] | None = None) -> float:
+def show(desk: Desk, screen: Screen, search: Search | None = None, planned: dict[str, int] | None = None) -> float:
     """Print a line for each pretrained trunk and each run that a command would make or reuse; return the estimate in seconds.
 
-    What is in `planned` is work of a plan before this one, and is not counted again; this plan's work is added to it.
+    What is in `planned`, with a search's trials, is work of a plan before this one and not counted again; this plan's is added.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, justify in (("What", "left"), ("State", "left"), ("Estimate", "right")):
         table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     total = 0.0
-    for line in _lines(desk, search, set() if planned is None else planned):
+    for line in _lines(desk, search, {} if planned is None else planned):
         total += line.seconds
         table.add_row(line.name, line.state, f"{line.seconds:,.0f} s" if line.seconds else "-")
     screen.table(table)
@@ -49,7 +49,7 @@ class _Line(NamedTuple):
     seconds: float = 0.0
 
 
-def _lines(desk: Desk, search: Search | None, planned: set[str]) -> list[_Line]:
+def _lines(desk: Desk, search: Search | None, planned: dict[str, int]) -> list[_Line]:
     lines: dict[str, _Line] = {}
     measured: dict[str, float] = {}
 
@@ -58,10 +58,10 @@ def _lines(desk: Desk, search: Search | None, planned: set[str]) -> list[_Line]:
             measured[key] = measure()
         return measured[key]
 
-    def add(identity: str, name: str, state: str, seconds: Callable[[], float]) -> None:
-        again = identity in planned
-        planned.add(identity)
-        lines[identity] = _Line(name, "above" if again else state, 0.0 if again else seconds())
+    def add(identity: str, name: str, state: str, seconds: Callable[[], float], times: int = 1) -> None:
+        left = max(0, times - planned.get(identity, 0))
+        planned[identity] = planned.get(identity, 0) + left
+        lines[identity] = _Line(name, state, left * seconds()) if left else _Line(name, "above")
 
     def pretraining(job: Job) -> float:
         return per_step(job.pretrain.pretext, partial(_pretraining_step, job, desk)) * _pretraining_steps(job, desk)
@@ -75,9 +75,6 @@ def _lines(desk: Desk, search: Search | None, planned: set[str]) -> list[_Line]:
                 epochs = 1
             total += epochs * steps * per_step(kind, partial(_finetune_step, job, phase.train, desk))
         return total
-
-    def searching(job: Job, trials: int) -> float:
-        return finetuning(job) * trials
 
     for job in desk.grid.jobs:
         pretrain = job.pretrain
@@ -96,10 +93,15 @@ def _lines(desk: Desk, search: Search | None, planned: set[str]) -> list[_Line]:
                 lines[study.id] = _Line(f"  {study.id}", "searched")
             elif study.id not in lines:
                 trials = f"{search.trials} trials, fewer seconds when pruned"
-                add(study.id, f"  {study.id}", trials, partial(searching, job, search.trials))
+                add(study.id, f"  {study.id}", trials, partial(finetuning, job), search.trials)
             if tuning is None:
                 name = f"{pretrain.pretext}-{job.downstream}, rates not known yet"
-                add(f"{study.id} {job.id}", f"  {name} (seed {job.seed}, {job.schedule})", "to do", partial(finetuning, job))
+                add(
+                    f"{study.id} {search.trials} {job.id}",
+                    f"  {name} (seed {job.seed}, {job.schedule})",
+                    "to do",
+                    partial(finetuning, job),
+                )
                 continue
             chosen = chosen_by(tuning, job)
         if find(chosen, desk.out) is not None:

@@ -153,8 +153,8 @@ def load(path: Path, changes: Changes = Changes(), spread: Spread = Spread()) ->
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a study: {' '.join(str(error).split())[:200]}.") from error
     try:
-        common = _mapping(content.pop("options", {}), "options")
-        parts = {name: _mapping(own, f"parts.{name}") for name, own in _mapping(content.get("parts", {}), "parts").items()}
+        common = _options(content.pop("options", {}), "options")
+        parts = {name: _options(own, f"parts.{name}") for name, own in _mapping(content.get("parts", {}), "parts").items()}
         content["parts"] = {name: _asked(changes.of({**common, **_own(name, parts)}), spread) for name in parts}
         study = Study.model_validate(content)
         for asked in study.parts.values():
@@ -181,6 +181,17 @@ def _mapping(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
+def _options(value: Any, name: str) -> dict[str, Any]:
+    """Return a table of options by their names in Python; UsageError for one that is given in both spellings."""
+    options: dict[str, Any] = {}
+    for spelled, given in _mapping(value, name).items():
+        option = spelled.replace("-", "_")
+        if option in options:
+            raise UsageError(f"{name[:LONG]} has {quoted(spelled)} twice.")
+        options[option] = given
+    return options
+
+
 def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return a part's options: its own, and those of the part that it is like."""
     own = dict(parts[name])
@@ -195,9 +206,7 @@ def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _asked(options: Mapping[str, Any], spread: Spread) -> dict[str, Any]:
-    given = {name.replace("-", "_"): value for name, value in options.items()}
-    over = {name: value for name, value in vars(spread).items() if value is not None}
-    return {**given, **over}
+    return {**options, **{name: value for name, value in vars(spread).items() if value is not None}}
 
 
 def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> list[str]:
@@ -229,7 +238,7 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
     """Say what is missing of some parts, or all, and how long it would take."""
     from bench.plan import show
 
-    planned: set[str] = set()
+    planned: dict[str, int] = {}
     seconds = []
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}:")
@@ -276,11 +285,14 @@ def _is_done(into: Path, asked: Asked, kept: _Kept | None) -> bool:
     return kept is not None and kept.asked == _digest(asked) and all(_record_of(into, run).is_file() for run in kept.runs)
 
 
-def tables(study: Study, into: Path, screen: Screen, pictures: Path | None = None) -> tuple[list[Path], list[str]]:
+def tables(
+    study: Study, into: Path, screen: Screen, pictures: Path | None = None, command: str = ""
+) -> tuple[list[Path], list[str]]:
     """Write the tables whose parts are done, from the records below `into` alone; return the files, and what went wrong.
 
     The same records give the same bytes. What lies in the folder of a table that waits is of another time, and is removed; so is
-    a page that is not asked for. With `pictures`, an output folder, each table has one, with the pictures that lie there.
+    a page that is not asked for. With `pictures`, an output folder, each table has one, with the pictures that lie there and the
+    `command` that makes it again.
     """
     from results.cache import Cache
     from results.report import Wanted, make
@@ -300,7 +312,7 @@ def tables(study: Study, into: Path, screen: Screen, pictures: Path | None = Non
             known |= {run: _read(study, into, run) for run in runs if run not in known}
             records = _without(table.leave_out, [known[run] for run in runs])
             wanted = Wanted(table.metrics, baseline=table.baseline, html=pictures is not None, pictures=pictures, shown_only=True)
-            made = make(records, into / RECORDS, wanted, "", cache)
+            made = make(records, into / RECORDS, wanted, command, cache)
         except BenchError as error:
             failed.append(f"tables.{name}: {error}")
             continue

@@ -114,20 +114,20 @@ def boards(
     resamples: int = RESAMPLES,
     cache: Cache | None = None,
 ) -> list[Board]:
-    """Return a board for each combination of data, protocol, trunk, size, part and share of labels.
+    """Return a board for each combination of data, protocol, trunk, size, part and share of labels (`rows.boards`).
 
     `chosen` metric ids replace each protocol's main one. `baseline` is a row to measure gains from: `pretext`,
     `pretext:schedule`, or a row's label where that says more; when left out, random initialisation on each row's own schedule.
     Raises UsageError for a baseline that is nowhere, and DataError where runs that should have seen the same pictures did not.
     """
     known = Cache() if cache is None else cache
-    made = [_board(members, read, chosen, baseline, resamples, known) for members in rows.boards(records)]
+    members = rows.boards(records)
+    made = [_board(runs, read, chosen, baseline, resamples, known) for runs in members]
     names = {f"{record.pretext}:{record.schedule}" for record in records}
     labels = {row.label for board in made for row in board.rows}
     if baseline and baseline not in labels and not any(baseline in (name, name.partition(":")[0]) for name in names):
         raise unknown("row to compare with", baseline, names | labels)
-    facts = [board.facts for board in made]
-    return [replace(board, notes=(*board.notes, *_apart(board.facts, facts[:place]))) for place, board in enumerate(made)]
+    return [replace(board, notes=(*board.notes, *_apart(members[place], members[:place]))) for place, board in enumerate(made)]
 
 
 def one_board(
@@ -147,11 +147,11 @@ def one_board(
     return board
 
 
-def _apart(facts: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> list[str]:
+def _apart(records: Sequence[Record], before: Sequence[Sequence[Record]]) -> list[str]:
     """Say which fields keep a board apart from the nearest one above it."""
     if not before:
         return []
-    differences = sorted((rows.difference(other, facts) for other in before), key=len)
+    differences = sorted((rows.apart(other, records) for other in before), key=len)
     return [f"Not beside the rows above: {'; '.join(differences[0])}."]
 
 

@@ -87,7 +87,7 @@ def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example],
                 raise ValueError("not the recorded pictures")
             arrays = _read_arrays(content)
         except (OSError, ValueError, KeyError):
-            problems.append(f"The pictures in runs/{record.id}/examples.npz are damaged and left out.")
+            problems.append(f"The pictures in runs/{record.id}/examples.npz are damaged or of another run, and left out.")
             continue
         return [_example(str(kind), float(iou), *pixels) for kind, iou, *pixels in zip(*arrays, strict=True)], record.seed
     return [], 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Sequence
 from importlib import resources
@@ -126,6 +127,17 @@ def _series(style: int, row: Row, cell: Cell) -> Series | None:
     return Series(row.label, style, values)
 
 
+def _is_of(trunk: Path, weights: str) -> bool:
+    """Tell whether a folder holds the trunk of these weights, as far as it says: ids are the same on every machine."""
+    try:
+        found = json.loads((trunk / "pretrain.json").read_text(encoding="utf-8"))
+        return not weights or found["weights"] == weights
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]:
     """Return what each pretext task learned by epoch (Figure 7), from the lowest seed that has the picture."""
     found = []
@@ -137,6 +149,9 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
             if not path.is_file() or trunk.id in shown:
                 continue
             shown.add(trunk.id)
+            if not _is_of(path.parent, trunk.weights):
+                problems.append(f"The picture pretrained/{trunk.id}/figure7.png is of another training and left out.")
+                continue
             try:
                 content = path.read_bytes()
                 with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:

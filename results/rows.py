@@ -81,13 +81,24 @@ def boards(records: Sequence[Record]) -> list[list[Record]]:
 
 def protocol_of(records: Sequence[Record]) -> str:
     """Say a board's protocol for a reader, with its changes, which may be those of one task."""
-    tasks = {record.title: _named(record.protocol) for record in records}
-    name = next(iter(tasks.values()))[0]
-    if len({tuple(changes) for _, changes in tasks.values()}) == 1:
-        said = [_readable(change) for change in next(iter(tasks.values()))[1]]
+    tasks = {record.downstream: (record.title, *_named(record.protocol)) for record in records}
+    _, name, first = next(iter(tasks.values()))
+    if all(changes == first for _, _, changes in tasks.values()):
+        said = [_readable(change) for change in first]
     else:
-        said = [f"{title}: {', '.join(map(_readable, changes))}" for title, (_, changes) in tasks.items() if changes]
+        said = [f"{title}: {', '.join(map(_readable, changes))}" for title, _, changes in tasks.values() if changes]
     return f"{name} ({'; '.join(said)})" if said else name
+
+
+def apart(ours: Sequence[Record], theirs: Sequence[Record]) -> list[str]:
+    """Say which fields keep two boards apart: the protocols are those of the tasks that both have, of all where there is none."""
+    mine, other = ({record.downstream: record.protocol for record in runs} for runs in (ours, theirs))
+    common = mine.keys() & other.keys()
+    facts = []
+    for protocols, runs in ((mine, ours), (other, theirs)):
+        labels = sorted({label for name, label in protocols.items() if name in common or not common})
+        facts.append({**board_facts(runs[0]), "protocol": " and ".join(labels)})
+    return difference(*facts)
 
 
 def _named(protocol: str) -> tuple[str, list[str]]:
@@ -110,7 +121,7 @@ def _readable(change: str) -> str:
     try:
         schedules = json.loads(value) if name == "schedules" else {}
         said = [
-            f"{schedule}: {', '.join('{train} {epochs} at {lr:g}'.format_map(phase) for phase in phases)}"
+            f"{schedule}: {', '.join('{train} {epochs} at {lr}'.format_map(phase) for phase in phases)}"
             for schedule, phases in schedules.items()
         ]
     except (ValueError, TypeError, KeyError, AttributeError):  # a record says what it likes

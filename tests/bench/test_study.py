@@ -66,10 +66,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_a_plan_of_several_parts_counts_what_they_share_once(bench: Bench, folder: Path, tmp_path: Path) -> None:
     path = folder / "study.toml"
-    path.write_text(path.read_text() + '[parts.more]\nlike = "main"\nseeds = 3\n')
+    path.write_text(path.read_text() + '[parts.more]\nlike = "main"\nseeds = 3\n[parts.trials]\nlike = "main"\ntune = 4\n')
     planned = bench("study", folder, "--out", tmp_path / "runs", "--plan", "--only", "main,more").out
     assert planned.count(" above ") == 2 + 3 + 6, planned  # trunks, searches, runs of the two seeds
     assert planned.count(" to do ") == 2 + 6 + 1 + 3 and planned.count(" trials,") == 3
+    more = bench("study", folder, "--out", tmp_path / "runs", "--plan", "--only", "main,trials").out
+    assert more.count(" above ") == 2 + 0 + 0 and more.count(" trials,") == 6, more  # of four trials one is planned; other runs
     one, other, both = (int(text.replace(",", "")) for text in re.findall(r"([\d,]+) s of training", planned))
     assert both in range(one + other - 1, one + other + 2) and one > 0, planned
 
@@ -209,6 +211,7 @@ def test_other_pictures_under_the_same_name_are_refused(bench: Bench, folder: Pa
         ('"acc_keras"', '"acc_kears"', "did you mean 'acc_keras'"),
         ("tune = 1", "tune = 1\nrates = [0.1]", "--rates"),
         ("protocol", "protocol protocol", "not a study"),
+        ("seeds = 2", "seeds = 2\npretrain_data = 'other'", "twice"),
         ("tune = 1", 'tune = 1\nlike = "mian"', "did you mean 'main'"),
         ("tune = 1", "tune = 1\nlike = 3", "part that parts.main is like"),
         ("tune = 1", 'tune = 1\nlike = "main"', "parts.main is like main, which is like 'main'"),
@@ -224,9 +227,9 @@ def test_a_file_that_is_no_study_is_named_with_the_reason(folder: Path, old: str
 
 def test_a_part_like_another_has_its_options_and_its_own_before_them(folder: Path) -> None:
     path = folder / "study.toml"
-    path.write_text(path.read_text() + '[parts.more]\nlike = "encoder"\nseeds = 3\n')
+    path.write_text(path.read_text() + '[parts.more]\nlike = "encoder"\nseeds = 3\npretrain_data = "own"\n')
     parts = study.load(path).parts
-    assert parts["more"] == parts["encoder"].model_copy(update={"seeds": "3"})
+    assert parts["more"] == parts["encoder"].model_copy(update={"seeds": "3", "pretrain_data": "own"})
     assert study.load(path, study.Changes(seeds="1")).parts["more"].seeds == "1"
 
 

@@ -57,6 +57,7 @@ class Scene:
     @classmethod
     def draw(cls, folder: Path, **more: Any) -> Scene:
         """Draw 32 unlabelled and 26 labelled synthetic pictures below a folder."""
+        (folder / "study.toml").write_text(STUDY)
         return cls(demo.make(folder / "drawn", 32, 16, 10), folder / "home", folder / "runs", **more)
 
     @property
@@ -85,7 +86,6 @@ class Scene:
         )
         scratch = ("--pretext", "random_init", "--downstream", "voc_cls", *_protocol("voc_cls"))
         study = self.out.parent / "study.toml"
-        study.write_text(STUDY)
         return {
             "prepare": ("data", "prepare", "mine", "--root", self.data["demo"]),
             "prepare others": ("data", "prepare", "others", "--root", self.data["demo_unlabelled"]),
@@ -126,8 +126,10 @@ class Scene:
             found[f"weights {path.parent.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted([*self.out.glob("*.csv"), *self.kept.glob("*/*.csv")]):
             found[str(path.relative_to(self.out.parent))] = list(_table_without_cost(path))
-        if (self.out / "table4.md").is_file():
-            found["table4.md"] = (self.out / "table4.md").read_text().split("\n\n")[:4]
+        for path in (self.out / "table4.md", self.kept / "both" / "table4.md"):
+            if path.is_file():
+                found[str(path.relative_to(self.out.parent))] = path.read_text().split("\n\n")[:4]
+        found["pages"] = sorted(str(path.relative_to(self.out.parent)) for path in self.out.parent.glob("*/**/report.html"))
         for path in sorted(
             [
                 *self.home.glob("packs/*/*"),

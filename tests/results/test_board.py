@@ -68,6 +68,10 @@ def test_tasks_whose_protocols_were_changed_apart_share_a_board_while_each_has_o
     assert [len(each.records()) for each in boards([*cls, *seg, unchanged])] == [3, 2]
     with pytest.raises(DataError, match="cannot share a table: protocol differs"):
         board.one_board([unchanged, *seg], reader)
+    fewer = make(protocol=longer, labels=0.1)
+    assert boards([*cls, *seg, fewer])[1].notes[-1].endswith("above: labels differs (1.0 and 0.1).")
+    others = [make(downstream="voc_cls", protocol="small+size=32"), make(protocol="small"), make(protocol=longer)]
+    assert "protocol differs (small+size=32 and small)" in boards(others)[1].notes[-1]
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"split": "t" * 64}, {"size": 32}, {"source": "0123"}])

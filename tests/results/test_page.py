@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -198,9 +199,18 @@ def test_damaged_pictures_are_left_out_and_named(content: bytes | str, tmp_path:
     path.write_bytes(path.read_bytes()[:-200] if isinstance(content, str) else content)
     (tmp_path / "pretrained" / "trunk-pretext0-0" / "figure7.png").write_bytes(b"not a picture")
     text = page([board()], [], tmp_path, "")
-    assert "runs/pretext0-0/examples.npz are damaged and left out" in text
+    assert "runs/pretext0-0/examples.npz are damaged or of another run, and left out" in text
     assert "pretrained/trunk-pretext0-0/figure7.png is damaged and left out" in text
     assert "voc 1, seed 0" in text and "voc 0, seed 0" not in text
+
+
+def test_figures_of_another_training_of_the_same_trunk_are_left_out_and_named(tmp_path: Path) -> None:
+    draw(tmp_path)
+    folder = tmp_path / "pretrained" / "trunk-pretext0-0"
+    for weights in ("w", "another"):
+        (folder / "pretrain.json").write_text(json.dumps({"weights": weights}))
+        text = page([board()], [], tmp_path, "")
+        assert ("figure7.png is of another training and left out" in text) == (weights == "another")
 
 
 def test_an_error_map_tells_misses_from_inventions_and_leaves_void_and_padding() -> None:
