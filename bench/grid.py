@@ -15,8 +15,9 @@ from bench.features import Cache
 from bench.job import Job
 from bench.pretraining import pretrain
 from bench.resolve import Grid, Request, resolve
-from bench.run import Elsewhere, find, is_elsewhere, run
+from bench.run import find, is_elsewhere, run
 from bench.screen import Screen
+from bench.store import Elsewhere
 from bench.tune import PRETEXT, Search, find_tuning, study_of, tune, tuned
 from results.record import Record, Tuning
 
@@ -88,8 +89,8 @@ def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> list[R
                 raise Elsewhere
             return tuned(job, search, desk, wait)
         except Elsewhere:
-            if PRETEXT not in search.space and not is_elsewhere(job, desk.out):
-                pretrain(job.pretrain, desk)
+            if PRETEXT not in search.space:
+                pretrain(job.pretrain, desk, wait=False)
             raise
 
     def one(job: Job, place: str, wait: bool) -> None:
@@ -100,7 +101,7 @@ def run_grid(desk: Desk, screen: Screen, search: Search | None = None) -> list[R
             raise Elsewhere
         done = ": finished before" if find(chosen, desk.out) is not None else ""
         screen.say(f"{place} {chosen.id} ({about(chosen)}){done}")
-        record = run(chosen, desk, tuning)
+        record = run(chosen, desk, tuning, wait)
         screen.say("  " + ", ".join(f"{name} {score(record.metrics[name])}" for name in record.metric_ids))
         made.append(record)
 

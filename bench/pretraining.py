@@ -50,13 +50,16 @@ def make_pretext(job: PretrainJob) -> Pretext:
     return cast(Pretext, plugin(plugin.Recipe.model_validate(job.recipe), trunk))
 
 
-def pretrain(job: PretrainJob, desk: Desk) -> PretrainRecord:
-    """Return the record of a pretrained trunk: the one on the disk, or a new one."""
+def pretrain(job: PretrainJob, desk: Desk, wait: bool = True) -> PretrainRecord:
+    """Return the record of a pretrained trunk: the one on the disk, or a new one.
+
+    When another process makes it, wait for that, or raise Elsewhere.
+    """
     found = find_pretrained(job, desk.out)
     if found is not None:
         store.remove_folder(desk.out / "work" / job.id)  # a process may die between the record and this
         return found
-    with store.lock(lock_of(job, desk.out), desk.say, desk.machine.stop.check):
+    with store.lock(lock_of(job, desk.out), desk.say, desk.machine.stop.check, wait=wait):
         return find_pretrained(job, desk.out) or _pretrain(job, desk)
 
 

@@ -38,19 +38,18 @@ from bench.trunk import Trunk
 from results.record import DataFacts, PretrainRecord, Record, Tuning, pack_predictions, read_one
 
 
-def run(job: Job, desk: Desk, tuning: Tuning | None = None) -> Record:
-    """Return the record of a job: the one on the disk, or a new one. `tuning` is the search that chose the job's rates."""
+def run(job: Job, desk: Desk, tuning: Tuning | None = None, wait: bool = True) -> Record:
+    """Return the record of a job: the one on the disk, or a new one. `tuning` is the search that chose the job's rates.
+
+    When another process makes it or its trunk, wait for that, or raise Elsewhere.
+    """
     found = find(job, desk.out)
     if found is not None:
         store.remove_folder(work_folder(job, desk.out))  # a process may die between the record and this
         return found
-    pretrained = pretrain(job.pretrain, desk)
-    with store.lock(lock_of(job, desk.out), desk.say, desk.machine.stop.check):
+    pretrained = pretrain(job.pretrain, desk, wait)
+    with store.lock(lock_of(job, desk.out), desk.say, desk.machine.stop.check, wait=wait):
         return find(job, desk.out) or _publish(job, pretrained, desk, tuning)
-
-
-class Elsewhere(Exception):
-    """What is asked for is being made by other processes, and nothing of it is left to do here."""
 
 
 def is_elsewhere(job: Job, out: Path) -> bool:

@@ -201,13 +201,21 @@ def _flush_path(path: Path) -> None:
         os.close(descriptor)
 
 
+class Elsewhere(Exception):
+    """What is asked for is being made by other processes, and nothing of it is left to do here."""
+
+
 @contextlib.contextmanager
 def lock(
-    path: Path, say: Callable[[str], object], check: Callable[[], object] = lambda: None, timeout: float = 24 * 3600
+    path: Path,
+    say: Callable[[str], object],
+    check: Callable[[], object] = lambda: None,
+    timeout: float = 24 * 3600,
+    wait: bool = True,
 ) -> Iterator[None]:
     """Hold `path` alone; wait for another holder, saying who it is, and raise MachineError after `timeout` seconds.
 
-    `check` is called while waiting, and may raise to give up.
+    `check` is called while waiting, and may raise to give up. Without `wait`, another holder is Elsewhere.
     """
     try:
         _folder(path.parent)
@@ -226,6 +234,8 @@ def lock(
                     tried = True
                     time.sleep(0.02)
                     continue
+                if not wait:
+                    raise Elsewhere from None
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 if time.monotonic() > deadline:

@@ -29,7 +29,7 @@ from bench.frozen import Frozen, digest_of
 from bench.job import Job
 from bench.order import key
 from bench.pretraining import find_pretrained, pretrain
-from bench.run import Elsewhere, Finetuned, finetune
+from bench.run import Finetuned, finetune
 from bench.text import quoted
 from results.record import Cost, Trial, Tuning
 
@@ -208,7 +208,7 @@ def tune(study: Study, search: Search, desk: Desk, wait: bool = True) -> Tuning:
                 elif len(_finished(opened)) >= search.trials:
                     break
                 elif not wait:
-                    raise Elsewhere
+                    raise store.Elsewhere
                 else:
                     if not told:
                         desk.say(f"{study.id}: every trial is taken; waiting for the other workers")

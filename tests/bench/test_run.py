@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import pretraining, store
+from bench import grid, pretraining, store
 from bench import run as runs
 from results import record
 from tests.conftest import QUICK, TINY, reseal
@@ -170,6 +170,32 @@ def test_what_another_process_makes_is_left_for_last(tiny: Bench, tmp_path: Path
     waited = tiny(*asked[:1], "l1_color", *asked[2:])  # there is nothing else to do
     assert waited.code == 0 and f"waiting for another process, which works on {trunk}" in waited.out
     assert len(record.read(tmp_path / "runs")) == 1
+
+
+def test_what_another_process_begins_at_the_same_moment_is_left_for_last_too(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--seeds", 2)
+    first, second = [line.split()[0] for line in tiny(*asked, "--plan").out.splitlines() if line.startswith("  random_init-voc")]
+    monkeypatch.setattr(grid, "is_elsewhere", lambda job, out: False)  # it begins between the look and the lock
+    (tmp_path / "runs" / "locks").mkdir(parents=True, exist_ok=True)
+    holder = (tmp_path / "runs" / "locks" / f"{first}.lock").open("w")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    said: list[str] = []
+
+    def let_go() -> None:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "runs" / "runs" / second / "record.json").is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        said.extend(path.parent.name for path in record.paths(tmp_path / "runs"))
+        holder.close()
+
+    process = threading.Thread(target=let_go)
+    process.start()
+    done = tiny(*asked)
+    process.join()
+    assert done.code == 0 and said == [second], done.err
+    assert len(record.read(tmp_path / "runs")) == 2
 
 
 def test_while_another_process_trains_the_trunk_of_a_search_the_other_trunks_are_trained(tiny: Bench, tmp_path: Path) -> None:
