@@ -114,15 +114,15 @@ THRICE = (
 
 
 @pytest.mark.parametrize("space", ["", "head=1e-3", "pretext=1e-4:1e-2"])
-def test_what_cells_share_gets_the_same_rates_whatever_else_they_search(space: str) -> None:
+def test_what_cells_share_gets_the_same_rates_whatever_else_they_search(space: str, drawn: dict[str, Path]) -> None:
     def first(schedule: str, pretext: str, *settings: str) -> dict[str, list[float]]:
-        data = {"data": "demo", "pretrain_data": "demo_unlabelled", "protocol": "demo"}
+        data = {"data": str(drawn["demo"]), "pretrain_data": str(drawn["demo_unlabelled"]), "protocol": "demo"}
         request = Request(pretexts=(pretext,), downstreams=("voc_seg",), schedules=(schedule,), settings=settings, **data)
         (job,) = resolve(request, print).jobs
         study = tune.study_of(job, tune.Search.parse(8, space), [job])
-        drawn = [tune._start(study, draw) for draw in range(tune.STARTUP)]
-        assert len({rates["phase-1"] for rates in drawn}) == (1 if space and study.space["phase-1"] == (1e-3, 1e-3) else 8)
-        return {name: [rates[name] for rates in drawn] for name in study.space}
+        tried = [tune._start(study, draw) for draw in range(tune.STARTUP)]
+        assert len({rates["phase-1"] for rates in tried}) == (1 if space and study.space["phase-1"] == (1e-3, 1e-3) else 8)
+        return {name: [rates[name] for rates in tried] for name in study.space}
 
     both, one, frozen = (first(schedule, "random_init") for schedule in ("two-phase", "one-phase", "frozen"))
     assert both["phase-2"] == one["phase-1"] and both["phase-1"] == frozen["phase-1"]
