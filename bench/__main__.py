@@ -12,7 +12,7 @@ from typing import NoReturn
 
 def main() -> None:
     """Run `bench` and leave with its exit code."""
-    from bench.errors import TRACEBACK, BenchError, Interrupted, explained
+    from bench.errors import TRACEBACK, BenchError, Interrupted, explained, let_workers_end
     from bench.text import printable
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
@@ -25,11 +25,13 @@ def main() -> None:
 
         app()
     except _Stopped as stopped:
+        let_workers_end()
         told: BenchError = Interrupted(stopped.number)
         _leave(str(told), told.exit_code)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
+        let_workers_end()
         if os.environ.get(TRACEBACK) and not isinstance(error, BenchError):
             raise
         told = explained(error)

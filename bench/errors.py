@@ -74,6 +74,12 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in said for text in texts))
 
 
+def let_workers_end() -> None:
+    """Let the end of data workers interrupt nothing any more: after a death torch raises for each, in the middle of anything."""
+    with contextlib.suppress(ValueError):  # not on the main thread, where no signal arrives
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def explained(error: Exception) -> BenchError:
     """Return an error that a user can act on, of any that was raised: one sentence and an exit code.
 
@@ -82,8 +88,7 @@ def explained(error: Exception) -> BenchError:
     if isinstance(error, BenchError):
         return error
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it wherever the process then is
-        with contextlib.suppress(ValueError):  # not on the main thread, where no signal arrives
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # and again when the other workers end, in the middle of what follows
+        let_workers_end()
         return MachineError(f"a data worker died ({str(error).splitlines()[0].rstrip('.')}); run again, or with --workers 0.")
     if out_of_memory(error):
         return MachineError("out of memory; choose a smaller --size, trunk or batch size.")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench import order
 from bench.data import augment
 from bench.data.packs import Pack, Rows
-from bench.errors import MachineError
+from bench.errors import MachineError, let_workers_end
 
 READ_TOGETHER = 256
 """Pictures that are read together on their way into the device's memory."""
@@ -135,6 +135,7 @@ def training(
         for (epoch, _), batch in zip(plan, loader, strict=True):
             yield epoch, to_device(batch, device)
     except (ConnectionError, EOFError) as error:  # it died while it was handing over a batch
+        let_workers_end()
         raise MachineError(f"a data worker died ({type(error).__name__}); run again, or with --workers 0.") from error
 
 
