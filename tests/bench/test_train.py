@@ -1,9 +1,11 @@
 """The loop: turns, precision, randomness, and what it refuses."""
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from bench import checkpoint, store
 from bench.data import batches, packs
-from bench.errors import BenchError, DataError
+from bench.errors import BenchError, DataError, MachineError
 from bench.machine import Machine, make_machine
 from bench.pretraining import summary
 from bench.train import Course, train
@@ -168,3 +170,27 @@ def test_a_checkpoint_of_another_job_is_refused_with_what_differs(machine: Machi
     train(made("a"), dataclasses.replace(machine, checkpoint_seconds=0.0), tmp_path, Deaf())
     with pytest.raises(DataError, match=r"checkpoint of another job \(id differ\)"):
         train(made("b"), machine, tmp_path, Deaf())
+
+
+def test_after_a_data_workers_death_the_ends_of_the_others_interrupt_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        def __init__(self, *_: object, **__: object) -> None:
+            signal.signal(signal.SIGCHLD, lambda *_: None)  # as torch does
+
+        def __iter__(self) -> Iterator[object]:
+            raise EOFError
+
+    class Pictures:
+        held = False
+
+        def __len__(self) -> int:
+            return 4
+
+    before = signal.getsignal(signal.SIGCHLD)
+    monkeypatch.setattr(batches, "DataLoader", Dying)
+    try:
+        with pytest.raises(MachineError, match="a data worker died"):
+            next(iter(batches.training(cast(Any, Pictures()), 2, 0, 1, 0, 1, torch.device("cpu"))))
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
