@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Sequence
 from importlib import resources
@@ -16,6 +15,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
+from bench import seal
+from bench.errors import DataError
 from bench.metrics import METRICS
 from bench.text import printable_lines
 from results import charts
@@ -129,12 +130,10 @@ def _series(style: int, row: Row, cell: Cell) -> Series | None:
 
 def _is_of(trunk: Path, weights: str) -> bool:
     """Tell whether a folder holds the trunk of these weights, as far as it says: ids are the same on every machine."""
+    path = trunk / "pretrain.json"
     try:
-        found = json.loads((trunk / "pretrain.json").read_text(encoding="utf-8"))
-        return not weights or found["weights"] == weights
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError):
+        return not weights or not path.exists() or seal.load(path, "a pretrained trunk", "train it again")["weights"] == weights
+    except (DataError, KeyError, TypeError):
         return False
 
 
@@ -150,7 +149,9 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
                 continue
             shown.add(trunk.id)
             if not _is_of(path.parent, trunk.weights):
-                problems.append(f"The picture pretrained/{trunk.id}/figure7.png is of another training and left out.")
+                problems.append(
+                    f"The picture pretrained/{trunk.id}/figure7.png is of another training, or its record is damaged; it is left out."
+                )
                 continue
             try:
                 content = path.read_bytes()

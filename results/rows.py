@@ -124,7 +124,7 @@ def _readable(change: str) -> str:
             f"{schedule}: {', '.join('{train} {epochs} at {lr}'.format_map(phase) for phase in phases)}"
             for schedule, phases in schedules.items()
         ]
-    except (ValueError, TypeError, KeyError, AttributeError):  # a record says what it likes
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a record says what it likes
         said = []
     return f"epochs {'; '.join(said)}" if said else change
 

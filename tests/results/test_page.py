@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.seal import sealed
 from bench.store import sha256_bytes
 from results import charts
 from results.board import Board, Cell, Column, Gain, Row
@@ -207,10 +207,11 @@ def test_damaged_pictures_are_left_out_and_named(content: bytes | str, tmp_path:
 def test_figures_of_another_training_of_the_same_trunk_are_left_out_and_named(tmp_path: Path) -> None:
     draw(tmp_path)
     folder = tmp_path / "pretrained" / "trunk-pretext0-0"
-    for weights in ("w", "another"):
-        (folder / "pretrain.json").write_text(json.dumps({"weights": weights}))
+    known, another = (sealed(f'{{"weights": "{weights}"}}') for weights in ("w", "another"))
+    for content, shown in ((known, True), (another, False), (known.replace('"w"', '"v"'), False), ("[" * 9999, False)):
+        (folder / "pretrain.json").write_text(content)
         text = page([board()], [], tmp_path, "")
-        assert ("figure7.png is of another training and left out" in text) == (weights == "another")
+        assert ("figure7.png is of another training, or its record is damaged" not in text) == shown
 
 
 def test_an_error_map_tells_misses_from_inventions_and_leaves_void_and_padding() -> None:
