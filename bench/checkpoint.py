@@ -107,9 +107,19 @@ def load(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.O
                     number, _, field = tail.partition("/")
                     state.setdefault(int(number), {})[field] = tensor
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            _lay_out(optimiser)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path} does not fit these optimisers: {' '.join(str(error).split())[:300]}.") from error
     return facts
+
+
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Give each moment the strides of its parameter: a file keeps none, and CUDA's fused Adam refuses channels-last parameters
+    with contiguous moments."""
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -126,16 +126,14 @@ def free_memory() -> int:
 
 def check_device(device: str) -> tuple[str, str]:
     """Return the kind and the number of `auto`, `cpu`, `cuda` or `cuda:N`; UsageError for one that is not there."""
-    name, _, number = device.partition(":")
-    if name not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
+    kind, colon, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and (kind != "cuda" or not (number.isascii() and number.isdigit()))):
         raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
-    if name == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto.")
-    if number and name != "cuda":
-        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
     if number and int(number) >= torch.cuda.device_count():
         raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0.")
-    return name, number
+    return kind, number
 
 
 def make_machine(
@@ -155,15 +153,15 @@ def make_machine(
     import logging
     import warnings
 
-    name, number = check_device(device)
+    kind, number = check_device(device)
     warnings.filterwarnings("ignore", module="lightning.*")
-    for name in ("lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for logger in ("lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
     from lightning.fabric import Fabric
 
     if threads is not None:
         torch.set_num_threads(threads)
-    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    use_cuda = kind == "cuda" or (kind == "auto" and torch.cuda.is_available())
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"--precision takes auto, fp32 or bf16, but got {precision!r}.")
     native = has_bf16(use_cuda) and (use_cuda or size >= BF16_SIZE)
