@@ -167,10 +167,23 @@ def _step(course: Course, machine: Machine, raw: Batch, step: int) -> dict[str, 
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(machine.device.type, enabled=False):
                 loss.float().backward()  # type: ignore[no-untyped-call]
+                _lay_out_gradients(optimiser)
                 optimiser.step()
             torch.clear_autocast_cache()  # the next turn sees this player's new weights, not their old casts
             losses[player] = losses.get(player, 0) + loss.detach().float()
     return losses
+
+
+def _lay_out_gradients(optimiser: torch.optim.Optimizer) -> None:
+    """Give each gradient the strides of its parameter where a hook or a compiler left others.
+
+    On a CPU `Adam(fused=True)` pairs the numbers of parameter, gradient and moments by their places in memory alone.
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride() and not gradient.is_sparse:
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
 class _Sums:

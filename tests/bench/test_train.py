@@ -59,6 +59,26 @@ def test_a_turn_sees_the_weights_of_the_turn_before_in_low_precision_too(machine
     assert seen == [4.0, 2.0, 0.0, -2.0]
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_update_is_right_whatever_the_strides_of_a_gradient(fused: bool, machine: Machine, tmp_path: Path) -> None:
+    """A gradient whose numbers lie in another order than its parameter's makes CPU's fused Adam update the wrong numbers."""
+    weight = nn.Parameter(torch.zeros(2, 3))
+    slopes = torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, 1.0]])
+
+    def turned(parameter: Tensor) -> None:
+        parameter.grad = slopes.t().contiguous().t()
+
+    weight.register_post_accumulate_grad_hook(turned)
+    network = nn.ParameterList([weight])
+
+    def turns(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield "loss", weight.sum()
+
+    adam = torch.optim.Adam(network.parameters(), lr=0.1, fused=fused)
+    train(course(turns, {"loss": adam}, network, count=2), machine, tmp_path, Deaf())
+    assert torch.allclose(weight.detach(), -0.1 * slopes)  # Adam's first step is the rate against each sign
+
+
 def test_players_may_skip_turns_and_strangers_get_none(machine: Machine, tmp_path: Path) -> None:
     module = nn.Linear(4, 1)
     players = {name: torch.optim.SGD(module.parameters(), lr=0.1) for name in ("often", "never")}
