@@ -129,9 +129,9 @@ def command(record: Record) -> list[str]:
     if job.rates:
         words += ["--rates", ",".join(repr(rate) for rate in job.rates)]
     plugin = registry.load("pretexts", pretrain.pretext)
-    default = plugin.Recipe().with_changes(dict(plugin.presets.get(base, {})), "recipe").model_dump(mode="json")
-    words += _settings(pretrain.pretext, default, pretrain.recipe)
-    words += _settings("protocol", protocol.model_dump(mode="json"), job.settings.model_dump(mode="json"))
+    default = plugin.Recipe().with_changes(dict(plugin.presets.get(base, {})), "recipe")
+    words += _settings(pretrain.pretext, plugin.Recipe.model_validate(pretrain.recipe).differences(default))
+    words += _settings("protocol", job.settings.differences(protocol))
     was = origin["machine"]
     words += ["--threads", str(was["threads"]), "--precision", was["precision"]]
     return [*words, "--compile"] if was.get("compiled") else words
@@ -148,12 +148,8 @@ def _plugins(typed: Sequence[str]) -> list[str]:
     return words
 
 
-def _settings(owner: str, default: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
-    words = []
-    for name, value in chosen.items():
-        if default.get(name) != value:
-            words += ["--set", f"{owner}.{name}={json.dumps(value)}"]
-    return words
+def _settings(owner: str, changes: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in changes.items() for word in ("--set", f"{owner}.{name}={json.dumps(value)}")]
 
 
 def reproduce(record: Record, folder: Path, options: Options, screen: Screen) -> Record:

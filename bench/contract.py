@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bench.frozen import Frozen
+from bench.frozen import Frozen, later
 from bench.trunk import Trunk
 
 Batch = dict[str, Tensor]
@@ -28,8 +28,12 @@ Predictions = dict[str, NDArray[Any]]
 Schedule = Literal["one-phase", "two-phase", "frozen"]
 """All at once; a frozen trunk first, then all; the trunk frozen throughout."""
 
-Transfer = Literal["all", "encoder", "statistics"]
-"""What a downstream task inherits: the whole trunk, its encoder, or the statistics of its batch norms only."""
+Transfer = Literal["all", "encoder"]
+"""What a downstream task inherits: the whole trunk, or its encoder under a new decoder."""
+
+Calibration = Literal["new", "all"]
+"""Which batch norms have their statistics measured on the training images before the first phase: those that nothing was
+trained with, or the inherited ones too."""
 
 Rates = dict[Literal["head", "all"], tuple[float, float]]
 """The learning rates that a search may try in the phases that train the head, and in those that train everything."""
@@ -128,6 +132,7 @@ class Protocol(Frozen):
     void: Literal["ignore", "background"] = "ignore"
     difficult: Literal["positive", "ignore"] = "positive"
     statistics: Literal["running", "batch"] = "running"
+    calibration: Calibration = later("new")
     evaluate_one_by_one: bool = False
     head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
     pool: Literal["flatten", "average"] = "flatten"

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_jsonable_python
 
 from bench.errors import UsageError, unknown
 from bench.text import quoted
@@ -22,6 +23,11 @@ class Frozen(BaseModel):
         """Return the SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
         return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
 
+    def differences(self, other: Self) -> dict[str, Any]:
+        """Return the fields whose values are not those of `other`, as JSON values, in alphabetical order."""
+        names = sorted(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
+        return {name: to_jsonable_python(getattr(self, name)) for name in names}
+
     def with_changes(self, changes: Mapping[str, Any], what: str) -> Self:
         """Return a copy with `changes` applied and validated; `what` names this object in the error."""
         for name in changes:
@@ -33,6 +39,11 @@ class Frozen(BaseModel):
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"])
             raise UsageError(f"{what}: {field}: {problem['msg']}, but got {quoted(problem['input'])}.") from error
+
+
+def later(default: Any) -> Any:
+    """Return a field that came after records had been made: with its default it is in no JSON and so in no id."""
+    return Field(default=default, exclude_if=lambda value: bool(value == default))
 
 
 def canonical(value: Any) -> str:

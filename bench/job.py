@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bench.contract import Phase, Protocol, Schedule, Transfer
-from bench.frozen import Frozen
+from bench.frozen import Frozen, later
 
 NO_DATA = "none"
 
@@ -50,6 +50,8 @@ class Job(Frozen):
     part: Literal["test", "val"] = "test"
     seed: int
     transfer: Transfer = "all"
+    transfer_version: int = later(1)
+    """2: the batch norms of a new decoder have measured statistics."""
     labels: float = Field(default=1.0, gt=0, le=1)  # the share of the training pictures whose labels are used
     rates: tuple[float, ...] = ()
     study: str = ""

@@ -29,9 +29,7 @@ Vary = Annotated[
 ScheduleNames = Annotated[
     str | None, typer.Option(help="one-phase, two-phase, frozen, or several by comma; the pretext task's own when left out.")
 ]
-TransferNames = Annotated[
-    str, typer.Option(help="What is inherited: all, encoder, statistics (of batch norms, nothing else), or several by comma.")
-]
+TransferNames = Annotated[str, typer.Option(help="What is inherited: all, encoder (the decoder is new), or both by comma.")]
 Labels = Annotated[str, typer.Option(help="Shares of the labelled training pictures by comma, stratified: 0.01,0.1,1.")]
 Settings = Annotated[
     list[str] | None,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from bench import order, registry
+from bench import calibration, order, registry
 from bench.data import packs, splits
 from bench.data.dataset import Dataset, Picture, decode
 from bench.desk import Desk
@@ -68,6 +68,9 @@ def _lines(desk: Desk, search: Search | None, planned: dict[str, int]) -> list[_
 
     def finetuning(job: Job) -> float:
         total, steps = 0.0, _finetune_steps(job, desk)
+        if job.settings.calibration == "all" or job.transfer != "all" or not job.pretrain.recipe["epochs"]:
+            measured = min(steps, calibration.MEASURED // job.settings.batch_size)
+            total += measured * per_step(f"{job.downstream} head", partial(_finetune_step, job, "head", desk))
         for phase in job.phases:
             kind, epochs = f"{job.downstream} {phase.train}", phase.epochs
             if epochs > 1 and phase.train == "head" and _looks_once(job):

@@ -19,7 +19,7 @@ from bench.job import Job, PretrainJob
 from bench.modes import inference
 from bench.order import key
 from bench.train import Course, History, train
-from bench.trunk import Trunk, inherit, make_trunk
+from bench.trunk import Trunk, inherit_encoder, make_trunk
 from results.record import DataFacts, PretrainRecord
 
 REPORT_BATCH, TRIVIAL_IMAGES = 64, 512
@@ -193,4 +193,4 @@ def load_trunk(job: PretrainJob, record: PretrainRecord, out: Path, transfer: Tr
     """
     pretext = make_pretext(job)
     checkpoint.load_weights(out / "pretrained" / record.id / WEIGHTS, record.weights, pretext)
-    return pretext.trunk if transfer == "all" else inherit(make_pretext(job).trunk, pretext.trunk, transfer)
+    return pretext.trunk if transfer == "all" else inherit_encoder(make_pretext(job).trunk, pretext.trunk)

@@ -20,7 +20,7 @@ from bench.text import quoted
 from bench.trunk import TrunkName, check_size
 
 SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase", "frozen")
-TRANSFERS: tuple[Transfer, ...] = ("all", "encoder", "statistics")
+TRANSFERS: tuple[Transfer, ...] = ("all", "encoder")
 VARY = ("all", "finetune")
 PAPER_SIZE = 256
 SMALL = ("small", "demo")
@@ -121,6 +121,7 @@ def resolve(request: Request, say: Say) -> Grid:
                         split=split.fingerprint,
                         seed=seed,
                         transfer=transfer,
+                        transfer_version=1 if transfer == "all" else 2,
                         labels=share,
                         rates=request.rates,
                     )
@@ -178,9 +179,9 @@ def _protocol(downstream: str, name: str, changes: dict[str, Any]) -> tuple[str,
         if metrics.get(metric).needs != needed:
             raise UsageError(f"{metric} is no metric of {downstream}: it is computed from {metrics.get(metric).needs}.")
     protocol = protocol.model_copy(update={"metrics": tuple(metrics.get(metric).id for metric in protocol.metrics)})
-    before, after = base.model_dump(mode="json"), protocol.model_dump(mode="json")
-    different = {key: after[key] for key in sorted(after) if after[key] != before[key]}
-    texts = [f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in different.items()]
+    texts = [
+        f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in protocol.differences(base).items()
+    ]
     return "+".join([name, *texts]), protocol
 
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
-from bench import checkpoint, examples, log, metrics, store
+from bench import calibration, checkpoint, examples, log, metrics, store
 from bench.contract import Batch, Downstream, Phase
 from bench.data import batches, packs, splits
 from bench.data.dataset import Dataset
@@ -35,7 +35,7 @@ from bench.pretraining import load_trunk, lock_of, pretrain
 from bench.resolve import pack_of, subset_of
 from bench.train import Course, History, train
 from bench.trunk import Trunk
-from results.record import DataFacts, PretrainRecord, Record, Tuning, pack_predictions, read_one
+from results.record import DataFacts, PretrainRecord, Record, Spread, Tuning, pack_predictions, read_one
 
 
 def run(job: Job, desk: Desk, tuning: Tuning | None = None, wait: bool = True) -> Record:
@@ -77,6 +77,8 @@ class Finetuned:
     fit: splits.Split
     seen: batches.Part
     """The part as it is scored now: while the trunk is frozen, with its features."""
+    calibrated: Calibrated
+    spread: Spread | None = None
     states: list[str] = field(default_factory=list)
     """The key of what each phase left in the desk's cache."""
 
@@ -84,6 +86,14 @@ class Finetuned:
         """Look at every picture of the part once."""
         self.model.set_mode("nothing")
         return predict(self.model, self.downstream, self.seen, machine)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The batch norms whose statistics were measured before the first phase, by name, and on how many images."""
+
+    norms: tuple[str, ...] = ()
+    images: int = 0
 
 
 Watch = Callable[["Finetuned", int, float | None], float]
@@ -110,10 +120,17 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
     downstream, model = make_model(job, trunk, len(dataset.classes))
     desk.machine.place(model)
     train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
-    tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit, part)
-    done, work = 0, work or work_folder(job, desk.out)
     rows = hashlib.sha256(train_part.rows.tobytes()).hexdigest()
+    begun, meter = time.monotonic(), Meter(desk.machine.device)
+    calibrated = _calibrate(job, pretrained, train_part, model, desk, rows)
+    tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit, part, calibrated)
+    tuned.history.add(History(seconds=time.monotonic() - begun, joules=meter.joules()))
+    if watch is None:
+        tuned.spread = _spread(job, train_part, model, desk, calibrated)
+    done, work = 0, work or work_folder(job, desk.out)
     trained: dict[str, Any] = {}  # what the trunk went through since pretraining
+    if calibrated.norms:
+        trained = {"calibrated": [rows, train_part.seed if train_part.change != "none" else 0]}
     for number, phase in enumerate(job.phases, start=1):
         course_facts = {"rows": rows, "phases": job.phases[:number], "seed": job.seed}
         key = _key(job, pretrained, train_part, desk.machine, **course_facts)
@@ -166,6 +183,54 @@ def _trunk(job: Job, pretrained: PretrainRecord, desk: Desk) -> Trunk:
         trunk = load_trunk(job.pretrain, pretrained, desk.out, job.transfer)
         desk.cache.keep(key, trunk, sum(tensor.nbytes for tensor in trunk.state_dict().values()))
     return copy.deepcopy(trunk)
+
+
+def _calibrate(job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, desk: Desk, rows: str) -> Calibrated:
+    """Measure the statistics of the batch norms that nothing was trained with, or of all; once for the same trunk and images."""
+    if job.settings.statistics == "batch":
+        return Calibrated()
+    chosen = calibration.norms_to_measure(model, job.settings.calibration)
+    places = calibration.positions(len(part), job.settings.batch_size) if chosen else []
+    if not places:
+        return Calibrated()
+    key = _key(job, pretrained, part, desk.machine, calibrated=rows, seed=job.seed)  # the seed's head may have some too
+    buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.numel()}
+    known: dict[str, torch.Tensor] | None = desk.cache.state(key)
+    if known is None:
+        with desk.machine.autocast():
+            calibration.measure(model, chosen, lambda images: model({"images": images}), _images(part, places, desk))
+        known = {name: buffer.detach().to("cpu", copy=True) for name, buffer in buffers.items()}
+        desk.cache.keep(key, known, sum(tensor.nbytes for tensor in known.values()))
+    for name, buffer in buffers.items():
+        buffer.copy_(known[name])
+    names = {part: name for name, part in model.named_modules()}
+    return Calibrated(tuple(names[norm] for norm in chosen), sum(map(len, places)))
+
+
+def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: Calibrated) -> Spread:
+    """Return how far the features of the training images differ; say so when they hardly do."""
+    places = calibration.positions(len(part), job.settings.batch_size, calibration.LOOKED_AT)
+    images = list(_images(part, places, desk))
+    found: dict[str, Any] = {"images": sum(map(len, places)), "measured": calibrated.norms, "measured_on": calibrated.images}
+    model.set_mode("nothing")
+    with torch.no_grad(), desk.machine.autocast():
+        ratios = calibration.spread(model, lambda seen: model({"images": seen}), images)
+        if ratios:
+            found["layer"] = min(ratios, key=lambda name: ratios[name])
+            found["ratio"] = ratios[found["layer"]]
+        elif images:
+            features = [model.downstream.features(model.trunk, model.trunk.eye(some)).float() for some in images]
+            found["cosine"] = calibration.cosine(torch.cat(features))
+    spread = Spread(**found)
+    if spread.problem:
+        desk.say(f"  warning: a dead network: {spread.problem}")
+    return spread
+
+
+def _images(part: batches.Part, places: list[NDArray[np.int64]], desk: Desk) -> Iterator[torch.Tensor]:
+    for some in places:
+        desk.machine.stop.check()
+        yield batches.to_device(part[0, some], desk.machine.device)["images"]
 
 
 def _looked_at(
@@ -246,6 +311,7 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
         examples=store.sha256_bytes(shown) if shown else "",
         weights=checkpoint.digest(tuned.model),
         head=repr(tuned.model.head)[:2000],
+        spread=tuned.spread,
         precision=desk.machine.arithmetic,
         provenance=origin,
     )

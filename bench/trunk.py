@@ -243,12 +243,9 @@ class TrunkName(Frozen):
         return f"unet:depth={self.depth},width={self.width}{eye}"
 
 
-def inherit(heir: Trunk, trained: Trunk, what: Literal["encoder", "statistics"]) -> Trunk:
-    """Give a new trunk the encoder of a trained one, or the statistics of its batch norms only; return the new trunk."""
-    if what == "encoder":
-        heir.down.load_state_dict(trained.down.state_dict())
-    else:
-        heir.load_state_dict(dict(trained.named_buffers()), strict=False)
+def inherit_encoder(heir: Trunk, trained: Trunk) -> Trunk:
+    """Give a new trunk the encoder of a trained one; return the new trunk."""
+    heir.down.load_state_dict(trained.down.state_dict())
     return heir
 
 

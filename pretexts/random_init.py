@@ -24,8 +24,13 @@ class NoRecipe(contract.Recipe):
 
 
 class RandomInit(Pretext):
-    """Random initialisation, N(0, 0.02) for the U-Net as the paper has it."""
+    """Random initialisation, N(0, 0.02) for the U-Net as the paper has it.
 
+    Its batch norms have statistics that are measured before fine-tuning (`bench.calibration`), as every new part of a trunk.
+    """
+
+    version: ClassVar[int] = 2
+    """2: measured statistics. Before, a frozen random trunk mapped all images to nearly the same features."""
     Recipe = NoRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     schedules: ClassVar[tuple[Schedule, ...]] = ("one-phase", "two-phase")

@@ -35,7 +35,7 @@ DIGITS = 9
 LEADERBOARD = {
     "pretext": "the pretext task",
     "schedule": "one-phase, two-phase or frozen",
-    "transfer": "what is inherited: all, encoder or statistics",
+    "transfer": "what is inherited: all or encoder",
     "vary": "what the seeds vary: all, or finetune alone",
     "downstream": "the downstream task",
     "metric": "the protocol's main metric, with its version",

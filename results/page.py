@@ -149,9 +149,8 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
                 continue
             shown.add(trunk.id)
             if not _is_of(path.parent, trunk.weights):
-                problems.append(
-                    f"The picture pretrained/{trunk.id}/figure7.png is of another training, or its record is damaged; it is left out."
-                )
+                damage = "is of another training, or its record is damaged; it is left out"
+                problems.append(f"The picture pretrained/{trunk.id}/figure7.png {damage}.")
                 continue
             try:
                 content = path.read_bytes()

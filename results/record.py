@@ -20,6 +20,8 @@ from bench.frozen import Frozen
 
 ABOUT_A_PICTURE = 4096
 """Bytes that a picture's predictions may take beside its confusion: an id, scores and labels."""
+LEAST_RATIO, MOST_COSINE = 0.1, 0.999
+"""What the spread of features over images must be at least, and their cosine at most, for a network to be alive."""
 VERSION = 3
 """2: metrics have versions. 3: sealed, with the digest of the pictures beside it. A record of another version is refused, since
 its numbers may mean something else."""
@@ -62,6 +64,33 @@ class DataFacts(Frozen):
         if self.left_out:
             title += f" ({self.left_out:,} broken picture{'s' if self.left_out > 1 else ''} left out)"
         return title
+
+
+class Spread(Frozen):
+    """How far the features of different training images differ before the first phase, as the network then runs.
+
+    `ratio` is that of the worst batch norm, `layer`: the standard deviation over images of its output, as a share of what it is
+    under the batch's own statistics. Without batch norm, `cosine` is the median cosine between the features of two images.
+    """
+
+    images: int
+    """How many were compared."""
+    layer: str = ""
+    ratio: float | None = None
+    cosine: float | None = None
+    measured: tuple[str, ...] = ()
+    """The batch norms whose statistics were measured before, by name."""
+    measured_on: int = 0
+    """How many images they were measured on."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with features that hardly differ; "" where nothing is."""
+        if self.ratio is not None and self.ratio < LEAST_RATIO:
+            return f"images differ in {self.layer} by {100 * self.ratio:.2g} % of what they do under batch statistics"
+        if self.cosine is not None and self.cosine > MOST_COSINE:
+            return f"the features of two images have a median cosine of {self.cosine:.5f}"
+        return ""
 
 
 class Cost(Frozen):
@@ -167,6 +196,8 @@ class Record(Frozen):
     weights: str = ""
     """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""
+    spread: Spread | None = None
+    """How far features differed before the first phase; None in records from before this was looked at."""
     precision: str = "fp32"
     """What networks computed in: fp32 or bf16, compiled or not."""
     provenance: dict[str, Any]

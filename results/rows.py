@@ -194,7 +194,23 @@ def trunk_seed_of(record: Record) -> int:
 
 def row_key(record: Record) -> tuple[str, ...]:
     """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule, what is inherited, precision."""
-    return (*pretext_key(record), record.schedule, record.transfer, precision_of(record))
+    transfer = f"{record.transfer} {record.job.get('transfer_version', 1)}"
+    return (*pretext_key(record), record.schedule, transfer, precision_of(record))
+
+
+def dead(record: Record) -> str:
+    """Say why a run's network was dead before its first phase, as far as its record tells; "" where it was alive.
+
+    Before records had a spread, a frozen trunk kept batch norms with mean 0 and variance 1 where nothing was trained.
+    """
+    if record.spread is not None:
+        return record.spread.problem
+    phases = record.job["settings"]["schedules"][record.schedule]
+    new_parts = not record.pretrain.job["recipe"].get("epochs") or record.transfer != "all"
+    running = record.job["settings"].get("statistics", "running") == "running"
+    if new_parts and running and any(phase["train"] == "head" for phase in phases):
+        return "an earlier version of the bench froze it with batch-norm statistics that were never measured"
+    return ""
 
 
 def precision_of(record: Record) -> str:
@@ -235,7 +251,7 @@ def _label(members: Members, records: Sequence[Record]) -> str:
         is_papers = (record.pretext, record.schedule) == ("random_init", "one-phase")
         parts.append(record.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
     if record.transfer != "all":
-        parts.append("encoder only" if record.transfer == "encoder" else "batch-norm statistics only")
+        parts.append(f"{record.transfer} only")
     if len({precision_of(other) for other in records}) > 1:
         parts.append(precision_of(record))
     if members.trunk_seed is not None:

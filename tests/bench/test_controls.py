@@ -11,38 +11,32 @@ from bench import resolve
 from bench import run as runs
 from bench.data import catalogue, splits
 from bench.errors import DataError
-from bench.trunk import inherit, make_trunk
+from bench.trunk import inherit_encoder, make_trunk
 from results import record
 
 Bench = Callable[..., "object"]
 
 
-def test_a_new_trunk_inherits_the_encoder_or_the_statistics_and_nothing_else() -> None:
+def test_a_new_trunk_inherits_the_encoder_and_nothing_else() -> None:
     torch.manual_seed(0)
     trained, fresh = make_trunk("unet:depth=4,width=4"), make_trunk("unet:depth=4,width=4")
     for buffer in trained.buffers():
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 2)
     before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
-    for what in ("encoder", "statistics"):
-        fresh.load_state_dict(before)
-        heir = inherit(fresh, trained, what)
-        buffers = {name for name, _ in trained.named_buffers()}
-        for name, tensor in heir.state_dict().items():
-            inherited = name.startswith("down.") if what == "encoder" else name in buffers
-            assert torch.equal(tensor, (trained.state_dict() if inherited else before)[name]), (what, name)
+    for name, tensor in inherit_encoder(fresh, trained).state_dict().items():
+        assert torch.equal(tensor, (trained.state_dict() if name.startswith("down.") else before)[name]), name
 
 
 def test_what_is_inherited_is_in_the_row_and_makes_a_difference(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
     asked = ("--pretext", "l1_color,random_init", "--downstream", "voc_seg", "--schedule", "two-phase")
-    assert tiny(*asked, "--transfer", "all,encoder,statistics").code == 0
+    assert tiny(*asked, "--transfer", "all,encoder").code == 0
     records = record.read(tmp_path / "runs")
     assert sorted((one.pretext, one.transfer) for one in records) == [
-        ("l1_color", "all"), ("l1_color", "encoder"), ("l1_color", "statistics"), ("random_init", "all"),
+        ("l1_color", "all"), ("l1_color", "encoder"), ("random_init", "all"),
     ]  # fmt: skip
-    assert len({one.weights for one in records}) == 4 and len({one.pretrain.id for one in records}) == 2
-    report = bench("report", "--out", tmp_path / "runs").out
-    assert "l1_color (encoder only)" in report and "l1_color (batch-norm statistics only)" in report
+    assert len({one.weights for one in records}) == 3 and len({one.pretrain.id for one in records}) == 2
+    assert "l1_color (encoder only)" in bench("report", "--out", tmp_path / "runs").out
 
 
 def test_shares_of_labels_are_nested_stratified_and_kept(drawn: dict[str, Path], tmp_path: Path) -> None:

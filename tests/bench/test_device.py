@@ -1,4 +1,4 @@
-"""The device that is asked for is the one that is used, by every command; Lightning Fabric stands for the GPU that is not here."""
+"""The device that is asked for is the one that is used, by every command; Lightning Fabric is a stub that has two GPUs."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,7 +21,9 @@ class Fabric:
     """What the program asks of Fabric, and a device that it says it has."""
 
     def __init__(self, accelerator: str, devices: int | list[int], precision: str) -> None:
-        self.device = torch.device("cuda", devices[0]) if accelerator == "cuda" and isinstance(devices, list) else torch.device("cpu")
+        self.device = (
+            torch.device("cuda", devices[0]) if accelerator == "cuda" and isinstance(devices, list) else torch.device("cpu")
+        )
         self.precision = precision
 
     def autocast(self) -> Any:
@@ -81,7 +83,11 @@ def test_the_device_that_is_asked_for_is_used(
 
 
 def test_a_gpu_computes_in_the_precision_that_is_asked_for(two_gpus: None) -> None:
-    for asked, precision, fabrics in (("auto", "bf16", "bf16-mixed"), ("bf16", "bf16", "bf16-mixed"), ("fp32", "fp32", "32-true")):
+    for asked, precision, fabrics in (
+        ("auto", "bf16", "bf16-mixed"),
+        ("bf16", "bf16", "bf16-mixed"),
+        ("fp32", "fp32", "32-true"),
+    ):
         made = machine.make_machine("cuda:1", precision=asked)
         assert (str(made.device), made.precision, made.fabric.precision) == ("cuda:1", precision, fabrics)
         assert made.describe()["device"] == "stand-in cuda:1" and made.describe()["type"] == "cuda"
@@ -91,7 +97,9 @@ def test_a_resumed_fused_adam_takes_channels_last_parameters(tmp_path: Path, mon
     """CUDA's fused Adam refuses moments that lie otherwise than their parameters; the CPU's computes wrong updates from them."""
     fused = torch._fused_adam_
 
-    def checked(parameters: list[Any], gradients: list[Any], averages: list[Any], squares: list[Any], *rest: Any, **named: Any) -> Any:
+    def checked(
+        parameters: list[Any], gradients: list[Any], averages: list[Any], squares: list[Any], *rest: Any, **named: Any
+    ) -> Any:
         for kept in (gradients, averages, squares):
             if any(one.stride() != parameter.stride() for one, parameter in zip(kept, parameters, strict=True)):
                 raise RuntimeError("params, grads, exp_avgs, and exp_avg_sqs must have same dtype, device, and layout")

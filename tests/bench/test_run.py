@@ -319,7 +319,7 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--seeds", "²,3"), 2, "how many, or a list"),
         (("--seeds", "99999999999999999999"), 2, "how many, or a list"),
         (("--seeds", "100000000"), 2, "1000 at most"),
-        (("--transfer", ""), 2, "at least one of all, encoder, statistics"),
+        (("--transfer", ""), 2, "at least one of all, encoder"),
         (("--labels", ","), 2, "at least one share"),
         (("--rates", "nan,1"), 2, "but got nan, 1"),
         (("--vary", "nothing"), 2, "unknown kind of variation"),

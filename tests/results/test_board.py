@@ -108,11 +108,11 @@ def test_another_recipe_is_another_row_and_says_what_differs() -> None:
 
 
 def test_transfer_schedule_and_tuning_are_visible() -> None:
-    records = [make(transfer=transfer) for transfer in ("all", "encoder", "statistics")]
+    records = [make(transfer=transfer) for transfer in ("all", "encoder")]
     records += [make(schedule="frozen"), make(tuning=tuning(), value=0.6)]
     (one,) = boards(records)
     assert [row.label for row in one.rows] == [
-        "cgan_color (frozen)", "cgan_color", "cgan_color (encoder only)", "cgan_color (batch-norm statistics only)",
+        "cgan_color (frozen)", "cgan_color", "cgan_color (encoder only)",
     ]  # fmt: skip
     assert [column.head for column in one.columns] == [
         "Segmentation (miou_voc@1, %)",
