@@ -22,6 +22,8 @@ from results.statistics import Estimate
 
 RESAMPLES = 10_000
 SIGNIFICANT = 0.05
+FLOOR, DEAD = "†", "‡"
+"""Marks of a cell whose interval reaches a trivial predictor's value, and of one whose network was dead."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Gain:
-    """A paired difference to another row: same pictures, same seeds. `p` and `corrected` are None with one seed."""
+    """A paired difference to another row: same images, same seeds.
+
+    `corrected` is its p value at the look that it belongs to, after Holm; None with one seed, and for a number of seeds that is
+    none of the looks that were declared.
+    """
 
     against: str
     estimate: Estimate
@@ -58,6 +64,13 @@ class Gain:
         """Whether the difference, to either side, is told from zero; None where nothing may be said."""
         return None if self.corrected is None else self.corrected < SIGNIFICANT
 
+    @property
+    def verdict(self) -> str:
+        """Whether the difference is told from zero, in a word or two."""
+        if self.estimate.seeds == 1:
+            return "one seed"
+        return {True: "yes", False: "no", None: "exploratory"}[self.distinguishable]
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -67,7 +80,16 @@ class Cell:
     estimate: Estimate | None = None
     gain: Gain | None = None
     leading: bool = False
-    """The best of its column, or not distinguishable from it."""
+    """One of the rows among which, with 95 % confidence, the best of the column is."""
+    floor: str = ""
+    """The trivial predictor whose value the interval reaches, the best of them; "" where it lies above all."""
+    dead: str = ""
+    """Why a network of these runs was dead before it was fine-tuned; "" where none was."""
+
+    @property
+    def marks(self) -> str:
+        """What a table sets behind the value: FLOOR and DEAD."""
+        return (FLOOR if self.floor else "") + (DEAD if self.dead else "")
 
 
 @dataclass(frozen=True)
@@ -113,16 +135,18 @@ def boards(
     baseline: str = "",
     resamples: int = RESAMPLES,
     cache: Cache | None = None,
+    looks: Sequence[int] = (),
 ) -> list[Board]:
     """Return a board for each combination of data, protocol, trunk, size, part and share of labels (`rows.boards`).
 
     `chosen` metric ids replace each protocol's main one. `baseline` is a row to measure gains from: `pretext`,
     `pretext:schedule`, or a row's label where that says more; when left out, random initialisation on each row's own schedule.
+    `looks` are the numbers of seeds at which it was declared beforehand that one would look.
     Raises UsageError for a baseline that is nowhere, and DataError where runs that should have seen the same pictures did not.
     """
     known = Cache() if cache is None else cache
     members = rows.boards(records)
-    made = [_board(runs, read, chosen, baseline, resamples, known) for runs in members]
+    made = [_board(runs, read, chosen, baseline, resamples, known, looks) for runs in members]
     names = {f"{record.pretext}:{record.schedule}" for record in records}
     labels = {row.label for board in made for row in board.rows}
     if baseline and baseline not in labels and not any(baseline in (name, name.partition(":")[0]) for name in names):
@@ -155,7 +179,15 @@ def _apart(records: Sequence[Record], before: Sequence[Sequence[Record]]) -> lis
     return [f"Not beside the rows above: {'; '.join(differences[0])}."]
 
 
-def _board(records: Sequence[Record], read: Reader, chosen: Sequence[str], baseline: str, resamples: int, cache: Cache) -> Board:
+def _board(
+    records: Sequence[Record],
+    read: Reader,
+    chosen: Sequence[str],
+    baseline: str,
+    resamples: int,
+    cache: Cache,
+    looks: Sequence[int],
+) -> Board:
     columns, by_column = _columns(records, chosen)
     computed = [
         _Computed(column, members, Scores(column.metric, members, read, resamples, cache))
@@ -167,9 +199,9 @@ def _board(records: Sequence[Record], read: Reader, chosen: Sequence[str], basel
         first = one.records[0]
         cells = tuple(column.cell(one.records) for column in computed)
         made.append(Row(name, first.pretext, first.schedule, first.transfer, one.vary, cells, one.trunk_seed))
-    made, unpaired = _with_gains(made, computed, baseline)
-    made = _with_leaders(made, computed)
-    notes = (*_notes(records, columns, by_column), *unpaired)
+    made, unpaired = _with_gains(made, computed, baseline, looks)
+    made = _with_leaders(made, computed, looks)
+    notes = (*_notes(records, columns, by_column), *unpaired, *_warnings(made, columns, looks))
     facts = {**rows.board_facts(records[0]), "protocol": rows.protocol_of(records)}
     return Board(facts, tuple(columns), tuple(made), tuple(_trivial_rows(computed)), notes)
 
@@ -207,7 +239,15 @@ class _Computed:
         twice = next((record for record in own if seeds[record.seed] != record.id), None)
         if twice is not None:
             raise DataError(f"{twice.id} and {seeds[twice.seed]} would be the same seed of one row, and are not the same run.")
-        return Cell(own, self.scores.estimate([record.id for record in own if record.id in self.scores.values]))
+        found = self.scores.estimate([record.id for record in own if record.id in self.scores.values])
+        dead = next((reason for record in own if (reason := rows.dead(record))), "")
+        return Cell(own, found, floor=self._floor(found), dead=dead)
+
+    def _floor(self, found: Estimate | None) -> str:
+        """Return the best trivial predictor when the interval reaches its value."""
+        known = [name for name in self.scores.trivial if name in self.scores.values]
+        best = max(known, key=lambda name: self.scores.values[name], default="")
+        return best if best and found is not None and not found.low > self.scores.values[best] else ""
 
     def difference(self, cell: Cell, other: Cell) -> Estimate | None:
         """Return the paired difference of two cells over the seeds that both have; None when there is none."""
@@ -217,7 +257,9 @@ class _Computed:
         return self.scores.estimate([ours[seed] for seed in shared], [theirs[seed] for seed in shared]) if shared else None
 
 
-def _with_gains(made: list[Row], computed: Sequence[_Computed], baseline: str) -> tuple[list[Row], list[str]]:
+def _with_gains(
+    made: list[Row], computed: Sequence[_Computed], baseline: str, looks: Sequence[int]
+) -> tuple[list[Row], list[str]]:
     """Add the paired difference of every cell to its baseline, corrected by Holm over the board; say which rows have none."""
     gains: dict[tuple[int, int], Gain] = {}
     alone = []
@@ -231,9 +273,8 @@ def _with_gains(made: list[Row], computed: Sequence[_Computed], baseline: str) -
             found = one.difference(row.cells[column], base.cells[column])
             if found is not None:
                 gains[place, column] = Gain(base.label, found)
-    tested = [key for key, gain in gains.items() if gain.estimate.p is not None]
-    corrected = statistics.holm([gains[key].estimate.p or 0.0 for key in tested])
-    for key, p in zip(tested, corrected, strict=True):
+    tested = {key: p for key, gain in gains.items() if (p := _p_at_look(gain.estimate, looks)) is not None}
+    for key, p in zip(tested, statistics.holm(list(tested.values())), strict=True):
         gains[key] = replace(gains[key], corrected=p)
     with_gains = [
         replace(row, cells=tuple(replace(cell, gain=gains.get((place, column))) for column, cell in enumerate(row.cells)))
@@ -241,6 +282,10 @@ def _with_gains(made: list[Row], computed: Sequence[_Computed], baseline: str) -
     ]
     wanted = baseline or "random_init on the same schedule and with the same seeds varied"
     return with_gains, [f"No row to compare with ({wanted}): {', '.join(alone)}."] if alone else []
+
+
+def _p_at_look(found: Estimate, looks: Sequence[int]) -> float | None:
+    return None if found.p is None else statistics.at_look(found.p, found.seeds, looks)
 
 
 def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
@@ -266,8 +311,12 @@ def _trunks(row: Row) -> set[tuple[str, ...]]:
     return {rows.pretext_key(record) for cell in row.cells for record in cell.records}
 
 
-def _with_leaders(made: list[Row], computed: Sequence[_Computed]) -> list[Row]:
-    """Mark the best cell of each column, and those not distinguishable from it; with one seed nothing is marked."""
+def _with_leaders(made: list[Row], computed: Sequence[_Computed], looks: Sequence[int]) -> list[Row]:
+    """Mark the cells of each column among which the best is with 95 % confidence; with one seed nothing is marked.
+
+    Left out is who is told from the highest of K rows at a level of 5 % / (K - 1). The truly best one is told from any of the
+    others so with a chance of 5 % / (K - 1) at most, whichever of them happens to be the highest.
+    """
     leading: set[tuple[int, int]] = set()
     for column, one in enumerate(computed):
         ranked = [
@@ -278,12 +327,12 @@ def _with_leaders(made: list[Row], computed: Sequence[_Computed]) -> list[Row]:
         if len(ranked) < 2:
             continue
         best = max(ranked, key=lambda item: (item[0], -item[1]))[1]
-        others = [place for _, place in ranked if place != best]
-        found = [one.difference(made[best].cells[column], made[place].cells[column]) for place in others]
-        tested = [(place, f.p) for place, f in zip(others, found, strict=True) if f is not None and f.p is not None]
-        corrected = statistics.holm([p for _, p in tested])
         leading.add((best, column))
-        leading |= {(place, column) for (place, _), p in zip(tested, corrected, strict=True) if p >= SIGNIFICANT}
+        for _, place in ranked:
+            found = one.difference(made[best].cells[column], made[place].cells[column]) if place != best else None
+            p = _p_at_look(found, looks) if found is not None else None
+            if p is not None and p * (len(ranked) - 1) >= SIGNIFICANT:
+                leading.add((place, column))
     return [
         replace(row, cells=tuple(replace(cell, leading=(place, column) in leading) for column, cell in enumerate(row.cells)))
         for place, row in enumerate(made)
@@ -324,6 +373,27 @@ def _notes(records: Sequence[Record], columns: Sequence[Column], by_column: Sequ
             facts = rows.column_facts(by_column[alike[0]][0]), rows.column_facts(by_column[place][0])
             notes.append(f"{column.tag}: {'; '.join(rows.difference(*facts))}.")
     return notes
+
+
+def _warnings(made: Sequence[Row], columns: Sequence[Column], looks: Sequence[int]) -> list[str]:
+    """Say what the marks mean where there are some, which networks were dead, and which seeds can show little."""
+    notes = []
+    if any(cell.floor for row in made for cell in row.cells):
+        notes.append(f"{FLOOR}: the interval reaches the value of a trivial predictor, which looks at no image.")
+    for place, column in enumerate(columns):
+        by_reason = rows.groups(((row.label, row.cells[place].dead) for row in made), lambda pair: pair[1])
+        for reason, dead in by_reason.items():
+            if not reason:
+                continue
+            labels = ", ".join(label for label, _ in dead)
+            notes.append(f"{DEAD}: dead before fine-tuning in {column.title}, so no control and no method: {labels} ({reason}).")
+    estimates = [cell.estimate for row in made for cell in row.cells if cell.estimate is not None]
+    if any(found.seeds == 2 for found in estimates):
+        notes.append("n=2: both values are given; two seeds hardly ever tell anything apart.")
+    if looks:
+        declared = ", ".join(map(str, looks))
+        notes.append(f"Looks were declared at {declared} seeds: p values count their share, and any other number is exploratory.")
+    return list(dict.fromkeys(notes))
 
 
 def select(records: Sequence[Record], wanted: Sequence[str]) -> list[Record]:

@@ -20,7 +20,7 @@ from bench.text import printable
 from results.board import Board, Cell, Column, Row
 from results.cost import row_cost
 from results.record import Record
-from results.rows import precision_of, recipe_of
+from results.rows import dead, precision_of, recipe_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,17 +44,21 @@ LEADERBOARD = {
     "rates": "the learning rate of each phase",
     "sensitivity": "how far the median complete trial is below the best, on the validation part",
     "value": "mean over seeds",
-    "low": "lower end of the 95 % interval: over pictures with one seed, over pictures and seeds with several",
+    "low": "lower end of the 95 % interval: over pictures alone with one seed, over pictures and seeds with several",
     "high": "upper end",
     "n_seeds": "how many seeds have a value",
     "std": "standard deviation over seeds",
-    "leading": "the best of its column or not distinguishable from it",
+    "values": "the value of each seed that has one, in the order of `seeds`, JSON",
+    "leading": "whether it is one of those among which, with 95 % confidence, the best of its column is",
+    "floor": "the trivial predictor whose value the interval reaches; empty where it lies above all of them",
+    "dead": "why a network was dead before fine-tuning; empty where none was",
+    "spread": "how far features differ between images before fine-tuning, worst layer and seed: 1 as under batch statistics",
     "baseline": "the row that the difference is measured from",
     "delta": "difference to it, paired over pictures and seeds",
     "delta_low": "lower end of its 95 % interval",
     "delta_high": "upper end",
     "p": "two-sided p value; empty with one seed",
-    "p_holm": "the same after Holm's correction over the table",
+    "p_holm": "the same at its look, after Holm's correction over the table; empty for seeds beside the declared looks",
     "points_per_hour": "points of the metric (per cent) over the baseline for each hour of pretraining",
     "device": "what computed: cpu or cuda",
     "pretrain_seconds": "seconds of pretraining, mean over seeds",
@@ -103,6 +107,8 @@ PER_RUN = {
     "pretrain_seed": "the seed of pretraining",
     "metric": "metric id with its version",
     "value": "its value; empty where it is undefined",
+    "spread": "how far features differ between images before fine-tuning, in the worst layer: 1 as under batch statistics",
+    "dead": "why its network was dead before fine-tuning; empty where it was not",
     "seconds": "seconds of fine-tuning",
     "precision": "what the networks computed in",
     "predictions": "SHA-256 of the predictions",
@@ -198,7 +204,11 @@ def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
         "high": found.high if found else None,
         "n_seeds": found.seeds if found else 0,
         "std": found.deviation if found else None,
+        "values": json.dumps([_rounded(value) for value in found.values] if found else []),
         "leading": cell.leading,
+        "floor": cell.floor,
+        "dead": cell.dead,
+        "spread": min((ratio for record in records if (ratio := _spread(record)) is not None), default=None),
         "baseline": gain.against if gain else "",
         "delta": gain.estimate.value if gain else None,
         "delta_low": gain.estimate.low if gain else None,
@@ -257,6 +267,8 @@ def per_run(records: Sequence[Record]) -> Sheet:
             "pretrain_seed": record.pretrain.job["seed"],
             "metric": metric,
             "value": record.metrics[metric],
+            "spread": _spread(record),
+            "dead": dead(record),
             "seconds": record.cost.seconds,
             "precision": precision_of(record),
             "predictions": record.predictions,
@@ -303,6 +315,10 @@ def _rounded(value: Any) -> Any:
 
 def _rates(record: Record) -> str:
     return json.dumps([float(f"{rate:.6g}") for rate in record.rates])
+
+
+def _spread(record: Record) -> float | None:
+    return record.spread.ratio if record.spread else None
 
 
 def _commit(record: Record) -> str:

@@ -80,7 +80,8 @@ class Scores:
             return None
         sources = [[self._sources[name].depends_on for name in side] for side in (names, minus)]
         depends_on = ["estimate", *self._same, self._resamples, *sources]
-        return Estimate(*self._cache.recall(depends_on, lambda: list(astuple(self._estimate(names, minus)))))
+        found = Estimate(*self._cache.recall(depends_on, lambda: list(astuple(self._estimate(names, minus)))))
+        return replace(found, values=tuple(found.values))  # JSON has lists
 
     def _estimate(self, names: Sequence[str], minus: Sequence[str]) -> Estimate:
         self._resample([*names, *minus])
@@ -89,8 +90,8 @@ class Scores:
         if minus:
             values = [value - self.values[name] for value, name in zip(values, minus, strict=True)]
             replicates = replicates - np.stack([self._replicates[name] for name in minus])
-            return statistics.estimate(values, replicates)
-        found = statistics.estimate(values, replicates)
+            return statistics.estimate(values, replicates, self._count)
+        found = statistics.estimate(values, replicates, self._count)
         return replace(found, low=max(0.0, found.low), high=min(1.0, found.high), p=None)
 
     def _look(self, name: str) -> tuple[str, int]:

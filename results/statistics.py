@@ -1,11 +1,18 @@
-"""Intervals and paired tests over two sources of chance: which pictures are in the test set, and which seed was drawn.
+"""Intervals and paired tests over two sources of chance: which images are in the test set, and which seed was drawn.
 
-Seeds and pictures are crossed: every seed is scored on the same pictures. With one seed the interval is the percentile bootstrap
-over pictures, and says nothing of other seeds. With several, the variance of the mean has a part from the pictures, that of the
-bootstrap, and a part from the seeds, the sample variance less what the pictures add to it; the two half-widths, normal and
-Student's t with S - 1 degrees of freedom, are joined as the root of their squares (Graybill and Wang 1980). Resampling three
-seeds by a plain hierarchical bootstrap covers about 75 % where it says 95 (tests/results/test_statistics.py measures both).
-With two seeds intervals are very wide, and cover 91 % at worst in simulations.
+Seeds and images are crossed: every seed is scored on the same images, and resampled on the same resamples. With v_s the value of
+each of S seeds (of a row, or of a paired difference), C the covariance of their replicates over the resamples, `own` the mean of
+its diagonal and `common` that of the rest,
+
+    half(alpha)^2 = n^2 max(0, common) + max(t^2 var(v), n^2 (own - common)) / S
+
+is the half-width of the interval of level 1 - alpha: t is Student's quantile with S - 1 degrees of freedom, n the one with N - 1,
+N images. The p value is the alpha at which it equals |mean|. The variance is that of multi-reader studies (Obuchowski and Rockette
+1995, Hillis 2007), its two parts joined after Graybill and Wang 1980. The larger of the two in the bracket guards against seeds
+that agree by luck: their own images alone make them differ by own - common. tests/results/operating.py prints how often it rejects.
+
+With one seed the interval is v +- 1.96 standard deviations of the replicates, which says nothing of other seeds. With two seeds the
+formula is the same, and a test is nearly powerless (t is 12.7 at 5 %).
 """
 
 from __future__ import annotations
@@ -19,12 +26,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-SMALLEST_P = 1e-6
+SMALLEST_P = 1e-12
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its interval; `p` is two-sided against zero and None with a single seed."""
+    """A mean over seeds with its interval; `p` is two-sided against zero and None with a single seed.
+
+    `deviation` is the standard deviation of the seeds' `values`; `common` and `own` are the variances of a value from the images
+    that all seeds share and from those as each seed sees them (module docstring), which tell how many seeds would be needed.
+    """
 
     value: float
     low: float
@@ -32,54 +43,73 @@ class Estimate:
     seeds: int
     deviation: float | None = None
     p: float | None = None
+    values: tuple[float, ...] = ()
+    common: float = 0.0
+    own: float = 0.0
+    images: int = 0
 
 
-def estimate(values: Sequence[float], replicates: Floats, level: float = LEVEL) -> Estimate:
-    """Return the mean of one value a seed with its interval, from the same resamples of the pictures for every seed.
+def estimate(values: Sequence[float], replicates: Floats, images: int, level: float = LEVEL) -> Estimate:
+    """Return the mean of one value a seed with its interval, from the same resamples of `images` test images for every seed.
 
-    `replicates` is (S, B): the value of each seed on each of B resamples, the pictures being the same in a column.
+    `replicates` is (S, B): the value of each seed on each of B resamples, the images being the same in a column. Without two
+    resamples on which all seeds have a value there is no interval: its ends are nan.
     """
     count, mean = len(values), math.fsum(values) / len(values)
     known = replicates[:, ~np.isnan(replicates).any(axis=0)]
     if known.shape[1] < 2:
-        return Estimate(mean, math.nan, math.nan, count)
+        return Estimate(mean, math.nan, math.nan, count, values=tuple(values), images=images)
+    common, own = map(float, image_variances(np.atleast_2d(np.cov(known))))
     if count == 1:
-        low, high = np.quantile(known[0], [(1 - level) / 2, (1 + level) / 2])
-        return Estimate(mean, float(low), float(high), 1)
-    pictures, seeds, deviation = _variances(np.asarray(values, dtype=np.float64), known)
-    half = _half_width(1 - level, pictures, seeds, count)
-    return Estimate(mean, mean - half, mean + half, count, deviation, _p_value(mean, pictures, seeds, count))
+        half = -_quantile(1 - level, math.inf) * math.sqrt(own)
+        return Estimate(mean, mean - half, mean + half, 1, values=tuple(values), own=own, images=images)
+    spread = float(np.var(values, ddof=1))
+    half = float(half_width(1 - level, spread, common, own, count, images))
+    p = _p_value(mean, spread, common, own, count, images)
+    return Estimate(mean, mean - half, mean + half, count, math.sqrt(spread), p, tuple(values), common, own, images)
 
 
-def _variances(values: Floats, replicates: Floats) -> tuple[float, float, float]:
-    """Return the mean's variance from the pictures, and from the seeds alone, and the standard deviation over seeds."""
-    count = len(values)
-    over_seeds = replicates.mean(axis=0)
-    pictures = float(over_seeds.var(ddof=1))
-    mixed = float(((replicates - over_seeds).var(axis=1, ddof=1)).sum() / (count - 1))
-    spread = float(values.var(ddof=1))
-    return pictures, max(0.0, spread - mixed) / count, math.sqrt(spread)
+def image_variances(covariance: Floats) -> tuple[Floats, Floats]:
+    """Return `common`, not below zero, and `own` from covariances (..., S, S) of the seeds' replicates; one seed has own alone.
+
+    Where `common` would be below zero it is added to `own`, whose difference is what a seed's images do for it alone.
+    """
+    count = covariance.shape[-1]
+    own = np.trace(covariance, axis1=-2, axis2=-1) / count
+    if count == 1:
+        return np.zeros_like(own), own
+    common = (covariance.sum(axis=(-2, -1)) - count * own) / (count * (count - 1))
+    return np.maximum(common, 0.0), own - np.minimum(common, 0.0)
 
 
-def _half_width(alpha: float, pictures: float, seeds: float, count: int) -> float:
+def half_width(
+    alpha: float, spread: float | Floats, common: float | Floats, own: float | Floats, seeds: int, images: int
+) -> float | Floats:
+    """Return half the interval of level 1 - `alpha`: `spread` is the variance of the seeds' values, for the rest see above."""
+    student, normal = _quantile(alpha, seeds - 1), _quantile(alpha, images - 1)
+    of_seeds = np.maximum(student**2 * spread, normal**2 * (own - common))
+    found: float | Floats = np.sqrt(normal**2 * common + of_seeds / seeds)
+    return found
+
+
+def _quantile(alpha: float, freedom: float) -> float:
+    """Return the lower quantile at alpha / 2 of Student's t, of the normal distribution for infinite degrees of freedom."""
     from scipy import special  # here, because a report of what is known needs none of it
 
-    normal, student = special.ndtri(1 - alpha / 2), special.stdtrit(count - 1, 1 - alpha / 2)
-    return math.sqrt(normal**2 * pictures + student**2 * seeds)
+    return float(special.ndtri(alpha / 2) if math.isinf(freedom) else special.stdtrit(freedom, alpha / 2))
 
 
-def _p_value(mean: float, pictures: float, seeds: float, count: int) -> float:
+def _p_value(mean: float, spread: float, common: float, own: float, seeds: int, images: int) -> float:
     """Return the level at which the interval just touches zero."""
     from scipy.optimize import brentq
 
+    def beyond(logarithm: float) -> float:
+        return float(half_width(math.exp(logarithm), spread, common, own, seeds, images)) - abs(mean)
+
     if mean == 0:
         return 1.0
-    if abs(mean) >= _half_width(SMALLEST_P, pictures, seeds, count):
+    if beyond(math.log(SMALLEST_P)) <= 0:
         return SMALLEST_P
-
-    def beyond(logarithm: float) -> float:
-        return _half_width(math.exp(logarithm), pictures, seeds, count) - abs(mean)
-
     return float(math.exp(brentq(beyond, math.log(SMALLEST_P), 0.0, xtol=1e-10)))
 
 
@@ -95,3 +125,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = largest
     return corrected
+
+
+def at_look(p: float, seeds: int, looks: Sequence[int]) -> float | None:
+    """Return a p value as it counts at a look that was declared; None for a number of seeds that no look was declared for.
+
+    At the look of S_k seeds, the last being S_K, it is multiplied by S_K^3 / (S_k^3 - S_{k-1}^3): the shares of all looks add up
+    to one, so that looking at each costs no more than looking once (Bonferroni), and the last one has the most.
+
+    >>> round(at_look(0.01, 10, (3, 5, 10)), 4), at_look(0.01, 4, (3, 5, 10))
+    (0.0114, None)
+    """
+    if not looks:
+        return p
+    if seeds not in looks:
+        return None
+    before = max((look for look in looks if look < seeds), default=0)
+    return min(1.0, p * max(looks) ** 3 / (seeds**3 - before**3))

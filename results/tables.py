@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.text import printable
-from results.board import Board, Cell
+from results.board import DEAD, FLOOR, Board, Cell, Row
 from results.cost import row_cost
 from results.record import Record
 from results.rows import groups, pretext_key, pretext_label
@@ -22,7 +22,7 @@ SCORES = {
 READING = (
     "Value [95 % interval] (seeds, which vary pretraining, head and data order where the row does not say one trunk). "
     "With one seed the interval is over pictures alone and nothing is called better. "
-    "Bold: the best of the rows with several seeds, and all that a paired test with Holm's correction does not tell from it."
+    "Bold: with 95 % confidence the best of the rows with several seeds is among these."
 )
 
 
@@ -71,17 +71,16 @@ def differences(board: Board) -> Table | None:
             if gain is None:
                 continue
             found = gain.estimate
-            told = {True: "yes", False: "no", None: "one seed"}[gain.distinguishable]
             of_column.append(
                 Line(
                     (
-                        row.label,
+                        _label(row, place),
                         gain.against,
                         f"{100 * found.value:+.2f}",
                         _interval(found, sign="+"),
                         _p(found.p),
                         _p(gain.corrected),
-                        told,
+                        gain.verdict,
                         str(found.seeds),
                     ),
                     frozenset({2}) if gain.distinguishable else frozenset(),
@@ -92,7 +91,7 @@ def differences(board: Board) -> Table | None:
         return None
     heads = ("Row", "Against", "Points", "95 % interval", "p", "Holm", "Told apart", "Seeds")
     note = "The same pictures and seeds on both sides; Holm: p corrected over all differences of this table."
-    return Table(f"Paired differences: {board.title}", (note,), heads, tuple(rows))
+    return Table(f"Paired differences: {board.title}", (note, *_marks(board)), heads, tuple(rows))
 
 
 def searches(board: Board) -> Table | None:
@@ -107,7 +106,7 @@ def searches(board: Board) -> Table | None:
                 of_column.append(
                     Line(
                         (
-                            row.label,
+                            _label(row, place),
                             ", ".join(
                                 f"{states[state]} {state}" for state in ("complete", "pruned", "diverged") if states[state]
                             ),
@@ -126,7 +125,7 @@ def searches(board: Board) -> Table | None:
         "Best and first trial on the validation part, per cent. The first has the protocol's own rates where the ranges have "
         "them. Sensitivity: by how many points the median complete trial is below the best.",
     )
-    return Table(f"Searches: {board.title}", notes, heads, tuple(rows))
+    return Table(f"Searches: {board.title}", (*notes, *_marks(board)), heads, tuple(rows))
 
 
 def costs(board: Board) -> Table:
@@ -142,7 +141,7 @@ def costs(board: Board) -> Table:
             of_column.append(
                 Line(
                     (
-                        row.label,
+                        _label(row, place),
                         f"{cost.pretrain_seconds:,.0f}",
                         f"{cost.tune_seconds:,.0f}",
                         f"{cost.finetune_seconds:,.0f}",
@@ -160,7 +159,7 @@ def costs(board: Board) -> Table:
     )
     return Table(
         f"Cost: {board.title}",
-        notes,
+        (*notes, *_marks(board)),
         ("Row", "Pretraining", "Tuning", "Fine-tuning", "Pictures", "Memory", "Energy", "Points"),
         tuple(rows),
     )
@@ -218,11 +217,24 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _label(row: Row, place: int) -> str:
+    """Return a row's label with the marks that it has in a column."""
+    marks = row.cells[place].marks
+    return f"{row.label} {marks}" if marks else row.label
+
+
+def _marks(board: Board) -> list[str]:
+    """Return what the marks of a board's rows mean, as its own table says it."""
+    return [note for note in board.notes if note.startswith((f"{FLOOR}:", f"{DEAD}:"))]
+
+
 def _cell(cell: Cell, trivial: bool = False) -> str:
-    if cell.estimate is None:
-        return "undefined" if cell.records else "-"
-    count = "" if trivial else f" (n={cell.estimate.seeds})"
-    return f"{100 * cell.estimate.value:.2f} {_interval(cell.estimate)}{count}"
+    found = cell.estimate
+    if found is None:
+        return f"undefined {cell.marks}".strip() if cell.records else "-"
+    both = f": {', '.join(f'{100 * value:.2f}' for value in found.values)}" if found.seeds == 2 else ""
+    count = "" if trivial else f" (n={found.seeds}{both})"
+    return f"{100 * found.value:.2f} {_interval(found)}{count} {cell.marks}".strip()
 
 
 def _interval(found: Estimate, sign: str = "") -> str:
@@ -264,7 +276,7 @@ def markdown(tables: Iterable[Table]) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
-    "[": "{[}", "]": "{]}", "|": r"\textbar{}", "`": r"\`{}",
+    "[": "{[}", "]": "{]}", "|": r"\textbar{}", "`": r"\`{}", FLOOR: r"\textdagger{}", DEAD: r"\textdaggerdbl{}",
 }  # fmt: skip
 
 

@@ -1,0 +1,56 @@
+"""How many seeds a difference needs to be shown, from the deviations that runs of an output folder have."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from results.statistics import Estimate, half_width
+
+POWER, LEVEL = 0.8, 0.05
+MOST = 1000
+"""Seeds that are looked at before it is said that more would be needed."""
+STEPS = 2000
+"""Points at which the distribution of the seeds' variance is read."""
+
+
+def power(difference: float, seeds: int, found: Estimate, alpha: float = LEVEL) -> float:
+    """Return how often a true difference is told from zero with so many seeds, when seeds and images vary as they did.
+
+    The mean is normal around the difference, the variance over seeds chi-squared and independent of it. `found` is a paired
+    difference with two seeds at least; what its few seeds say of their variance is taken as it is.
+    """
+    from scipy import special
+
+    assert found.deviation is not None, "one seed has no deviation"
+    variance = max(found.deviation**2, found.own - found.common)
+    chances = (np.arange(STEPS) + 0.5) / STEPS
+    spread = variance * special.chdtri(seeds - 1, chances) / (seeds - 1)
+    half = half_width(alpha, spread, found.common, found.own, seeds, found.images)
+    deviation = math.sqrt(found.common + variance / seeds)
+    if deviation == 0:
+        return float(difference != 0)
+    above, below = special.ndtr((difference - half) / deviation), special.ndtr((-difference - half) / deviation)
+    return float(np.mean(above + below))
+
+
+def seeds_needed(difference: float, found: Estimate, share: float = POWER, alpha: float = LEVEL) -> float:
+    """Return the least number of seeds whose `power` is at least `share`; inf where the test images limit it, whatever the seeds.
+
+    nan where it is more than 1000 seeds.
+    """
+    from scipy import special
+
+    limit = -special.stdtrit(found.images - 1, alpha / 2) + special.ndtri(share)
+    if abs(difference) <= limit * math.sqrt(found.common):
+        return math.inf
+    low, high = 1, 2
+    while power(difference, high, found, alpha) < share:
+        low, high = high, 2 * high
+        if low > MOST:
+            return math.nan
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(difference, middle, found, alpha) >= share else (middle, high)
+    return high
