@@ -51,7 +51,6 @@ class Job(Frozen):
     seed: int
     transfer: Transfer = "all"
     transfer_version: int = later(1)
-    """2: the batch norms of a new decoder have measured statistics."""
     labels: float = Field(default=1.0, gt=0, le=1)  # the share of the training pictures whose labels are used
     rates: tuple[float, ...] = ()
     study: str = ""

@@ -21,6 +21,8 @@ from bench.trunk import TrunkName, check_size
 
 SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase", "frozen")
 TRANSFERS: tuple[Transfer, ...] = ("all", "encoder")
+TRANSFER_VERSION = 2
+"""Of transfers other than all. 2: the batch norms of the new decoder have measured statistics."""
 VARY = ("all", "finetune")
 PAPER_SIZE = 256
 SMALL = ("small", "demo")
@@ -121,7 +123,7 @@ def resolve(request: Request, say: Say) -> Grid:
                         split=split.fingerprint,
                         seed=seed,
                         transfer=transfer,
-                        transfer_version=1 if transfer == "all" else 2,
+                        transfer_version=1 if transfer == "all" else TRANSFER_VERSION,
                         labels=share,
                         rates=request.rates,
                     )

@@ -22,8 +22,12 @@
     metrics = ["acc_keras", "miou_paper"]       # the protocols' own when left out
     baseline = "random_init:one-phase"          # as `bench report --baseline`
 
+A study that means to add seeds says so before the first of them has run, above all tables: `looks = [3, 5, 10]`. The p values at
+each look then count their share of the level, so that several looks reject no more often than one (`results.statistics.at_look`).
+
 Beside the file lie `records/`, an output folder that holds records and predictions without pictures, and a folder for each table.
-What is in `records/` is not computed again, and needs no data set: the same command rebuilds the tables from it.
+What is in `records/` is not computed again, and needs no data set: the same command rebuilds the tables from it. A part whose
+plug-ins have a new version is run again, all but the runs that are still the same.
 """
 
 from __future__ import annotations
@@ -35,17 +39,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
-from bench import metrics, network, seal, store
+from bench import metrics, network, registry, seal, store
 from bench.asked import Asked
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, UsageError, explained, unknown
 from bench.frozen import Frozen, canonical
 from bench.grid import open_desk, run_grid
-from bench.resolve import Grid, resolve
+from bench.resolve import TRANSFER_VERSION, Grid, resolve
 from bench.screen import Screen
 from bench.text import LONG, quoted
-from results.record import Record, predictions_path, read_one, read_predictions
+from results.record import Record, paths, predictions_path, read_one, read_predictions
 
 FILE = "study.toml"
 MOST = 1 << 20
@@ -85,6 +89,15 @@ class Study(Frozen):
     tables: dict[Name, Table] = {}
     fingerprints: dict[str, str] = {}
     """What the data sets' fingerprints begin with, by the name they are prepared under."""
+    looks: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """The numbers of seeds at which the results are looked at, as declared beforehand."""
+
+    @field_validator("looks")
+    @classmethod
+    def _grow(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        if list(looks) != sorted(set(looks)):
+            raise ValueError("each look has more seeds than the one before")
+        return looks
 
 
 class _Kept(Frozen):
@@ -219,6 +232,7 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
         network.check_storage(asked.storage)
         _check_data(study, resolve(asked.request(), screen.say))
     failed = []
+    _lend(into, out)
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}: {canonical(asked.meaning())}")
         desk = open_desk(asked.request(), asked.options(), out, screen)
@@ -240,6 +254,7 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
 
     planned: dict[str, int] = {}
     seconds = []
+    _lend(into, out)
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}:")
         desk = open_desk(asked.request(), asked.options(), out, screen)
@@ -311,7 +326,14 @@ def tables(
             runs = sorted({run for part in table.parts for run in kept[part].runs})
             known |= {run: _read(study, into, run) for run in runs if run not in known}
             records = _without(table.leave_out, [known[run] for run in runs])
-            wanted = Wanted(table.metrics, baseline=table.baseline, html=pictures is not None, pictures=pictures, shown_only=True)
+            wanted = Wanted(
+                table.metrics,
+                baseline=table.baseline,
+                html=pictures is not None,
+                pictures=pictures,
+                shown_only=True,
+                looks=study.looks,
+            )
             made = make(records, into / RECORDS, wanted, command, cache)
         except BenchError as error:
             failed.append(f"tables.{name}: {error}")
@@ -345,7 +367,33 @@ def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]
 
 
 def _digest(asked: Asked) -> str:
-    return store.sha256_bytes(canonical(asked.meaning()).encode())
+    """Return a digest of what is asked for, and of the versions that its plug-ins have here where they are not the first."""
+    request = asked.request()
+    names = {"pretexts": request.pretexts, "downstreams": request.downstreams}
+    versions = {
+        name: version for kind in names for name in registry.names(kind, names[kind])
+        if (version := registry.load(kind, name).version) != 1
+    }  # fmt: skip
+    if set(request.transfers) - {"all"}:
+        versions["transfer"] = TRANSFER_VERSION
+    return store.sha256_bytes(canonical({**asked.meaning(), **({"versions": versions} if versions else {})}).encode())
+
+
+def _lend(into: Path, out: Path) -> None:
+    """Give an output folder the runs and searches that the study's records hold, so that none of them is made again."""
+    for path in paths(into / RECORDS):
+        record = read_one(path)
+
+        def fill(folder: Path, record: Record = record, path: Path = path) -> None:
+            (folder / predictions_path(into, record).name).write_bytes(read_predictions(into / RECORDS, record))
+            (folder / path.name).write_bytes(path.read_bytes())
+
+        store.publish_folder(out / "runs" / record.id, fill, path.name)
+        tuning = record.tuning
+        if tuning is not None:
+            search = out / "studies" / tuning.study / f"tuning-{tuning.budget}.json"
+            if not search.is_file():
+                store.publish_json(search, tuning.model_dump(mode="json"))
 
 
 def _kept(into: Path) -> dict[str, _Kept]:

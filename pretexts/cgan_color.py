@@ -7,7 +7,7 @@ on COCO test pictures at 256 px: PSNR 20.94, SSIM 0.85; 20 epochs of COCO 2014 t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ from bench import contract
 from bench.colorization import Colorization
 from bench.contract import Batch, Pretext
 from bench.discriminator import PatchDiscriminator
+from bench.frozen import later
 from bench.modes import frozen
 from bench.trunk import Trunk
 
@@ -29,6 +30,7 @@ class CganRecipe(contract.Recipe):
     discriminator_weight: float = Field(default=0.5, gt=0)  # code
     discriminator_width: int = Field(default=64, ge=1)  # text
     discriminator_blocks: str = Field(default="text", pattern="^(text|code)$")  # 70x70 field, or the code's fourth stride
+    discriminator_steps: Literal["together", "apart"] = later("together")  # real and fake in one step, or the code's two
 
 
 class CganColor(Colorization):
@@ -39,7 +41,7 @@ class CganColor(Colorization):
         **Pretext.presets,
         "small": {**Pretext.presets["small"], "discriminator_width": 16},
         "demo": {**Pretext.presets["demo"], "discriminator_width": 16},
-        "paper-code": {**Pretext.presets["paper-code"], "discriminator_blocks": "code"},
+        "paper-code": {**Pretext.presets["paper-code"], "discriminator_blocks": "code", "discriminator_steps": "apart"},
     }
 
     def __init__(self, recipe: CganRecipe, trunk: Trunk) -> None:
@@ -56,13 +58,20 @@ class CganColor(Colorization):
         }
 
     def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        """Let the discriminator tell real from fake, then the generator fool the updated discriminator, with one fake."""
+        """Let the discriminator tell real from fake, then the generator fool the updated discriminator, with one fake.
+
+        The authors' code takes a step for the real images and another one for the fakes, and draws the fakes of the generator's
+        own step anew, which is not done here.
+        """
         fake = self.generate(batch["lightness"])
         real = self.judge(batch, batch["chroma"])
-        loss = binary_cross_entropy_with_logits(real, torch.ones_like(real))
+        of_real = binary_cross_entropy_with_logits(real, torch.ones_like(real))
+        apart = self.recipe.discriminator_steps == "apart"
+        if apart:
+            yield "discriminator", self.recipe.discriminator_weight * of_real
         unreal = self.judge(batch, fake.detach())
-        loss = loss + binary_cross_entropy_with_logits(unreal, torch.zeros_like(unreal))
-        yield "discriminator", self.recipe.discriminator_weight * loss
+        of_fakes = binary_cross_entropy_with_logits(unreal, torch.zeros_like(unreal))
+        yield "discriminator", self.recipe.discriminator_weight * (of_fakes if apart else of_real + of_fakes)
 
         with frozen(self.discriminator):
             verdict = self.judge(batch, fake)

@@ -1,9 +1,11 @@
 """Inpainting by a context encoder: a hole in what the trunk sees, filled by reconstruction and an adversary.
 
 Pathak et al. 2016, https://arxiv.org/abs/1604.07379, on the bench's trunk (the paper's has no skips). The trunk sees through its
-own eye, lightness by default, so its input is that of the colorization tasks. As there, the squared error is taken on the hole
-with weight 0.999 and the adversarial term with 0.001, the discriminator judges the hole's square alone, and the hole's side is
-half of the picture's. Here the hole's place is random, not the centre.
+own eye, lightness by default, so its input is that of the colorization tasks. As in the paper, the squared error is taken on the
+hole with weight 0.999 and the adversarial term with 0.001, the discriminator judges the hole's square alone and learns at a tenth
+of the generator's rate, and the hole's side is half of the image's. Here the hole's place is random, not the centre; it is filled
+with zero, not the mean colour; and the generator's loss sees the updated discriminator, while the released code (train.lua) takes
+what the discriminator said before its step.
 """
 
 from __future__ import annotations
@@ -31,11 +33,14 @@ class InpaintingRecipe(contract.Recipe):
     reconstruction_weight: float = Field(default=0.999, ge=0)  # section 4.1
     adversarial_weight: float = Field(default=0.001, ge=0)  # section 4.1
     discriminator_width: int = Field(default=64, ge=1)  # as for cgan_color
+    discriminator_rate: float = Field(default=0.1, gt=0)  # its share of the generator's: lr*10 for the latter in train.lua
 
 
 class Inpainting(Pretext):
     """Context encoder: fill a hole in the picture."""
 
+    version: ClassVar[int] = 2
+    """2: the discriminator learns at a tenth of the generator's rate. Before, both had one rate."""
     Recipe = InpaintingRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **Pretext.presets,
@@ -52,8 +57,9 @@ class Inpainting(Pretext):
         """Return the discriminator's and the generator's Adam."""
         betas = (self.recipe.beta1, 0.999)
         generator = [*self.trunk.parameters(), *self.output.parameters()]
+        slower = self.recipe.lr * self.recipe.discriminator_rate
         return {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.recipe.lr, betas=betas, fused=True),
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=slower, betas=betas, fused=True),
             "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
         }
 

@@ -29,6 +29,8 @@ class Wanted:
     """Where the page's pictures lie, where that is not the runs' folder."""
     shown_only: bool = False
     """Whether the leaderboard holds the metrics that are shown, and not the protocols' own."""
+    looks: tuple[int, ...] = ()
+    """The numbers of seeds at which it was declared that one would look."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,14 @@ def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str, cac
     if wanted.runs:
         boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline, cache)]
     else:
-        boards = board.boards(chosen, read, wanted.metrics, wanted.baseline, cache=cache)
+        boards = board.boards(chosen, read, wanted.metrics, wanted.baseline, cache=cache, looks=wanted.looks)
     kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
     main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
     main += tables.table3(chosen)
     added = [published.paper_table(_with_papers_metrics(chosen, boards, wanted, read, cache))] if wanted.compare_paper else []
     added += [published.published_table()] if wanted.with_published else []
     own = (
-        board.boards(chosen, read, (), wanted.baseline, cache=cache)
+        board.boards(chosen, read, (), wanted.baseline, cache=cache, looks=wanted.looks)
         if wanted.metrics and not (wanted.runs or wanted.shown_only)
         else boards
     )
@@ -94,4 +96,4 @@ def _with_papers_metrics(
     shown = {column.metric for one in boards for column in one.columns}
     if {metrics.get(name).key for name in papers} <= shown:
         return boards
-    return board.boards(records, read, papers, wanted.baseline, cache=cache)
+    return board.boards(records, read, papers, wanted.baseline, cache=cache, looks=wanted.looks)

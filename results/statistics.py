@@ -6,13 +6,14 @@ its diagonal and `common` that of the rest,
 
     half(alpha)^2 = n^2 max(0, common) + max(t^2 var(v), n^2 (own - common)) / S
 
-is the half-width of the interval of level 1 - alpha: t is Student's quantile with S - 1 degrees of freedom, n the one with N - 1,
-N images. The p value is the alpha at which it equals |mean|. The variance is that of multi-reader studies (Obuchowski and Rockette
-1995, Hillis 2007), its two parts joined after Graybill and Wang 1980. The larger of the two in the bracket guards against seeds
-that agree by luck: their own images alone make them differ by own - common. tests/results/operating.py prints how often it rejects.
+is the half-width of the interval of level 1 - alpha: t is Student's quantile with S - 1 degrees of freedom, n the one with N - 1
+for N images. The p value is the alpha at which it equals |mean|. The variance is that of multi-reader studies (Obuchowski and
+Rockette 1995, Hillis 2007), its two parts joined after Graybill and Wang 1980. The larger of the two in the bracket guards
+against seeds that agree by luck: their own images alone make them differ by own - common. tests/results/operating.py prints how
+often it rejects a true null hypothesis.
 
-With one seed the interval is v +- 1.96 standard deviations of the replicates, which says nothing of other seeds. With two seeds the
-formula is the same, and a test is nearly powerless (t is 12.7 at 5 %).
+With one seed the interval is v +- 1.96 standard deviations of the replicates, which says nothing of other seeds. With two seeds
+the formula is the same, and a test is nearly powerless (t is 12.7 at 5 %).
 """
 
 from __future__ import annotations

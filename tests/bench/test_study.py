@@ -261,3 +261,32 @@ def test_what_a_study_left_is_no_change_of_the_program(tmp_path: Path) -> None:
     assert dirty() == "False"
     (copy / "pretexts" / "mine.py").write_text("")
     assert dirty() == "True"
+
+
+def test_a_plug_in_with_a_new_version_is_run_again_and_nothing_else(
+    bench: Bench, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pretexts.random_init import RandomInit
+
+    asked = ("study", folder, "--only", "main", "--seeds", "1", "--into", tmp_path / "kept", "--out")
+    assert bench(*asked, tmp_path / "runs").code == 0
+    monkeypatch.setattr(RandomInit, "version", RandomInit.version + 1)
+    plan = bench(*asked, tmp_path / "elsewhere", "--plan").out
+    assert [line.split()[0] for line in plan.splitlines() if "finished" in line or "searched" in line][0].startswith("l1_color")
+    done = bench(*asked, tmp_path / "elsewhere")
+    assert done.code == 0, done.err
+    assert "pretrain l1_color" not in done.out and done.out.count("finished before") == 1, done.out
+    runs = [path.name for path in (tmp_path / "elsewhere" / "pretrained").iterdir()]
+    assert len(runs) == 1 and runs[0].startswith("random_init")
+    assert "main: 3 runs, finished before" in bench(*asked, tmp_path / "elsewhere").out
+
+
+def test_looks_that_do_not_grow_are_refused(folder: Path) -> None:
+    path = folder / "study.toml"
+    text = path.read_text()
+    for looks in ("[5, 3]", "[1, 3]", "[3, 3]"):
+        path.write_text(f"looks = {looks}\n{text}")
+        with pytest.raises(DataError, match="looks"):
+            study.load(path)
+    path.write_text(f"looks = [3, 5]\n{text}")
+    assert study.load(path).looks == (3, 5)

@@ -123,6 +123,34 @@ def test_the_gans_losses_are_the_papers_formulas() -> None:
     assert generator_loss.item() == pytest.approx((fooled + 100 * l1).item(), rel=1e-5)
 
 
+def test_the_authors_discriminator_takes_a_step_for_real_images_and_another_for_fakes() -> None:
+    """train_Gan.py calls train_on_batch twice: the second loss sees what the first step made of the discriminator."""
+    presets = registry.load("pretexts", "cgan_color").presets
+    assert presets["paper-code"]["discriminator_steps"] == "apart" and "discriminator_steps" not in presets["small"]
+    pretext = make("cgan_color", discriminator_steps="apart", lr=1e-4).train()
+    batch, discriminator = pretext.view(pictures(), seeded()), pretext.players()["discriminator"]
+    torch.manual_seed(2)
+    turns = pretext.turns(batch)
+    player, of_real = next(turns)
+    real = pretext.judge(batch, batch["chroma"])
+    assert player == "discriminator"
+    assert of_real.item() == pytest.approx(-0.5 * torch.sigmoid(real).log().mean().item(), rel=1e-5)
+    of_real.backward()
+    discriminator.step()
+    player, of_fakes = next(turns)
+    torch.manual_seed(2)
+    fakes = pretext.judge(batch, pretext.generate(batch["lightness"]))
+    assert player == "discriminator"
+    assert of_fakes.item() == pytest.approx(-0.5 * (1 - torch.sigmoid(fakes)).log().mean().item(), rel=1e-5)
+    assert next(turns)[0] == "generator" and next(turns, None) is None
+
+
+def test_inpaintings_discriminator_learns_at_a_tenth_of_the_generators_rate() -> None:
+    players = make("inpainting", lr=0.002).players()
+    rates = {name: optimiser.param_groups[0]["lr"] for name, optimiser in players.items()}
+    assert rates == {"discriminator": pytest.approx(0.0002), "generator": 0.002}
+
+
 def test_inpainting_never_sees_what_is_in_the_hole() -> None:
     pretext = make("inpainting").eval()
     batch = pretext.view(pictures(), seeded())
