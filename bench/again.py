@@ -23,6 +23,8 @@ from bench.screen import Screen
 from bench.text import shell
 from results.record import Cost, Record, paths, read_one
 
+TOLERANCE = 0.02
+"""By how much a metric may be off that was made on another processor or a GPU."""
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
@@ -192,8 +194,8 @@ class Comparison:
 def compare(recorded: Record, made: Record, tolerance: float | None = None) -> Comparison:
     """Compare a run with the same job made again.
 
-    Without a tolerance, network and predictions must be equal to the bit when both were made on a CPU, and no metric more than
-    0.02 off when a GPU made one of them.
+    Without a tolerance, network and predictions must be equal to the bit when both were made on a CPU of one kind, with as many
+    threads and the same torch. Otherwise sums have other bits, and no metric may be more than 0.02 off.
     """
     if recorded.metric_ids != made.metric_ids:
         raise BenchError(f"{recorded.id} has metrics {', '.join(recorded.metric_ids)}, the new run {', '.join(made.metric_ids)}.")
@@ -206,11 +208,22 @@ def compare(recorded: Record, made: Record, tolerance: float | None = None) -> C
     rows: list[tuple[str, ...]] = [(name, old, new, "equal" if old == new else "differs") for name, old, new in pairs]
     worst = max(_apart(recorded.metrics[name], made.metrics[name]) for name in recorded.metric_ids)
     to_the_bit = (recorded.weights, recorded.predictions, 0.0) == (made.weights, made.predictions, worst)
-    on_cpu = recorded.cost.device == made.cost.device == "cpu"
-    equal = to_the_bit if on_cpu and tolerance is None else worst <= (0.02 if tolerance is None else tolerance)
+    different = _differences(recorded.provenance, made.provenance)
+    exact = tolerance is None and not different and recorded.cost.device == "cpu"
+    equal = to_the_bit if exact else worst <= (TOLERANCE if tolerance is None else tolerance)
     off = f"other bits, the largest difference of a metric is {worst:.6f}"
+    if different and not to_the_bit:
+        off += f"; made elsewhere: {'; '.join(different)}"
     found = "reproduced to the bit" if to_the_bit else f"reproduced with {off}" if equal else f"not reproduced: {off}."
     return Comparison((("What", "Recorded", "Made again", ""), rows), equal, f"{recorded.id} was {found}")
+
+
+def _differences(recorded: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+    """Say in what two runs' origins differ that decides how sums are rounded; a record of before does not tell all of it."""
+    names = {"type": "device", "device": "processor", "capability": "instructions", "threads": "threads"}
+    pairs = [(title, recorded["machine"].get(name), made["machine"].get(name)) for name, title in names.items()]
+    pairs.append(("torch", recorded["versions"].get("torch"), made["versions"].get("torch")))
+    return [f"{title} {one or 'unknown'}, here {other}" for title, one, other in pairs if one != other]
 
 
 def _apart(one: float | None, other: float | None) -> float:

@@ -402,7 +402,7 @@ def reproduce(
     out: Out = Path("runs"),
     into: Annotated[Path | None, typer.Option(help="Folder for the new run; OUT/reproduced/RUN when left out.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="How far a metric may be off; without it no bit on a CPU and 0.02 on a GPU.", min=0)
+        float | None, typer.Option(help="How far a metric may be off; without it no bit on such a CPU and 0.02 elsewhere.", min=0)
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -411,7 +411,8 @@ def reproduce(
 ) -> None:
     """Make a run again from its record alone, pretraining included, and compare weights, predictions and metrics.
 
-    The threads are the record's when left out: on a CPU with as many threads the result is equal to the bit.
+    The threads are the record's when left out: on a processor of the same kind, with as many threads and the same torch, the
+    result is equal to the bit. Elsewhere it says what differs, and compares metrics.
     """
     from bench import again, grid, store
     from bench.screen import Screen, print_rows

@@ -137,7 +137,7 @@ def _devices() -> Iterator[Check]:
     from bench import machine
 
     threads, cores = torch.get_num_threads(), _cores()
-    yield Check("processor", _processor())
+    yield Check("processor", f"{machine.processor()}, {torch.backends.cpu.get_cpu_capability()}")
     over = f"; torch takes more than there are: --threads {cores}" if threads > cores else ""
     yield Check("threads", f"torch takes {threads}, {cores} can be used of {os.cpu_count()}{over}", "note" if over else "ok")
     cuda = torch.cuda.is_available()
@@ -153,7 +153,7 @@ def _devices() -> Iterator[Check]:
         return
     size_rule = f"bf16 for pictures of {machine.BF16_SIZE} px and more, fp32 below"
     yield Check("precision", f"auto computes in {size_rule}" if fast else "auto computes in fp32: this processor has no bfloat16")
-    yield Check("results", f"equal to the bit with as many threads (--threads {threads}) on such a processor")
+    yield Check("results", f"equal to the bit with as many threads (--threads {threads}) and this torch on such a processor")
     yield Check("deterministic algorithms", "all that are used on a processor: sums have an order that the threads alone decide")
 
 
@@ -169,11 +169,6 @@ def _gpu(number: int) -> Check:
         reason = " ".join(str(error).split())[:200].rstrip(".") or "it adds wrongly"
         remedy = "use --device cpu, hide it with CUDA_VISIBLE_DEVICES=, or install the torch that fits its driver"
         return Check(name, f"torch sees it and cannot compute on it ({reason})", "fails" if number == 0 else "note", remedy)
-
-
-def _processor() -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", _text(PROC / "cpuinfo"), re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine() or "unknown"
 
 
 def _cores() -> int:

@@ -23,7 +23,7 @@ from bench.errors import Interrupted, UsageError
 from bench.trunk import Trunk
 
 Precision = Literal["fp32", "bf16"]
-MEMORY = Path("/proc/meminfo")
+MEMORY, PROCESSOR = Path("/proc/meminfo"), Path("/proc/cpuinfo")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 BF16_SIZE = 128
 """Pictures of at least this side make a CPU with bfloat16 compute in it."""
@@ -105,10 +105,12 @@ class Machine:
         return f"{self.device.type}, {self.arithmetic}"
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record says about the machine."""
+        """Return what a record says about the machine: with other threads, processor or instructions sums have other bits."""
         cuda = self.device.type == "cuda"
+        capability = torch.cuda.get_device_capability(self.device) if cuda else ()
         return {
-            "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine(),
+            "device": torch.cuda.get_device_name(self.device) if cuda else processor(),
+            "capability": ".".join(map(str, capability)) if cuda else torch.backends.cpu.get_cpu_capability(),
             "type": self.device.type,
             "precision": self.precision,
             "compiled": self.compiled,
@@ -116,6 +118,16 @@ class Machine:
             "cores": os.cpu_count(),
             "system": " ".join(filter(None, (platform.system(), platform.machine(), *platform.libc_ver()))),
         }
+
+
+def processor() -> str:
+    """Return the processor's name, with the numbers that tell its kind where a virtual machine hides the name."""
+    text = PROCESSOR.read_text(errors="replace") if PROCESSOR.is_file() else ""
+    facts = dict(re.findall(r"^(model name|cpu family|model|stepping)\s*: (.+)$", text, re.MULTILINE))
+    if "model name" not in facts:
+        return platform.processor() or platform.machine() or "unknown"
+    kind = ", ".join(f"{name} {facts[name]}" for name in ("cpu family", "model", "stepping") if name in facts)
+    return f"{facts['model name'].strip()} ({kind})" if kind else facts["model name"].strip()
 
 
 def free_memory() -> int:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench import again, resolve
+from bench import again, machine, resolve
 from bench.store import publish_json
 from results import record
 from tests.conftest import QUICK, TINY
@@ -72,6 +73,29 @@ def test_a_run_is_reproduced_to_the_bit_and_what_differs_is_told(tiny: Bench, be
     assert bench("reproduce", one.id, "--out", out, "--device", "cpu").code == 1
     rough = bench("reproduce", one.id, "--out", out, "--device", "cpu", "--tolerance", 0.1)
     assert rough.code == 0 and "reproduced with other bits" in rough.out
+
+
+def test_on_another_processor_metrics_are_compared_and_what_differs_is_told(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen").code == 0
+    (one,) = record.read(out)
+    here = one.provenance["machine"]
+    assert here["capability"] == torch.backends.cpu.get_cpu_capability() and here["device"] == machine.processor()
+    changes = {"capability": "AVX2", "device": "another processor"}
+    elsewhere = {**one.provenance, "machine": {**here, **changes}, "versions": {**one.provenance["versions"], "torch": "2.11.0"}}
+    path = out / "runs" / one.id / "record.json"
+    other = one.model_copy(update={"provenance": elsewhere, "weights": "0" * 64})
+    publish_json(path, other.model_dump(mode="json"))
+    again = bench("reproduce", one.id, "--out", out, "--device", "cpu")
+    assert again.code == 0 and "reproduced with other bits" in again.out, again.err
+    for said in ("processor another processor, here", "instructions AVX2, here", "torch 2.11.0, here"):
+        assert said in again.out.replace("\n", " ")
+    assert "threads" not in again.out.splitlines()[-1]
+    publish_json(path, other.model_copy(update={"metrics": {**one.metrics, "map_voc@1": 0.99}}).model_dump(mode="json"))
+    assert "not reproduced" in bench("reproduce", one.id, "--out", out, "--device", "cpu").err
+    before = {name: value for name, value in here.items() if name != "capability"}
+    publish_json(path, other.model_copy(update={"provenance": {**elsewhere, "machine": before}}).model_dump(mode="json"))
+    assert "instructions unknown, here" in bench("reproduce", one.id, "--out", out, "--device", "cpu").out.replace("\n", " ")
 
 
 def test_a_run_on_other_data_is_not_called_the_same(bench: Bench, voc: Path, drawn: dict[str, Path], tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_a_plug_in_with_a_new_version_is_run_again_and_nothing_else(
     assert bench(*asked, tmp_path / "runs").code == 0
     monkeypatch.setattr(RandomInit, "version", RandomInit.version + 1)
     plan = bench(*asked, tmp_path / "elsewhere", "--plan").out
-    assert [line.split()[0] for line in plan.splitlines() if "finished" in line or "searched" in line][0].startswith("l1_color")
+    assert next(line for line in plan.splitlines() if "searched" in line).startswith("  l1_color")
     done = bench(*asked, tmp_path / "elsewhere")
     assert done.code == 0, done.err
     assert "pretrain l1_color" not in done.out and done.out.count("finished before") == 1, done.out
