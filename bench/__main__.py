@@ -12,6 +12,9 @@ from typing import NoReturn
 
 def main() -> None:
     """Run `bench` and leave with its exit code."""
+    from bench import openmp
+
+    openmp.spin_less()  # before torch is imported
     from bench.errors import TRACEBACK, BenchError, Interrupted, explained, let_workers_end
     from bench.text import printable
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import log, machine
+from bench import log, machine, neighbours
 from bench.desk import Desk, commit
 from bench.errors import TRACEBACK, BenchError, Interrupted, explained
 from bench.features import Cache
 from bench.job import Job
 from bench.pretraining import pretrain
+from bench.probe import images_per_second
 from bench.resolve import Grid, Request, resolve
 from bench.run import find, is_elsewhere, run
 from bench.screen import Screen
@@ -51,6 +52,8 @@ def open_desk(request: Request, options: Options, out: Path, screen: Screen) -> 
 def make_desk(grid: Grid, options: Options, out: Path, screen: Screen) -> Desk:
     """Make the machine and the desk for a grid."""
     commit()
+    around = neighbours.Neighbours()
+    size, trunk = max((max(job.size, job.pretrain.size), job.pretrain.trunk) for job in grid.jobs)
     made = machine.make_machine(
         options.device,
         options.threads,
@@ -58,8 +61,16 @@ def make_desk(grid: Grid, options: Options, out: Path, screen: Screen) -> Desk:
         options.checkpoint_seconds,
         options.precision,
         options.compiled,
-        max(max(job.size, job.pretrain.size) for job in grid.jobs),
+        trunk,
+        size,
     )
+    if made.device.type == "cpu":
+
+        def speed(threads: int) -> float:
+            return images_per_second(trunk, size, threads, made.precision)
+
+        made = replace(made, notice=neighbours.Notice(made.describe()["threads"], screen.say, speed, around))
+        made.notice()
 
     def packing(done: int, total: int) -> None:
         made.stop.check()

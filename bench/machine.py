@@ -10,7 +10,7 @@ import re
 import resource
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +19,18 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from bench.errors import Interrupted, UsageError
+from bench import seal, store
+from bench.errors import DataError, Interrupted, UsageError
+from bench.frozen import digest_of
 from bench.trunk import Trunk
 
 Precision = Literal["fp32", "bf16"]
 MEMORY, PROCESSOR = Path("/proc/meminfo"), Path("/proc/cpuinfo")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 BF16_SIZE = 128
-"""Pictures of at least this side make a CPU with bfloat16 compute in it."""
+"""Images of at least this side make a CPU that multiplies bfloat16 matrices (AMX) try whether it is faster in it."""
+FASTER = 1.1
+"""How many times as fast a CPU must be in bfloat16 to compute in it on its own."""
 M = TypeVar("M", bound=torch.nn.Module)
 
 
@@ -53,6 +57,8 @@ class Machine:
     checkpoint_seconds: float
     compiled: bool = False
     stop: Stop = field(default_factory=Stop)
+    notice: Callable[[], object] = lambda: None
+    """Looks around for other programs on the same processors, and tells once (`bench.neighbours`)."""
 
     def place(self, module: M) -> M:
         """Move a module to the device: channels last on a GPU, where convolutions want them so; compiled when asked."""
@@ -155,12 +161,13 @@ def make_machine(
     checkpoint_seconds: float = 30.0,
     precision: str = "auto",
     compiled: bool = False,
+    trunk: str = "",
     size: int = 0,
 ) -> Machine:
     """Make the machine: `device` is auto, cpu, cuda or cuda:N; `precision` is auto, fp32 or bf16.
 
-    On its own a GPU that has bfloat16 computes in it, and so does a CPU that has it when pictures have a `size` of 128 px and
-    more: smaller ones it spends its time elsewhere. Everything else computes in float32.
+    On its own a GPU that has bfloat16 computes in it. A CPU computes in float32, unless it has AMX and a step of `trunk` at
+    `size` px, tried once, is a tenth faster in bfloat16.
     """
     import logging
     import warnings
@@ -176,8 +183,8 @@ def make_machine(
     use_cuda = kind == "cuda" or (kind == "auto" and torch.cuda.is_available())
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"--precision takes auto, fp32 or bf16, but got {precision!r}.")
-    native = has_bf16(use_cuda) and (use_cuda or size >= BF16_SIZE)
-    chosen: Precision = "bf16" if precision == "bf16" or (precision == "auto" and native) else "fp32"
+    in_bf16 = precision == "bf16" or (precision == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size)))
+    chosen: Precision = "bf16" if in_bf16 else "fp32"
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
         devices=[int(number or 0)] if use_cuda else 1,
@@ -191,12 +198,41 @@ def make_machine(
     return Machine(fabric, fabric.device, chosen, workers, checkpoint_seconds, compiled)
 
 
-def has_bf16(cuda: bool) -> bool:
-    """Tell whether the GPU or the processor multiplies bfloat16 by itself; where it does not, emulation is many times slower."""
-    if cuda:
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+def has_bf16() -> bool:
+    """Tell whether the GPU multiplies bfloat16 by itself; where it does not, emulation is many times slower."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def has_amx() -> bool:
+    """Tell whether the processor multiplies bfloat16 matrices; without it fp32 was faster wherever it was measured."""
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
+    return bool(features.get("amx_bf16"))
+
+
+def bf16_pays(trunk: str, size: int) -> bool:
+    """Tell whether the processor trains a trunk faster in bfloat16, by a tenth at least.
+
+    It is timed once and kept below the home folder, since a run that is interrupted goes on in the precision it had.
+    """
+    if not trunk or size < BF16_SIZE or not has_amx():
+        return False
+    from bench.probe import images_per_second
+
+    what = {
+        "processor": processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "trunk": trunk,
+        "size": size,
+    }
+    path = store.home() / "timings" / f"{digest_of(what)[:16]}.json"
+    try:
+        known = seal.load(path, "a timing", "remove it, and it is made again")
+        return bool(known["bf16"] >= FASTER * known["fp32"])
+    except (DataError, KeyError, TypeError):
+        speeds = {precision: images_per_second(trunk, size, precision=precision) for precision in ("fp32", "bf16")}
+    store.publish_json(path, {**what, **speeds})
+    return speeds["bf16"] >= FASTER * speeds["fp32"]
 
 
 def _keep_freed_memory() -> None:

@@ -138,6 +138,7 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
                 sums.clear()
                 epoch_started = time.monotonic()
                 course.after_epoch(epoch + 1)
+                machine.notice()
             if machine.stop.signal_number or time.monotonic() - saved >= machine.checkpoint_seconds:
                 save()
                 saved = time.monotonic()

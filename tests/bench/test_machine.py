@@ -17,20 +17,31 @@ Bench = Callable[..., object]
 
 
 @pytest.mark.parametrize(
-    ("asked", "native", "size", "chosen"),
+    ("asked", "has", "times", "size", "chosen"),
     [
-        ("auto", True, 256, "bf16"),
-        ("auto", True, 64, "fp32"),
-        ("auto", False, 256, "fp32"),
-        ("fp32", True, 256, "fp32"),
-        ("bf16", False, 64, "bf16"),
+        ("auto", "amx_bf16", 1.4, 256, "bf16"),
+        ("auto", "amx_bf16", 1.05, 256, "fp32"),
+        ("auto", "amx_bf16", 0.7, 256, "fp32"),
+        ("auto", "amx_bf16", 1.4, 64, "fp32"),
+        ("auto", "avx512_bf16", 1.4, 256, "fp32"),
+        ("fp32", "amx_bf16", 1.4, 256, "fp32"),
+        ("bf16", "nothing", 0.1, 64, "bf16"),
     ],
 )
-def test_a_processor_computes_in_bf16_where_it_has_it_and_pictures_are_large(
-    asked: str, native: bool, size: int, chosen: str, monkeypatch: pytest.MonkeyPatch
+def test_a_processor_computes_in_bf16_where_a_timing_shows_that_it_pays(
+    asked: str, has: str, times: float, size: int, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
-    made = machine.make_machine("cpu", threads=1, precision=asked, size=size)
+    tried: list[str] = []
+
+    def speed(trunk: str, size: int, threads: int | None = None, precision: str = "fp32") -> float:
+        tried.append(precision)
+        return 10 * (times if precision == "bf16" else 1)
+
+    monkeypatch.setattr("bench.probe.images_per_second", speed)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
+    for _ in range(2):  # the second time it is known
+        made = machine.make_machine("cpu", threads=1, precision=asked, trunk="unet:depth=8,width=64", size=size)
+        assert tried == (["fp32", "bf16"] if (asked, has, size) == ("auto", "amx_bf16", 256) else [])
     assert made.precision == made.describe()["precision"] == chosen
     layer = nn.Linear(2, 2)
     with made.autocast():

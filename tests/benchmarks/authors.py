@@ -21,7 +21,7 @@ def measure() -> list[Figure]:
     python = os.environ.get("KERAS_PYTHON", "")
     if not Path(python).is_file():
         return [Figure("Keras is not there: name its Python in KERAS_PYTHON", float("nan"), "")]
-    precision = make_machine("cpu", size=256).precision
+    precision = make_machine("cpu", trunk="unet:depth=8,width=64", size=256).precision
     found: list[Figure] = []
     with workplace() as folder:
         for batch in BATCHES:

@@ -40,10 +40,10 @@ print(time.perf_counter() - started, max(once(), once()))
 
 def measure() -> list[Figure]:
     """Return images/s of each choice, the best of some rounds, and what a first step costs where networks are compiled."""
-    from bench.machine import has_bf16
+    from bench.machine import has_amx
 
     found: list[Figure] = []
-    chosen = [choice for choice in CHOICES if choice != "bf16" or has_bf16(cuda=False)]
+    chosen = [choice for choice in CHOICES if choice != "bf16" or has_amx()]
     for name, numbers in SIZES.items():
         best = dict.fromkeys(chosen, 0.0)
         first = dict.fromkeys(chosen, 0.0)
