@@ -249,7 +249,7 @@ def report(
     leaderboard.csv, per_run.csv, per_class.csv, agreement.csv (bench list columns), table4.md and table4.tex. The CSV files
     always hold the protocols' metrics.
     """
-    from bench import store
+    from bench import looks, store
     from bench.screen import Screen, drawn
     from results import record
     from results.cache import Cache
@@ -264,7 +264,8 @@ def report(
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
     kept = out / "cache" / "report.json"
     cache = Cache.read(kept)
-    made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache)
+    before = looks.read(out)
+    made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before, looks.now())
     for problem in made.problems:
         _warn(problem)
     if cache.changed:
@@ -274,6 +275,7 @@ def report(
     try:
         for name, text in made.files.items():
             store.publish_file(out / name, text)
+        looks.keep(out, before, made.looks, _warn)
     except MachineError as error:
         unwritten = error
     screen = Screen()
@@ -283,6 +285,40 @@ def report(
     if unwritten is not None:
         raise unwritten
     screen.say(f"wrote {', '.join(made.files)} in {out}")
+
+
+@app.command("plan-seeds", epilog="Example: bench plan-seeds --points 1,3 --metric map_voc,miou_voc")
+def plan_seeds(
+    points: Annotated[str, typer.Option(help="Differences in points of a metric, by comma.")] = "1,3",
+    metric: Annotated[str, typer.Option(help="Metric ids; the protocols' main ones when left out.")] = "",
+    baseline: Annotated[str, typer.Option(help="The row to compare with, as for bench report.")] = "",
+    out: Out = Path("runs"),
+) -> None:
+    """Say how many seeds would show a difference of some points, from how much the runs in --out vary.
+
+    Each row needs two seeds at least. Seeds that are added because of what a table showed make its p values too small: say
+    beforehand how many there will be.
+    """
+    from bench.options import numbers
+    from bench.screen import Screen, drawn
+    from results import board, power, record
+    from results.cache import Cache
+    from results.values import reader
+
+    wanted = numbers("--points", points)
+    if not wanted or not all(0 < one <= 100 for one in wanted):
+        raise UsageError(f"--points takes points above 0 and at most 100 by comma, but got {points!r}.")
+    _hold(out)
+    records = record.read(out)
+    cache = Cache.read(out / "cache" / "report.json")
+    boards = board.boards(records, reader(out), names(metric), baseline, cache=cache) if records else []
+    tables = [table for one in boards if (table := power.table(one, wanted)) is not None]
+    if not tables:
+        raise UsageError(f"{out} holds no two rows with two seeds in common; the deviation over seeds is not known yet.")
+    screen = Screen()
+    for table in tables:
+        screen.table(drawn(table))
+        screen.say("")
 
 
 @app.command(epilog="Example: bench study results/studies/voc_mini")

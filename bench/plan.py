@@ -22,6 +22,7 @@ from bench.resolve import pack_of, subset_of
 from bench.run import find
 from bench.screen import Screen
 from bench.tune import Search, chosen_by, find_tuning, study_of
+from results.record import as_space
 
 WARM, TIMED = 1, 2
 
@@ -93,7 +94,9 @@ def _lines(desk: Desk, search: Search | None, planned: dict[str, int]) -> list[_
             study = study_of(job, search, desk.grid.jobs)
             tuning = find_tuning(study, search, desk.out)
             if study.id not in lines and tuning is not None:
-                lines[study.id] = _Line(f"  {study.id}", "searched")
+                wider = tuning.wider([phase.train for phase in job.phases])
+                edge = f", a rate at the edge of its range: --space {as_space(wider)} searches wider" if wider else ""
+                lines[study.id] = _Line(f"  {study.id}", f"searched{edge}")
             elif study.id not in lines:
                 trials = f"{search.trials} trials, fewer seconds when pruned"
                 add(study.id, f"  {study.id}", trials, partial(finetuning, job), search.trials)

@@ -41,7 +41,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
-from bench import metrics, network, registry, seal, store
+from bench import looks, metrics, network, registry, seal, store
 from bench.asked import Asked
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, UsageError, explained, unknown
 from bench.frozen import Frozen, canonical
@@ -334,7 +334,8 @@ def tables(
                 shown_only=True,
                 looks=study.looks,
             )
-            made = make(records, into / RECORDS, wanted, command, cache)
+            before = looks.read(into / RECORDS)
+            made = make(records, into / RECORDS, wanted, command, cache, before, looks.now())
         except BenchError as error:
             failed.append(f"tables.{name}: {error}")
             continue
@@ -343,6 +344,7 @@ def tables(
         if PAGE not in made.files:
             (into / name / PAGE).unlink(missing_ok=True)
         written += [store.publish_file(into / name / file, text) for file, text in made.files.items()]
+        looks.keep(into / RECORDS, before, made.looks, screen.say)
     return written, failed
 
 

@@ -380,13 +380,13 @@ def _warnings(made: Sequence[Row], columns: Sequence[Column], looks: Sequence[in
     notes = []
     if any(cell.floor for row in made for cell in row.cells):
         notes.append(f"{FLOOR}: the interval reaches the value of a trivial predictor, which looks at no image.")
-    for place, column in enumerate(columns):
-        by_reason = rows.groups(((row.label, row.cells[place].dead) for row in made), lambda pair: pair[1])
-        for reason, dead in by_reason.items():
-            if not reason:
-                continue
-            labels = ", ".join(label for label, _ in dead)
-            notes.append(f"{DEAD}: dead before fine-tuning in {column.title}, so no control and no method: {labels} ({reason}).")
+    by_reason: dict[str, dict[str, None]] = {}
+    for row in made:
+        for cell, column in zip(row.cells, columns, strict=True):
+            if cell.dead:
+                by_reason.setdefault(cell.dead, {})[f"{row.label} in {column.title}"] = None
+    for reason, dead in by_reason.items():
+        notes.append(f"{DEAD}: dead before fine-tuning, so neither a control nor a method: {', '.join(dead)} ({reason}).")
     estimates = [cell.estimate for row in made for cell in row.cells if cell.estimate is not None]
     if any(found.seeds == 2 for found in estimates):
         notes.append("n=2: both values are given; two seeds hardly ever tell anything apart.")

@@ -19,8 +19,8 @@ from bench.frozen import canonical
 from bench.text import printable
 from results.board import Board, Cell, Column, Row
 from results.cost import row_cost
-from results.record import Record
-from results.rows import dead, precision_of, recipe_of
+from results.record import Record, as_space
+from results.rows import dead, precision_of, recipe_of, trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +43,7 @@ LEADERBOARD = {
     "tuning": "the search: budget, ranges, sampler, pruner, objective; or the rates that were given",
     "rates": "the learning rate of each phase",
     "sensitivity": "how far the median complete trial is below the best, on the validation part",
+    "wider": "wider ranges for --space, where a rate was chosen in the outermost tenth of its range; else empty",
     "value": "mean over seeds",
     "low": "lower end of the 95 % interval: over pictures alone with one seed, over pictures and seeds with several",
     "high": "upper end",
@@ -199,6 +200,7 @@ def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
         "tuning": column.tuning,
         "rates": _rates(first),
         "sensitivity": first.tuning.sensitivity if first.tuning else None,
+        "wider": as_space(wider) if first.tuning and (wider := first.tuning.wider(trained(first))) else "",
         "value": found.value if found else None,
         "low": found.low if found else None,
         "high": found.high if found else None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import statistics
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ ABOUT_A_PICTURE = 4096
 """Bytes that a picture's predictions may take beside its confusion: an id, scores and labels."""
 LEAST_RATIO, MOST_COSINE = 0.1, 0.999
 """What the spread of features over images must be at least, and their cosine at most, for a network to be alive."""
+EDGE = 0.1
+"""The share of a searched range, in logarithms, that counts as its edge on either side."""
 VERSION = 3
 """2: metrics have versions. 3: sealed, with the digest of the pictures beside it. A record of another version is refused, since
 its numbers may mean something else."""
@@ -145,6 +148,31 @@ class Tuning(Frozen):
         """By how much the median complete trial is worse than the best: how much depends on tuning."""
         values = [trial.value for trial in self.trials if trial.value is not None]
         return self.best_value - statistics.median(values) if values else None
+
+    def wider(self, phases: Sequence[str]) -> dict[str, tuple[float, float]]:
+        """Return wider ranges for the rates that were chosen in the outermost tenth of theirs, as logarithms, ten times as far.
+
+        `phases` says what each phase trains, in order; the ranges are by that, as `--space` takes them, or `pretext`.
+        """
+        found: dict[str, tuple[float, float]] = {}
+        for name, (low, high) in self.space.items():
+            place = math.log(self.best[name] / low) / math.log(high / low) if low < high else 0.5
+            if EDGE < place < 1 - EDGE:
+                continue
+            number = name.removeprefix("phase-")
+            kind = phases[int(number) - 1] if number.isdigit() else name
+            before = found.get(kind, (low, high))
+            found[kind] = (min(before[0], low / 10), before[1]) if place <= EDGE else (before[0], max(before[1], high * 10))
+        return found
+
+
+def as_space(ranges: Mapping[str, tuple[float, float]]) -> str:
+    """Write ranges as `--space` takes them.
+
+    >>> as_space({"head": (1e-4, 1e-2), "all": (1e-5, 1e-3)})
+    'head=0.0001:0.01,all=1e-05:0.001'
+    """
+    return ",".join(f"{kind}={low:g}:{high:g}" for kind, (low, high) in ranges.items())
 
 
 class PretrainRecord(Frozen):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import metrics
 from results import board, leaderboards, published, tables
+from results.against import against
 from results.agreement import agreement
 from results.cache import Cache
+from results.looks import Looks
 from results.record import Record
 from results.scores import Reader
 from results.values import reader, verify
@@ -41,10 +43,22 @@ class Report:
     files: dict[str, str]
     problems: list[str]
     """What was left out because it is damaged."""
+    looks: Looks
+    """Those of before, and the look that this report is."""
 
 
-def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str, cache: Cache | None = None) -> Report:
+def make(
+    records: Sequence[Record],
+    out: Path,
+    wanted: Wanted,
+    command: str,
+    cache: Cache | None = None,
+    looks: Looks = Looks(),
+    now: str = "",
+) -> Report:
     """Return the report of some records, whose predictions lie below `out`; what `cache` knows is not computed again.
+
+    `looks` are those at the same folder before, `now` is the time (UTC, ISO 8601).
 
     UsageError for a metric, a run or a baseline that does not exist, DataError for runs that cannot stand in one column or whose
     predictions are damaged.
@@ -59,6 +73,11 @@ def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str, cac
         boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline, cache)]
     else:
         boards = board.boards(chosen, read, wanted.metrics, wanted.baseline, cache=cache, looks=wanted.looks)
+    every = _by_every_metric(chosen, read, wanted, cache)
+    boards = [
+        looks.note(replace(one, notes=(*one.notes, against(one, full))), wanted.looks)
+        for one, full in zip(boards, every, strict=True)
+    ]
     kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
     main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
     main += tables.table3(chosen)
@@ -85,7 +104,16 @@ def make(records: Sequence[Record], out: Path, wanted: Wanted, command: str, cac
         from results.page import page
 
         files["report.html"] = page(boards, [*tables.table3(chosen), *added], wanted.pictures or out, command, problems)
-    return Report([*main, *added], files, problems)
+    return Report([*main, *added], files, problems, looks.with_boards(boards, now))
+
+
+def _by_every_metric(records: Sequence[Record], read: Reader, wanted: Wanted, cache: Cache) -> list[board.Board]:
+    """Return the same boards with all metrics that the runs' protocols have."""
+    known = {metric.key for metric in metrics.METRICS.values()}  # a record of before may have another version of one
+    every = tuple(dict.fromkeys(name for record in records for name in record.metric_ids if name in known))
+    if wanted.runs:
+        return [board.one_board(records, read, every, wanted.baseline, cache)]
+    return board.boards(records, read, every, wanted.baseline, cache=cache, looks=wanted.looks)
 
 
 def _with_papers_metrics(

@@ -152,6 +152,11 @@ def rates_of(record: Record) -> str:
     return f"{tuning.budget} trials of rates ({text}), {how}"
 
 
+def trained(record: Record) -> list[str]:
+    """Return what each phase of a run trains: head or all."""
+    return [phase["train"] for phase in record.job["settings"]["schedules"][record.schedule]]
+
+
 @dataclass(frozen=True)
 class Members:
     """The runs of one row. `trunk_seed` is that of the trunk they share, None where every seed has its own."""

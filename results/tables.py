@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from bench.text import printable
 from results.board import DEAD, FLOOR, Board, Cell, Row
 from results.cost import row_cost
-from results.record import Record
-from results.rows import groups, pretext_key, pretext_label
+from results.record import Record, Tuning, as_space
+from results.rows import groups, pretext_key, pretext_label, trained
 from results.statistics import Estimate
 
 SCORES = {
@@ -75,7 +75,7 @@ def differences(board: Board) -> Table | None:
                 Line(
                     (
                         _label(row, place),
-                        gain.against,
+                        next((_label(base, place) for base in board.rows if base.label == gain.against), gain.against),
                         f"{100 * found.value:+.2f}",
                         _interval(found, sign="+"),
                         _p(found.p),
@@ -86,7 +86,7 @@ def differences(board: Board) -> Table | None:
                     frozenset({2}) if gain.distinguishable else frozenset(),
                 )
             )
-        rows += _under(column.head, of_column)
+        rows += under(column.head, of_column)
     if not rows:
         return None
     heads = ("Row", "Against", "Points", "95 % interval", "p", "Holm", "Told apart", "Seeds")
@@ -114,18 +114,28 @@ def searches(board: Board) -> Table | None:
                             f"{100 * tuning.best_value:.2f}",
                             "-" if own is None else f"{100 * own:.2f}",
                             "-" if tuning.sensitivity is None else f"{100 * tuning.sensitivity:.2f}",
+                            _edge(row.cells[place].records, tuning),
                         )
                     )
                 )
-        rows += _under(column.head, of_column)
+        rows += under(column.head, of_column)
     if not rows:
         return None
-    heads = ("Row", "Trials", "Rates chosen", "Best", "First", "Sensitivity")
+    heads = ("Row", "Trials", "Rates chosen", "Best", "First", "Sensitivity", "At the edge, so wider")
     notes = (
         "Best and first trial on the validation part, per cent. The first has the protocol's own rates where the ranges have "
         "them. Sensitivity: by how many points the median complete trial is below the best.",
+        "At the edge: a rate was chosen in the outermost tenth of its range, so a better one may lie outside; with this option "
+        "every row is searched wider.",
     )
     return Table(f"Searches: {board.title}", (*notes, *_marks(board)), heads, tuple(rows))
+
+
+def _edge(records: Sequence[Record], tuning: Tuning) -> str:
+    """Return the option that searches wider where a search ended at the edge of its range."""
+    (record, *_) = [record for record in records if record.tuning and record.tuning.study == tuning.study]
+    wider = tuning.wider(trained(record))
+    return f"--space {as_space(wider)}" if wider else "-"
 
 
 def costs(board: Board) -> Table:
@@ -152,7 +162,7 @@ def costs(board: Board) -> Table:
                     )
                 )
             )
-        rows += _under(column.head, of_column)
+        rows += under(column.head, of_column)
     notes = (
         "Seconds on one device, of one seed: pretraining and fine-tuning are means over seeds, tuning is done once for all. "
         "Memory in MiB at most; energy in kJ where the device tells; points over the baseline for an hour of pretraining.",
@@ -165,7 +175,7 @@ def costs(board: Board) -> Table:
     )
 
 
-def _under(head: str, lines: list[Line]) -> list[Line]:
+def under(head: str, lines: list[Line]) -> list[Line]:
     """Return lines under a heading; nothing when there are none."""
     return [Line((head, *("" for _ in lines[0].cells[1:])), heading=True), *lines] if lines else []
 

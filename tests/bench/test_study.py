@@ -87,7 +87,7 @@ def test_a_study_runs_its_parts_and_its_records_rebuild_its_tables_without_data(
     assert done.code == 0 and "main: 6 runs, finished before" in done.out, done.err
     made = contents(folder)
     records = [name for name in made if name.startswith("records/")]
-    assert len(records) == 1 + 2 * 8 and not any("examples" in name or "split" in name for name in records)
+    assert len(records) == 2 + 2 * 8 and not any("examples" in name or "split" in name for name in records)
     with (folder / "accuracy" / "leaderboard.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["metric"] for row in rows} == {"acc_keras@1"}

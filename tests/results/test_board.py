@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.errors import DataError, UsageError
 from results import board, rows
+from results.record import Spread
 from results.scores import Answers
+from results.statistics import half_width
+from tests.results import operating
 from tests.results.made import make, reader, tuning
 
 
@@ -294,3 +298,89 @@ def test_a_search_of_before_whose_schedule_had_points_of_its_own_is_another_colu
     both = make("random_init", tuning=tuning("three", ranges=ranges))
     assert "drawn for this row alone" in rows.rates_of(before)
     assert rows.rates_of(now) == rows.rates_of(both) and "drawn" not in rows.rates_of(both)
+
+
+def test_a_row_that_reaches_a_trivial_predictor_is_marked() -> None:
+    (trivial,) = {row.cells[0].estimate.value for row in boards([make()])[0].trivial}  # type: ignore[union-attr]
+    records = seeds("cgan_color", (0.60, 0.62, 0.61)) + seeds("l1_color", (trivial, trivial + 0.02, trivial - 0.02))
+    (one,) = boards(records)
+    floors = {row.label: row.cells[0].floor for row in one.rows}
+    assert floors == {"cgan_color": "", "l1_color": "all background"}
+    assert any(note.startswith(board.FLOOR) for note in one.notes)
+    (above,) = boards(seeds("cgan_color", (0.60, 0.62, 0.61)))
+    assert not any(note.startswith(board.FLOOR) for note in above.notes)
+
+
+DEAD = Spread(images=64, layer="trunk.up.0.1", ratio=0.004)
+ALIVE = Spread(images=64, layer="trunk.up.0.1", ratio=0.97, measured=("trunk.up.0.1",), measured_on=2048)
+
+
+def test_a_network_that_was_dead_is_marked_with_the_reason() -> None:
+    records = [make("cgan_color", spread=ALIVE), make("l1_color", spread=DEAD), make("inpainting")]
+    (one,) = boards(records)
+    assert {row.label: bool(row.cells[0].dead) for row in one.rows} == {
+        "cgan_color": False,
+        "l1_color": True,
+        "inpainting": False,
+    }
+    (note,) = [note for note in one.notes if note.startswith(board.DEAD)]
+    assert "l1_color in Segmentation" in note and "images differ in trunk.up.0.1 by 0.4 %" in note
+    assert Spread(images=64, cosine=0.9995).problem and not Spread(images=64, cosine=0.99).problem
+
+
+def test_a_control_of_before_is_dead_where_it_was_frozen_with_statistics_that_nothing_measured() -> None:
+    def of_before(schedule: str, transfer: str = "all", epochs: int = 0, **settings: object) -> str:
+        record = make("random_init", schedule=schedule, transfer=transfer)
+        job = {**record.pretrain.job, "recipe": {"epochs": epochs}}
+        runs_job = {**record.job, "settings": {**record.job["settings"], **settings}}
+        return rows.dead(record.model_copy(update={"job": runs_job, "pretrain": record.pretrain.model_copy(update={"job": job})}))
+
+    assert of_before("two-phase") and of_before("frozen") and of_before("two-phase", "encoder", 2)
+    assert not of_before("one-phase") and not of_before("two-phase", epochs=2) and not of_before("frozen", statistics="batch")
+
+
+def test_another_version_of_a_transfer_is_another_row() -> None:
+    record = make(transfer="encoder")
+    newer = make(transfer="encoder", value=0.6, job={**record.job, "transfer_version": 2}, spread=ALIVE)
+    (one,) = boards([record, newer])
+    assert len(one.rows) == 2 and len({row.label for row in one.rows}) == 2
+
+
+def test_two_seeds_are_both_shown_and_called_nearly_powerless() -> None:
+    (one,) = boards(seeds("cgan_color", (0.46, 0.54)) + seeds("random_init", (0.40, 0.43)))
+    assert one.rows[0].cells[0].estimate.values == pytest.approx((0.40, 0.43), abs=1e-3)  # type: ignore[union-attr]
+    assert any(note.startswith("n=2: both values are given") for note in one.notes)
+    gain = one.rows[1].cells[0].gain
+    assert gain is not None and gain.verdict == "no" and gain.estimate.p > 0.05  # type: ignore[operator]
+
+
+def test_declared_looks_take_their_share_and_other_numbers_of_seeds_are_exploratory() -> None:
+    three = seeds("cgan_color", (0.60, 0.601, 0.602)) + seeds("random_init", (0.40, 0.402, 0.401))
+    (plain,), (at_look,), (beside,) = (boards(three, looks=looks) for looks in ((), (3, 5), (5, 10)))
+    gains = [one.rows[1].cells[0].gain for one in (plain, at_look, beside)]
+    assert gains[1].corrected == pytest.approx(gains[0].corrected * 5**3 / 3**3)  # type: ignore[union-attr, operator]
+    assert [gain.verdict for gain in gains] == ["yes", "yes", "exploratory"]  # type: ignore[union-attr]
+    assert [row.cells[0].leading for row in beside.rows] == [False, True]  # who is not tested is not called as good either
+    assert "Looks were declared at 3, 5 seeds" in " ".join(at_look.notes)
+
+
+@pytest.mark.parametrize("truth", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, -3.0, -3.0), (0.0, -1.0, -2.0, -30.0)])
+def test_the_best_row_is_among_the_bold_ones_with_95_percent_confidence(truth: tuple[float, ...]) -> None:
+    """The rule of the board on simulated rows: left out is who is told from the highest at 5 % / (K - 1)."""
+    rng = np.random.default_rng(1)
+    kept, count, bold = 0, 0, 0
+    for _ in range(8):
+        drawn = [next(operating.drawn(rng, operating.TOGETHER, 3, 2.0, 1.0)) + mean for mean in truth]
+        values = np.stack([scores.mean(axis=(1, 2)) for scores in drawn])
+        highest = values.argmax(axis=0)
+        for draw, best in enumerate(highest):
+            told = []
+            for scores in drawn:
+                found, spread, common, own = operating.parts((drawn[best][draw] - scores[draw])[None])
+                half = half_width(0.05 / (len(truth) - 1), spread, common, own, 3, operating.IMAGES)
+                told.append(scores is not drawn[best] and bool(np.abs(found.mean()) >= half[0]))  # type: ignore[index]
+            kept += not told[0]
+            bold += len(told) - sum(told)
+            count += 1
+    assert kept / count >= 0.95
+    assert bold / count < len(truth) if min(truth) < -20 else True

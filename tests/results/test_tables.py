@@ -73,9 +73,31 @@ def test_searches_say_what_was_tried_and_how_much_depends_on_it() -> None:
     (one,) = boards([make(tuning=tuning()), make("random_init", tuning=tuning(study="other")), make("l1_color")])
     table = tables.searches(one)
     assert table is not None and len(table.rows) == 3
-    assert table.rows[1].cells[1:] == ("3 complete", "phase-1 1.00e-02, phase-2 1.00e-04", "30.00", "30.00", "10.00")
+    assert table.rows[1].cells[1:-1] == ("3 complete", "phase-1 1.00e-02, phase-2 1.00e-04", "30.00", "30.00", "10.00")
+    assert table.rows[1].cells[-1] == "--space head=0.0001:0.1"  # phase 1 ended at the upper end, phase 2 in the middle
     (without,) = boards([make()])
     assert tables.searches(without) is None
+
+
+@pytest.mark.parametrize(
+    ("best", "wider"),
+    [
+        ((1e-3, 1e-4), {}),
+        ((1e-4, 1e-4), {"head": (1e-5, 1e-2)}),
+        ((1.5e-4, 9e-4), {"head": (1e-5, 1e-2), "all": (1e-5, 1e-2)}),
+        ((9e-3, 1e-5), {"head": (1e-4, 1e-1), "all": (1e-6, 1e-3)}),
+    ],
+)
+def test_a_search_that_ended_at_the_edge_of_its_range_names_a_wider_one(
+    best: tuple[float, float], wider: dict[str, tuple[float, float]]
+) -> None:
+    made = tuning(best=0.3).model_copy(update={"best": {"phase-1": best[0], "phase-2": best[1]}})
+    assert made.wider(["head", "all"]) == {kind: pytest.approx(limits) for kind, limits in wider.items()}
+    fixed = made.model_copy(update={"space": {"phase-1": (best[0], best[0]), "phase-2": (1e-5, 1e-3)}})
+    assert "head" not in fixed.wider(["head", "all"])
+    shared = {"phase-1": (1e-4, 1e-2), "phase-2": (1e-4, 1e-2)}
+    both = made.model_copy(update={"space": shared, "best": {"phase-1": 1e-4, "phase-2": 1e-2}})
+    assert both.wider(["all", "all"]) == {"all": pytest.approx((1e-5, 1e-1))}
 
 
 def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers() -> None:

@@ -1,0 +1,107 @@
+"""What speaks against a table, from the same records: a result is only as good as the figures that its author did not choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from statistics import fmean
+
+from results.agreement import orders
+from results.board import Board, Cell, Column
+from results.record import Record
+from results.rows import groups
+
+BETTER = ("psnr", "ssim", "accuracy")
+"""Scores of pretext tasks that are better when they are higher."""
+
+
+def against(board: Board, by_every_metric: Board) -> str:
+    """Return a sentence: metrics that order the rows otherwise or tell less apart, rows at their floor, pretext tasks below it.
+
+    `by_every_metric` is the board of the same runs with all metrics of their protocols.
+    """
+    said = []
+    for place, column in enumerate(board.columns):
+        others = [
+            (number, other)
+            for number, other in enumerate(by_every_metric.columns)
+            if (other.downstream, other.variant, other.tuning) == (column.downstream, column.variant, column.tuning)
+        ]
+        of_column = [*_order(board, by_every_metric, place, others), *_told(board, by_every_metric, place, others)]
+        if of_column:
+            said.append(f"in {column.title} by {_name(column.metric)}, {'; '.join(of_column)}")
+    said += _floors(by_every_metric)
+    said += _below(board.records())
+    return f"What speaks against: {'; '.join(said)}." if said else "What speaks against: nothing that these records tell."
+
+
+def _order(board: Board, every: Board, place: int, others: Sequence[tuple[int, Column]]) -> list[str]:
+    """Say which metrics order some pairs of rows otherwise."""
+    found = []
+    for number, other in others:
+        pairs = [
+            (one.value, two.value)
+            for row, full in zip(board.rows, every.rows, strict=True)
+            if (one := row.cells[place].estimate) is not None and (two := full.cells[number].estimate) is not None
+        ]
+        counted = orders(pairs)
+        if other.metric != board.columns[place].metric and counted["differently"]:
+            count = len(list(combinations(pairs, 2)))
+            found.append(f"{_name(other.metric)} orders {counted['differently']} of {count} pairs of rows otherwise")
+    return found
+
+
+def _told(board: Board, every: Board, place: int, others: Sequence[tuple[int, Column]]) -> list[str]:
+    """Say which differences other metrics of the same runs do not tell, and when none is told at all."""
+    gains = [(row, full) for row, full in zip(board.rows, every.rows, strict=True) if row.cells[place].gain]
+    told = [(row, full) for row, full in gains if (gain := row.cells[place].gain) and gain.distinguishable]
+    tested = any((gain := row.cells[place].gain) and gain.distinguishable is not None for row, _ in gains)
+    if tested and not told:
+        return ["no difference to a baseline is told from zero"]
+    found = []
+    for row, full in told:
+        lacking = [_name(other.metric) for number, other in others if not _same(row.cells[place], full.cells[number])]
+        if lacking:
+            found.append(f"{row.label} is told from its baseline, and not so by {', '.join(lacking)}")
+    return found
+
+
+def _same(cell: Cell, other: Cell) -> bool:
+    """Whether another metric tells a cell from its baseline too, to the same side."""
+    if cell.gain is None or other.gain is None:
+        return False
+    return bool(other.gain.distinguishable) and (other.gain.estimate.value > 0) == (cell.gain.estimate.value > 0)
+
+
+def _floors(board: Board) -> list[str]:
+    """Say how many rows reach a trivial predictor, and by which metrics."""
+    found: dict[str, list[str]] = {}
+    for place, column in enumerate(board.columns):
+        cells = [row.cells[place] for row in board.rows if row.cells[place].estimate is not None]
+        for predictor, reaching in groups((cell for cell in cells if cell.floor), lambda cell: cell.floor).items():
+            said = f"{len(reaching)} of {len(cells)} rows of {column.title} reach {predictor}"
+            found.setdefault(said, []).append(_name(column.metric))
+    return [f"{said} by {', '.join(dict.fromkeys(names))}" for said, names in found.items()]
+
+
+def _name(metric: str) -> str:
+    return metric.partition("@")[0]
+
+
+def _below(records: Sequence[Record]) -> list[str]:
+    """Say which pretext tasks score no better at their own task than a trivial answer to the same images."""
+    found = []
+    for pretext, members in groups(records, lambda record: record.pretext).items():
+        trunks = list({record.pretrain.id: record.pretrain for record in members}.values())
+        for score in BETTER:
+            own = [value for one in trunks if (value := one.report.get(score, {}).get("average")) is not None]
+            answers = {
+                name: value
+                for one in trunks
+                for name, scores in one.trivial.items()
+                if (value := scores.get(score, {}).get("average")) is not None
+            }
+            best = max(answers, key=lambda name: answers[name], default=None)
+            if own and best is not None and fmean(own) <= answers[best]:
+                found.append(f"{score} of {pretext} is {fmean(own):.3f}, of the {best} {answers[best]:.3f}")
+    return found
