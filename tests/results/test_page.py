@@ -139,7 +139,7 @@ def test_a_cell_has_value_interval_seeds_and_gain(tmp_path: Path) -> None:
 def test_with_one_seed_the_page_says_so_and_gives_no_p(tmp_path: Path) -> None:
     written = page([board(seeds=1)], [], tmp_path, "")
     text = " ".join(" ".join(Reading(written).texts).split())
-    assert "one seed: interval over pictures only +20.00 [−1.0, +20.0], one seed against voc 0" in text
+    assert "one seed: images only +20.00 [−1.0, +20.0], one seed against voc 0" in text
     assert '<span class="p">' not in written and '<span class="p">' in page([board()], [], tmp_path, "")
 
 
