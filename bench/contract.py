@@ -134,6 +134,7 @@ class Protocol(Frozen):
     statistics: Literal["running", "batch"] = "running"
     calibration: Calibration = later("new")
     evaluate_one_by_one: bool = False
+    evaluate_on: Literal["input", "whole"] = later("input")  # what the network takes, or whole images in tiles of that size
     head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
     pool: Literal["flatten", "average"] = "flatten"
     metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric
@@ -147,6 +148,8 @@ class Protocol(Frozen):
             raise ValueError("the split must be one of labelled pictures, official or paper-70-20-10")
         if self.resize == "crop" and self.augment not in ("crop", "scale"):
             raise ValueError("resize crop needs augment crop or scale, which cut the pictures to size")
+        if self.evaluate_on == "whole" and self.resize != "crop":
+            raise ValueError("only resize crop keeps whole images to evaluate on")
         return self
 
 

@@ -95,5 +95,42 @@ def look(model: Model, downstream: Downstream, part: batches.Part, number: int, 
     batch = batches.to_device(part[0, positions], machine.device)
     torch.manual_seed(key("evaluate", number))  # matters where the protocol keeps dropout on
     with machine.autocast():
-        output = model(batch)
+        output = tiled(model, batch, part.size, size) if downstream.protocol.evaluate_on == "whole" else model(batch)
     return output.float(), batch
+
+
+def tiled(model: Model, batch: Batch, side: int, together: int) -> Tensor:
+    """Return the output for whole images (N, C, H, W), from square tiles of `side` pixels, some `together`.
+
+    Tiles are spread evenly over each image's `content`, as few as cover it; where they overlap, outputs are averaged. Outside the
+    content, where no mask is judged, the output is zero.
+    """
+    places = [
+        (image, row, column)
+        for image, (height, width) in enumerate(batch["content"].tolist())
+        for row in starts(height, side)
+        for column in starts(width, side)
+    ]
+    images = batch["images"]
+    total = images.new_zeros((), dtype=torch.float32)
+    count = torch.zeros(images.shape[0], 1, *images.shape[2:], device=images.device)
+    for first in range(0, len(places), together):
+        some = places[first : first + together]
+        tiles = torch.stack([images[image, :, row : row + side, column : column + side] for image, row, column in some])
+        outputs = model({"images": tiles}).float()
+        if total.dim() == 0:
+            total = outputs.new_zeros(len(images), outputs.shape[1], *images.shape[2:])
+        for (image, row, column), output in zip(some, outputs, strict=True):
+            total[image, :, row : row + side, column : column + side] += output
+            count[image, :, row : row + side, column : column + side] += 1
+    return total / count.clamp(min=1)
+
+
+def starts(length: int, side: int) -> list[int]:
+    """Return where tiles of `side` begin that cover `length` pixels, spread evenly; one at 0 where it is no longer than a tile.
+
+    >>> starts(500, 256), starts(256, 256), starts(700, 256)
+    ([0, 244], [0], [0, 222, 444])
+    """
+    tiles = -(-length // side)
+    return [round(place * (length - side) / (tiles - 1)) for place in range(tiles)] if tiles > 1 else [0]

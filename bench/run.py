@@ -142,7 +142,7 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
         begun, meter = time.monotonic(), Meter(desk.machine.device)
         learned, tuned.seen = train_part, part
         if phase.train == "head" and job.settings.statistics == "running" and (watch is not None or phase.epochs > 1):
-            if watch is not None:
+            if watch is not None and job.settings.evaluate_on == "input":
                 tuned.seen = _looked_at(job, pretrained, part, model, desk, trained)
             if train_part.change == "none" and known is None:
                 learned = _looked_at(job, pretrained, train_part, model, desk, trained)
@@ -347,7 +347,9 @@ def _parts(
         return batches.Part(pack, rows, labels, masked, change, job.size, job.seed if not with_truth else 0, with_truth)
 
     train_part = part(train_ids, settings.augment, with_truth=False)
-    test_part = part(test_ids, "crop" if settings.resize == "crop" else "none", with_truth=True)
+    test_part = part(
+        test_ids, "crop" if settings.resize == "crop" and settings.evaluate_on == "input" else "none", with_truth=True
+    )
     held = desk.cache.resident
     void = len({*pack.manifest.void} & {*train_part.rows.tolist()}) if downstream.data == "masks" else 0
     data = facts(dataset, split, train_ids, {job.part: len(test_ids)}, void)

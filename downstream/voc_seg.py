@@ -19,7 +19,8 @@ from bench.data.dataset import PADDING, VOID
 from bench.trunk import Trunk
 
 PAPER = Protocol(
-    summary="the paper's text: all VOC 2012 masks 70/20/10, random 256 px crops; void as background and rates from the code",
+    summary="the paper's text: all VOC 2012 masks 70/20/10, trained on random 256 px crops, tested on whole images in tiles of that "
+    "size; void as background and rates from the code",
     split="paper-70-20-10",
     resize="crop",
     augment="crop",
@@ -30,6 +31,7 @@ PAPER = Protocol(
         "frozen": (Phase(train="head", epochs=6, lr=3e-4),),
     },
     void="background",
+    evaluate_on="whole",
     metrics=("miou_paper", "miou_voc", "pixel_acc"),
 )
 PAPER_CODE = PAPER.with_changes(
@@ -40,6 +42,7 @@ PAPER_CODE = PAPER.with_changes(
         "interpolation": "nearest",
         "statistics": "batch",
         "evaluate_one_by_one": True,
+        "evaluate_on": "input",
     },
     "paper-code",
 )

@@ -47,7 +47,8 @@ class Part(Dataset[dict[str, Tensor]]):
     """One part of a split, as batches: `part[epoch, positions]` reads those pictures.
 
     A batch has `images` uint8 (N, 3, H, W), channels last in memory; `target` with labels int8 (N, classes) or masks uint8
-    (N, H, W); with the original resolution kept, also `truth` uint8 (N, P, P), `content` and `original` int64 (N, 2). Random
+    (N, H, W); where it is scored, also the height and width of each image's `content`, int64 (N, 2), and with the original
+    resolution kept `truth` uint8 (N, P, P) and `original` int64 (N, 2). Random
     changes are keyed by (seed, epoch, row), so nothing depends on who reads which batch. What is `held` ready replaces images and
     target: the same `images` (N, H, W, 3) in the device's memory, or their `features` instead of them.
     """
@@ -71,9 +72,10 @@ class Part(Dataset[dict[str, Tensor]]):
         batch = {name: held.read(positions) for name, held in self.held.items()} or self._read(rows, positions, epoch)
         if "images" in batch:
             batch["images"] = batch["images"].permute(0, 3, 1, 2)
+        if self.with_truth:
+            batch["content"] = torch.tensor([self.pack.manifest.content[row] for row in rows])
         if self.with_truth and self.pack.truth is not None:
             batch["truth"] = torch.from_numpy(self.pack.truth.read(rows))
-            batch["content"] = torch.tensor([self.pack.manifest.content[row] for row in rows])
             batch["original"] = torch.tensor([self.pack.manifest.original[row] for row in rows])
         return batch
 
