@@ -275,7 +275,7 @@ def report(
     try:
         for name, text in made.files.items():
             store.publish_file(out / name, text)
-        looks.keep(out, before, made.looks, _warn)
+        looks.keep(out, before, made.looks, out / "locks" / "looks.lock", _warn)
     except MachineError as error:
         unwritten = error
     screen = Screen()

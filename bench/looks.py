@@ -31,11 +31,10 @@ def read(folder: Path) -> Looks:
         raise DataError(f"{path} is not a list of looks of this version; {WAY_OUT}.") from error
 
 
-def keep(folder: Path, before: Looks, after: Looks, say: Say) -> None:
+def keep(folder: Path, before: Looks, after: Looks, lock: Path, say: Say) -> None:
     """Append what `after` has more than `before` to the looks at a folder."""
     added = after.looks[len(before.looks) :]
     if added:
-        place = store.sha256_bytes(str(folder.resolve()).encode())[:16]  # not in the folder, which may be a study's records
-        with store.lock(store.home() / "locks" / f"looks-{place}.lock", say):
+        with store.lock(lock, say):
             looks = Looks(looks=(*read(folder).looks, *added))
             store.publish_json(folder / FILE, looks.model_dump(mode="json"))

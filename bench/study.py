@@ -344,7 +344,7 @@ def tables(
         if PAGE not in made.files:
             (into / name / PAGE).unlink(missing_ok=True)
         written += [store.publish_file(into / name / file, text) for file, text in made.files.items()]
-        looks.keep(into / RECORDS, before, made.looks, screen.say)
+        looks.keep(into / RECORDS, before, made.looks, _lock(into), screen.say)
     return written, failed
 
 
@@ -414,10 +414,15 @@ def _record_of(into: Path, run: str) -> Path:
     return into / RECORDS / "runs" / run / "record.json"
 
 
+def _lock(into: Path) -> Path:
+    """Return the lock of a study's records, which is not beside them; two commands on them may have other output folders."""
+    place = store.sha256_bytes(str(into.resolve()).encode())[:16]
+    return store.home() / "locks" / f"study-{place}.lock"
+
+
 def _keep(into: Path, out: Path, name: str, asked: Asked, records: Sequence[Record]) -> None:
     """Copy the records of a part and what they were scored from, then list them; DataError where another record is kept."""
-    place = store.sha256_bytes(str(into.resolve()).encode())[:16]  # two commands may have other output folders
-    with store.lock(store.home() / "locks" / f"study-{place}.lock", lambda text: None):
+    with store.lock(_lock(into), lambda text: None):
         for record in records:
             made, there = out / "runs" / record.id / "record.json", _record_of(into, record.id)
 

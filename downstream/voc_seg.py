@@ -19,8 +19,8 @@ from bench.data.dataset import PADDING, VOID
 from bench.trunk import Trunk
 
 PAPER = Protocol(
-    summary="the paper's text: all VOC 2012 masks 70/20/10, trained on random 256 px crops, tested on whole images in tiles of that "
-    "size; void as background and rates from the code",
+    summary="the paper's text: all VOC 2012 masks 70/20/10, trained on random 256 px crops, tested on whole images in tiles of "
+    "that size; void as background and rates from the code",
     split="paper-70-20-10",
     resize="crop",
     augment="crop",
