@@ -204,7 +204,8 @@ def _calibrate(job: Job, pretrained: PretrainRecord, part: batches.Part, model: 
     for name, buffer in buffers.items():
         buffer.copy_(known[name])
     names = {part: name for name, part in model.named_modules()}
-    return Calibrated(tuple(names[norm] for norm in chosen), sum(map(len, places)))
+    seen = tuple(names[norm] for norm in chosen if norm.num_batches_tracked is not None and int(norm.num_batches_tracked))
+    return Calibrated(seen, sum(map(len, places)) if seen else 0)  # a task may use the encoder alone
 
 
 def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: Calibrated) -> Spread:
@@ -223,7 +224,9 @@ def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: 
             found["cosine"] = calibration.cosine(torch.cat(features))
     spread = Spread(**found)
     if spread.problem:
-        desk.say(f"  warning: a dead network: {spread.problem}")
+        inherited = spread.layer and spread.layer not in spread.measured and job.settings.statistics == "running"
+        hint = "; its statistics are inherited: --set protocol.calibration=all measures them anew" if inherited else ""
+        desk.say(f"  warning: a dead network: {spread.problem}{hint}")
     return spread
 
 

@@ -1,0 +1,286 @@
+"""A control is alive: its batch norms have statistics, its features differ between images, or else an alarm rings."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import calibration, registry
+from bench import run as runs
+from bench.data import demo
+from bench.model import Model
+from bench.modes import inference
+from bench.trunk import inherit_encoder, make_trunk
+from results import record
+
+Bench = Callable[..., Any]
+
+
+def images(count: int, side: int, seed: int = 0) -> Tensor:
+    """Draw smooth coloured noise, uint8 (N, 3, S, S)."""
+    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    smooth = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
+    return (255 * smooth).to(torch.uint8)
+
+
+def network(task: str, trunk: str, size: int) -> Model:
+    torch.manual_seed(0)
+    plugin = registry.load("downstreams", task)
+    downstream = plugin(plugin.protocols["paper"].with_changes({"head_width": 16}, "paper"), 20)
+    made = make_trunk(trunk)
+    return Model(made, downstream.head(made, size), downstream).eval()
+
+
+def spread(model: Model, seen: list[Tensor]) -> float:
+    with torch.no_grad():
+        return min(calibration.spread(model, lambda some: model({"images": some}), seen).values())
+
+
+@pytest.mark.parametrize(
+    ("trunk", "size"), [("unet:depth=6,width=16", 64), ("unet:depth=8,width=64", 256), ("timm:resnet18", 64)]
+)
+@pytest.mark.parametrize("task", ["voc_cls", "voc_seg"])
+def test_the_alarm_rings_on_unmeasured_trunks_in_both_tasks_and_is_silent_once_they_are_measured(
+    task: str, trunk: str, size: int
+) -> None:
+    model, seen = network(task, trunk, size), [images(4, size, seed) for seed in range(3)]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert spread(model, seen) < record.LEAST_RATIO / 3
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
+    norms = calibration.norms_to_measure(model, "new")
+    assert norms == calibration.norms_to_measure(model, "all")
+    calibration.measure(model, norms, lambda some: model({"images": some}), seen)
+    assert spread(model, seen) > 5 * record.LEAST_RATIO
+    assert not model.training and all(norm.momentum == 0.1 and not norm.training for norm in norms)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
+    left = calibration.norms_to_measure(model, "new")
+    unused = [part for part in model.trunk.up.modules() if isinstance(part, nn.BatchNorm2d)] if task == "voc_cls" else []
+    assert left == unused and len(calibration.norms_to_measure(model, "all")) == len(norms)
+
+
+def test_the_heads_input_alone_would_miss_a_dead_decoder() -> None:
+    """The first skip has no batch norm: half of what the segmentation's head gets differs between images, come what may."""
+    model, seen = network("voc_seg", "unet:depth=6,width=16", 64), images(8, 64)
+    with torch.no_grad():
+        features = model.downstream.features(model.trunk, model.trunk.eye(seen))
+    width = features.shape[1] // 2
+    assert features[:, width:].std(dim=0).mean() > 10 * features[:, :width].std(dim=0).mean()
+    assert calibration.cosine(features) < record.MOST_COSINE
+    assert spread(model, [seen]) < record.LEAST_RATIO / 3
+
+
+def test_measured_statistics_are_those_of_a_formula_written_out() -> None:
+    """Two convolutions with batch norm by hand: the mean over batches of each batch's mean and unbiased variance."""
+    torch.manual_seed(1)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2)
+    )
+    seen = [torch.rand(5, 3, 9, 9) for _ in range(3)]
+    calibration.measure(layers, calibration.norms_to_measure(layers, "new"), layers, seen)
+
+    def statistics(activation: Tensor) -> tuple[Tensor, Tensor]:
+        return activation.mean(dim=(0, 2, 3)), activation.var(dim=(0, 2, 3), unbiased=True)
+
+    first, second = [], []
+    with torch.no_grad():
+        for some in seen:
+            one = layers[0](some)
+            first.append(statistics(one))
+            mean, variance = one.mean(dim=(0, 2, 3), keepdim=True), one.var(dim=(0, 2, 3), unbiased=False, keepdim=True)
+            second.append(statistics(layers[4](torch.relu((one - mean) / (variance + 1e-5).sqrt()))))
+    for norm, expected in ((layers[1], first), (layers[5], second)):
+        assert torch.allclose(norm.running_mean, torch.stack([mean for mean, _ in expected]).mean(dim=0), atol=1e-5)
+        assert torch.allclose(norm.running_var, torch.stack([variance for _, variance in expected]).mean(dim=0), atol=1e-5)
+    assert layers.training, "it is given back in the mode that it had"
+
+
+def test_what_was_inherited_keeps_its_statistics_and_only_the_new_decoder_is_measured() -> None:
+    torch.manual_seed(0)
+    trained, fresh = make_trunk("unet:depth=5,width=8"), make_trunk("unet:depth=5,width=8")
+    trained.train()
+    for seed in range(3):
+        trained(trained.eye(images(4, 32, seed)))
+    heir = inherit_encoder(fresh, trained)
+    names = {part: name for name, part in heir.named_modules()}
+    norms = calibration.norms_to_measure(heir, "new")
+    assert norms and all(names[norm].startswith("up.") for norm in norms)
+    kept = {name: buffer.clone() for name, buffer in heir.down.named_buffers()}
+    calibration.measure(heir, norms, lambda some: heir(heir.eye(some)), [images(4, 32, 9)])
+    assert all(torch.equal(buffer, kept[name]) for name, buffer in heir.down.named_buffers())
+    assert len(calibration.norms_to_measure(heir, "all")) > len(norms)
+
+
+def test_the_images_are_whole_batches_in_an_order_of_their_own() -> None:
+    chosen = calibration.positions(5000, 16)
+    assert len(chosen) == 128 and {len(some) for some in chosen} == {16} and len(np.unique(np.concatenate(chosen))) == 2048
+    again = calibration.positions(5000, 16)
+    assert all(np.array_equal(one, other) for one, other in zip(chosen, again, strict=True))
+    assert [len(some) for some in calibration.positions(70, 32)] == [32, 32]
+    assert [len(some) for some in calibration.positions(7, 32)] == [7]
+    assert calibration.positions(1, 32) == [] == calibration.positions(0, 32)
+
+
+def test_without_batch_norm_features_that_are_all_alike_are_found() -> None:
+    alike = torch.ones(6, 40) + 0.001 * torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
+    assert calibration.cosine(alike) > record.MOST_COSINE
+    assert record.Spread(images=6, cosine=calibration.cosine(alike)).problem
+    other = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert abs(calibration.cosine(other)) < 0.5
+    by_hand = [
+        float(nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for i, a in enumerate(other) for b in other[:i]
+    ]
+    assert calibration.cosine(other) == pytest.approx(float(torch.tensor(by_hand).median()), abs=1e-6)
+
+
+NOTHING = {  # what is looked at comes before the first phase, so that none needs to be trained
+    "one-phase": [{"train": "all", "epochs": 0, "lr": 1e-3}],
+    "two-phase": [{"train": "head", "epochs": 0, "lr": 1e-3}, {"train": "all", "epochs": 0, "lr": 1e-3}],
+    "frozen": [{"train": "head", "epochs": 0, "lr": 1e-3}],
+}
+EVERYTHING = (
+    "--pretext", "all", "--downstream", "all", "--transfer", "all,encoder", "--schedule", "one-phase,two-phase,frozen",
+    "--set", f"protocol.schedules={json.dumps(NOTHING)}",
+    # steps enough for running averages: after ten they are still a third of what they began with
+    "--set", "recipe.epochs=5", "--set", "recipe.batch_size=2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", ["paper", "paper-code", "standard", "small", "demo"])
+def test_every_initialisation_transfer_schedule_and_protocol_is_alive(protocol: str, tiny: Bench, tmp_path: Path) -> None:
+    done = tiny(*EVERYTHING, "--protocol", protocol)
+    assert done.code == 0 and "dead network" not in done.out, done.err or done.out
+    records = record.read(tmp_path / "runs")
+    assert len(records) == 2 * 3 * (3 * 2 + 1)
+    for one in records:
+        assert one.spread is not None and one.spread.ratio is not None and not one.spread.problem, one.spread
+        measures = one.job["settings"]["statistics"] == "running"
+        decoder = "trunk.up." if (one.transfer, one.downstream) == ("encoder", "voc_seg") else None
+        new = "trunk." if one.pretext == "random_init" else decoder
+        assert bool(one.spread.measured) == (measures and new is not None) == bool(one.spread.measured_on)
+        assert all(name.startswith(new or "nothing") for name in one.spread.measured)
+
+
+def test_with_calibration_all_inherited_statistics_are_measured_anew(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "l1_color,random_init", "--downstream", "voc_seg", "--schedule", "frozen")
+    assert tiny(*asked).code == 0 and tiny(*asked, "--set", "protocol.calibration=all").code == 0
+    found = {(one.pretext, one.job["settings"].get("calibration", "new")): one for one in record.read(tmp_path / "runs")}
+    measured = {key: len(one.spread.measured) for key, one in found.items()}  # type: ignore[union-attr]
+    assert measured["l1_color", "new"] == 0 < measured["l1_color", "all"] == measured["random_init", "new"]
+    assert "calibration" not in found["l1_color", "new"].job["settings"]
+    assert found["l1_color", "new"].weights != found["l1_color", "all"].weights
+    same = found["random_init", "new"], found["random_init", "all"]
+    assert same[0].predictions == same[1].predictions and same[0].id != same[1].id
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the measuring, as the program did before: the control of the control."""
+    monkeypatch.setattr(calibration, "measure", lambda *_: None)
+
+
+def test_without_the_measuring_the_alarm_rings_in_run_record_and_table(
+    unmeasured: None, tiny: Bench, bench: Bench, tmp_path: Path
+) -> None:
+    done = tiny(*EVERYTHING)
+    dead = {
+        (one.pretext, one.transfer, one.downstream) for one in record.read(tmp_path / "runs") if one.spread and one.spread.problem
+    }
+    assert dead >= {("random_init", "all", "voc_cls"), ("random_init", "all", "voc_seg"), ("l1_color", "encoder", "voc_seg")}
+    assert not any(transfer == "all" for pretext, transfer, _ in dead if pretext != "random_init")
+    assert done.out.count("warning: a dead network: images differ in trunk.") == sum(
+        bool(one.spread and one.spread.problem) for one in record.read(tmp_path / "runs")
+    )
+    assert "‡: dead before fine-tuning" in bench("report", "--out", tmp_path / "runs").out
+    assert "images differ in trunk." in (tmp_path / "runs" / "leaderboard.csv").read_text()
+
+
+def last_losses(out: Path) -> list[float]:
+    (one,) = record.read(out)
+    losses: list[float] = one.history[0]["losses"]
+    return losses
+
+
+def test_a_head_alone_on_a_measured_random_trunk_learns_more_than_the_class_prior(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classification on the demo's labelled images, the trunk frozen throughout: dead, the loss stands still."""
+    data = demo.make(tmp_path / "drawn", 2)["demo"]
+    asked = ("run", "--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--protocol", "demo")
+    asked += ("--data", data, "--threads", 1, "--device", "cpu", "--out")
+    assert bench(*asked, tmp_path / "measured").code == 0
+    monkeypatch.setattr(calibration, "measure", lambda *_: None)
+    dead = bench(*asked, tmp_path / "dead")
+    assert dead.code == 0 and "dead network" in dead.out
+    (one,) = record.read(tmp_path / "measured")
+    prior = np.array(one.data.prior)
+    entropy = float(np.mean(-prior * np.log(prior) - (1 - prior) * np.log(1 - prior)))  # what a head without features reaches
+    alive, still = last_losses(tmp_path / "measured"), last_losses(tmp_path / "dead")
+    assert alive[-1] < entropy - 0.02 and alive[3] - alive[-1] > 0.02, alive
+    assert still[3] - still[-1] < 0.01, still
+
+
+def test_statistics_are_measured_once_for_trials_and_without_the_validation_images(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    measure = calibration.measure
+
+    def counted(network: nn.Module, norms: list[Any], forward: Any, batches: Iterator[Tensor]) -> None:
+        seen = list(batches)
+        rows.append(sum(map(len, seen)))
+        measure(network, norms, forward, seen)
+
+    parts: list[tuple[str, set[int]]] = []
+    of_job = runs._parts
+
+    def watched(job: Any, *rest: Any) -> Any:
+        found = of_job(job, *rest)
+        parts.append((job.part, set(found[0].rows.tolist())))
+        return found
+
+    monkeypatch.setattr(calibration, "measure", counted)
+    monkeypatch.setattr(runs, "_parts", watched)
+    asked = ("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "two-phase", "--tune", 3)
+    assert tiny(*asked, "--set", "protocol.batch_size=2").code == 0
+    assert [part for part, _ in parts] == ["val", "val", "val", "test"]
+    assert parts[0][1] < parts[-1][1], "trials train without the validation images"
+    assert len(rows) == 2 and rows[0] <= len(parts[0][1]) and rows[1] <= len(parts[-1][1])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_that_is_interrupted_after_the_measuring_ends_with_the_same_bits(seed: int, tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "two-phase", "--seed", seed)
+    assert tiny(*asked).code == 0
+    (whole,) = record.read(tmp_path / "runs")
+    apart = ("--out", tmp_path / "apart")
+    stopped = {"left": 3}
+    train = runs.train
+
+    def stops(course: Any, machine: Any, *rest: Any) -> Any:
+        if stopped["left"]:
+            stopped["left"] -= 1
+            machine.stop.signal_number = 15
+        return train(course, machine, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "train", stops)
+        assert [tiny(*asked, *apart).code for _ in range(3)] == [143] * 3
+    assert tiny(*asked, *apart).code == 0
+    (again,) = record.read(tmp_path / "apart")
+    assert (again.weights, again.predictions, again.spread) == (whole.weights, whole.predictions, whole.spread)
+
+
+def test_looking_at_a_network_changes_nothing_of_it() -> None:
+    model, seen = network("voc_seg", "unet:depth=5,width=8", 32), [images(4, 32)]
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with inference(model):
+        spread(model, seen)
+    assert model.training and all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
+    assert all(norm.track_running_stats for norm in model.modules() if isinstance(norm, nn.BatchNorm2d))
+    assert not any(part._forward_hooks for part in model.modules())
