@@ -197,6 +197,7 @@ def _calibrate(job: Job, pretrained: PretrainRecord, part: batches.Part, model: 
     buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.numel()}
     known: dict[str, torch.Tensor] | None = desk.cache.state(key)
     if known is None:
+        desk.say(f"  measuring the statistics of {len(chosen)} batch norms on {sum(map(len, places)):,} images")
         with desk.machine.autocast():
             calibration.measure(model, chosen, lambda images: model({"images": images}), _images(part, places, desk))
         known = {name: buffer.detach().to("cpu", copy=True) for name, buffer in buffers.items()}
