@@ -21,7 +21,7 @@ SCORES = {
 }
 READING = (
     "Value [95 % interval] (seeds, which vary pretraining, head and data order where the row does not say one trunk). "
-    "With one seed the interval is over pictures alone and nothing is called better. "
+    "With one seed the interval is over the test images alone, and nothing is called better. "
     "Bold: with 95 % confidence the best of the rows with several seeds is among these."
 )
 
@@ -242,8 +242,9 @@ def _cell(cell: Cell, trivial: bool = False) -> str:
     found = cell.estimate
     if found is None:
         return f"undefined {cell.marks}".strip() if cell.records else "-"
-    both = f": {', '.join(f'{100 * value:.2f}' for value in found.values)}" if found.seeds == 2 else ""
-    count = "" if trivial else f" (n={found.seeds}{both})"
+    values = ", ".join(f"{100 * value:.2f}" for value in found.values)
+    more = {1: ": images only", 2: f": {values}"}.get(found.seeds, "")
+    count = "" if trivial else f" (n={found.seeds}{more})"
     return f"{100 * found.value:.2f} {_interval(found)}{count} {cell.marks}".strip()
 
 
