@@ -265,7 +265,7 @@ def report(
     kept = out / "cache" / "report.json"
     cache = Cache.read(kept)
     before = looks.read(out)
-    made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before, looks.now())
+    made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before)
     for problem in made.problems:
         _warn(problem)
     if cache.changed:
@@ -275,7 +275,8 @@ def report(
     try:
         for name, text in made.files.items():
             store.publish_file(out / name, text)
-        looks.keep(out, before, made.looks, out / "locks" / "looks.lock", _warn)
+        if not wanted.runs:  # a table of chosen runs says so itself
+            looks.keep(out, before, before.with_boards(made.boards, looks.now()), out / "locks" / "looks.lock", _warn)
     except MachineError as error:
         unwritten = error
     screen = Screen()

@@ -17,7 +17,7 @@ WAY_OUT = "remove it, and the looks of before are forgotten"
 
 def now() -> str:
     """Return the time of a look, in UTC."""
-    return datetime.now(UTC).isoformat(timespec="minutes")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read(folder: Path) -> Looks:

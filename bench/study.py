@@ -314,7 +314,7 @@ def tables(
 
     kept, written, failed = _kept(into), [], []
     known: dict[str, Record] = {}
-    cache = Cache()
+    cache, before, shown = Cache(), looks.read(into / RECORDS), []
     for name, table in study.tables.items():
         lacking = [part for part in table.parts if not _is_done(into, study.parts[part], kept.get(part))]
         if lacking:
@@ -334,8 +334,7 @@ def tables(
                 shown_only=True,
                 looks=study.looks,
             )
-            before = looks.read(into / RECORDS)
-            made = make(records, into / RECORDS, wanted, command, cache, before, looks.now())
+            made = make(records, into / RECORDS, wanted, command, cache, before)
         except BenchError as error:
             failed.append(f"tables.{name}: {error}")
             continue
@@ -344,7 +343,8 @@ def tables(
         if PAGE not in made.files:
             (into / name / PAGE).unlink(missing_ok=True)
         written += [store.publish_file(into / name / file, text) for file, text in made.files.items()]
-        looks.keep(into / RECORDS, before, made.looks, _lock(into), screen.say)
+        shown += made.boards
+    looks.keep(into / RECORDS, before, before.with_boards(shown, looks.now(), study.looks), _lock(into), screen.say)
     return written, failed
 
 

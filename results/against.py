@@ -7,7 +7,7 @@ from itertools import combinations
 from statistics import fmean
 
 from results.agreement import orders
-from results.board import Board, Cell, Column
+from results.board import Board, Cell
 from results.record import Record
 from results.rows import groups
 
@@ -15,52 +15,60 @@ BETTER = ("psnr", "ssim", "accuracy")
 """Scores of pretext tasks that are better when they are higher."""
 
 
-def against(board: Board, by_every_metric: Board) -> str:
+def against(board: Board, by_metric: Sequence[Board]) -> str:
     """Return a sentence: metrics that order the rows otherwise or tell less apart, rows at their floor, pretext tasks below it.
 
-    `by_every_metric` is the board of the same runs with all metrics of their protocols.
+    `by_metric` are the boards of the same runs for each metric of their protocols, in which a task that lacks it has no column.
     """
     said = []
     for place, column in enumerate(board.columns):
         others = [
-            (number, other)
-            for number, other in enumerate(by_every_metric.columns)
-            if (other.downstream, other.variant, other.tuning) == (column.downstream, column.variant, column.tuning)
+            (other, number)
+            for other in by_metric
+            for number, one in enumerate(other.columns)
+            if (one.downstream, one.variant, one.tuning) == (column.downstream, column.variant, column.tuning)
+            and one.metric != column.metric
         ]
-        of_column = [*_order(board, by_every_metric, place, others), *_told(board, by_every_metric, place, others)]
+        of_column = [*_order(board, place, others), *_told(board, place, others)]
         if of_column:
             said.append(f"in {column.title} by {_name(column.metric)}, {'; '.join(of_column)}")
-    said += _floors(by_every_metric)
+    said += _floors(by_metric)
     said += _below(board.records())
     return f"What speaks against: {'; '.join(said)}." if said else "What speaks against: nothing that these records tell."
 
 
-def _order(board: Board, every: Board, place: int, others: Sequence[tuple[int, Column]]) -> list[str]:
+def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
     """Say which metrics order some pairs of rows otherwise."""
     found = []
-    for number, other in others:
+    for other, number in others:
         pairs = [
             (one.value, two.value)
-            for row, full in zip(board.rows, every.rows, strict=True)
-            if (one := row.cells[place].estimate) is not None and (two := full.cells[number].estimate) is not None
+            for row, again in zip(board.rows, other.rows, strict=True)
+            if (one := row.cells[place].estimate) is not None and (two := again.cells[number].estimate) is not None
         ]
         counted = orders(pairs)
-        if other.metric != board.columns[place].metric and counted["differently"]:
+        if counted["differently"]:
             count = len(list(combinations(pairs, 2)))
-            found.append(f"{_name(other.metric)} orders {counted['differently']} of {count} pairs of rows otherwise")
+            found.append(
+                f"{_name(other.columns[number].metric)} orders {counted['differently']} of {count} pairs of rows otherwise"
+            )
     return found
 
 
-def _told(board: Board, every: Board, place: int, others: Sequence[tuple[int, Column]]) -> list[str]:
+def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
     """Say which differences other metrics of the same runs do not tell, and when none is told at all."""
-    gains = [(row, full) for row, full in zip(board.rows, every.rows, strict=True) if row.cells[place].gain]
-    told = [(row, full) for row, full in gains if (gain := row.cells[place].gain) and gain.distinguishable]
-    tested = any((gain := row.cells[place].gain) and gain.distinguishable is not None for row, _ in gains)
-    if tested and not told:
+    gains = [(number, gain) for number, row in enumerate(board.rows) if (gain := row.cells[place].gain) is not None]
+    told = [number for number, gain in gains if gain.distinguishable]
+    if not told and any(gain.distinguishable is not None for _, gain in gains):
         return ["no difference to a baseline is told from zero"]
     found = []
-    for row, full in told:
-        lacking = [_name(other.metric) for number, other in others if not _same(row.cells[place], full.cells[number])]
+    for number in told:
+        row = board.rows[number]
+        lacking = [
+            _name(other.columns[column].metric)
+            for other, column in others
+            if not _same(row.cells[place], other.rows[number].cells[column])
+        ]
         if lacking:
             found.append(f"{row.label} is told from its baseline, and not so by {', '.join(lacking)}")
     return found
@@ -73,13 +81,14 @@ def _same(cell: Cell, other: Cell) -> bool:
     return bool(other.gain.distinguishable) and (other.gain.estimate.value > 0) == (cell.gain.estimate.value > 0)
 
 
-def _floors(board: Board) -> list[str]:
-    """Say how many rows reach a trivial predictor, and by which metrics."""
+def _floors(boards: Sequence[Board]) -> list[str]:
+    """Say how many rows do not lie above a trivial predictor, and by which metrics."""
     found: dict[str, list[str]] = {}
-    for place, column in enumerate(board.columns):
+    columns = [(board, place, column) for board in boards for place, column in enumerate(board.columns)]
+    for board, place, column in columns:
         cells = [row.cells[place] for row in board.rows if row.cells[place].estimate is not None]
         for predictor, reaching in groups((cell for cell in cells if cell.floor), lambda cell: cell.floor).items():
-            said = f"{len(reaching)} of {len(cells)} rows of {column.title} reach {predictor}"
+            said = f"{len(reaching)} of {len(cells)} rows of {column.title} do not lie above {predictor}"
             found.setdefault(said, []).append(_name(column.metric))
     return [f"{said} by {', '.join(dict.fromkeys(names))}" for said, names in found.items()]
 

@@ -23,7 +23,7 @@ from results.statistics import Estimate
 RESAMPLES = 10_000
 SIGNIFICANT = 0.05
 FLOOR, DEAD = "†", "‡"
-"""Marks of a cell whose interval reaches a trivial predictor's value, and of one whose network was dead."""
+"""Marks of a cell whose interval does not lie above a trivial predictor's value, and of one whose network was dead."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Gain:
         """Whether the difference is told from zero, in a word or two."""
         if self.estimate.seeds == 1:
             return "one seed"
+        if self.estimate.p is None:
+            return "no interval"
         return {True: "yes", False: "no", None: "exploratory"}[self.distinguishable]
 
 
@@ -82,7 +84,7 @@ class Cell:
     leading: bool = False
     """One of the rows among which, with 95 % confidence, the best of the column is."""
     floor: str = ""
-    """The trivial predictor whose value the interval reaches, the best of them; "" where it lies above all."""
+    """The best trivial predictor, where the interval does not lie above its value; "" where it does."""
     dead: str = ""
     """Why a network of these runs was dead before it was fine-tuned; "" where none was."""
 
@@ -244,10 +246,10 @@ class _Computed:
         return Cell(own, found, floor=self._floor(found), dead=dead)
 
     def _floor(self, found: Estimate | None) -> str:
-        """Return the best trivial predictor when the interval reaches its value."""
+        """Return the best trivial predictor when the interval does not lie above its value."""
         known = [name for name in self.scores.trivial if name in self.scores.values]
         best = max(known, key=lambda name: self.scores.values[name], default="")
-        return best if best and found is not None and not found.low > self.scores.values[best] else ""
+        return best if best and found is not None and found.low <= self.scores.values[best] else ""
 
     def difference(self, cell: Cell, other: Cell) -> Estimate | None:
         """Return the paired difference of two cells over the seeds that both have; None when there is none."""
@@ -315,7 +317,8 @@ def _with_leaders(made: list[Row], computed: Sequence[_Computed], looks: Sequenc
     """Mark the cells of each column among which the best is with 95 % confidence; with one seed nothing is marked.
 
     Left out is who is told from the highest of K rows at a level of 5 % / (K - 1). The truly best one is told from any of the
-    others so with a chance of 5 % / (K - 1) at most, whichever of them happens to be the highest.
+    others so with a chance of 5 % / (K - 1) at most, whichever of them happens to be the highest. Who cannot be compared with
+    it is not left out, and where nobody can, nothing is marked. Rows that share one trunk are among themselves.
     """
     leading: set[tuple[int, int]] = set()
     for column, one in enumerate(computed):
@@ -324,15 +327,15 @@ def _with_leaders(made: list[Row], computed: Sequence[_Computed], looks: Sequenc
             for place, row in enumerate(made)
             if (cell := row.cells[column]).estimate is not None and cell.estimate.seeds > 1
         ]
-        if len(ranked) < 2:
-            continue
-        best = max(ranked, key=lambda item: (item[0], -item[1]))[1]
-        leading.add((best, column))
-        for _, place in ranked:
-            found = one.difference(made[best].cells[column], made[place].cells[column]) if place != best else None
-            p = _p_at_look(found, looks) if found is not None else None
-            if p is not None and p * (len(ranked) - 1) >= SIGNIFICANT:
-                leading.add((place, column))
+        for comparable in rows.groups(ranked, lambda item: made[item[1]].trunk_seed).values():
+            best = max(comparable, key=lambda item: (item[0], -item[1]))[1]
+            others = [place for _, place in comparable if place != best]
+            found = {place: one.difference(made[best].cells[column], made[place].cells[column]) for place in others}
+            p_values = {place: _p_at_look(estimate, looks) for place, estimate in found.items() if estimate is not None}
+            if all(p is None for p in p_values.values()):
+                continue
+            told = {place for place, p in p_values.items() if p is not None and p * len(others) < SIGNIFICANT}
+            leading |= {(place, column) for _, place in comparable if place not in told}
     return [
         replace(row, cells=tuple(replace(cell, leading=(place, column) in leading) for column, cell in enumerate(row.cells)))
         for place, row in enumerate(made)
@@ -379,7 +382,7 @@ def _warnings(made: Sequence[Row], columns: Sequence[Column], looks: Sequence[in
     """Say what the marks mean where there are some, which networks were dead, and which seeds can show little."""
     notes = []
     if any(cell.floor for row in made for cell in row.cells):
-        notes.append(f"{FLOOR}: the interval reaches the value of a trivial predictor, which looks at no image.")
+        notes.append(f"{FLOOR}: the interval does not lie above the value of a trivial predictor, which looks at no image.")
     by_reason: dict[str, dict[str, None]] = {}
     for row in made:
         for cell, column in zip(row.cells, columns, strict=True):
@@ -387,9 +390,12 @@ def _warnings(made: Sequence[Row], columns: Sequence[Column], looks: Sequence[in
                 by_reason.setdefault(cell.dead, {})[f"{row.label} in {column.title}"] = None
     for reason, dead in by_reason.items():
         notes.append(f"{DEAD}: dead before fine-tuning, so neither a control nor a method: {', '.join(dead)} ({reason}).")
-    estimates = [cell.estimate for row in made for cell in row.cells if cell.estimate is not None]
+    cells = [cell for row in made for cell in row.cells]
+    estimates = [cell.estimate for cell in cells if cell.estimate] + [cell.gain.estimate for cell in cells if cell.gain]
+    if any(row.trunk_seed is not None for row in made):
+        notes.append("Rows of one trunk say nothing of other trunks of the same pretext task, however many seeds they have.")
     if any(found.seeds == 2 for found in estimates):
-        notes.append("n=2: both values are given; two seeds hardly ever tell anything apart.")
+        notes.append("n=2: both values are given; two seeds, or two that rows have in common, hardly ever tell anything apart.")
     if looks:
         declared = ", ".join(map(str, looks))
         notes.append(f"Looks were declared at {declared} seeds: p values count their share, and any other number is exploratory.")

@@ -51,7 +51,7 @@ LEADERBOARD = {
     "std": "standard deviation over seeds",
     "values": "the value of each seed that has one, in the order of `seeds`, JSON",
     "leading": "whether it is one of those among which, with 95 % confidence, the best of its column is",
-    "floor": "the trivial predictor whose value the interval reaches; empty where it lies above all of them",
+    "floor": "the best trivial predictor, where the interval does not lie above its value; else empty",
     "dead": "why a network was dead before fine-tuning; empty where none was",
     "spread": "how far features differ between images before fine-tuning, worst layer and seed: 1 as under batch statistics",
     "baseline": "the row that the difference is measured from",

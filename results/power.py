@@ -9,7 +9,7 @@ import numpy as np
 
 from results.board import Board
 from results.statistics import Estimate, half_width
-from results.tables import Line, Table, under
+from results.tables import Line, Table, label, marks, under
 
 POWER, LEVEL = 0.8, 0.05
 MOST = 1000
@@ -41,13 +41,15 @@ def power(difference: float, seeds: int, found: Estimate, alpha: float = LEVEL) 
 def seeds_needed(difference: float, found: Estimate, share: float = POWER, alpha: float = LEVEL) -> float:
     """Return the least number of seeds whose `power` is at least `share`; inf where the test images limit it, whatever the seeds.
 
-    nan where it is more than 1000 seeds.
+    nan where it is more than 1000 seeds, and where a deviation of zero says nothing.
     """
     from scipy import special
 
     limit = -special.stdtrit(found.images - 1, alpha / 2) + special.ndtri(share)
     if abs(difference) <= limit * math.sqrt(found.common):
         return math.inf
+    if not found.deviation or not math.isfinite(found.deviation) or found.images < 2:
+        return math.nan
     low, high = 1, 2
     while power(difference, high, found, alpha) < share:
         low, high = high, 2 * high
@@ -73,20 +75,21 @@ def table(board: Board, points: Sequence[float]) -> Table | None:
             if gain is None or deviation is None:
                 continue
             found = gain.estimate
-            needed = [_written(seeds_needed(one / 100, found)) for one in points]
+            needed = [_written(seeds_needed(one / 100, found)) if deviation > 0 else "-" for one in points]
             deviations = f"{100 * deviation:.2f}", f"{100 * math.sqrt(found.common):.2f}"
-            lines.append(Line((row.label, gain.against, str(found.seeds), *deviations, *needed)))
+            lines.append(Line((label(row, place), gain.against, str(found.seeds), *deviations, *needed)))
         rows += under(column.head, lines)
     if not rows:
         return None
     notes = (
-        "Seeds that tell a true difference of so many points from zero with a chance of 80 %, at 5 % in a single comparison. "
+        "Seeds that tell a true difference of so many points from zero with a chance of 80 %, at 5 % in a single comparison, if "
+        "the deviation is the one that is seen; few seeds know it badly, and the chance is then less on average. "
         "Deviations in points: of the paired difference over seeds, and of what all seeds share, being scored on the same test "
         "images. never: the images limit it, whatever the seeds. The true deviation is between half and six times the one that "
         "three seeds show (95 %).",
     )
     heads = ("Row", "Against", "Seeds now", "Over seeds", "Over images", *(f"{one:g} points" for one in points))
-    return Table(f"Seeds needed: {board.title}", notes, heads, tuple(rows))
+    return Table(f"Seeds needed: {board.title}", (*notes, *marks(board)), heads, tuple(rows))
 
 
 def _written(seeds: float) -> str:

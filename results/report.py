@@ -43,8 +43,7 @@ class Report:
     files: dict[str, str]
     problems: list[str]
     """What was left out because it is damaged."""
-    looks: Looks
-    """Those of before, and the look that this report is."""
+    boards: list[board.Board]
 
 
 def make(
@@ -54,11 +53,11 @@ def make(
     command: str,
     cache: Cache | None = None,
     looks: Looks = Looks(),
-    now: str = "",
 ) -> Report:
     """Return the report of some records, whose predictions lie below `out`; what `cache` knows is not computed again.
 
-    `looks` are those at the same folder before, `now` is the time (UTC, ISO 8601).
+    `looks` are those at the same folder before.
+
 
     UsageError for a metric, a run or a baseline that does not exist, DataError for runs that cannot stand in one column or whose
     predictions are damaged.
@@ -73,10 +72,10 @@ def make(
         boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline, cache)]
     else:
         boards = board.boards(chosen, read, wanted.metrics, wanted.baseline, cache=cache, looks=wanted.looks)
-    every = _by_every_metric(chosen, read, wanted, cache)
+    others = _by_metric(chosen, read, wanted, cache)
     boards = [
-        looks.note(replace(one, notes=(*one.notes, against(one, full))), wanted.looks)
-        for one, full in zip(boards, every, strict=True)
+        looks.note(replace(one, notes=(*one.notes, against(one, [other[place] for other in others]))), wanted.looks)
+        for place, one in enumerate(boards)
     ]
     kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
     main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
@@ -104,16 +103,16 @@ def make(
         from results.page import page
 
         files["report.html"] = page(boards, [*tables.table3(chosen), *added], wanted.pictures or out, command, problems)
-    return Report([*main, *added], files, problems, looks.with_boards(boards, now))
+    return Report([*main, *added], files, problems, boards)
 
 
-def _by_every_metric(records: Sequence[Record], read: Reader, wanted: Wanted, cache: Cache) -> list[board.Board]:
-    """Return the same boards with all metrics that the runs' protocols have."""
+def _by_metric(records: Sequence[Record], read: Reader, wanted: Wanted, cache: Cache) -> list[list[board.Board]]:
+    """Return the same boards once for each metric of the runs' protocols, with p values corrected over that metric alone."""
     known = {metric.key for metric in metrics.METRICS.values()}  # a record of before may have another version of one
-    every = tuple(dict.fromkeys(name for record in records for name in record.metric_ids if name in known))
+    every = dict.fromkeys(name for record in records for name in record.metric_ids if name in known)
     if wanted.runs:
-        return [board.one_board(records, read, every, wanted.baseline, cache)]
-    return board.boards(records, read, every, wanted.baseline, cache=cache, looks=wanted.looks)
+        return [[board.one_board(records, read, (name,), wanted.baseline, cache)] for name in every]
+    return [board.boards(records, read, (name,), wanted.baseline, cache=cache, looks=wanted.looks) for name in every]
 
 
 def _with_papers_metrics(

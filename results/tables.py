@@ -22,7 +22,7 @@ SCORES = {
 READING = (
     "Value [95 % interval] (seeds, which vary pretraining, head and data order where the row does not say one trunk). "
     "With one seed the interval is over the test images alone, and nothing is called better. "
-    "Bold: with 95 % confidence the best of the rows with several seeds is among these."
+    "Bold: with 95 % confidence the best of the rows with several seeds is among these (of one trunk: among those of that trunk)."
 )
 
 
@@ -74,8 +74,8 @@ def differences(board: Board) -> Table | None:
             of_column.append(
                 Line(
                     (
-                        _label(row, place),
-                        next((_label(base, place) for base in board.rows if base.label == gain.against), gain.against),
+                        label(row, place),
+                        next((label(base, place) for base in board.rows if base.label == gain.against), gain.against),
                         f"{100 * found.value:+.2f}",
                         _interval(found, sign="+"),
                         _p(found.p),
@@ -90,8 +90,8 @@ def differences(board: Board) -> Table | None:
     if not rows:
         return None
     heads = ("Row", "Against", "Points", "95 % interval", "p", "Holm", "Told apart", "Seeds")
-    note = "The same pictures and seeds on both sides; Holm: p corrected over all differences of this table."
-    return Table(f"Paired differences: {board.title}", (note, *_marks(board)), heads, tuple(rows))
+    note = "The same pictures and seeds on both sides; Holm: p corrected over all differences of this table that have one."
+    return Table(f"Paired differences: {board.title}", (note, *marks(board)), heads, tuple(rows))
 
 
 def searches(board: Board) -> Table | None:
@@ -106,7 +106,7 @@ def searches(board: Board) -> Table | None:
                 of_column.append(
                     Line(
                         (
-                            _label(row, place),
+                            label(row, place),
                             ", ".join(
                                 f"{states[state]} {state}" for state in ("complete", "pruned", "diverged") if states[state]
                             ),
@@ -128,7 +128,7 @@ def searches(board: Board) -> Table | None:
         "At the edge: a rate was chosen in the outermost tenth of its range, so a better one may lie outside; with this option "
         "every row is searched wider.",
     )
-    return Table(f"Searches: {board.title}", (*notes, *_marks(board)), heads, tuple(rows))
+    return Table(f"Searches: {board.title}", (*notes, *marks(board)), heads, tuple(rows))
 
 
 def _edge(records: Sequence[Record], tuning: Tuning) -> str:
@@ -151,7 +151,7 @@ def costs(board: Board) -> Table:
             of_column.append(
                 Line(
                     (
-                        _label(row, place),
+                        label(row, place),
                         f"{cost.pretrain_seconds:,.0f}",
                         f"{cost.tune_seconds:,.0f}",
                         f"{cost.finetune_seconds:,.0f}",
@@ -169,7 +169,7 @@ def costs(board: Board) -> Table:
     )
     return Table(
         f"Cost: {board.title}",
-        (*notes, *_marks(board)),
+        (*notes, *marks(board)),
         ("Row", "Pretraining", "Tuning", "Fine-tuning", "Pictures", "Memory", "Energy", "Points"),
         tuple(rows),
     )
@@ -227,13 +227,13 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _label(row: Row, place: int) -> str:
+def label(row: Row, place: int) -> str:
     """Return a row's label with the marks that it has in a column."""
     marks = row.cells[place].marks
     return f"{row.label} {marks}" if marks else row.label
 
 
-def _marks(board: Board) -> list[str]:
+def marks(board: Board) -> list[str]:
     """Return what the marks of a board's rows mean, as its own table says it."""
     return [note for note in board.notes if note.startswith((f"{FLOOR}:", f"{DEAD}:"))]
 
