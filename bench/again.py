@@ -17,7 +17,7 @@ from bench.data.dataset import Dataset
 from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.grid import Options, make_desk
 from bench.job import NO_DATA, Job
-from bench.resolve import PAPER_SIZE, Grid, subset_of
+from bench.resolve import PAPER_SIZE, Grid, statistics_version, subset_of
 from bench.run import run
 from bench.screen import Screen
 from bench.text import shell
@@ -154,16 +154,27 @@ def _settings(owner: str, changes: Mapping[str, Any]) -> list[str]:
     return [word for name, value in changes.items() for word in ("--set", f"{owner}.{name}={json.dumps(value)}")]
 
 
-def reproduce(record: Record, folder: Path, options: Options, screen: Screen) -> Record:
-    """Run a record's job in another folder, from pretraining on; DataError or UsageError when data or plug-ins are others."""
-    job, origin = job_of(record), record.provenance
+def changed_since(record: Record) -> str:
+    """Say what of the program is another than when a record was made, so that its job has another id now; "" where nothing is."""
+    job = job_of(record)
     for kind, name, version, source in (
         ("pretexts", job.pretrain.pretext, job.pretrain.version, job.pretrain.source),
         ("downstreams", job.downstream, job.version, job.source),
     ):
         plugin = registry.load(kind, name)
         if (plugin.version, registry.source_digest(kind, name)) != (version, source):
-            raise UsageError(f"{name} here is not the one that {record.id} was made with (version {version} {source}).")
+            return f"{name} here is not the one that it was made with (version {version} {source})".replace(" )", ")")
+    if statistics_version(job.pretrain, job.transfer) != job.statistics_version:
+        return "the batch norms of what was not trained had no measured statistics then"
+    return ""
+
+
+def reproduce(record: Record, folder: Path, options: Options, screen: Screen) -> Record:
+    """Run a record's job in another folder, from pretraining on; DataError or UsageError when data or plug-ins are others."""
+    job, origin = job_of(record), record.provenance
+    changed = changed_since(record)
+    if changed:
+        raise UsageError(f"{record.id} cannot be made again: {changed}.")
     data = _data(str(origin["data"]), job.data, screen)
     pretrain_data = _data(str(origin["pretrain_data"]), job.pretrain.data, screen) if job.pretrain.data != NO_DATA else None
     subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
@@ -213,17 +224,17 @@ def compare(recorded: Record, made: Record, tolerance: float | None = None) -> C
     equal = to_the_bit if exact else worst <= (TOLERANCE if tolerance is None else tolerance)
     off = f"other bits, the largest difference of a metric is {worst:.6f}"
     if different and not to_the_bit:
-        off += f"; made elsewhere: {'; '.join(different)}"
+        off += f"; recorded and here: {'; '.join(different)}"
     found = "reproduced to the bit" if to_the_bit else f"reproduced with {off}" if equal else f"not reproduced: {off}."
     return Comparison((("What", "Recorded", "Made again", ""), rows), equal, f"{recorded.id} was {found}")
 
 
 def _differences(recorded: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    """Say in what two runs' origins differ that decides how sums are rounded; a record of before does not tell all of it."""
+    """Say in what two runs' origins differ, or may, that decides how sums are rounded: a record of before does not tell all."""
     names = {"type": "device", "device": "processor", "capability": "instructions", "threads": "threads"}
     pairs = [(title, recorded["machine"].get(name), made["machine"].get(name)) for name, title in names.items()]
     pairs.append(("torch", recorded["versions"].get("torch"), made["versions"].get("torch")))
-    return [f"{title} {one or 'unknown'}, here {other}" for title, one, other in pairs if one != other]
+    return [f"{title} {one or 'not recorded'}, here {other}" for title, one, other in pairs if one != other]
 
 
 def _apart(one: float | None, other: float | None) -> float:

@@ -7,7 +7,7 @@ it will be fine-tuned on, as Izmailov et al. 2018 do after averaging weights (ht
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,30 +30,40 @@ Forward = Callable[[Tensor], object]
 
 
 def positions(count: int, batch_size: int, most: int = MEASURED) -> list[NDArray[np.int64]]:
-    """Return which of `count` images are looked at together: whole batches of at most `most` images, the same for every seed.
+    """Return which of `count` images are looked at together: all, or `most`, in batches of about equal size; same for every seed.
 
-    A permutation of its own, since images that are sorted by class would make batches that are all alike.
+    A permutation of its own, since images that are sorted by class would make batches that are all alike. None where there are
+    less than two images, which batch statistics need.
     """
-    size = min(batch_size, count)
-    whole = min(count, most) // size if size > 1 else 0
-    chosen = order.permutation(count, order.key("calibration"), 0)[: whole * size]
-    return np.split(chosen, whole) if whole else []
+    taken = min(count, most)
+    batches = min(-(-taken // batch_size), taken // 2)
+    chosen = order.permutation(count, order.key("calibration"), 0)[:taken]
+    return np.array_split(chosen, batches) if batches else []
 
 
-def norms_to_measure(network: nn.Module, which: str) -> list[_BatchNorm]:
-    """Return the batch norms whose statistics are to be measured: those that no batch ever went through (`new`), or `all`."""
-    kept = ((norm, norm.num_batches_tracked) for norm in _norms(network))
-    return [norm for norm, batches in kept if batches is not None and (which == "all" or not int(batches))]
+def norms_to_measure(trunk: nn.Module, which: str, forward: Forward, images: Tensor) -> list[_BatchNorm]:
+    """Return the batch norms whose statistics are to be measured: those that no batch ever went through (`new`), or `all`.
+
+    Those alone that `forward` runs through: a task may use the encoder and not the decoder.
+    """
+    with inference(trunk):
+        found = _deviations(trunk, forward, [images])
+    norms = [norm for name, norm in _norms(trunk) if name in found and norm.num_batches_tracked is not None]
+    return [norm for norm in norms if which == "all" or norm in never_used(trunk)]
 
 
-def measure(network: nn.Module, norms: Iterable[_BatchNorm], forward: Forward, batches: Batches) -> None:
-    """Give some batch norms of a network the mean over batches of the batches' statistics; nothing else of it changes.
+def never_used(trunk: nn.Module) -> list[_BatchNorm]:
+    """Return the batch norms that no batch ever went through in training."""
+    return [norm for _, norm in _norms(trunk) if norm.num_batches_tracked is not None and not int(norm.num_batches_tracked)]
+
+
+def measure(trunk: nn.Module, norms: Sequence[_BatchNorm], forward: Forward, batches: Batches) -> None:
+    """Give some batch norms of a trunk the mean over batches of the batches' statistics; nothing else of it changes.
 
     Each sees what comes out of the others as they normalise in this pass; dropout is off.
     """
-    norms = list(norms)
     momenta = [norm.momentum for norm in norms]
-    with inference(network):
+    with inference(trunk), torch.compiler.set_stance("force_eager"):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum, norm.training = None, True  # None: the average of all batches, weighted alike
@@ -65,31 +75,38 @@ def measure(network: nn.Module, norms: Iterable[_BatchNorm], forward: Forward, b
                 norm.momentum = momentum
 
 
-def spread(network: nn.Module, forward: Forward, batches: Iterable[Tensor]) -> dict[str, float]:
-    """Return how far images differ in each batch norm's output, as the network runs, against the batch's own statistics.
+def spread(trunk: nn.Module, forward: Forward, batches: Sequence[Tensor]) -> dict[str, float]:
+    """Return how far images differ in each batch norm's output, as the trunk runs, against the batch's own statistics.
 
     By the layer's name: the standard deviation over images of each channel and place, averaged, as a share of what it is when
-    every batch norm takes mean and variance of the batch. Layers that tell no two images apart even then are left out.
+    every batch norm takes mean and variance of the batch. A layer that tells no two images apart even then has 0, unless its
+    weights are zero, as timm begins some.
     """
-    known = list(batches)
-    as_it_runs, by_batch = _deviations(network, forward, known), {}
-    with _by_batch(network):
-        by_batch = _deviations(network, forward, known)
-    return {name: as_it_runs[name] / found for name, found in by_batch.items() if found > 0}
+    as_it_runs = _deviations(trunk, forward, batches)
+    with _by_batch(trunk):
+        by_batch = _deviations(trunk, forward, batches)
+    begin_at_zero = {name for name, norm in _norms(trunk) if norm.weight is not None and not bool(norm.weight.any())}
+    return {
+        name: as_it_runs[name] / found if found > 0 else 0.0
+        for name, found in by_batch.items()
+        if found > 0 or name not in begin_at_zero
+    }
 
 
 def cosine(features: Tensor) -> float:
-    """Return the median cosine between the features (N, ...) of two different images."""
-    flat = nn.functional.normalize(features.flatten(1).double(), dim=1)
+    """Return the median cosine between the features (N, ...) of two different images; 1 between features that are all zero."""
+    flat = features.flatten(1).double()
+    flat = torch.cat([flat, (flat == 0).all(dim=1, keepdim=True).double()], dim=1)
+    flat = nn.functional.normalize(flat, dim=1)
     pairs = torch.triu_indices(len(flat), len(flat), offset=1)
     return float((flat @ flat.t())[pairs[0], pairs[1]].median())
 
 
-def _norms(network: nn.Module) -> Iterator[_BatchNorm]:
-    return (part for part in network.modules() if isinstance(part, _BatchNorm))
+def _norms(trunk: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    return ((name, part) for name, part in trunk.named_modules() if isinstance(part, _BatchNorm))
 
 
-def _deviations(network: nn.Module, forward: Forward, batches: Iterable[Tensor]) -> dict[str, float]:
+def _deviations(trunk: nn.Module, forward: Forward, batches: Iterable[Tensor]) -> dict[str, float]:
     """Return the standard deviation over images of each batch norm's output, by its name; the mean over batches."""
     found: dict[str, list[Tensor]] = {}
 
@@ -99,10 +116,9 @@ def _deviations(network: nn.Module, forward: Forward, batches: Iterable[Tensor])
 
         return hook
 
-    named = ((name, part) for name, part in network.named_modules() if isinstance(part, _BatchNorm))
-    handles = [part.register_forward_hook(note(name)) for name, part in named]
+    handles = [norm.register_forward_hook(note(name)) for name, norm in _norms(trunk)]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # hooks, and no graph for a few batches
             for images in batches:
                 forward(images)
     finally:
@@ -112,9 +128,9 @@ def _deviations(network: nn.Module, forward: Forward, batches: Iterable[Tensor])
 
 
 @contextmanager
-def _by_batch(network: nn.Module) -> Iterator[None]:
+def _by_batch(trunk: nn.Module) -> Iterator[None]:
     """Let batch norms take the batch's statistics inside the block, and keep their own."""
-    was = [(norm, norm.training, norm.track_running_stats) for norm in _norms(network)]
+    was = [(norm, norm.training, norm.track_running_stats) for _, norm in _norms(trunk)]
     for norm, _, _ in was:
         norm.training, norm.track_running_stats = True, False
     try:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.errors import BenchError, MachineError, UsageError
+from bench.errors import BenchError, DataError, MachineError, UsageError
 from bench.options import (
     CheckpointSeconds,
     Compiled,
@@ -430,7 +430,14 @@ def show(
         return
     print_rows(*again.story(one))
     print()
-    print(shell(again.command(one)))
+    try:
+        print(shell(again.command(one)))
+    except DataError as error:  # a run of before, which no command makes any more
+        _warn(str(error))
+        return
+    changed = again.changed_since(one)
+    if changed:
+        _warn(f"the command makes another run than this one: {changed}")
 
 
 @app.command(epilog="Example: bench reproduce cgan_color-voc_seg-0a1b2c3d4e5f")

@@ -50,7 +50,8 @@ class Job(Frozen):
     part: Literal["test", "val"] = "test"
     seed: int
     transfer: Transfer = "all"
-    transfer_version: int = later(1)
+    statistics_version: int = later(1)
+    """2 where batch norms of a trunk that was trained in part, or not at all, have measured statistics."""
     labels: float = Field(default=1.0, gt=0, le=1)  # the share of the training pictures whose labels are used
     rates: tuple[float, ...] = ()
     study: str = ""

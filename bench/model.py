@@ -34,7 +34,7 @@ class Model(nn.Module):
         elif self.frozen:
             features = self.look(batch["images"])
         else:
-            features = self.downstream.features(self.trunk, self.trunk.eye(batch["images"]))
+            features = self.features(batch["images"])
         output: Tensor = self.head(features)
         return output
 
@@ -48,7 +48,11 @@ class Model(nn.Module):
         protocol, count = self.downstream.protocol, len(images)
         missing = -count % protocol.batch_size if protocol.statistics == "running" else 0
         filled = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
-        return self.downstream.features(self.trunk, self.trunk.eye(filled))[:count]
+        return self.features(filled)[:count]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the head gets of sRGB images uint8 (N, 3, H, W)."""
+        return self.downstream.features(self.trunk, self.trunk.eye(images))
 
     def set_mode(self, train: Literal["head", "all", "nothing"]) -> None:
         """Choose what trains; what does not is in eval mode, so its running statistics stay as they are.

@@ -21,8 +21,8 @@ from bench.trunk import TrunkName, check_size
 
 SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase", "frozen")
 TRANSFERS: tuple[Transfer, ...] = ("all", "encoder")
-TRANSFER_VERSION = 2
-"""Of transfers other than all. 2: the batch norms of the new decoder have measured statistics."""
+STATISTICS_VERSION = 2
+"""Of runs whose trunk has new parts. 2: their batch norms have measured statistics. Before, they had none."""
 VARY = ("all", "finetune")
 PAPER_SIZE = 256
 SMALL = ("small", "demo")
@@ -123,7 +123,7 @@ def resolve(request: Request, say: Say) -> Grid:
                         split=split.fingerprint,
                         seed=seed,
                         transfer=transfer,
-                        transfer_version=1 if transfer == "all" else TRANSFER_VERSION,
+                        statistics_version=statistics_version(pretrain, transfer),
                         labels=share,
                         rates=request.rates,
                     )
@@ -151,6 +151,15 @@ def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Data
     )
 
 
+def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
+    """Return the version of a run's statistics: of one that inherits all that was trained, or trains nothing, the first.
+
+    A task that trains nothing (random_init) has a version of its own.
+    """
+    untrained = not pretrain.recipe["epochs"] and registry.load("pretexts", pretrain.pretext).Recipe().epochs
+    return STATISTICS_VERSION if transfer != "all" or untrained else 1
+
+
 def subset_of(downstream: Any, protocol: Protocol) -> str:
     """Return the pictures that a downstream task reads: `labels`, or the folder of its masks."""
     return "labels" if downstream.data == "labels" else protocol.masks
@@ -176,6 +185,8 @@ def _protocol(downstream: str, name: str, changes: dict[str, Any]) -> tuple[str,
         raise unknown(f"protocol of {downstream}", name, plugin.protocols)
     base: Protocol = plugin.protocols[name]
     protocol = base.with_changes(changes, f"protocol {name} of {downstream}") if changes else base
+    if protocol.evaluate_on == "whole" and plugin.data == "labels":
+        raise UsageError(f"evaluate_on=whole is for tasks with masks, and {downstream} has labels.")
     needed = "scores" if plugin.data == "labels" else "confusion"
     for metric in protocol.metrics:
         if metrics.get(metric).needs != needed:

@@ -26,6 +26,7 @@ from bench.data import batches, packs, splits
 from bench.data.dataset import Dataset
 from bench.desk import Desk, cost, facts, provenance
 from bench.energy import Meter
+from bench.errors import DataError
 from bench.frozen import canonical
 from bench.job import Job
 from bench.machine import Machine
@@ -46,10 +47,23 @@ def run(job: Job, desk: Desk, tuning: Tuning | None = None, wait: bool = True) -
     found = find(job, desk.out)
     if found is not None:
         store.remove_folder(work_folder(job, desk.out))  # a process may die between the record and this
+        _check_measured(job, found, desk)
         return found
     pretrained = pretrain(job.pretrain, desk, wait)
     with store.lock(lock_of(job, desk.out), desk.say, desk.machine.stop.check, wait=wait):
         return find(job, desk.out) or _publish(job, pretrained, desk, tuning)
+
+
+def _check_measured(job: Job, record: Record, desk: Desk) -> None:
+    """Raise DataError for a plug-in's run of before, when its trunk has parts that would now have measured statistics."""
+    if record.spread is not None or not job.pretrain.source or job.settings.statistics == "batch":
+        return
+    trunk = load_trunk(job.pretrain, pretrain(job.pretrain, desk), desk.out, job.transfer)
+    if calibration.never_used(trunk):
+        raise DataError(
+            f"{record.id} was made by an earlier version of the bench, which did not measure the batch-norm statistics of what "
+            f"{job.pretrain.pretext} does not train; remove its folder to run it again."
+        )
 
 
 def is_elsewhere(job: Job, out: Path) -> bool:
@@ -186,49 +200,54 @@ def _trunk(job: Job, pretrained: PretrainRecord, desk: Desk) -> Trunk:
 
 
 def _calibrate(job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, desk: Desk, rows: str) -> Calibrated:
-    """Measure the statistics of the batch norms that nothing was trained with, or of all; once for the same trunk and images."""
-    if job.settings.statistics == "batch":
+    """Measure the statistics of the trunk's batch norms that nothing was trained with, or of all; once for the same images."""
+    places = calibration.positions(len(part), job.settings.batch_size)
+    if job.settings.statistics == "batch" or not places:
         return Calibrated()
-    chosen = calibration.norms_to_measure(model, job.settings.calibration)
-    places = calibration.positions(len(part), job.settings.batch_size) if chosen else []
-    if not places:
-        return Calibrated()
-    key = _key(job, pretrained, part, desk.machine, calibrated=rows, seed=job.seed)  # the seed's head may have some too
-    buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.numel()}
-    known: dict[str, torch.Tensor] | None = desk.cache.state(key)
+    key = _key(job, pretrained, part, desk.machine, calibrated=rows, seed=part.seed if part.change != "none" else 0)
+    known: tuple[Calibrated, dict[str, torch.Tensor]] | None = desk.cache.state(key)
     if known is None:
-        desk.say(f"  measuring the statistics of {len(chosen)} batch norms on {sum(map(len, places)):,} images")
+        model.set_mode("nothing")
+        first = next(_images(part, places, desk))
         with desk.machine.autocast():
-            calibration.measure(model, chosen, lambda images: model({"images": images}), _images(part, places, desk))
-        known = {name: buffer.detach().to("cpu", copy=True) for name, buffer in buffers.items()}
-        desk.cache.keep(key, known, sum(tensor.nbytes for tensor in known.values()))
-    for name, buffer in buffers.items():
-        buffer.copy_(known[name])
-    names = {part: name for name, part in model.named_modules()}
-    seen = tuple(names[norm] for norm in chosen if norm.num_batches_tracked is not None and int(norm.num_batches_tracked))
-    return Calibrated(seen, sum(map(len, places)) if seen else 0)  # a task may use the encoder alone
+            chosen = calibration.norms_to_measure(model.trunk, job.settings.calibration, model.features, first)
+            if chosen:
+                desk.say(f"  measuring the statistics of {len(chosen)} batch norms on {sum(map(len, places)):,} images")
+                calibration.measure(model.trunk, chosen, model.features, _images(part, places, desk))
+        names = tuple(name for name, norm in model.trunk.named_modules() if norm in chosen)
+        buffers = {name: buffer.detach().to("cpu", copy=True) for name, buffer in model.trunk.named_buffers()}
+        known = Calibrated(names, sum(map(len, places)) if names else 0), buffers
+        desk.cache.keep(key, known, sum(tensor.nbytes for tensor in buffers.values()))
+    calibrated, kept = known
+    for name, buffer in model.trunk.named_buffers():
+        buffer.copy_(kept[name])
+    return calibrated
 
 
-def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: Calibrated) -> Spread:
-    """Return how far the features of the training images differ; say so when they hardly do."""
+def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: Calibrated) -> Spread | None:
+    """Return how far the features of the training images differ, None of a single image; say so when they hardly do."""
     places = calibration.positions(len(part), job.settings.batch_size, calibration.LOOKED_AT)
+    if not places:
+        return None
     images = list(_images(part, places, desk))
     found: dict[str, Any] = {"images": sum(map(len, places)), "measured": calibrated.norms, "measured_on": calibrated.images}
     model.set_mode("nothing")
     with torch.no_grad(), desk.machine.autocast():
-        ratios = calibration.spread(model, lambda seen: model({"images": seen}), images)
-        if ratios:
-            found["layer"] = min(ratios, key=lambda name: ratios[name])
-            found["ratio"] = ratios[found["layer"]]
-        elif images:
-            features = [model.downstream.features(model.trunk, model.trunk.eye(some)).float() for some in images]
-            found["cosine"] = calibration.cosine(torch.cat(features))
-    spread = Spread(**found)
+        ratios = calibration.spread(model.trunk, model.features, images)
+        alike = calibration.cosine(torch.cat([model.features(some).float().flatten(1) for some in images]))
+    if ratios:
+        found["layer"] = min(ratios, key=lambda name: _or_zero(ratios[name]))
+        found["ratio"] = _or_zero(ratios[found["layer"]])
+    spread = Spread(**found, cosine=alike if np.isfinite(alike) else None)
     if spread.problem:
         inherited = spread.layer and spread.layer not in spread.measured and job.settings.statistics == "running"
         hint = "; its statistics are inherited: --set protocol.calibration=all measures them anew" if inherited else ""
         desk.say(f"  warning: a dead network: {spread.problem}{hint}")
     return spread
+
+
+def _or_zero(value: float) -> float:
+    return value if np.isfinite(value) else 0.0
 
 
 def _images(part: batches.Part, places: list[NDArray[np.int64]], desk: Desk) -> Iterator[torch.Tensor]:

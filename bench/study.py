@@ -43,12 +43,14 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from bench import looks, metrics, network, registry, seal, store
 from bench.asked import Asked
+from bench.desk import Desk
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, UsageError, explained, unknown
 from bench.frozen import Frozen, canonical
 from bench.grid import open_desk, run_grid
-from bench.resolve import TRANSFER_VERSION, Grid, resolve
+from bench.resolve import STATISTICS_VERSION, Grid, resolve
 from bench.screen import Screen
 from bench.text import LONG, quoted
+from bench.tune import Search, study_of
 from results.record import Record, paths, predictions_path, read_one, read_predictions
 
 FILE = "study.toml"
@@ -232,10 +234,10 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
         network.check_storage(asked.storage)
         _check_data(study, resolve(asked.request(), screen.say))
     failed = []
-    _lend(into, out)
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}: {canonical(asked.meaning())}")
         desk = open_desk(asked.request(), asked.options(), out, screen)
+        _lend(into, desk, asked.search())
         try:
             _keep(into, out, name, asked, run_grid(desk, screen, asked.search()))
         except Interrupted:
@@ -254,10 +256,10 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
 
     planned: dict[str, int] = {}
     seconds = []
-    _lend(into, out)
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}:")
         desk = open_desk(asked.request(), asked.options(), out, screen)
+        _lend(into, desk, asked.search())
         _check_data(study, desk.grid)
         seconds.append(show(desk, screen, asked.search(), planned))
     if len(seconds) > 1:
@@ -377,25 +379,37 @@ def _digest(asked: Asked) -> str:
         if (version := registry.load(kind, name).version) != 1
     }  # fmt: skip
     if set(request.transfers) - {"all"}:
-        versions["transfer"] = TRANSFER_VERSION
+        versions["statistics"] = STATISTICS_VERSION
     return store.sha256_bytes(canonical({**asked.meaning(), **({"versions": versions} if versions else {})}).encode())
 
 
-def _lend(into: Path, out: Path) -> None:
-    """Give an output folder the runs and searches that the study's records hold, so that none of them is made again."""
+def _lend(into: Path, desk: Desk, search: Search | None) -> None:
+    """Give an output folder the runs and searches of a grid that the study's records hold, so that none is made again."""
+    jobs = desk.grid.jobs
+    runs = {job.id for job in jobs}
+    searches = {study_of(job, search, jobs).id for job in jobs} if search else set()
     for path in paths(into / RECORDS):
-        record = read_one(path)
+        try:
+            record = read_one(path)
+        except DataError as error:  # of another part, or it is made again and then named
+            desk.say(f"not used: {error}")
+            continue
+        tuning = record.tuning
+        searched = (
+            search is not None and tuning is not None and (tuning.budget, tuning.study in searches) == (search.trials, True)
+        )
+        if record.id not in runs and not searched:
+            continue
 
         def fill(folder: Path, record: Record = record, path: Path = path) -> None:
             (folder / predictions_path(into, record).name).write_bytes(read_predictions(into / RECORDS, record))
             (folder / path.name).write_bytes(path.read_bytes())
 
-        store.publish_folder(out / "runs" / record.id, fill, path.name)
-        tuning = record.tuning
-        if tuning is not None:
-            search = out / "studies" / tuning.study / f"tuning-{tuning.budget}.json"
-            if not search.is_file():
-                store.publish_json(search, tuning.model_dump(mode="json"))
+        store.publish_folder(desk.out / "runs" / record.id, fill, path.name)
+        if searched and tuning is not None:
+            place = desk.out / "studies" / tuning.study / f"tuning-{tuning.budget}.json"
+            if not place.is_file():
+                store.publish_json(place, tuning.model_dump(mode="json"))
 
 
 def _kept(into: Path) -> dict[str, _Kept]:

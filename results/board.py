@@ -302,10 +302,17 @@ def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
     if named:
         return named[0]
     fitting = [r for r in fitting if r.pretext == pretext and r.schedule == (schedule or row.schedule)]
+    fitting = sorted(fitting, key=_by_life)  # a control of before was dead
     if all(r is not row for r in fitting):
         return min(fitting, key=lambda r: r.transfer != "all", default=None)
     whole = (r for r in fitting if r.transfer == "all" and _trunks(r) == _trunks(row))
     return row if row.transfer == "all" else next(whole, row)
+
+
+def _by_life(row: Row) -> tuple[bool, int]:
+    """Return what puts rows that are alive before others, and the newest version of a pretext task first."""
+    versions = [record.pretrain.job["version"] for cell in row.cells for record in cell.records]
+    return any(cell.dead for cell in row.cells), -max(versions, default=0)
 
 
 def _trunks(row: Row) -> set[tuple[str, ...]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bench.frozen import canonical
+from bench.metrics import METRICS
 from results.record import Record
 
 K = TypeVar("K")
@@ -199,21 +200,30 @@ def trunk_seed_of(record: Record) -> int:
 
 def row_key(record: Record) -> tuple[str, ...]:
     """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule, what is inherited, precision."""
-    transfer = f"{record.transfer} {record.job.get('transfer_version', 1)}"
+    transfer = f"{record.transfer} {statistics_version(record)}"
     return (*pretext_key(record), record.schedule, transfer, precision_of(record))
+
+
+def statistics_version(record: Record) -> int:
+    """Return the version of the statistics of a run whose trunk has new parts."""
+    version: int = record.job.get("statistics_version", 1)
+    return version
 
 
 def dead(record: Record) -> str:
     """Say why a run's network was dead before its first phase, as far as its record tells; "" where it was alive.
 
-    Before records had a spread, a frozen trunk kept batch norms with mean 0 and variance 1 where nothing was trained.
+    Before records had a spread, a frozen trunk kept batch norms with mean 0 and variance 1 where nothing was trained. Not every
+    timm encoder has batch norm, and a task with labels uses the encoder alone.
     """
     if record.spread is not None:
         return record.spread.problem
-    phases = record.job["settings"]["schedules"][record.schedule]
-    new_parts = not record.pretrain.job["recipe"].get("epochs") or record.transfer != "all"
-    running = record.job["settings"].get("statistics", "running") == "running"
-    if new_parts and running and any(phase["train"] == "head" for phase in phases):
+    settings, labels = record.job["settings"], METRICS[record.metric_ids[0].partition("@")[0]].needs == "scores"
+    untrained = not record.pretrain.job["recipe"].get("epochs")
+    new_parts = untrained or (record.transfer == "encoder" and not labels) or record.transfer not in ("all", "encoder")
+    has_norms = record.trunk.startswith("unet") or not labels
+    running = settings.get("statistics", "running") == "running"
+    if new_parts and has_norms and running and "head" in trained(record):
         return "an earlier version of the bench froze it with batch-norm statistics that were never measured"
     return ""
 
@@ -256,7 +266,8 @@ def _label(members: Members, records: Sequence[Record]) -> str:
         is_papers = (record.pretext, record.schedule) == ("random_init", "one-phase")
         parts.append(record.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
     if record.transfer != "all":
-        parts.append(f"{record.transfer} only")
+        versions = {statistics_version(other) for other in records if other.transfer == record.transfer}
+        parts.append(f"{record.transfer} only" + (f", version {statistics_version(record)}" if len(versions) > 1 else ""))
     if len({precision_of(other) for other in records}) > 1:
         parts.append(precision_of(record))
     if members.trunk_seed is not None:

@@ -95,7 +95,7 @@ def test_on_another_processor_metrics_are_compared_and_what_differs_is_told(tiny
     assert "not reproduced" in bench("reproduce", one.id, "--out", out, "--device", "cpu").err
     before = {name: value for name, value in here.items() if name != "capability"}
     publish_json(path, other.model_copy(update={"provenance": {**elsewhere, "machine": before}}).model_dump(mode="json"))
-    assert "instructions unknown, here" in bench("reproduce", one.id, "--out", out, "--device", "cpu").out.replace("\n", " ")
+    assert "instructions not recorded, here" in bench("reproduce", one.id, "--out", out, "--device", "cpu").out.replace("\n", " ")
 
 
 def test_a_run_on_other_data_is_not_called_the_same(bench: Bench, voc: Path, drawn: dict[str, Path], tmp_path: Path) -> None:

@@ -341,7 +341,7 @@ def test_a_control_of_before_is_dead_where_it_was_frozen_with_statistics_that_no
 
 def test_another_version_of_a_transfer_is_another_row() -> None:
     record = make(transfer="encoder")
-    newer = make(transfer="encoder", value=0.6, job={**record.job, "transfer_version": 2}, spread=ALIVE)
+    newer = make(transfer="encoder", value=0.6, job={**record.job, "statistics_version": 2}, spread=ALIVE)
     (one,) = boards([record, newer])
     assert len(one.rows) == 2 and len({row.label for row in one.rows}) == 2
 
