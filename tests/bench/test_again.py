@@ -98,6 +98,25 @@ def test_on_another_processor_metrics_are_compared_and_what_differs_is_told(tiny
     assert "instructions not recorded, here" in bench("reproduce", one.id, "--out", out, "--device", "cpu").out.replace("\n", " ")
 
 
+def test_a_run_of_before_is_shown_with_what_changed_and_not_made_again(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    assert tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--transfer", "encoder", "--schedule", "frozen").code == 0
+    (one,) = record.read(out)
+    path = out / "runs" / one.id / "record.json"
+    job = {name: value for name, value in one.job.items() if name != "statistics_version"}
+    publish_json(path, one.model_copy(update={"job": job, "spread": None}).model_dump(mode="json"))
+    said = "the batch norms of what was not trained had no measured statistics then"
+    shown = bench("show", one.id, "--out", out)
+    assert shown.code == 0 and "--transfer encoder" in shown.out and said in shown.err
+    refused = bench("reproduce", one.id, "--out", out, "--device", "cpu")
+    assert refused.code == 2 and said in refused.err
+    statistics = {**job, "transfer": "statistics"}
+    publish_json(path, one.model_copy(update={"job": statistics, "transfer": "statistics"}).model_dump(mode="json"))
+    gone = bench("show", one.id, "--out", out)
+    assert gone.code == 0 and "inherited: statistics" in gone.out and "not one of this version" in gone.err
+    assert "‡" in bench("report", "--out", out).out
+
+
 def test_a_run_on_other_data_is_not_called_the_same(bench: Bench, voc: Path, drawn: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "runs"
     data = ("--data", voc, "--pretrain-data", drawn["demo_unlabelled"], "--out", out)

@@ -334,6 +334,20 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--data", "nowhere"), 2, "unknown data set 'nowhere'"),
         (("--data", "/no/where"), 3, "no such folder"),
         (("--plugin", "/no/where.py"), 2, "no such Python file"),
+        (
+            (
+                "--downstream",
+                "voc_cls",
+                "--set",
+                "protocol.resize=crop",
+                "--set",
+                "protocol.augment=crop",
+                "--set",
+                "protocol.evaluate_on=whole",
+            ),
+            2,
+            "evaluate_on=whole is for tasks with masks",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_an_exit_code(tiny: Bench, arguments: tuple[str, ...], code: int, message: str) -> None:

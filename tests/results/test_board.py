@@ -339,6 +339,26 @@ def test_a_control_of_before_is_dead_where_it_was_frozen_with_statistics_that_no
     assert not of_before("one-phase") and not of_before("two-phase", epochs=2) and not of_before("frozen", statistics="batch")
 
 
+def test_a_difference_is_taken_from_a_control_that_is_alive_and_the_newest() -> None:
+    def versions(version: int, value: float, spread: Spread) -> list:
+        made = []
+        for one in seeds("random_init", (value, value + 0.01, value + 0.02), spread=spread):
+            job = {**one.pretrain.job, "version": version}
+            pretrain = one.pretrain.model_copy(update={"job": job, "id": f"{one.pretrain.id}-{version}"})
+            made.append(one.model_copy(update={"pretrain": pretrain, "id": f"{one.id}-{version}"}))
+        return made
+
+    ours = seeds("cgan_color", (0.5, 0.52, 0.51), spread=ALIVE)
+    for first, second, against in (
+        (versions(1, 0.2, DEAD), versions(2, 0.4, ALIVE), "version 2"),
+        (versions(1, 0.2, ALIVE), versions(2, 0.4, ALIVE), "version 2"),
+        (versions(1, 0.2, ALIVE), versions(2, 0.4, DEAD), "version 1"),
+    ):
+        (one,) = boards([*first, *second, *ours])
+        gain = next(row for row in one.rows if row.pretext == "cgan_color").cells[0].gain
+        assert gain is not None and against in gain.against
+
+
 def test_another_version_of_a_transfer_is_another_row() -> None:
     record = make(transfer="encoder")
     newer = make(transfer="encoder", value=0.6, job={**record.job, "statistics_version": 2}, spread=ALIVE)
