@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.job import Job
+from results import record
+
 FOLDER = Path(__file__).parents[2] / "results" / "studies"
 STUDIES = sorted(path.parent for path in FOLDER.glob("*/study.toml"))
 CLAIM = re.compile(r"^\|(?P<said>.*)\|\s*`(?P<file>[\w./-]+\.csv)` (?P<cells>[\w@ .-]+?)\s*\|$")
@@ -44,6 +47,29 @@ def test_a_study_holds_no_pictures_and_no_place_of_the_machine_that_made_it(fold
     for name, content in made.items():
         if name.endswith("record.json"):
             assert b'"/' not in content, name
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_every_interval_holds_its_value_and_every_network_was_alive(folder: Path) -> None:
+    tables = sorted(folder.glob("*/leaderboard.csv"))
+    assert tables
+    for table in tables:
+        with table.open(newline="") as file:
+            for row in csv.DictReader(file):
+                assert float(row["low"]) <= float(row["value"]) <= float(row["high"]), (table, row["pretext"])
+                if row["delta"]:
+                    assert float(row["delta_low"]) <= float(row["delta"]) <= float(row["delta_high"]), (table, row["pretext"])
+                assert row["dead"] == "" and float(row["spread"]) > record.LEAST_RATIO, (table, row["pretext"])
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_the_ids_of_a_studys_records_are_those_that_its_jobs_have_now(folder: Path) -> None:
+    """A setting that is new changes no id while it has its default."""
+    records = record.read(folder / "records")
+    assert len(records) > 5
+    for one in records:
+        job = Job.model_validate(one.job)
+        assert (job.id, job.pretrain.id) == (one.id, one.pretrain.id)
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
