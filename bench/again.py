@@ -163,7 +163,8 @@ def changed_since(record: Record) -> str:
     ):
         plugin = registry.load(kind, name)
         if (plugin.version, registry.source_digest(kind, name)) != (version, source):
-            return f"{name} here is not the one that it was made with (version {version} {source})".replace(" )", ")")
+            made_with = f"version {version} {source}".strip()
+            return f"{name} here is not the one that it was made with ({made_with})"
     if statistics_version(job.pretrain, job.transfer) != job.statistics_version:
         return "the batch norms of what was not trained had no measured statistics then"
     return ""
@@ -230,7 +231,7 @@ def compare(recorded: Record, made: Record, tolerance: float | None = None) -> C
 
 
 def _differences(recorded: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    """Say in what two runs' origins differ, or may, that decides how sums are rounded: a record of before does not tell all."""
+    """Say in what two runs' origins differ, or may, that decides how sums are rounded: earlier records do not tell all."""
     names = {"type": "device", "device": "processor", "capability": "instructions", "threads": "threads"}
     pairs = [(title, recorded["machine"].get(name), made["machine"].get(name)) for name, title in names.items()]
     pairs.append(("torch", recorded["versions"].get("torch"), made["versions"].get("torch")))

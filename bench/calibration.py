@@ -24,6 +24,9 @@ MEASURED = 2048
 LOOKED_AT = 64
 """Images at most that are compared with each other."""
 
+TOGETHER = 1 << 16
+"""Features of an image whose products are added up at once."""
+
 Batches = Iterable[Tensor]
 """uint8 images (N, 3, H, W) on the device, some at a time."""
 Forward = Callable[[Tensor], object]
@@ -49,7 +52,8 @@ def norms_to_measure(trunk: nn.Module, which: str, forward: Forward, images: Ten
     with inference(trunk):
         found = _deviations(trunk, forward, [images])
     norms = [norm for name, norm in _norms(trunk) if name in found and norm.num_batches_tracked is not None]
-    return [norm for norm in norms if which == "all" or norm in never_used(trunk)]
+    new = set(never_used(trunk))
+    return [norm for norm in norms if which == "all" or norm in new]
 
 
 def never_used(trunk: nn.Module) -> list[_BatchNorm]:
@@ -95,11 +99,15 @@ def spread(trunk: nn.Module, forward: Forward, batches: Sequence[Tensor]) -> dic
 
 def cosine(features: Tensor) -> float:
     """Return the median cosine between the features (N, ...) of two different images; 1 between features that are all zero."""
-    flat = features.flatten(1).double()
-    flat = torch.cat([flat, (flat == 0).all(dim=1, keepdim=True).double()], dim=1)
-    flat = nn.functional.normalize(flat, dim=1)
-    pairs = torch.triu_indices(len(flat), len(flat), offset=1)
-    return float((flat @ flat.t())[pairs[0], pairs[1]].median())
+    flat = features.flatten(1)
+    products = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=flat.device)
+    for some in torch.split(flat, TOGETHER, dim=1):
+        products += some.double() @ some.double().t()
+    lengths = products.diagonal().sqrt()
+    both = lengths[:, None] * lengths
+    cosines = torch.where((lengths[:, None] == 0) & (lengths == 0), 1.0, products / both.clamp(min=torch.finfo(both.dtype).tiny))
+    pairs = torch.triu_indices(len(cosines), len(cosines), offset=1)
+    return float(cosines[pairs[0], pairs[1]].median())
 
 
 def _norms(trunk: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:

@@ -118,7 +118,7 @@ def _lay_out(optimiser: torch.optim.Optimizer) -> None:
     with contiguous moments."""
     for parameter, state in optimiser.state.items():
         for name, value in state.items():
-            if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:
+            if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:  # a parameter may be a scalar too
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 

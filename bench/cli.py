@@ -249,7 +249,7 @@ def report(
     leaderboard.csv, per_run.csv, per_class.csv, agreement.csv (bench list columns), table4.md and table4.tex. The CSV files
     always hold the protocols' metrics.
     """
-    from bench import looks, store
+    from bench import look_log, store
     from bench.screen import Screen, drawn
     from results import record
     from results.cache import Cache
@@ -264,7 +264,7 @@ def report(
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
     kept = out / "cache" / "report.json"
     cache = Cache.read(kept)
-    before = looks.read(out)
+    before = look_log.read(out)
     made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before)
     for problem in made.problems:
         _warn(problem)
@@ -276,7 +276,7 @@ def report(
         for name, text in made.files.items():
             store.publish_file(out / name, text)
         if not wanted.runs:  # a table of chosen runs says so itself
-            looks.keep(out, before, before.with_boards(made.boards, looks.now()), out / "locks" / "looks.lock", _warn)
+            look_log.keep(out, before, before.with_boards(made.boards, look_log.now()), out / "locks" / "looks.lock", _warn)
     except MachineError as error:
         unwritten = error
     screen = Screen()
@@ -432,7 +432,7 @@ def show(
     print()
     try:
         print(shell(again.command(one)))
-    except DataError as error:  # a run of before, which no command makes any more
+    except DataError as error:  # an earlier run, which no command makes any more
         _warn(str(error))
         return
     changed = again.changed_since(one)

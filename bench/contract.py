@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bench.frozen import Frozen, later
+from bench.frozen import Frozen, added_field
 from bench.trunk import Trunk
 
 Batch = dict[str, Tensor]
@@ -91,6 +91,7 @@ class Pretext(nn.Module, ABC):
     def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Score uint8 pictures (N, 3, H, W) that were not trained on: name -> one value a picture (N,). Optional.
 
+        Scores named psnr, ssim or accuracy are better when higher; tables say where they are no better than a trivial answer's.
         Called in eval mode and without gradients, as `picture` is.
         """
         return {}
@@ -132,9 +133,9 @@ class Protocol(Frozen):
     void: Literal["ignore", "background"] = "ignore"
     difficult: Literal["positive", "ignore"] = "positive"
     statistics: Literal["running", "batch"] = "running"
-    calibration: Calibration = later("new")
+    calibration: Calibration = added_field("new")
     evaluate_one_by_one: bool = False
-    evaluate_on: Literal["input", "whole"] = later("input")  # what the network takes, or whole images in tiles of that size
+    evaluate_on: Literal["input", "whole"] = added_field("input")  # what the network takes, or whole images in tiles of that size
     head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
     pool: Literal["flatten", "average"] = "flatten"
     metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric

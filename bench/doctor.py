@@ -22,13 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench import store
+from bench import neighbours, store
 from bench.disk import amount, size
 from bench.errors import BenchError, MachineError
 
 MAIN_JOB = "bench run --pretext cgan_color --downstream voc_seg"
 PACKAGE = "pretext-bench"
-PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 LOOKING = 2.0
 """Seconds that may be spent on measuring the caches."""
 PROBE = 1 << 16
@@ -134,20 +133,21 @@ def _imported(name: str) -> Check:
 def _devices() -> Iterator[Check]:
     import torch
 
-    from bench import machine, neighbours, openmp
+    from bench import machine, openmp
 
-    threads, cores = torch.get_num_threads(), _cores()
+    threads, cores = torch.get_num_threads(), neighbours.cores()
     yield Check("processor", f"{machine.processor()}, {torch.backends.cpu.get_cpu_capability()}")
     over = f"; torch takes more than there are: --threads {cores}" if threads > cores else ""
     yield Check("threads", f"torch takes {threads}, {cores} can be used of {os.cpu_count()}{over}", "note" if over else "ok")
     cuda = torch.cuda.is_available()
     for number in range(torch.cuda.device_count()) if cuda else ():
         yield _gpu(number)
-    taken = neighbours.Neighbours().taken()
-    there = neighbours.cores()
-    crowd = f"other programs take {taken:.1f} of {there} processors now"
-    many = threads > there - taken + neighbours.CROWDED
-    advice = f"; a step waits for its last thread, so --threads {max(1, round(there - taken))} may be faster" if many else ""
+    watched = neighbours.Neighbours()
+    time.sleep(neighbours.FIRST)
+    taken = watched.taken() or 0.0
+    crowd = f"other programs take {taken:.1f} of {cores} processors now"
+    many = taken > neighbours.CROWDED and threads > cores - taken + neighbours.CROWDED
+    advice = f"; a step waits for its last thread, so --threads {max(1, round(cores - taken))} may be faster" if many else ""
     yield Check("waiting threads", f"{openmp.waiting()}; {crowd}{advice}", "note" if many else "ok")
     if cuda:
         fast = machine.has_bf16()
@@ -157,8 +157,8 @@ def _devices() -> Iterator[Check]:
         finding = "not asked for on a GPU, where the backward passes of resizing, pooling and padding have none"
         yield Check("deterministic algorithms", finding, "note")
         return
-    tried = f"from {machine.BF16_SIZE} px on in bf16 where a step, tried once, is a tenth faster in it: this processor has AMX"
-    yield Check("precision", f"auto computes in fp32{f', {tried}' if machine.has_amx() else ': this processor has no AMX'}")
+    times = f"; with AMX it times a step at {machine.BF16_SIZE} px or more, once, and takes bf16 where that is 10 % faster"
+    yield Check("precision", f"auto computes in fp32{times if machine.has_amx() else ': this processor has no AMX'}")
     yield Check("results", f"equal to the bit with as many threads (--threads {threads}) and this torch on such a processor")
     yield Check("deterministic algorithms", "all that are used on a processor: sums have an order that the threads alone decide")
 
@@ -177,29 +177,18 @@ def _gpu(number: int) -> Check:
         return Check(name, f"torch sees it and cannot compute on it ({reason})", "fails" if number == 0 else "note", remedy)
 
 
-def _cores() -> int:
-    """Return the cores that this process can use: those that it may run on, and what a container's quota leaves of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for folder in _groups("cpu"):
-        quota, _, period = _text(folder / "cpu.max").partition(" ")
-        quota, period = quota or _text(folder / "cpu.cfs_quota_us"), period or _text(folder / "cpu.cfs_period_us")
-        if quota.strip().isdigit() and period.strip().isdigit():
-            cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
-
-
 def _memory() -> Check:
     from bench import machine
 
     free = {"the system": machine.free_memory()}
-    for folder in _groups("memory"):
-        most = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")
-        used = _text(folder / "memory.current") or _text(folder / "memory.usage_in_bytes")
-        cached = re.search(r"^(?:total_)?inactive_file (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+    for folder in neighbours.control_groups("memory"):
+        most = neighbours.read(folder / "memory.max") or neighbours.read(folder / "memory.limit_in_bytes")
+        used = neighbours.read(folder / "memory.current") or neighbours.read(folder / "memory.usage_in_bytes")
+        cached = re.search(r"^(?:total_)?inactive_file (\d+)$", neighbours.read(folder / "memory.stat"), re.MULTILINE)
         if most.strip().isdigit() and used.strip().isdigit():
             free[f"the control group {folder}"] = int(most) - int(used) + int(cached[1] if cached else 0)
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    mapped = _text(PROC / "self" / "statm").partition(" ")[0]
+    mapped = neighbours.read(neighbours.PROC / "self" / "statm").partition(" ")[0]
     if limit != resource.RLIM_INFINITY and mapped:
         free["the limit on addresses (ulimit -v)"] = limit - int(mapped) * os.sysconf("SC_PAGE_SIZE")
     least = min(free, key=lambda name: free[name])
@@ -207,23 +196,6 @@ def _memory() -> Check:
     if free[least] >= MEMORY_NEED:
         return Check("memory", finding)
     return Check("memory", f"{finding}; {least} has no more", "fails", "end other programs or raise the limit")
-
-
-def _groups(controller: str) -> Iterator[Path]:
-    """Yield the folder of each control group that this process is in, the innermost first, in either version of them."""
-    for line in _text(PROC / "self" / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers or controller in controllers.split(","):
-            folder = (GROUPS / controller if controllers else GROUPS) / path.lstrip("/")
-            yield from (place for place in (folder, *folder.parents) if place == GROUPS or GROUPS in place.parents)
-
-
-def _text(path: Path) -> str:
-    """Return what the kernel says in a file; nothing where there is no such file."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 @dataclass(frozen=True)

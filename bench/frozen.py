@@ -41,7 +41,7 @@ class Frozen(BaseModel):
             raise UsageError(f"{what}: {field}: {problem['msg']}, but got {quoted(problem['input'])}.") from error
 
 
-def later(default: Any) -> Any:
+def added_field(default: Any) -> Any:
     """Return a field that came after records had been made: with its default it is in no JSON and so in no id."""
     return Field(default=default, exclude_if=lambda value: bool(value == default))
 

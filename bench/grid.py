@@ -14,11 +14,11 @@ from bench.errors import TRACEBACK, BenchError, Interrupted, explained
 from bench.features import Cache
 from bench.job import Job
 from bench.pretraining import pretrain
-from bench.probe import images_per_second
 from bench.resolve import Grid, Request, resolve
 from bench.run import find, is_elsewhere, run
 from bench.screen import Screen
 from bench.store import Elsewhere
+from bench.throughput import images_per_second
 from bench.tune import PRETEXT, Search, find_tuning, study_of, tune, tuned
 from results.record import Record, Tuning
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bench.contract import Phase, Protocol, Schedule, Transfer
-from bench.frozen import Frozen, later
+from bench.frozen import Frozen, added_field
 
 NO_DATA = "none"
 
@@ -50,8 +50,8 @@ class Job(Frozen):
     part: Literal["test", "val"] = "test"
     seed: int
     transfer: Transfer = "all"
-    statistics_version: int = later(1)
-    """2 where batch norms of a trunk that was trained in part, or not at all, have measured statistics."""
+    statistics_version: int = added_field(1)
+    """2 for --transfer encoder, and for a task that trains but was given no epochs: their new parts have measured statistics."""
     labels: float = Field(default=1.0, gt=0, le=1)  # the share of the training pictures whose labels are used
     rates: tuple[float, ...] = ()
     study: str = ""

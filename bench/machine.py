@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeVar
@@ -22,6 +23,7 @@ import torch
 from bench import seal, store
 from bench.errors import DataError, Interrupted, UsageError
 from bench.frozen import digest_of
+from bench.throughput import images_per_second
 from bench.trunk import Trunk
 
 Precision = Literal["fp32", "bf16"]
@@ -126,6 +128,7 @@ class Machine:
         }
 
 
+@cache
 def processor() -> str:
     """Return the processor's name, with the numbers that tell its kind where a virtual machine hides the name."""
     text = PROCESSOR.read_text(errors="replace") if PROCESSOR.is_file() else ""
@@ -216,8 +219,6 @@ def bf16_pays(trunk: str, size: int) -> bool:
     """
     if not trunk or size < BF16_SIZE or not has_amx():
         return False
-    from bench.probe import images_per_second
-
     what = {
         "processor": processor(),
         "torch": torch.__version__,

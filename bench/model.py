@@ -116,17 +116,13 @@ def tiled(model: Model, batch: Batch, side: int, together: int) -> Tensor:
         for column in starts(width, side)
     ]
     images = batch["images"]
-    total = images.new_zeros((), dtype=torch.float32)
-    count = torch.zeros(images.shape[0], 1, *images.shape[2:], device=images.device)
-    for first in range(0, len(places), together):
-        some = places[first : first + together]
-        tiles = torch.stack([images[image, :, row : row + side, column : column + side] for image, row, column in some])
-        outputs = model({"images": tiles}).float()
-        if total.dim() == 0:
-            total = outputs.new_zeros(len(images), outputs.shape[1], *images.shape[2:])
-        for (image, row, column), output in zip(some, outputs, strict=True):
-            total[image, :, row : row + side, column : column + side] += output
-            count[image, :, row : row + side, column : column + side] += 1
+    tiles = torch.stack([images[image, :, row : row + side, column : column + side] for image, row, column in places])
+    outputs = torch.cat([model({"images": some}).float() for some in torch.split(tiles, together)])
+    total = outputs.new_zeros(len(images), outputs.shape[1], *images.shape[2:])
+    count = outputs.new_zeros(len(images), 1, *images.shape[2:])
+    for (image, row, column), output in zip(places, outputs, strict=True):
+        total[image, :, row : row + side, column : column + side] += output
+        count[image, :, row : row + side, column : column + side] += 1
     return total / count.clamp(min=1)
 
 

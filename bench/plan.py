@@ -22,21 +22,28 @@ from bench.resolve import pack_of, subset_of
 from bench.run import find
 from bench.screen import Screen
 from bench.tune import Search, chosen_by, find_tuning, study_of
-from results.record import as_space
+from results.record import Record, as_space
 
 WARM, TIMED = 1, 2
 
 
-def show(desk: Desk, screen: Screen, search: Search | None = None, planned: dict[str, int] | None = None) -> float:
+def show(
+    desk: Desk,
+    screen: Screen,
+    search: Search | None = None,
+    planned: dict[str, int] | None = None,
+    known: Sequence[Record] = (),
+) -> float:
     """Print a line for each pretrained trunk and each run that a command would make or reuse; return the estimate in seconds.
 
     What is in `planned`, with a search's trials, is work of a plan before this one and not counted again; this plan's is added.
+    `known` are records that lie elsewhere, and would be taken with their searches.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, justify in (("What", "left"), ("State", "left"), ("Estimate", "right")):
         table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     total = 0.0
-    for line in _lines(desk, search, {} if planned is None else planned):
+    for line in _lines(desk, search, {} if planned is None else planned, known):
         total += line.seconds
         table.add_row(line.name, line.state, f"{line.seconds:,.0f} s" if line.seconds else "-")
     screen.table(table)
@@ -50,7 +57,9 @@ class _Line(NamedTuple):
     seconds: float = 0.0
 
 
-def _lines(desk: Desk, search: Search | None, planned: dict[str, int]) -> list[_Line]:
+def _lines(desk: Desk, search: Search | None, planned: dict[str, int], known: Sequence[Record]) -> list[_Line]:
+    runs = {record.id for record in known}
+    searches = {(record.tuning.study, record.tuning.budget): record.tuning for record in known if record.tuning}
     lines: dict[str, _Line] = {}
     measured: dict[str, float] = {}
 
@@ -69,7 +78,8 @@ def _lines(desk: Desk, search: Search | None, planned: dict[str, int]) -> list[_
 
     def finetuning(job: Job) -> float:
         total, steps = 0.0, _finetune_steps(job, desk)
-        if job.settings.calibration == "all" or job.transfer != "all" or not job.pretrain.recipe["epochs"]:
+        new_parts = job.settings.calibration == "all" or job.transfer != "all" or not job.pretrain.recipe["epochs"]
+        if new_parts and job.settings.statistics == "running":
             measured = min(steps, calibration.MEASURED // job.settings.batch_size)
             total += measured * per_step(f"{job.downstream} head", partial(_finetune_step, job, "head", desk))
         for phase in job.phases:
@@ -92,7 +102,7 @@ def _lines(desk: Desk, search: Search | None, planned: dict[str, int]) -> list[_
         chosen = job
         if search is not None:
             study = study_of(job, search, desk.grid.jobs)
-            tuning = find_tuning(study, search, desk.out)
+            tuning = find_tuning(study, search, desk.out) or searches.get((study.id, search.trials))
             if study.id not in lines and tuning is not None:
                 wider = tuning.wider([phase.train for phase in job.phases])
                 edge = f", a rate at the edge of its range: --space {as_space(wider)} searches wider" if wider else ""
@@ -110,7 +120,7 @@ def _lines(desk: Desk, search: Search | None, planned: dict[str, int]) -> list[_
                 )
                 continue
             chosen = chosen_by(tuning, job)
-        if find(chosen, desk.out) is not None:
+        if chosen.id in runs or find(chosen, desk.out) is not None:
             lines[chosen.id] = _Line(f"  {chosen.id}", "finished")
             continue
         name = f"  {chosen.id} (seed {job.seed}, {job.schedule})"

@@ -22,7 +22,7 @@ from bench.trunk import TrunkName, check_size
 SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase", "frozen")
 TRANSFERS: tuple[Transfer, ...] = ("all", "encoder")
 STATISTICS_VERSION = 2
-"""Of runs whose trunk has new parts. 2: their batch norms have measured statistics. Before, they had none."""
+"""2: the batch norms of a new decoder, and of a trunk that was left untrained, have measured statistics."""
 VARY = ("all", "finetune")
 PAPER_SIZE = 256
 SMALL = ("small", "demo")
@@ -152,9 +152,9 @@ def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Data
 
 
 def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
-    """Return the version of a run's statistics: of one that inherits all that was trained, or trains nothing, the first.
+    """Return 2 for --transfer encoder, and for a task that trains but was given no epochs; 1 otherwise.
 
-    A task that trains nothing (random_init) has a version of its own.
+    A task that never trains, random_init, has a version of its own.
     """
     untrained = not pretrain.recipe["epochs"] and registry.load("pretexts", pretrain.pretext).Recipe().epochs
     return STATISTICS_VERSION if transfer != "all" or untrained else 1

@@ -32,11 +32,11 @@ from bench.job import Job
 from bench.machine import Machine
 from bench.model import Model, make_model, predict
 from bench.order import key
-from bench.pretraining import load_trunk, lock_of, pretrain
+from bench.pretraining import find_pretrained, load_trunk, lock_of, pretrain
 from bench.resolve import pack_of, subset_of
 from bench.train import Course, History, train
 from bench.trunk import Trunk
-from results.record import DataFacts, PretrainRecord, Record, Spread, Tuning, pack_predictions, read_one
+from results.record import DataFacts, FeatureSpread, PretrainRecord, Record, Tuning, pack_predictions, read_one
 
 
 def run(job: Job, desk: Desk, tuning: Tuning | None = None, wait: bool = True) -> Record:
@@ -55,14 +55,14 @@ def run(job: Job, desk: Desk, tuning: Tuning | None = None, wait: bool = True) -
 
 
 def _check_measured(job: Job, record: Record, desk: Desk) -> None:
-    """Raise DataError for a plug-in's run of before, when its trunk has parts that would now have measured statistics."""
+    """Raise DataError for a plug-in's earlier run, unless its trunk shows that nothing of it would now be measured."""
     if record.spread is not None or not job.pretrain.source or job.settings.statistics == "batch":
         return
-    trunk = load_trunk(job.pretrain, pretrain(job.pretrain, desk), desk.out, job.transfer)
-    if calibration.never_used(trunk):
+    pretrained = find_pretrained(job.pretrain, desk.out)
+    if pretrained is None or calibration.never_used(load_trunk(job.pretrain, pretrained, desk.out, job.transfer)):
         raise DataError(
             f"{record.id} was made by an earlier version of the bench, which did not measure the batch-norm statistics of what "
-            f"{job.pretrain.pretext} does not train; remove its folder to run it again."
+            f"{job.pretrain.pretext} does not train; remove its folder below {desk.out / 'runs'} to run it again."
         )
 
 
@@ -92,7 +92,7 @@ class Finetuned:
     seen: batches.Part
     """The part as it is scored now: while the trunk is frozen, with its features."""
     calibrated: Calibrated
-    spread: Spread | None = None
+    spread: FeatureSpread | None = None
     states: list[str] = field(default_factory=list)
     """The key of what each phase left in the desk's cache."""
 
@@ -224,7 +224,7 @@ def _calibrate(job: Job, pretrained: PretrainRecord, part: batches.Part, model: 
     return calibrated
 
 
-def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: Calibrated) -> Spread | None:
+def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: Calibrated) -> FeatureSpread | None:
     """Return how far the features of the training images differ, None of a single image; say so when they hardly do."""
     places = calibration.positions(len(part), job.settings.batch_size, calibration.LOOKED_AT)
     if not places:
@@ -238,7 +238,7 @@ def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: 
     if ratios:
         found["layer"] = min(ratios, key=lambda name: _or_zero(ratios[name]))
         found["ratio"] = _or_zero(ratios[found["layer"]])
-    spread = Spread(**found, cosine=alike if np.isfinite(alike) else None)
+    spread = FeatureSpread(**found, cosine=alike if np.isfinite(alike) else None)
     if spread.problem:
         inherited = spread.layer and spread.layer not in spread.measured and job.settings.statistics == "running"
         hint = "; its statistics are inherited: --set protocol.calibration=all measures them anew" if inherited else ""

@@ -26,8 +26,9 @@ A study that means to add seeds says so before the first of them has run, above 
 each look then count their share of the level, so that several looks reject no more often than one (`results.statistics.at_look`).
 
 Beside the file lie `records/`, an output folder that holds records and predictions without pictures, and a folder for each table.
-What is in `records/` is not computed again, and needs no data set: the same command rebuilds the tables from it. A part whose
-plug-ins have a new version is run again, all but the runs that are still the same.
+What is in `records/` is not computed again, and needs no data set: the same command rebuilds the tables from it, and from the
+list of looks that lies there (`looks.json`). A part whose plug-ins have a new version is run again, all but the runs that are the
+same.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
-from bench import looks, metrics, network, registry, seal, store
+from bench import look_log, metrics, network, registry, seal, store
 from bench.asked import Asked
 from bench.desk import Desk
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, UsageError, explained, unknown
@@ -50,7 +51,7 @@ from bench.grid import open_desk, run_grid
 from bench.resolve import STATISTICS_VERSION, Grid, resolve
 from bench.screen import Screen
 from bench.text import LONG, quoted
-from bench.tune import Search, study_of
+from bench.tune import Search, path_of, study_of
 from results.record import Record, paths, predictions_path, read_one, read_predictions
 
 FILE = "study.toml"
@@ -237,8 +238,8 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}: {canonical(asked.meaning())}")
         desk = open_desk(asked.request(), asked.options(), out, screen)
-        _lend(into, desk, asked.search())
         try:
+            _copy_known(into, desk, asked.search())
             _keep(into, out, name, asked, run_grid(desk, screen, asked.search()))
         except Interrupted:
             raise
@@ -259,9 +260,8 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}:")
         desk = open_desk(asked.request(), asked.options(), out, screen)
-        _lend(into, desk, asked.search())
         _check_data(study, desk.grid)
-        seconds.append(show(desk, screen, asked.search(), planned))
+        seconds.append(show(desk, screen, asked.search(), planned, _known(into, desk, asked.search())))
     if len(seconds) > 1:
         screen.say(f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together, what they share once")
 
@@ -307,16 +307,16 @@ def tables(
 ) -> tuple[list[Path], list[str]]:
     """Write the tables whose parts are done, from the records below `into` alone; return the files, and what went wrong.
 
-    The same records give the same bytes. What lies in the folder of a table that waits is of another time, and is removed; so is
-    a page that is not asked for. With `pictures`, an output folder, each table has one, with the pictures that lie there and the
-    `command` that makes it again.
+    The same records and looks give the same bytes. What lies in the folder of a table that waits is of another time, and is
+    removed; so is a page that is not asked for. With `pictures`, an output folder, each table has one, with the pictures that lie
+    there and the `command` that makes it again.
     """
     from results.cache import Cache
     from results.report import Wanted, make
 
     kept, written, failed = _kept(into), [], []
     known: dict[str, Record] = {}
-    cache, before, shown = Cache(), looks.read(into / RECORDS), []
+    cache, before, shown = Cache(), look_log.read(into / RECORDS), []
     for name, table in study.tables.items():
         lacking = [part for part in table.parts if not _is_done(into, study.parts[part], kept.get(part))]
         if lacking:
@@ -346,7 +346,7 @@ def tables(
             (into / name / PAGE).unlink(missing_ok=True)
         written += [store.publish_file(into / name / file, text) for file, text in made.files.items()]
         shown += made.boards
-    looks.keep(into / RECORDS, before, before.with_boards(shown, looks.now(), study.looks), _lock(into), screen.say)
+    look_log.keep(into / RECORDS, before, before.with_boards(shown, look_log.now(), study.looks), _lock(into), screen.say)
     return written, failed
 
 
@@ -383,11 +383,12 @@ def _digest(asked: Asked) -> str:
     return store.sha256_bytes(canonical({**asked.meaning(), **({"versions": versions} if versions else {})}).encode())
 
 
-def _lend(into: Path, desk: Desk, search: Search | None) -> None:
-    """Give an output folder the runs and searches of a grid that the study's records hold, so that none is made again."""
+def _known(into: Path, desk: Desk, search: Search | None) -> list[Record]:
+    """Return the records of a study that a grid asks for: by the runs' ids, or by the searches that chose their rates."""
     jobs = desk.grid.jobs
     runs = {job.id for job in jobs}
-    searches = {study_of(job, search, jobs).id for job in jobs} if search else set()
+    searches = {(study_of(job, search, jobs).id, search.trials) for job in jobs} if search else set()
+    found = []
     for path in paths(into / RECORDS):
         try:
             record = read_one(path)
@@ -395,21 +396,24 @@ def _lend(into: Path, desk: Desk, search: Search | None) -> None:
             desk.say(f"not used: {error}")
             continue
         tuning = record.tuning
-        searched = (
-            search is not None and tuning is not None and (tuning.budget, tuning.study in searches) == (search.trials, True)
-        )
-        if record.id not in runs and not searched:
-            continue
+        if record.id in runs or (tuning is not None and (tuning.study, tuning.budget) in searches):
+            found.append(record)
+    return found
 
-        def fill(folder: Path, record: Record = record, path: Path = path) -> None:
+
+def _copy_known(into: Path, desk: Desk, search: Search | None) -> None:
+    """Copy the runs and searches of a grid that the study's records hold to the output folder, so that none is made again."""
+    for record in _known(into, desk, search):
+
+        def fill(folder: Path, record: Record = record) -> None:
+            made = _record_of(into, record.id)
             (folder / predictions_path(into, record).name).write_bytes(read_predictions(into / RECORDS, record))
-            (folder / path.name).write_bytes(path.read_bytes())
+            (folder / made.name).write_bytes(made.read_bytes())
 
-        store.publish_folder(desk.out / "runs" / record.id, fill, path.name)
-        if searched and tuning is not None:
-            place = desk.out / "studies" / tuning.study / f"tuning-{tuning.budget}.json"
-            if not place.is_file():
-                store.publish_json(place, tuning.model_dump(mode="json"))
+        store.publish_folder(desk.out / "runs" / record.id, fill, "record.json")
+        tuning = record.tuning
+        if tuning is not None and not path_of(tuning.study, tuning.budget, desk.out).is_file():
+            store.publish_json(path_of(tuning.study, tuning.budget, desk.out), tuning.model_dump(mode="json"))
 
 
 def _kept(into: Path) -> dict[str, _Kept]:

@@ -138,7 +138,9 @@ def train(course: Course, machine: Machine, folder: Path, watcher: Watcher) -> H
                 sums.clear()
                 epoch_started = time.monotonic()
                 course.after_epoch(epoch + 1)
+                looked = time.monotonic()
                 machine.notice()
+                started += time.monotonic() - looked  # is no training
             if machine.stop.signal_number or time.monotonic() - saved >= machine.checkpoint_seconds:
                 save()
                 saved = time.monotonic()

@@ -164,9 +164,14 @@ def chosen_by(tuning: Tuning, job: Job) -> Job:
     return with_rates(job, tuning.best).model_copy(update={"study": tuning.study, "trials": tuning.budget})
 
 
+def path_of(study: str, trials: int, out: Path) -> Path:
+    """Return where a finished search of so many trials lies."""
+    return out / "studies" / study / f"tuning-{trials}.json"
+
+
 def find_tuning(study: Study, search: Search, out: Path) -> Tuning | None:
     """Return a finished search when it is there; DataError when it cannot be read."""
-    path = out / "studies" / study.id / f"tuning-{search.trials}.json"
+    path = path_of(study.id, search.trials, out)
     if not path.is_file():
         return None
     way_out = "remove the file, and it is made again from its trials"
@@ -217,7 +222,7 @@ def tune(study: Study, search: Search, desk: Desk, wait: bool = True) -> Tuning:
                     time.sleep(0.5)
         _sweep(opened, study, folder, desk)
         tuning = _summary(opened, study, search, desk)
-    store.publish_json(folder / f"tuning-{search.trials}.json", tuning.model_dump(mode="json"))
+    store.publish_json(path_of(study.id, search.trials, desk.out), tuning.model_dump(mode="json"))
     return tuning
 
 

@@ -18,7 +18,7 @@ from bench import contract
 from bench.colorization import Colorization
 from bench.contract import Batch, Pretext
 from bench.discriminator import PatchDiscriminator
-from bench.frozen import later
+from bench.frozen import added_field
 from bench.modes import frozen
 from bench.trunk import Trunk
 
@@ -30,7 +30,7 @@ class CganRecipe(contract.Recipe):
     discriminator_weight: float = Field(default=0.5, gt=0)  # code
     discriminator_width: int = Field(default=64, ge=1)  # text
     discriminator_blocks: str = Field(default="text", pattern="^(text|code)$")  # 70x70 field, or the code's fourth stride
-    discriminator_steps: Literal["together", "apart"] = later("together")  # real and fake in one step, or the code's two
+    discriminator_steps: Literal["together", "apart"] = added_field("together")  # real and fake in one step, or the code's two
 
 
 class CganColor(Colorization):

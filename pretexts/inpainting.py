@@ -33,7 +33,7 @@ class InpaintingRecipe(contract.Recipe):
     reconstruction_weight: float = Field(default=0.999, ge=0)  # section 4.1
     adversarial_weight: float = Field(default=0.001, ge=0)  # section 4.1
     discriminator_width: int = Field(default=64, ge=1)  # as for cgan_color
-    discriminator_rate: float = Field(default=0.1, gt=0)  # its share of the generator's: lr*10 for the latter in train.lua
+    discriminator_lr_ratio: float = Field(default=0.1, gt=0)  # its share of the generator's: lr*10 for the latter in train.lua
 
 
 class Inpainting(Pretext):
@@ -57,7 +57,7 @@ class Inpainting(Pretext):
         """Return the discriminator's and the generator's Adam."""
         betas = (self.recipe.beta1, 0.999)
         generator = [*self.trunk.parameters(), *self.output.parameters()]
-        slower = self.recipe.lr * self.recipe.discriminator_rate
+        slower = self.recipe.lr * self.recipe.discriminator_lr_ratio
         return {
             "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=slower, betas=betas, fused=True),
             "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),

@@ -302,7 +302,7 @@ def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
     if named:
         return named[0]
     fitting = [r for r in fitting if r.pretext == pretext and r.schedule == (schedule or row.schedule)]
-    fitting = sorted(fitting, key=_by_life)  # a control of before was dead
+    fitting = sorted(fitting, key=_by_life)  # an earlier control was dead
     if all(r is not row for r in fitting):
         return min(fitting, key=lambda r: r.transfer != "all", default=None)
     whole = (r for r in fitting if r.transfer == "all" and _trunks(r) == _trunks(row))

@@ -12,7 +12,6 @@ from bench.frozen import Frozen
 from results import rows
 from results.board import Board
 
-FILE = "looks.json"
 LEAST = 2
 """Seeds of a row that make a look: with one, nothing is called better."""
 
@@ -75,18 +74,23 @@ class Looks(Frozen):
 def _changes(now: Row, found: Sequence[tuple[Look, set[str]]]) -> list[str]:
     """Say what was added after a look, and what was left out after one; looks of one command are one."""
     said, shown = [], set(now.runs)
-    whole = min((look.time for look, runs in found if runs >= shown), default="9")
-    before = [(look, runs) for look, runs in found if look.time < whole and runs & shown and len(runs) >= LEAST]
+    whole = min((look.time for look, runs in found if runs >= shown), default=None)
+    before = [(look, runs) for look, runs in found if _is_before(look, whole) and runs & shown and len(runs) >= LEAST]
     undeclared = [(look, runs) for look, runs in before if len(runs) not in look.declared]
     if undeclared:
         look, runs = undeclared[0]
         said.append(f"{now.row} in {now.task} has {len(shown)} runs, {len(runs)} of them looked at on {look.time[:10]} alone")
-    exactly = min((look.time for look, runs in found if runs == shown), default="9")
-    dropped = {run for look, runs in found if look.time < exactly for run in runs - shown}
+    exactly = min((look.time for look, runs in found if runs == shown), default=None)
+    dropped = {run for look, runs in found if _is_before(look, exactly) for run in runs - shown}
     if dropped:
         count = f"{len(dropped)} run{'s' if len(dropped) > 1 else ''}"
         said.append(f"{now.row} in {now.task} is without {count} looked at before")
     return said
+
+
+def _is_before(look: Look, time: str | None) -> bool:
+    """Whether a look was before a time; None is now."""
+    return time is None or look.time < time
 
 
 def _rows(board: Board) -> dict[str, Row]:

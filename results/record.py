@@ -69,11 +69,11 @@ class DataFacts(Frozen):
         return title
 
 
-class Spread(Frozen):
+class FeatureSpread(Frozen):
     """How far the features of different training images differ before the first phase, as the network then runs.
 
     `ratio` is that of the worst batch norm, `layer`: the standard deviation over images of its output, as a share of what it is
-    under the batch's own statistics. Without batch norm, `cosine` is the median cosine between the features of two images.
+    under the batch's own statistics. `cosine` is the median cosine between what the head gets of two images.
     """
 
     images: int
@@ -224,7 +224,7 @@ class Record(Frozen):
     weights: str = ""
     """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""
-    spread: Spread | None = None
+    spread: FeatureSpread | None = None
     """How far features differed before the first phase; None in records from before this was looked at."""
     precision: str = "fp32"
     """What networks computed in: fp32 or bf16, compiled or not."""

@@ -56,8 +56,7 @@ def make(
 ) -> Report:
     """Return the report of some records, whose predictions lie below `out`; what `cache` knows is not computed again.
 
-    `looks` are those at the same folder before.
-
+    `looks` are earlier ones at the same folder.
 
     UsageError for a metric, a run or a baseline that does not exist, DataError for runs that cannot stand in one column or whose
     predictions are damaged.
@@ -108,7 +107,7 @@ def make(
 
 def _by_metric(records: Sequence[Record], read: Reader, wanted: Wanted, cache: Cache) -> list[list[board.Board]]:
     """Return the same boards once for each metric of the runs' protocols, with p values corrected over that metric alone."""
-    known = {metric.key for metric in metrics.METRICS.values()}  # a record of before may have another version of one
+    known = {metric.key for metric in metrics.METRICS.values()}  # an earlier record may have another version of one
     every = dict.fromkeys(name for record in records for name in record.metric_ids if name in known)
     if wanted.runs:
         return [[board.one_board(records, read, (name,), wanted.baseline, cache)] for name in every]

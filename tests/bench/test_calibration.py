@@ -125,6 +125,7 @@ def test_what_was_inherited_keeps_its_statistics_and_only_the_new_decoder_is_mea
 def test_all_images_are_taken_up_to_a_number_in_an_order_of_their_own() -> None:
     chosen = calibration.positions(5000, 16)
     assert len(chosen) == 128 and {len(some) for some in chosen} == {16} and len(np.unique(np.concatenate(chosen))) == 2048
+    assert abs(np.corrcoef(np.concatenate(chosen), np.arange(2048))[0, 1]) < 0.1, "images sorted by class are mixed"
     again = calibration.positions(5000, 16)
     assert all(np.array_equal(one, other) for one, other in zip(chosen, again, strict=True))
     for count, batch_size, most, sizes in (
@@ -140,7 +141,7 @@ def test_all_images_are_taken_up_to_a_number_in_an_order_of_their_own() -> None:
 def test_without_batch_norm_features_that_are_all_alike_are_found() -> None:
     alike = torch.ones(6, 40) + 0.001 * torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
     assert calibration.cosine(alike) > record.MOST_COSINE
-    assert record.Spread(images=6, cosine=calibration.cosine(alike)).problem
+    assert record.FeatureSpread(images=6, cosine=calibration.cosine(alike)).problem
     other = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
     assert abs(calibration.cosine(other)) < 0.5
     by_hand = [

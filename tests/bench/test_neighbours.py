@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import neighbours, openmp, probe
+from bench import neighbours, openmp, throughput
 from results import record
 
 Bench = Callable[..., Any]
@@ -55,8 +55,8 @@ import torch
     assert f"torch {openmp.SPINS}" in done.stdout and "torch None" not in done.stdout
 
 
-def stat(folder: Path, user: int, idle: int, own: int, child: int = 0) -> None:
-    """Write what the kernel says of all processors, of this process (its name has a space and a bracket), and of a child."""
+def stat(folder: Path, busy: tuple[int, int], own: int, child: int = 0) -> None:
+    """Write what the kernel says of two processors, of this process (its name has a space and a bracket), and of a child."""
     (folder / "self").unlink(missing_ok=True)
     (folder / "self").symlink_to("10")
     for process, ticks, children in ((10, own, "11 12"), (11, child, "")):
@@ -65,83 +65,95 @@ def stat(folder: Path, user: int, idle: int, own: int, child: int = 0) -> None:
         (place / "children").write_text(children)
         head = f"{process} (a) b) S 1 1 1 0 -1 4194304 100 0 0 0"
         (folder / str(process) / "stat").write_text(f"{head} {ticks} 0 0 0 20 0 1 0 100 0 0\n")
-    (folder / "stat").write_text(f"cpu  {user} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1 1 1 1\n")
+    lines = [
+        f"cpu  {sum(busy)} 0 0 7 0 0 0 0 0 0",
+        *(f"cpu{n} {one} 0 0 7 5 0 0 0 0 0" for n, one in enumerate(busy)),
+        "intr 1 2",
+    ]
+    (folder / "stat").write_text("\n".join(lines) + "\n")
 
 
-def test_what_others_take_is_what_is_busy_without_this_process_and_its_children(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("allowed", "expected"), [({0, 1}, (1.0, 0.0)), ({0}, (0.5, 0.0)), ({7}, (None, None))])
+def test_what_others_take_is_what_is_busy_of_our_processors_without_this_process_and_its_children(
+    allowed: set[int], expected: tuple[float | None, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "PROC", tmp_path)
-    clock = iter((100.0, 102.0, 102.0, 104.0, 104.0))
+    monkeypatch.setattr(neighbours, "allowed", lambda: allowed)
+    clock = iter((100.0, 100.1, 102.0, 104.0) if 0 in allowed else ())
     monkeypatch.setattr(neighbours.time, "monotonic", lambda: next(clock))
     ticks = os.sysconf("SC_CLK_TCK")
-    stat(tmp_path, 0, 0, 0)
+    stat(tmp_path, (0, 0), 0)
     watched = neighbours.Neighbours()
-    stat(tmp_path, 4 * ticks, 0, 1 * ticks, 1 * ticks)  # two processors busy for two seconds: half of it is ours
-    assert watched.taken() == pytest.approx(1.0)
-    stat(tmp_path, 5 * ticks, 3 * ticks, 2 * ticks, 1 * ticks)
-    assert watched.taken() == pytest.approx(0.0)
+    assert watched.taken() is None, "too soon"
+    own = ticks if len(allowed) == 2 else 0
+    stat(tmp_path, (ticks, 3 * ticks), ticks if own else 0, ticks if own else 0)
+    assert watched.taken() == (None if expected[0] is None else pytest.approx(expected[0]))
+    stat(tmp_path, (ticks, 4 * ticks), 2 * ticks if own else 0, ticks if own else 0)
+    assert watched.taken() == (None if expected[1] is None else pytest.approx(expected[1]))
     (tmp_path / "stat").unlink()
-    assert neighbours.Neighbours().taken() == 0.0
+    assert neighbours.Neighbours().taken() is None
 
 
-@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="no such system")
-def test_a_busy_program_is_seen() -> None:
-    """A real one, of which this process is not the parent: it is left by a process in between."""
-    script = "import os, sys\nif os.fork(): os._exit(0)\nprint(os.getpid(), flush=True)\nos.close(1)\nwhile True: pass"
-    started = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
-    try:
-        watched = neighbours.Neighbours()
-        monotonic = neighbours.time.monotonic()
-        while neighbours.time.monotonic() - monotonic < 1:
-            pass  # our own work is not others'
-        assert watched.taken() > 0.3
-    finally:
-        os.kill(int(started.stdout), 9)
+def test_a_containers_quota_is_less_than_its_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "allowed", lambda: set(range(8)))
+    monkeypatch.setattr(neighbours, "control_groups", lambda controller: iter([tmp_path]))
+    assert neighbours.cores() == 8
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    assert neighbours.cores() == 2
 
 
 class Around:
-    """Neighbours that take what a test says."""
+    """Neighbours that take what a test says, and note how long they were to be watched."""
 
-    def __init__(self, *taken: float) -> None:
-        self.rest = list(taken)
+    def __init__(self, *taken: float | None) -> None:
+        self.rest, self.least = list(taken), []
 
-    def taken(self) -> float:
+    def taken(self, least: float) -> float | None:
+        self.least.append(least)
         return self.rest.pop(0)
 
 
 def test_who_shares_the_processors_is_told_once_what_fewer_threads_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "cores", lambda: 4)
     said: list[str] = []
-    notice = neighbours.Notice(4, said.append, lambda threads: 100.0 / threads, Around(0.1, 0.4, 2.1, 3.0))  # type: ignore[arg-type]
+    around = Around(0.1, None, 0.4, 2.1, 3.0)
+    notice = neighbours.Notice(4, said.append, lambda threads: 100.0 / threads, around)  # type: ignore[arg-type]
     for _ in range(5):
         notice()
-    assert len(said) == 1 and "take about 2.1 of 4 processors" in said[0] and "25 images/s now, 50 with --threads 2" in said[0]
-    alone = neighbours.Notice(1, said.append, lambda threads: 1.0, Around())  # type: ignore[arg-type]
-    alone()
-    few = neighbours.Notice(2, said.append, lambda threads: 1.0, Around(2.0))  # type: ignore[arg-type]
-    few()
+    assert around.least == [neighbours.FIRST, *[neighbours.NEXT] * 3]
+    assert (
+        len(said) == 1 and "take about 2.1 of 4 processors" in said[0] and "25 images/s on 4 now, 50 with --threads 2" in said[0]
+    )
+    for threads, taken in ((1, 3.0), (2, 2.0), (9, 0.1)):  # no step waits for another thread, all have room, nobody is there
+        neighbours.Notice(threads, said.append, lambda threads: 1.0, Around(taken))()  # type: ignore[arg-type]
     assert len(said) == 1
+
+    def no_room(threads: int) -> float:
+        raise RuntimeError("out of memory")
+
+    neighbours.Notice(4, said.append, no_room, Around(3.0))()  # type: ignore[arg-type]
+    assert len(said) == 2 and said[1].endswith("waits for the last of its threads")
 
 
 def test_being_told_in_the_middle_changes_no_bit(tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("--pretext", "l1_color", "--downstream", "voc_seg", "--threads", 2)
     assert tiny(*asked).code == 0
     (one,) = record.read(tmp_path / "runs")
-    monkeypatch.setattr(neighbours.Neighbours, "taken", lambda self: 1.9)
+    monkeypatch.setattr(neighbours.Neighbours, "taken", lambda self, least=0.0: 1.9)
     monkeypatch.setattr(neighbours, "cores", lambda: 2)
     monkeypatch.setattr(neighbours.Notice, "said", property(lambda self: False, lambda self, value: None), raising=False)
-    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    monkeypatch.setattr(throughput, "SECONDS", 0.0)
     done = tiny(*asked, "--out", tmp_path / "again")
-    assert done.out.count("other programs take about 1.9 of 2 processors") > 2, done.out
+    told = "other programs take about 1.9 of 2 processors"
+    assert done.out.count(told) > 2 and done.out.index(told) < done.out.index("1 run on"), "when it begins, and later"
     (other,) = record.read(tmp_path / "again")
     assert (other.weights, other.predictions, other.pretrain.weights) == (one.weights, one.predictions, one.pretrain.weights)
 
 
-def test_a_probe_leaves_threads_and_chance_as_they_were() -> None:
+def test_a_timing_leaves_threads_and_chance_as_they_were() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    assert probe.images_per_second("unet:depth=3,width=4", 16, threads=2) > 0
-    assert probe.images_per_second("unet:depth=3,width=4", 16, precision="bf16") > 0
+    assert throughput.images_per_second("unet:depth=3,width=4", 16, threads=2) > 0
+    assert throughput.images_per_second("unet:depth=3,width=4", 16, precision="bf16") > 0
     assert torch.get_num_threads() == 1 and torch.equal(torch.rand(3), expected)

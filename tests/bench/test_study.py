@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import study
+from bench import look_log, study
 from bench.errors import DataError
+from bench.store import publish_json
+from results import record
 
 Bench = Callable[..., "object"]
 STUDY = """
@@ -279,6 +281,47 @@ def test_a_plug_in_with_a_new_version_is_run_again_and_nothing_else(
     runs = [path.name for path in (tmp_path / "elsewhere" / "pretrained").iterdir()]
     assert len(runs) == 1 and runs[0].startswith("random_init")
     assert "main: 3 runs, finished before" in bench(*asked, tmp_path / "elsewhere").out
+
+
+def test_declared_looks_are_counted_in_the_tables_and_kept(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(f"looks = [2, 4]\n{path.read_text()}")
+    assert bench("study", folder, "--only", "main", "--out", tmp_path / "runs").code == 0
+    assert "Looks were declared at 2, 4 seeds" in (folder / "main" / "table4.md").read_text()
+    with (folder / "main" / "leaderboard.csv").open(newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["pretext"] == "l1_color"]
+    assert float(row["p_holm"]) == pytest.approx(min(1.0, float(row["p"]) * 4**3 / 2**3), rel=1e-6)
+    kept = look_log.read(folder / "records")
+    assert [look.declared for look in kept.looks] == [(2, 4)]
+
+
+def test_a_plan_counts_the_measuring_and_names_the_edge_of_a_search(
+    bench: Bench, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import plan
+
+    asked = ("study", folder, "--only", "main", "--seeds", "1", "--into", tmp_path / "kept", "--out")
+    assert bench(*asked, tmp_path / "runs").code == 0
+    steps: list[str] = []
+    monkeypatch.setattr(plan, "_finetune_step", lambda job, train, *_: steps.append(f"{job.pretrain.pretext} {train}") or 1.0)
+    monkeypatch.setattr(plan, "_pretraining_step", lambda *_: 1.0)
+    path = folder / "study.toml"
+    path.write_text(
+        path.read_text() + '[parts.alone]\nlike = "main"\npretext = "random_init"\nschedule = "one-phase"\ntune = 0\n'
+    )
+    planned = bench(
+        "study", folder, "--only", "alone", "--seeds", "1", "--into", tmp_path / "other", "--out", tmp_path / "new", "--plan"
+    )
+    assert planned.code == 0 and "random_init head" in steps, "the forward passes of the measuring"
+    path = next((tmp_path / "kept" / "records" / "runs").glob("l1_color*/record.json"))
+    one = record.read_one(path)
+    assert one.tuning is not None
+    low = {name: limits[0] for name, limits in one.tuning.space.items()}
+    publish_json(path, one.model_copy(update={"tuning": one.tuning.model_copy(update={"best": low})}).model_dump(mode="json"))
+    (tmp_path / "kept" / "records" / "parts.json").unlink()
+    shown = bench(*asked, tmp_path / "empty", "--plan")
+    assert "a rate at the edge of its range: --space" in shown.out.replace("\n", " "), shown.out
+    assert not (tmp_path / "empty" / "runs").exists() and not (tmp_path / "empty" / "studies").exists(), "a plan writes no run"
 
 
 def test_looks_that_do_not_grow_are_refused(folder: Path) -> None:

@@ -23,9 +23,9 @@ if sys.argv[1] != "as libgomp has it":
 import torch
 if sys.argv[1] == "on one thread":
     torch.set_num_threads(1)
-from bench import probe
-probe.BATCH, probe.SECONDS = 16, 3.0
-print(probe.images_per_second("unet:depth=6,width=16", 64))
+from bench import throughput
+throughput.BATCH, throughput.SECONDS = 16, 3.0
+print(throughput.images_per_second("unet:depth=6,width=16", 64))
 """
 
 

@@ -1,10 +1,12 @@
 """What speaks against a table is said from the records that the table is made of, and only what they tell."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from results import board
+from results import board, report, statistics
 from results.against import against
 from results.record import Record
 from results.scores import Answers
@@ -78,12 +80,18 @@ def test_a_pretext_task_below_a_trivial_answer_is_named() -> None:
     assert "psnr of cgan_color is 20.000, of the grey image 22.500" in against(shown, [shown])
 
 
-def test_a_difference_that_is_told_in_the_table_is_never_denied_by_the_same_metric() -> None:
-    """Each metric's p values are corrected over that metric alone, as the table's own are."""
+def test_a_report_says_it_under_the_table_with_each_metrics_own_correction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the sentence says of a metric must not depend on how many others are looked at."""
     records = [classified(pretext, seed) for pretext in STRENGTH for seed in range(3)]
-    read = answers(STRENGTH, {"random_init": 0.0, "cgan_color": -5.0})
-    (shown,) = board.boards(records, read, resamples=200)
-    by_metric = [board.boards(records, read, (name,), resamples=200)[0] for name in ("map_voc", "f1_macro")]
-    own, in_table = (one.rows[-1].cells[0].gain.corrected for one in (by_metric[0], shown))  # type: ignore[union-attr]
-    assert own == in_table
-    assert "not so by map_voc" not in against(shown, by_metric)
+    read = answers(STRENGTH, dict.fromkeys(STRENGTH, 0.0))
+    monkeypatch.setattr(report, "reader", lambda out: read)
+    monkeypatch.setattr(report, "verify", lambda *_: None)
+    holm = statistics.holm
+    tested: list[int] = []
+    monkeypatch.setattr(statistics, "holm", lambda values: tested.append(len(values)) or holm(values))
+    made = report.make(records, tmp_path, report.Wanted(), "bench report")
+    assert any(note.startswith("What speaks against:") for note in made.tables[0].notes)
+    assert "What speaks against:" in made.files["table4.md"] and "What speaks against:" in made.files["table4.tex"]
+    assert set(tested) == {1}, "one row against its baseline, by one metric at a time"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bench.errors import DataError, UsageError
-from results import board, rows
-from results.record import Spread
+from results import board, rows, statistics
+from results.record import FeatureSpread
 from results.scores import Answers
-from results.statistics import half_width
+from results.statistics import Estimate
 from tests.results import operating
 from tests.results.made import make, reader, tuning
 
@@ -311,8 +311,8 @@ def test_a_row_that_reaches_a_trivial_predictor_is_marked() -> None:
     assert not any(note.startswith(board.FLOOR) for note in above.notes)
 
 
-DEAD = Spread(images=64, layer="trunk.up.0.1", ratio=0.004)
-ALIVE = Spread(images=64, layer="trunk.up.0.1", ratio=0.97, measured=("trunk.up.0.1",), measured_on=2048)
+DEAD = FeatureSpread(images=64, layer="trunk.up.0.1", ratio=0.004)
+ALIVE = FeatureSpread(images=64, layer="trunk.up.0.1", ratio=0.97, measured=("trunk.up.0.1",), measured_on=2048)
 
 
 def test_a_network_that_was_dead_is_marked_with_the_reason() -> None:
@@ -325,7 +325,7 @@ def test_a_network_that_was_dead_is_marked_with_the_reason() -> None:
     }
     (note,) = [note for note in one.notes if note.startswith(board.DEAD)]
     assert "l1_color in Segmentation" in note and "images differ in trunk.up.0.1 by 0.4 %" in note
-    assert Spread(images=64, cosine=0.9995).problem and not Spread(images=64, cosine=0.99).problem
+    assert FeatureSpread(images=64, cosine=0.9995).problem and not FeatureSpread(images=64, cosine=0.99).problem
 
 
 def test_a_control_of_before_is_dead_where_it_was_frozen_with_statistics_that_nothing_measured() -> None:
@@ -340,7 +340,7 @@ def test_a_control_of_before_is_dead_where_it_was_frozen_with_statistics_that_no
 
 
 def test_a_difference_is_taken_from_a_control_that_is_alive_and_the_newest() -> None:
-    def versions(version: int, value: float, spread: Spread) -> list:
+    def versions(version: int, value: float, spread: FeatureSpread) -> list:
         made = []
         for one in seeds("random_init", (value, value + 0.01, value + 0.02), spread=spread):
             job = {**one.pretrain.job, "version": version}
@@ -406,20 +406,36 @@ def test_a_row_is_left_out_of_the_bold_ones_at_5_percent_by_the_number_of_others
     assert row.cells[0].leading is bold
 
 
+class Simulated:
+    """Stands for a column whose rows have simulated values: what the board asks of it to mark the best ones."""
+
+    def __init__(self, scores: list[Any], seeds: int) -> None:
+        self.scores, self.seeds = scores, seeds
+        self.cells = [board.Cell(estimate=Estimate(float(one.mean()), 0.0, 1.0, seeds)) for one in scores]
+
+    def rows(self) -> list[board.Row]:
+        return [board.Row(str(place), "", "", "", "", (cell,)) for place, cell in enumerate(self.cells)]
+
+    def difference(self, cell: board.Cell, other: board.Cell) -> Estimate:
+        one, two = (next(place for place, known in enumerate(self.cells) if known is given) for given in (cell, other))
+        found, spread, common, own = operating.parts((self.scores[one] - self.scores[two])[None])
+        p = statistics._p_value(found.mean(), float(spread[0]), float(common[0]), float(own[0]), self.seeds, operating.IMAGES)
+        return Estimate(float(found.mean()), 0.0, 0.0, self.seeds, 1.0, p)
+
+
 @pytest.mark.parametrize("truth", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, -3.0, -3.0), (0.0, -1.0, -2.0, -30.0)])
 def test_the_best_row_is_among_the_bold_ones_with_95_percent_confidence(truth: tuple[float, ...]) -> None:
-    """The board's rule on simulated rows: left out is who is told from the highest at 5 % / (K - 1)."""
     rng = np.random.default_rng(1)
-    kept, count = 0, 0
-    for _ in range(8):
+    kept, count, bold = 0, 0, 0
+    for _ in range(2):
         drawn = [next(operating.drawn(rng, operating.TOGETHER, 3, 2.0, 1.0)) + mean for mean in truth]
-        highest = np.stack([scores.mean(axis=(1, 2)) for scores in drawn]).argmax(axis=0)
-        for place, best in enumerate(highest):
-            found, spread, common, own = operating.parts((drawn[best][place] - drawn[0][place])[None])
-            half = half_width(0.05 / (len(truth) - 1), spread, common, own, 3, operating.IMAGES)
-            kept += bool(best == 0 or np.abs(found.mean()) < half[0])  # type: ignore[index]
-            count += 1
+        for place in range(operating.TOGETHER):
+            column = Simulated([scores[place] for scores in drawn], 3)
+            marked = [row.cells[0].leading for row in board._with_leaders(column.rows(), [column], ())]  # type: ignore[list-item]
+            kept, bold, count = kept + marked[0], bold + sum(marked), count + 1
     assert kept / count >= 0.95
+    assert bold / count > 1 + sum(mean == 0 for mean in truth[1:]) * 0.9, "equal rows are bold together"
+    assert bold / count < len(truth) - 0.3 * sum(mean < -20 for mean in truth)
 
 
 def test_who_cannot_be_compared_with_the_highest_is_not_left_out() -> None:

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from bench import seal, store
 from bench.data.dataset import Say
 from bench.errors import DataError
-from results.looks import FILE, Looks
+from results.looks import Looks
 
-WAY_OUT = "remove it, and the looks of before are forgotten"
+FILE = "looks.json"
+WAY_OUT = "remove it, and earlier looks are forgotten"
 
 
 def now() -> str:
