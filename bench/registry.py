@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -52,7 +52,7 @@ def load(kind: str, name: str) -> Any:
         return _class_of(importlib.import_module(f"{FOLDERS[kind]}.{name}"), kind)
     points = _points(kind)
     if name not in points:
-        raise unknown(kind.removesuffix("s"), name, summaries(kind))
+        raise _unknown(kind, name, summaries(kind))
     try:
         return points[name].load()
     except (Exception, SystemExit) as error:
@@ -77,8 +77,12 @@ def names(kind: str, asked: Sequence[str]) -> list[str]:
         chosen += list(known) if name == "all" else [name]
     for name in chosen:
         if name not in known:
-            raise unknown(kind.removesuffix("s"), name, known)
+            raise _unknown(kind, name, known)
     return list(dict.fromkeys(chosen))
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    return UsageError(f"{unknown(kind.removesuffix('s'), name, known)} A file of your own is named with --plugin.")
 
 
 def _files(kind: str) -> dict[str, Path]:

@@ -36,6 +36,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -231,9 +232,10 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     All are opened before the first is run, so that a mistake in the last is told at once. A part that fails is not kept, and the
     others go on; what was wrong is returned.
     """
-    for _, asked in _to_do(study, into, only, screen):
+    for name, asked in _to_do(study, into, only, screen):
         network.check_storage(asked.storage)
-        _check_data(study, resolve(asked.request(), screen.say))
+        with _about(name, into):
+            _check_data(study, resolve(asked.request(), screen.say))
     failed = []
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}: {canonical(asked.meaning())}")
@@ -259,11 +261,21 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
     seconds = []
     for name, asked in _to_do(study, into, only, screen, tell=True):
         screen.say(f"{name}:")
-        desk = open_desk(asked.request(), asked.options(), out, screen)
-        _check_data(study, desk.grid)
+        with _about(name, into):
+            desk = open_desk(asked.request(), asked.options(), out, screen)
+            _check_data(study, desk.grid)
         seconds.append(show(desk, screen, asked.search(), planned, _known(into, desk, asked.search())))
     if len(seconds) > 1:
         screen.say(f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together, what they share once")
+
+
+@contextmanager
+def _about(part: str, into: Path) -> Iterator[None]:
+    """Say of a part that cannot be opened that it would have to be run, since its records are not all there."""
+    try:
+        yield
+    except (UsageError, DataError) as error:
+        raise type(error)(f"{part} is to be run, since {into / RECORDS} lacks runs of it: {error}") from error
 
 
 def _check_data(study: Study, grid: Grid) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import metrics
+from bench.errors import UsageError
 from results import board, leaderboards, published, tables
 from results.against import against
 from results.agreement import agreement
@@ -71,6 +72,8 @@ def make(
         boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline, cache)]
     else:
         boards = board.boards(chosen, read, wanted.metrics, wanted.baseline, cache=cache, looks=wanted.looks)
+    if wanted.metrics and not any(one.columns for one in boards):
+        raise UsageError(f"no run here is of a task that {', '.join(wanted.metrics)} can judge (bench metrics).")
     others = _by_metric(chosen, read, wanted, cache)
     boards = [
         looks.note(replace(one, notes=(*one.notes, against(one, [other[place] for other in others]))), wanted.looks)

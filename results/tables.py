@@ -22,7 +22,8 @@ SCORES = {
 READING = (
     "Value [95 % interval] (seeds, which vary pretraining, head and data order where the row does not say one trunk). "
     "With one seed the interval is over the test images alone, and nothing is called better. "
-    "Bold: with 95 % confidence the best of the rows with several seeds is among these (of one trunk: among those of that trunk)."
+    "Bold: with 95 % confidence the best of the rows with several seeds is among these (of one trunk: among those of it). "
+    "The 5 % are shared by all that are compared with the highest, so a row may be bold and a single difference tell it apart."
 )
 
 

@@ -57,6 +57,9 @@ def test_a_file_that_is_no_plug_in_says_why(tmp_path: Path, text: str, message: 
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'random_init'"):
         registry.load("pretexts", "random_inti")
+    for ask in (registry.load, lambda kind, name: registry.names(kind, [name])):
+        with pytest.raises(UsageError, match="--plugin"):
+            ask("pretexts", "rotation")
 
 
 def test_help_and_names_need_no_torch() -> None:

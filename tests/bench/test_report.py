@@ -76,6 +76,10 @@ def test_chosen_metrics_change_the_table_and_not_the_leaderboard(finished: Path,
     assert bench("report", "--out", out).code == 0 and (out / "leaderboard.csv").read_bytes() == before
     wrong = bench("report", "--out", out, "--metric", "miou")
     assert wrong.code == 2 and "did you mean" in wrong.err
+    there = (out / "table4.md").read_bytes()
+    alone = bench("report", "--out", out, "--runs", "random_init-voc_seg", "--metric", "map_voc")
+    assert alone.code == 2 and "no run here is of a task that map_voc can judge" in alone.err
+    assert (out / "table4.md").read_bytes() == there
 
 
 def test_published_numbers_and_the_papers_are_printed_on_request(finished: Path, bench: Bench, tmp_path: Path) -> None:

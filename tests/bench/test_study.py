@@ -167,6 +167,15 @@ def test_a_mistake_in_the_last_part_is_told_before_the_first_is_run(bench: Bench
     assert done.code == 2 and "l2_color" in done.err and not (tmp_path / "runs" / "runs").exists()
 
 
+def test_a_part_that_lacks_records_and_data_says_that_it_would_have_to_be_run(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    path = folder / "study.toml"
+    path.write_text(re.sub(r"(?m)^data = .*", 'data = "voc_mine"', path.read_text()))
+    for asked in (("--plan",), ()):
+        done = bench("study", folder, "--out", tmp_path / "runs", *asked)
+        assert done.code == 2, done.err
+        assert f"main is to be run, since {folder / 'records'} lacks runs of it: unknown data set 'voc_mine'" in done.err
+
+
 def test_a_table_that_cannot_be_made_is_named_and_the_others_are(bench: Bench, folder: Path, tmp_path: Path) -> None:
     path = folder / "study.toml"
     path.write_text(path.read_text().replace("random_init:one-phase", "random_inti").replace("tune = 1\n", ""))
