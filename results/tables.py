@@ -23,7 +23,7 @@ READING = (
     "Value [95 % interval] (seeds, which vary pretraining, head and data order where the row does not say one trunk). "
     "With one seed the interval is over the test images alone, and nothing is called better. "
     "Bold: with 95 % confidence the best of the rows with several seeds is among these (of one trunk: among those of it). "
-    "The 5 % are shared by all that are compared with the highest, so a row may be bold and a single difference tell it apart."
+    "Bold shares its 5 % among the rows of a column, Holm among all differences of the table, so the two may disagree."
 )
 
 
