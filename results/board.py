@@ -157,7 +157,12 @@ def boards(
 
 
 def one_board(
-    records: Sequence[Record], read: Reader, chosen: Sequence[str] = (), baseline: str = "", cache: Cache | None = None
+    records: Sequence[Record],
+    read: Reader,
+    chosen: Sequence[str] = (),
+    baseline: str = "",
+    resamples: int = RESAMPLES,
+    cache: Cache | None = None,
 ) -> Board:
     """Return the board of runs that someone wants beside each other; DataError says which field keeps them apart."""
     for other in records[1:]:
@@ -169,7 +174,7 @@ def one_board(
             different = rows.difference(rows.column_facts(members[0]), rows.column_facts(other))
             if different:
                 raise DataError(f"{members[0].id} and {other.id} cannot share a column: {'; '.join(different)}.")
-    (board,) = boards(records, read, chosen, baseline, cache=cache)
+    (board,) = boards(records, read, chosen, baseline, resamples, cache)
     return board
 
 

@@ -17,6 +17,9 @@ from results.record import Record
 from results.scores import Reader
 from results.values import reader, verify
 
+FEWER = 500
+"""Resamples of a metric that is only held against the shown ones: what it says is a remark, and average precisions take long."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -69,12 +72,12 @@ def make(
     chosen = board.select(records, wanted.runs) if wanted.runs else list(records)
     verify(out, chosen, cache)
     if wanted.runs:
-        boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline, cache)]
+        boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline, cache=cache)]
     else:
         boards = board.boards(chosen, read, wanted.metrics, wanted.baseline, cache=cache, looks=wanted.looks)
     if wanted.metrics and not any(one.columns for one in boards):
         raise UsageError(f"no run here is of a task that {', '.join(wanted.metrics)} can judge (bench metrics).")
-    others = _by_metric(chosen, read, wanted, cache)
+    others = _by_metric(chosen, boards, read, wanted, cache)
     boards = [
         looks.note(replace(one, notes=(*one.notes, against(one, [other[place] for other in others]))), wanted.looks)
         for place, one in enumerate(boards)
@@ -108,13 +111,21 @@ def make(
     return Report([*main, *added], files, problems, boards)
 
 
-def _by_metric(records: Sequence[Record], read: Reader, wanted: Wanted, cache: Cache) -> list[list[board.Board]]:
-    """Return the same boards once for each metric of the runs' protocols, with p values corrected over that metric alone."""
+def _by_metric(
+    records: Sequence[Record], boards: Sequence[board.Board], read: Reader, wanted: Wanted, cache: Cache
+) -> list[list[board.Board]]:
+    """Return the same boards once for each metric of the runs' protocols, with p values corrected over that metric alone.
+
+    A metric that no table shows has the first `FEWER` of the resamples.
+    """
     known = {metric.key for metric in metrics.METRICS.values()}  # an earlier record may have another version of one
-    every = dict.fromkeys(name for record in records for name in record.metric_ids if name in known)
+    shown = {column.metric for one in boards for column in one.columns}
+    every = {
+        name: board.RESAMPLES if name in shown else FEWER for record in records for name in record.metric_ids if name in known
+    }
     if wanted.runs:
-        return [[board.one_board(records, read, (name,), wanted.baseline, cache)] for name in every]
-    return [board.boards(records, read, (name,), wanted.baseline, cache=cache, looks=wanted.looks) for name in every]
+        return [[board.one_board(records, read, (name,), wanted.baseline, count, cache)] for name, count in every.items()]
+    return [board.boards(records, read, (name,), wanted.baseline, count, cache, wanted.looks) for name, count in every.items()]
 
 
 def _with_papers_metrics(

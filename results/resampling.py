@@ -190,9 +190,9 @@ class _Ranked:
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         if points:
             recall = hits / np.maximum(total, 1).astype(np.float64)
-            levels = np.linspace(0, 1, points)
-            found = [np.where(recall >= level - 1e-12, envelope, 0.0).max(axis=0) for level in levels]
-            value = np.mean(found, axis=0)
+            read = np.concatenate([envelope, np.zeros((1, counts.shape[1]))])  # nothing beyond the last recall
+            first = [np.count_nonzero(recall < level - 1e-12, axis=0) for level in np.linspace(0, 1, points)]
+            value = np.mean(np.take_along_axis(read, np.stack(first), axis=0), axis=0)
         else:
             value = np.einsum("gb,gb->b", of_group, envelope) / np.maximum(total, 1)
         return np.where(total > 0, value, np.nan)
