@@ -13,7 +13,7 @@ from results import rows
 from results.board import Board
 
 LEAST = 2
-"""Seeds of a row that make a look: with one, nothing is called better."""
+"""Seeds of a row that make a look: one calls nothing better, and a choice by it hardly moves the p values of more."""
 
 
 class Row(Frozen):
