@@ -12,7 +12,7 @@ from typing import NoReturn
 
 def main() -> None:
     """Run `bench` and leave with its exit code."""
-    from bench import openmp
+    from bench.training import openmp
 
     openmp.spin_less()  # before torch is imported
     from bench.errors import TRACEBACK, BenchError, Interrupted, explained, let_workers_end
@@ -24,7 +24,7 @@ def main() -> None:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        from bench.cli import app
+        from bench.cli.app import app
 
         app()
     except _Stopped as stopped:

@@ -1,7 +1,7 @@
 """What a plug-in is: `Pretext` trains a trunk without labels, `Downstream` measures what that trunk is worth.
 
 Both are found by the name of the file (or entry point) they stand in. A plug-in imports this module, other modules of the
-ground floor (`bench.trunk`, `bench.colour`, ...) and nothing else of ours.
+ground floor (`bench.models.trunk`, `bench.colour`, ...) and nothing else of ours.
 """
 
 from __future__ import annotations
@@ -15,8 +15,64 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bench.frozen import Frozen, added_field
-from bench.trunk import Trunk
+from bench.colour import lightness_of, unit
+from bench.schema import Frozen, added_field
+
+EyeName = Literal["l", "rgb"]
+
+
+class Eye(nn.Module):
+    """What a trunk sees of a picture: (N, channels, H, W) in about [-1, 1]."""
+
+    def __init__(self, name: EyeName) -> None:
+        super().__init__()
+        self.name = name
+        self.channels = 1 if name == "l" else 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Look at sRGB pictures (N, 3, H, W), uint8 or float in [0, 1]."""
+        if self.name == "rgb":
+            return unit(images.contiguous()) * 2 - 1
+        return lightness_of(images)
+
+    def grey(self, lightness: Tensor) -> Tensor:
+        """Look at pictures that have no colour, given their normalised lightness (N, 1, H, W)."""
+        return lightness.expand(-1, self.channels, -1, -1)
+
+
+class Trunk(nn.Module, ABC):
+    """An encoder, a bottleneck and a decoder with skip connections.
+
+    `bottleneck_channels` are those of the last encoder feature, `channels` those of the last decoder activation, and
+    `stride` is what height and width must be a multiple of. `down` is the encoder, `up` the decoder.
+    """
+
+    down: nn.Module
+    up: nn.Module
+    bottleneck_channels: int
+    channels: int
+    stride: int
+
+    def __init__(self, eye: EyeName) -> None:
+        super().__init__()
+        self.eye = Eye(eye)
+
+    @abstractmethod
+    def encode(self, seen: Tensor) -> list[Tensor]:
+        """Return the features of what the eye saw, finest first; the last is the bottleneck (N, C, h, w)."""
+
+    @abstractmethod
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Return the last decoder activation, (N, channels, H / s, W / s), before any output layer."""
+
+    @abstractmethod
+    def output(self, channels: int) -> nn.Module:
+        """Return a new output layer, from the last decoder activation to (N, channels, H, W)."""
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Return the last decoder activation of what the eye saw, (N, eye.channels, H, W)."""
+        return self.decode(self.encode(seen))
+
 
 Batch = dict[str, Tensor]
 """What one step works on, all on the device; a pretext's `view` chooses the names, a downstream task gets `images`

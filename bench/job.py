@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bench.contract import Phase, Protocol, Schedule, Transfer
-from bench.frozen import Frozen, added_field
+from bench.schema import Frozen, added_field
 
 NO_DATA = "none"
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from bench.contract import Batch, Downstream, Phase, Protocol
-from bench.trunk import Trunk, initialise
+from bench.contract import Batch, Downstream, Phase, Protocol, Trunk
+from bench.models.trunk import initialise
 
 PAPER = Protocol(
     summary="the paper's text: all annotated VOC 2012 pictures 70/20/10, squashed to 256 px, lightness only",

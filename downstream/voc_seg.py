@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from bench.contract import Batch, Downstream, Phase, Protocol
+from bench.contract import Batch, Downstream, Phase, Protocol, Trunk
 from bench.data.dataset import PADDING, VOID
-from bench.trunk import Trunk
 
 PAPER = Protocol(
     summary="the paper's text: all VOC 2012 masks 70/20/10, trained on random 256 px crops, tested on whole images in tiles of "

@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 
 from bench import contract
-from bench.colorization import Colorization
-from bench.contract import Batch, Pretext
-from bench.discriminator import PatchDiscriminator
-from bench.frozen import added_field
-from bench.modes import frozen
-from bench.trunk import Trunk
+from bench.contract import Batch, Pretext, Trunk
+from bench.models.discriminator import PatchDiscriminator
+from bench.models.modes import frozen
+from bench.schema import added_field
+from pretexts._colorization import Colorization
 
 
 class CganRecipe(contract.Recipe):

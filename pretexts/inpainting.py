@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench import colour, contract
-from bench.contract import Batch, Pretext
-from bench.discriminator import PatchDiscriminator
+from bench.contract import Batch, Pretext, Trunk
 from bench.errors import UsageError
-from bench.modes import frozen, random_inference
-from bench.trunk import Trunk
+from bench.models.discriminator import PatchDiscriminator
+from bench.models.modes import frozen, random_inference
 
 
 class InpaintingRecipe(contract.Recipe):

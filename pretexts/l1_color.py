@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from bench.colorization import Colorization
 from bench.contract import Batch
+from pretexts._colorization import Colorization
 
 
 class L1Color(Colorization):

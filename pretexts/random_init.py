@@ -26,7 +26,7 @@ class NoRecipe(contract.Recipe):
 class RandomInit(Pretext):
     """Random initialisation, N(0, 0.02) for the U-Net as the paper has it.
 
-    Its batch norms have statistics that are measured before fine-tuning (`bench.calibration`), as every new part of a trunk.
+    Its batch norms have statistics that are measured before fine-tuning (`bench.models.batch_norm`), as every new part of a trunk.
     """
 
     version: ClassVar[int] = 2

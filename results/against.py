@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from statistics import fmean
 
+from bench.record import Record
 from results.agreement import orders
 from results.board import Board, Cell
-from results.record import Record
 from results.rows import groups
 
 BETTER = ("psnr", "ssim", "accuracy")

@@ -14,9 +14,9 @@ from typing import Any
 
 from bench import metrics
 from bench.errors import DataError, UsageError, unknown
+from bench.record import Record
 from results import rows, statistics
 from results.cache import Cache
-from results.record import Record
 from results.scores import Reader, Scores
 from results.statistics import Estimate
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench import metrics
-from bench.frozen import canonical
+from bench.schema import canonical
 
 MOST = 20_000
 """Entries that are kept, about 150 bytes each: enough for some thousand runs."""

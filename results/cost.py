@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+from bench.record import Cost
 from results.board import Cell
-from results.record import Cost
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from bench.frozen import canonical
+from bench.record import Record, as_space
+from bench.schema import canonical
 from bench.text import printable
 from results.board import Board, Cell, Column, Row
 from results.cost import row_cost
-from results.record import Record, as_space
 from results.rows import dead, precision_of, recipe_of, trained
 
 if TYPE_CHECKING:

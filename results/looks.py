@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bench.frozen import Frozen
+from bench.schema import Frozen
 from results import rows
 from results.board import Board
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.storage.arrays import unpack
 from results.board import Board, Cell
-from results.record import unpack
 
 Pixels = NDArray[np.uint8]
 FIXED = "fixed"
@@ -94,7 +94,7 @@ def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example],
 
 
 def _read_arrays(content: bytes) -> list[NDArray[Any]]:
-    """Return the arrays of `bench.examples`, whose first axis is the picture; raise for bytes that do not hold them."""
+    """Return the arrays of `bench.experiment.examples`, whose first axis is the image; raise for other bytes."""
     unpacked = unpack(content, MOST)
     kinds, iou, images, truth, found = arrays = [unpacked[name] for name in ("kinds", "iou", "images", "truth", "found")]
     size = truth.shape

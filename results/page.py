@@ -15,16 +15,16 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
-from bench import seal
 from bench.errors import DataError
 from bench.metrics import METRICS
+from bench.record import Record, Trial, Tuning
+from bench.storage import seal
 from bench.text import printable_lines
 from results import charts
 from results.board import Board, Cell, Column, Row
 from results.charts import Dot, Series, Whisker
 from results.cost import row_cost
 from results.overlays import overlays, uri
-from results.record import Record, Trial, Tuning
 from results.statistics import Estimate
 from results.tables import Table
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from bench.record import Record
 from results.board import Board, Cell, Row
-from results.record import Record
 from results.tables import Line, Table
 
 PAPER = "Treneska et al. 2022"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from bench import metrics
 from bench.errors import UsageError
+from bench.record import Record
 from results import board, leaderboards, published, tables
 from results.against import against
 from results.agreement import agreement
 from results.cache import Cache
 from results.looks import Looks
-from results.record import Record
+from results.predictions import reader, verify
 from results.scores import Reader
-from results.values import reader, verify
 
 FEWER = 500
 """Resamples of a metric that is only held against the shown ones: what it says is a remark, and average precisions take long."""

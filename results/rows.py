@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from bench.frozen import canonical
 from bench.metrics import METRICS
-from results.record import Record
+from bench.record import Record
+from bench.schema import canonical
 
 K = TypeVar("K")
 T = TypeVar("T")

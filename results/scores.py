@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from bench import metrics
 from bench.errors import DataError
 from bench.metrics import Predictions
+from bench.record import Record
 from results import resampling, statistics
 from results.cache import Cache
-from results.record import Record
 from results.statistics import Estimate
 from results.trivial import Predictor, trivial
 

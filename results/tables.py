@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from bench.record import Record, Tuning, as_space
 from bench.text import printable
 from results.board import DEAD, FLOOR, Board, Cell, Row
 from results.cost import row_cost
-from results.record import Record, Tuning, as_space
 from results.rows import groups, pretext_key, pretext_label, trained
 from results.statistics import Estimate
 

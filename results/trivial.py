@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from bench.metrics import Predictions
-from results.record import Record
+from bench.record import Record
 
 Predictor = Callable[[Predictions], Predictions]
 

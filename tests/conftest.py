@@ -15,8 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bench import network, registry, seal, store
+from bench import registry
 from bench.data import demo, packs
+from bench.storage import files, offline, seal
 
 TINY = ("--trunk", "unet:depth=5,width=8", "--size", "32", "--threads", "1", "--device", "cpu", "--protocol", "demo")
 QUICK = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "protocol.head_width=16")
@@ -39,7 +40,7 @@ def write_rows(path: Path, array: NDArray[np.uint8]) -> tuple[packs.Rows, str]:
 
 def reseal(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change a sealed file and seal it again, as another version of the program would have written it."""
-    store.publish_json(path, change(json.loads(seal.read(path, "a file", "."))))
+    files.publish_json(path, change(json.loads(seal.read(path, "a file", "."))))
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def voc(drawn: dict[str, Path], tmp_path: Path) -> Path:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every test's prepared data, packs and splits to itself, and its plug-ins."""
     monkeypatch.setenv("PRETEXT_BENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv(network.VARIABLE, "0")
+    monkeypatch.setenv(offline.VARIABLE, "0")
     monkeypatch.setattr(registry, "_given", {})
     torch.set_num_threads(1)
     return tmp_path / "home"

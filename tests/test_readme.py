@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import metrics
-from results import record
+from bench import metrics, record
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -38,7 +37,7 @@ def test_every_metric_is_explained() -> None:
 
 
 def test_every_command_in_the_readme_exists() -> None:
-    from bench.cli import app, data_app
+    from bench.cli.app import app, data_app
 
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     data_names = {command.name or command.callback.__name__ for command in data_app.registered_commands if command.callback}

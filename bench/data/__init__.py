@@ -1,1 +1,1 @@
-"""Data: what is on the disk, which pictures belong to which part, and packs that training reads."""
+"""Data: what is on the disk, which images belong to which split, packs and the batches read from them."""

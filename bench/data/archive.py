@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from bench import store
 from bench.errors import DataError, MachineError
+from bench.storage import files
 
 CHUNK = 1 << 20
 LARGEST_GROWTH = 200
@@ -57,9 +57,9 @@ def unpack(archive: Path, root: Path) -> None:
     `root` then. MachineError says how much space is missing.
     """
     root = root.resolve()
-    store.make_folder(root.parent)
-    store.sweep(root.parent)
-    temporary = store.temporary_name(root)
+    files.make_folder(root.parent)
+    files.sweep(root.parent)
+    temporary = files.temporary_name(root)
     try:
         with archive.open("rb") as opened:
             file = _Careful(opened, LARGEST_DIRECTORY if archive.suffix == ".zip" else CHUNK)
@@ -79,7 +79,7 @@ def unpack(archive: Path, root: Path) -> None:
             raise MachineError(f"no room to unpack {archive.name} in {root.parent}: free some space, then run again.") from error
         raise MachineError(f"cannot unpack {archive} in {root.parent}: {error.strerror or error}.") from error
     finally:
-        store.remove_folder(temporary)
+        files.remove_folder(temporary)
 
 
 def _check_room(archive: Path, folder: Path, needed: int) -> None:

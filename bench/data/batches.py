@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench import order
-from bench.data import augment
+from bench import seeding
+from bench.data import augmentation
 from bench.data.packs import Pack, Rows
 from bench.errors import MachineError, let_workers_end
 
@@ -101,17 +101,17 @@ class Part(Dataset[dict[str, Tensor]]):
             if self.pack.manifest.rule.resize == "letterbox":  # flips and scales move the padding too
                 height, width = images.shape[1:3]
             mask = masks[place, :height, :width] if masks is not None else None
-            pairs.append(transform(images[place, :height, :width], mask, order.key("augment", self.seed, epoch, row)))
+            pairs.append(transform(images[place, :height, :width], mask, seeding.key("augment", self.seed, epoch, row)))
         changed = np.stack([image for image, _ in pairs])
         return changed, None if masks is None else np.stack([cast(NDArray[np.uint8], mask) for _, mask in pairs])
 
 
-_transforms: dict[tuple[str, int], augment.Transform] = {}
+_transforms: dict[tuple[str, int], augmentation.Transform] = {}
 
 
-def _transform(kind: str, size: int) -> augment.Transform:
+def _transform(kind: str, size: int) -> augmentation.Transform:
     if (kind, size) not in _transforms:
-        _transforms[kind, size] = augment.make(cast(Any, kind), size)
+        _transforms[kind, size] = augmentation.make(cast(Any, kind), size)
     return _transforms[kind, size]
 
 
@@ -120,10 +120,10 @@ def training(
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yield (epoch, batch on the device) for every step from `start` on; the workers change the speed only."""
     if not workers or part.held:
-        for epoch, positions in order.batches(len(part), batch_size, seed, epochs, start):
+        for epoch, positions in seeding.batches(len(part), batch_size, seed, epochs, start):
             yield epoch, to_device(part[epoch, positions], device)
         return
-    plan = list(order.batches(len(part), batch_size, seed, epochs, start))
+    plan = list(seeding.batches(len(part), batch_size, seed, epochs, start))
     loader = DataLoader(
         part,
         sampler=cast(Any, plan),

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import seal, store
 from bench.data import coco, folder, voc
 from bench.data.dataset import Dataset, Say, choose_scored, decode, decode_mask, fingerprinted
 from bench.data.download import ARCHIVES
 from bench.data.threads import in_order
 from bench.errors import DataError, MachineError, UsageError, unknown
+from bench.storage import files, seal
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
 INDEX_VERSION = 2
@@ -33,11 +33,11 @@ def prepared() -> dict[str, Dataset]:
 
 
 def _names() -> list[str]:
-    return sorted(path.parent.name for path in (store.home() / "data").glob("*/index.json"))
+    return sorted(path.parent.name for path in (files.home() / "data").glob("*/index.json"))
 
 
 def _index(name: str) -> Path:
-    return store.home() / "data" / name / "index.json"
+    return files.home() / "data" / name / "index.json"
 
 
 def check_prepared(*names: str | None) -> None:
@@ -110,7 +110,7 @@ def register(dataset: Dataset, skip_broken: bool = False, say: Say = lambda text
                 f"{str(error).removesuffix('.')}; mend or remove it, or leave out all that does not decode with --skip-broken."
             ) from error
 
-    return _save(store.home() / "data" / dataset.name, fingerprinted(dataset, check_or_say_how))
+    return _save(files.home() / "data" / dataset.name, fingerprinted(dataset, check_or_say_how))
 
 
 def _sound(dataset: Dataset, say: Say) -> Dataset:
@@ -164,7 +164,7 @@ def open_dataset(name_or_path: str, say: Say) -> Dataset:
         from bench.data import demo
 
         say("making the synthetic demo data (once)")
-        for name, root in demo.make(store.home() / "demo").items():
+        for name, root in demo.make(files.home() / "demo").items():
             register(read(root, name))
         return read_index(index)
     path = Path(name_or_path)
@@ -183,7 +183,7 @@ def _indexed(root: Path, say: Say) -> Dataset:
         signature.update(f"{', ' if number else '['}{_stamp(dataset.root / file)!r}".encode())
     signature.update(b"]")
     signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
-    place = store.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
+    place = files.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
     if (place / "index.json").is_file():
         return read_index(place / "index.json")
     say(f"reading {dataset.name}: {len(dataset.pictures):,} pictures (once)")
@@ -199,7 +199,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 
 def _save(place: Path, dataset: Dataset) -> Dataset:
-    store.publish_file(place / "index.json", seal.sealed(dataset.model_dump_json() + "\n"))
+    files.publish_file(place / "index.json", seal.sealed(dataset.model_dump_json() + "\n"))
     return dataset
 
 
@@ -210,7 +210,7 @@ def is_of_this_version(place: Path) -> bool:
 
 def read_index(path: Path) -> Dataset:
     """Return a data set from its index; DataError when it is damaged or another version's."""
-    way_out = "prepare the data set again" if path.is_relative_to(store.home() / "data") else "remove its folder"
+    way_out = "prepare the data set again" if path.is_relative_to(files.home() / "data") else "remove its folder"
     content = seal.load(path, "an index", way_out)  # pydantic's own reader takes three times the memory
     try:
         return Dataset.model_validate(content)

@@ -15,11 +15,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
-from bench import store
 from bench.data.columns import Texts, column_schema
 from bench.data.threads import in_order
 from bench.errors import BenchError, DataError, MachineError
-from bench.frozen import Frozen, digest_of
+from bench.schema import Frozen, digest_of
+from bench.storage import files
 from bench.text import quoted
 
 Say = Callable[[str], object]
@@ -181,7 +181,7 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
         if check is not None:
             check(path)
         try:
-            return file, store.sha256(path)
+            return file, files.sha256(path)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}.") from error
 

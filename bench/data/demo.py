@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from bench import store
 from bench.data.dataset import VOID, voc_palette
-from bench.order import key
+from bench.seeding import key
+from bench.storage import files
 
 SIZE = 64
 UNLABELLED, TRAIN, VAL = 4000, 500, 300
@@ -33,8 +33,8 @@ NOTE = "Synthetic pictures drawn by pretext-bench. Scores on them say nothing ab
 def make(root: Path, unlabelled_count: int = UNLABELLED, train: int = TRAIN, val: int = VAL) -> dict[str, Path]:
     """Draw both demo data sets below `root` when they are not there; return their folders by name."""
     labelled, unlabelled = root / f"v{VERSION}" / "labelled", root / f"v{VERSION}" / "unlabelled"
-    store.publish_folder(labelled, lambda folder: _write_voc(folder, train, val))
-    store.publish_folder(unlabelled, lambda folder: _write_coco(folder, unlabelled_count))
+    files.publish_folder(labelled, lambda folder: _write_voc(folder, train, val))
+    files.publish_folder(unlabelled, lambda folder: _write_coco(folder, unlabelled_count))
     return {"demo": labelled, "demo_unlabelled": unlabelled}
 
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from bench import network, store
 from bench.data.archive import unpack
 from bench.errors import MachineError, UsageError, unknown
+from bench.storage import files, locks, offline
 
 VOC = ("http://host.robots.ox.ac.uk/pascal/VOC/", "http://thor.robots.ox.ac.uk/pascal/VOC/")
 COCO = ("https://s3.amazonaws.com/images.cocodataset.org/", "http://images.cocodataset.org/")
@@ -134,16 +134,16 @@ def fetch(name: str, folder: Path, listener: Listener) -> Path:
     if name not in ARCHIVES:
         raise UsageError(f"{unknown('data set', name, [*ARCHIVES, 'demo'])} For a data set of your own, add --root DIR.")
     root, below = folder / name, folder / "archives"
-    with store.lock(folder / f"{name}.lock", listener.say):
+    with locks.lock(folder / f"{name}.lock", listener.say):
         wanted = [archive for archive in ARCHIVES[name] if not _mark(root, archive).is_file()]
         _check_network(name, wanted, below)
-        _check_room(name, wanted, store.make_folder(below))
+        _check_room(name, wanted, files.make_folder(below))
         for archive in ARCHIVES[name]:
             if archive in wanted:
                 path = download(archive, below, listener)
                 listener.say(f"unpacking {archive.name}")
                 unpack(path, root)
-                store.publish_file(_mark(root, archive), archive.sha256 + "\n")
+                files.publish_file(_mark(root, archive), archive.sha256 + "\n")
             (below / archive.name).unlink(missing_ok=True)
     return root
 
@@ -158,9 +158,9 @@ def _check_network(name: str, wanted: Sequence[Archive], folder: Path) -> None:
         for archive in wanted
         if archive.size not in (_length(folder / archive.name), _length(folder / _partial(archive)))
     ]
-    if missing and network.is_forbidden():
+    if missing and offline.is_forbidden():
         raise MachineError(
-            f"{name} is not downloaded ({', '.join(missing)}), and --offline ({network.VARIABLE}) forbids the network; run "
+            f"{name} is not downloaded ({', '.join(missing)}), and --offline ({offline.VARIABLE}) forbids the network; run "
             f"`bench data prepare {name}` on a machine with a network, bring its folder downloads/{name} here, and run "
             f"`bench data prepare {name} --root DIR` with it."
         )
@@ -189,7 +189,7 @@ def _length(path: Path) -> int:
 
 def _is(archive: Archive, path: Path) -> bool:
     """Whether a file is the archive, by its length and its sum."""
-    return path.is_file() and _length(path) == archive.size and store.sha256(path) == archive.sha256
+    return path.is_file() and _length(path) == archive.size and files.sha256(path) == archive.sha256
 
 
 def download(archive: Archive, folder: Path, listener: Listener) -> Path:
@@ -197,7 +197,7 @@ def download(archive: Archive, folder: Path, listener: Listener) -> Path:
 
     MachineError says what each mirror did wrong. A file with another sum is removed.
     """
-    store.make_folder(folder)
+    files.make_folder(folder)
     path, partial = folder / archive.name, folder / _partial(archive)
     if _is(archive, path):
         return path
@@ -205,8 +205,8 @@ def download(archive: Archive, folder: Path, listener: Listener) -> Path:
     if _is(archive, partial):
         partial.replace(path)
         return path
-    if network.is_forbidden():
-        raise MachineError(f"{archive.name} is not here or is damaged, and --offline ({network.VARIABLE}) forbids the network.")
+    if offline.is_forbidden():
+        raise MachineError(f"{archive.name} is not here or is damaged, and --offline ({offline.VARIABLE}) forbids the network.")
     problems = []
     for address in archive.addresses():
         again = _length(partial) > 0  # what is there may be another mirror's fault, and then this one has not had its turn

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, ValidationError
 
-from bench import seal, store
 from bench.data.columns import Texts
 from bench.data.dataset import PADDING, VOID, Dataset, Say, decode, decode_mask, opened
 from bench.data.threads import in_order
 from bench.errors import DataError
-from bench.frozen import Frozen
+from bench.schema import Frozen
+from bench.storage import files, locks, seal
 
 Bytes = NDArray[np.uint8]
 
@@ -106,7 +106,7 @@ class Rows:
         squares = len(shape) in (3, 4) and shape[0] == count and shape[1] == shape[2] and side in (0, shape[1])
         if in_columns or kind != np.uint8 or not squares or shape[3:] not in ((), (3,)) or length != offset + math.prod(shape):
             raise DataError(f"{path} is damaged: not the uint8 array it should be; {REMADE}.")
-        if store.sha256_bytes(sums) != digest or len(sums) != 4 * count:
+        if files.sha256_bytes(sums) != digest or len(sums) != 4 * count:
             raise DataError(f"{_sums_path(path)} is damaged: its SHA-256 is not the one in the manifest; {REMADE}.")
         return cls(path, shape, offset, np.frombuffer(sums, dtype="<u4"), np.zeros(count, dtype=np.bool_))
 
@@ -198,7 +198,7 @@ class Order:
     def folder(self) -> Path:
         """Where the pack lies."""
         key = _PackKey(fingerprint=self.dataset.fingerprint, subset=self.subset, rule=self.rule, only=self.only).digest()[:16]
-        return store.home() / "packs" / f"{self.dataset.name}-{self.subset}-{self.rule.resize}{self.rule.size}-{key}"
+        return files.home() / "packs" / f"{self.dataset.name}-{self.subset}-{self.rule.resize}{self.rule.size}-{key}"
 
     def places(self) -> list[int]:
         """Return the places in the data set of the pictures to pack, in its order; DataError when there are none."""
@@ -228,10 +228,10 @@ def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) ->
     """
     folder = order.folder
     if not folder.is_dir():
-        with store.lock(folder.parent / f"{folder.name}.lock", say):
+        with locks.lock(folder.parent / f"{folder.name}.lock", say):
             if not folder.is_dir():
                 say(f"packing {len(order.places()):,} pictures of {order.dataset.title} at {order.rule.size} px (once)")
-                store.publish_folder(folder, lambda place: _write(place, order, progress), needs=_bytes(order))
+                files.publish_folder(folder, lambda place: _write(place, order, progress), needs=_bytes(order))
     path = folder / "manifest.json"
     content = seal.load(path, "a pack's manifest", REMADE)
     try:
@@ -341,4 +341,4 @@ class Writer:
             raise DataError(f"{self.file.name} has {len(self.sums)} rows of {self.shape[0]}.")
         sums = np.array(self.sums, dtype="<u4").tobytes()
         _sums_path(Path(self.file.name)).write_bytes(sums)
-        return store.sha256_bytes(sums)
+        return files.sha256_bytes(sums)

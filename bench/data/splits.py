@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bench import seal, store
 from bench.data.dataset import Dataset, Picture, Pictures, Say
 from bench.errors import DataError, unknown
-from bench.frozen import Frozen, canonical
-from bench.order import key
+from bench.schema import Frozen, canonical
+from bench.seeding import key
+from bench.storage import files, seal
 
 SCHEMES = ("official", "paper-70-20-10", "pretraining")
 TASKS = {"labels": "Main", "masks": "Segmentation"}
@@ -50,11 +50,11 @@ def open_split(dataset: Dataset, scheme: str, subset: str, say: Say | None = Non
     """Return a split, from its file when there is one; `subset` is `labels`, `pictures` or a mask folder."""
     if scheme not in SCHEMES:
         raise unknown("split", scheme, SCHEMES)
-    path = store.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}.json"
+    path = files.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}.json"
     if not path.is_file():
         made = _make(dataset, scheme, subset)
         _check_disjoint(made)
-        store.publish_json(path, made.model_dump(mode="json"))
+        files.publish_json(path, made.model_dump(mode="json"))
         if say is not None:
             counts = ", ".join(f"{name} {len(ids):,}" for name, ids in made.parts.items())
             say(f"made the {scheme} split of {dataset.title}, {subset} (once): {counts}")
@@ -82,7 +82,7 @@ def open_share(dataset: Dataset, split: Split, share: float) -> Split:
     if share == 1:
         return split
     name = f"{split.dataset}-{split.scheme}-{split.subset}-{split.fingerprint[:16]}-{share:g}.json"
-    path = store.home() / "splits" / name
+    path = files.home() / "splits" / name
     if not path.is_file():
         larger = open_share(dataset, split, min((s for s in SHARES if s > share), default=1.0))
         known = dataset.known_labels()
@@ -97,7 +97,7 @@ def open_share(dataset: Dataset, split: Split, share: float) -> Split:
                 parts[part] = tuple(ids[np.sort(chosen)].tolist())
             else:
                 parts[part] = larger.parts[part]
-        store.publish_json(path, split.model_copy(update={"parts": parts}).model_dump(mode="json"))
+        files.publish_json(path, split.model_copy(update={"parts": parts}).model_dump(mode="json"))
     return _read(path)
 
 

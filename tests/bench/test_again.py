@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import again, machine, resolve
-from bench.store import publish_json
-from results import record
+from bench import record
+from bench.experiment import reproduction, resolve
+from bench.storage.files import publish_json
+from bench.training import machine
 from tests.conftest import QUICK, TINY
 
 Bench = Callable[..., "object"]
@@ -31,14 +32,14 @@ def test_the_command_of_a_run_asks_for_that_run(
 ) -> None:
     assert tiny(*arguments, "--downstream", "voc_cls").code == 0
     (one,) = record.read(tmp_path / "runs")
-    words = again.command(one)
+    words = reproduction.command(one)
     shown = bench("show", one.id, "--out", tmp_path / "runs")
     assert shown.out.splitlines()[-1] == shlex.join(words) and words[:2] == ["bench", "run"]
     for text in (one.id, one.weights, one.pretrain.weights, "cost of pretraining", "commit", "split", f"seed\t{one.seed}"):
         assert text in shown.out
     asked: list[resolve.Grid] = []
     original = resolve.resolve
-    monkeypatch.setattr("bench.grid.resolve", lambda *rest: asked.append(original(*rest)) or asked[0])
+    monkeypatch.setattr("bench.experiment.grid.resolve", lambda *rest: asked.append(original(*rest)) or asked[0])
     assert bench(*words[1:], "--plan", "--device", "cpu", "--out", tmp_path / "other").code == 0
     (job,) = asked[0].jobs
     searched = {"study": one.job["study"], "trials": one.job["trials"]}
@@ -51,7 +52,7 @@ def test_sizes_and_trunks_of_a_protocol_are_not_asked_for_twice(bench: Bench, dr
     asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--threads", 1, "--protocol", "demo")
     assert bench("run", *data, *own, *asked).code == 0
     (one,) = record.read(tmp_path / "runs")
-    again_at = bench(*again.command(one)[1:], "--device", "cpu", "--out", tmp_path / "runs")
+    again_at = bench(*reproduction.command(one)[1:], "--device", "cpu", "--out", tmp_path / "runs")
     assert again_at.code == 0 and "finished before" in again_at.out
 
 
@@ -86,11 +87,11 @@ def test_on_another_processor_metrics_are_compared_and_what_differs_is_told(tiny
     path = out / "runs" / one.id / "record.json"
     other = one.model_copy(update={"provenance": elsewhere, "weights": "0" * 64})
     publish_json(path, other.model_dump(mode="json"))
-    again = bench("reproduce", one.id, "--out", out, "--device", "cpu")
-    assert again.code == 0 and "reproduced with other bits" in again.out, again.err
+    made = bench("reproduce", one.id, "--out", out, "--device", "cpu")
+    assert made.code == 0 and "reproduced with other bits" in made.out, made.err
     for said in ("processor another processor, here", "instructions AVX2, here", "torch 2.11.0, here"):
-        assert said in again.out.replace("\n", " ")
-    assert "threads" not in again.out.splitlines()[-1]
+        assert said in made.out.replace("\n", " ")
+    assert "threads" not in made.out.splitlines()[-1]
     publish_json(path, other.model_copy(update={"metrics": {**one.metrics, "map_voc@1": 0.99}}).model_dump(mode="json"))
     assert "not reproduced" in bench("reproduce", one.id, "--out", out, "--device", "cpu").err
     before = {name: value for name, value in here.items() if name != "capability"}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bench import record
 from bench.data import catalogue
-from results import record
 from tests.bench.test_data import devkit
 from tests.conftest import reseal
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import calibration, registry
-from bench import run as runs
+from bench import record, registry
 from bench.data import demo
-from bench.model import Model
-from bench.modes import inference
-from bench.store import publish_json
-from bench.trunk import inherit_encoder, make_trunk
-from results import record
+from bench.experiment import finetuning as runs
+from bench.models import batch_norm
+from bench.models.modes import inference
+from bench.models.network import Model
+from bench.models.trunk import inherit_encoder, make_trunk
+from bench.storage.files import publish_json
 
 Bench = Callable[..., Any]
 
@@ -39,7 +39,7 @@ def network(task: str, trunk: str, size: int) -> Model:
 
 def spread(model: Model, seen: list[Tensor]) -> float:
     with torch.no_grad():
-        return min(calibration.spread(model.trunk, model.features, seen).values())
+        return min(batch_norm.spread(model.trunk, model.features, seen).values())
 
 
 @pytest.mark.parametrize(
@@ -53,16 +53,16 @@ def test_the_alarm_rings_on_unmeasured_trunks_in_both_tasks_and_is_silent_once_t
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert spread(model, seen) < record.LEAST_RATIO / 3
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
-    chosen = calibration.norms_to_measure(model.trunk, "new", model.features, seen[0])
-    assert chosen == calibration.norms_to_measure(model.trunk, "all", model.features, seen[0])
+    chosen = batch_norm.norms_to_measure(model.trunk, "new", model.features, seen[0])
+    assert chosen == batch_norm.norms_to_measure(model.trunk, "all", model.features, seen[0])
     decoder = {part for part in model.trunk.up.modules() if isinstance(part, nn.BatchNorm2d)}
     assert decoder & set(chosen) == (decoder if task == "voc_seg" else set()), "what the task runs through, and nothing else"
-    calibration.measure(model.trunk, chosen, model.features, seen)
+    batch_norm.measure(model.trunk, chosen, model.features, seen)
     assert spread(model, seen) > 5 * record.LEAST_RATIO
     assert not model.training and all(norm.momentum == 0.1 and not norm.training for norm in chosen)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
-    assert calibration.norms_to_measure(model.trunk, "new", model.features, seen[0]) == []
-    assert calibration.norms_to_measure(model.trunk, "all", model.features, seen[0]) == chosen
+    assert batch_norm.norms_to_measure(model.trunk, "new", model.features, seen[0]) == []
+    assert batch_norm.norms_to_measure(model.trunk, "all", model.features, seen[0]) == chosen
 
 
 def test_the_heads_input_alone_would_miss_a_dead_decoder() -> None:
@@ -72,7 +72,7 @@ def test_the_heads_input_alone_would_miss_a_dead_decoder() -> None:
         features = model.downstream.features(model.trunk, model.trunk.eye(seen))
     width = features.shape[1] // 2
     assert features[:, width:].std(dim=0).mean() > 10 * features[:, :width].std(dim=0).mean()
-    assert calibration.cosine(features) < record.MOST_COSINE
+    assert batch_norm.cosine(features) < record.MOST_COSINE
     assert spread(model, [seen]) < record.LEAST_RATIO / 3
 
 
@@ -83,7 +83,7 @@ def test_measured_statistics_are_those_of_a_formula_written_out() -> None:
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2)
     )
     seen = [torch.rand(5, 3, 9, 9) for _ in range(3)]
-    calibration.measure(layers, calibration.norms_to_measure(layers, "new", layers, seen[0]), layers, seen)
+    batch_norm.measure(layers, batch_norm.norms_to_measure(layers, "new", layers, seen[0]), layers, seen)
 
     def statistics(activation: Tensor) -> tuple[Tensor, Tensor]:
         return activation.mean(dim=(0, 2, 3)), activation.var(dim=(0, 2, 3), unbiased=True)
@@ -114,41 +114,41 @@ def test_what_was_inherited_keeps_its_statistics_and_only_the_new_decoder_is_mea
         return heir(heir.eye(some))
 
     heir.eval()
-    chosen = calibration.norms_to_measure(heir, "new", forward, images(4, 32))
-    assert chosen and all(names[norm].startswith("up.") for norm in chosen) and calibration.never_used(heir) == chosen
+    chosen = batch_norm.norms_to_measure(heir, "new", forward, images(4, 32))
+    assert chosen and all(names[norm].startswith("up.") for norm in chosen) and batch_norm.never_used(heir) == chosen
     kept = {name: buffer.clone() for name, buffer in heir.down.named_buffers()}
-    calibration.measure(heir, chosen, forward, [images(4, 32, 9)])
+    batch_norm.measure(heir, chosen, forward, [images(4, 32, 9)])
     assert all(torch.equal(buffer, kept[name]) for name, buffer in heir.down.named_buffers())
-    assert len(calibration.norms_to_measure(heir, "all", forward, images(4, 32))) > len(chosen)
+    assert len(batch_norm.norms_to_measure(heir, "all", forward, images(4, 32))) > len(chosen)
 
 
 def test_all_images_are_taken_up_to_a_number_in_an_order_of_their_own() -> None:
-    chosen = calibration.positions(5000, 16)
+    chosen = batch_norm.positions(5000, 16)
     assert len(chosen) == 128 and {len(some) for some in chosen} == {16} and len(np.unique(np.concatenate(chosen))) == 2048
     assert abs(np.corrcoef(np.concatenate(chosen), np.arange(2048))[0, 1]) < 0.1, "images sorted by class are mixed"
-    again = calibration.positions(5000, 16)
+    again = batch_norm.positions(5000, 16)
     assert all(np.array_equal(one, other) for one, other in zip(chosen, again, strict=True))
     for count, batch_size, most, sizes in (
         (70, 32, 2048, [24, 23, 23]), (24, 16, 2048, [12, 12]), (7, 32, 2048, [7]), (3, 2, 2048, [3]), (2, 2, 2048, [2]),
         (3000, 4096, 2048, [2048]), (300, 65, 64, [64]), (300, 128, 64, [64]), (300, 33, 64, [32, 32]),
     ):  # fmt: skip
-        found = calibration.positions(count, batch_size, most)
+        found = batch_norm.positions(count, batch_size, most)
         assert [len(some) for some in found] == sizes
         assert len(np.unique(np.concatenate(found))) == min(count, most)
-    assert calibration.positions(1, 32) == [] == calibration.positions(0, 32)
+    assert batch_norm.positions(1, 32) == [] == batch_norm.positions(0, 32)
 
 
 def test_without_batch_norm_features_that_are_all_alike_are_found() -> None:
     alike = torch.ones(6, 40) + 0.001 * torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
-    assert calibration.cosine(alike) > record.MOST_COSINE
-    assert record.FeatureSpread(images=6, cosine=calibration.cosine(alike)).problem
+    assert batch_norm.cosine(alike) > record.MOST_COSINE
+    assert record.FeatureSpread(images=6, cosine=batch_norm.cosine(alike)).problem
     other = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
-    assert abs(calibration.cosine(other)) < 0.5
+    assert abs(batch_norm.cosine(other)) < 0.5
     by_hand = [
         float(nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for i, a in enumerate(other) for b in other[:i]
     ]
-    assert calibration.cosine(other) == pytest.approx(float(torch.tensor(by_hand).median()), abs=1e-6)
-    assert calibration.cosine(torch.zeros(4, 9)) == 1.0
+    assert batch_norm.cosine(other) == pytest.approx(float(torch.tensor(by_hand).median()), abs=1e-6)
+    assert batch_norm.cosine(torch.zeros(4, 9)) == 1.0
 
 
 NOTHING = {  # what is looked at comes before the first phase, so that none needs to be trained
@@ -194,7 +194,7 @@ def test_with_calibration_all_inherited_statistics_are_measured_anew(tiny: Bench
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the measuring, as the program did before: the control of the control."""
-    monkeypatch.setattr(calibration, "measure", lambda *_: None)
+    monkeypatch.setattr(batch_norm, "measure", lambda *_: None)
 
 
 def test_without_the_measuring_the_alarm_rings_in_run_record_and_table(
@@ -227,7 +227,7 @@ def test_a_head_alone_on_a_measured_random_trunk_learns_more_than_the_class_prio
     asked = ("run", "--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--protocol", "demo")
     asked += ("--data", data, "--threads", 1, "--device", "cpu", "--out")
     assert bench(*asked, tmp_path / "measured").code == 0
-    monkeypatch.setattr(calibration, "measure", lambda *_: None)
+    monkeypatch.setattr(batch_norm, "measure", lambda *_: None)
     dead = bench(*asked, tmp_path / "dead")
     assert dead.code == 0 and "dead network" in dead.out
     (one,) = record.read(tmp_path / "measured")
@@ -242,7 +242,7 @@ def test_statistics_are_measured_once_for_trials_and_without_the_validation_imag
     tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    measure = calibration.measure
+    measure = batch_norm.measure
 
     def counted(trunk: nn.Module, chosen: list[Any], forward: Any, batches: Iterator[Tensor]) -> None:
         seen = list(batches)
@@ -257,7 +257,7 @@ def test_statistics_are_measured_once_for_trials_and_without_the_validation_imag
         parts.append((job.part, set(found[0].rows.tolist())))
         return found
 
-    monkeypatch.setattr(calibration, "measure", counted)
+    monkeypatch.setattr(batch_norm, "measure", counted)
     monkeypatch.setattr(runs, "_parts", watched)
     asked = ("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "two-phase", "--tune", 3)
     assert tiny(*asked, "--set", "protocol.batch_size=2").code == 0
@@ -304,7 +304,7 @@ def test_looking_at_a_network_changes_nothing_of_it() -> None:
 def test_the_alarm_is_not_silenced_by_a_batch_size(
     batch_size: int, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "measure", lambda *_: None)
+    monkeypatch.setattr(batch_norm, "measure", lambda *_: None)
     data = demo.make(tmp_path / "drawn", 2, 90, 8)["demo"]
     asked = ("run", "--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "frozen", "--protocol", "demo")
     asked += ("--trunk", "unet:depth=5,width=8", "--size", 32, "--data", data, "--threads", 1, "--device", "cpu")
@@ -339,7 +339,7 @@ class Changed:
 def test_the_alarm_rings_on_a_layer_that_is_dead_under_batch_statistics_too(
     task: str, change: Callable[[Any], object], tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.pretraining.make_trunk", Changed(change))
+    monkeypatch.setattr("bench.experiment.pretraining.make_trunk", Changed(change))
     frozen = {"frozen": NOTHING["frozen"]}
     asked = ("--pretext", "random_init", "--downstream", task, "--schedule", "frozen")
     done = tiny(*asked, "--set", f"protocol.schedules={json.dumps(frozen)}")

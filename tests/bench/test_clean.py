@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import clean, pretraining, store
-from bench import run as runs
+from bench import record
 from bench.data import catalogue, packs
-from results import record
+from bench.experiment import finetuning as runs
+from bench.experiment import pretraining
+from bench.maintenance import clean
+from bench.storage import files, locks
 from tests.conftest import QUICK, TINY
 
 Bench = Callable[..., "object"]
@@ -26,7 +28,7 @@ def digest(*folders: Path) -> dict[str, str]:
     """Give everything below some folders: files by their content, links by where they lead."""
     found = {}
     for path in (path for folder in folders for path in folder.rglob("*")):
-        found[str(path)] = f"-> {path.readlink()}" if path.is_symlink() else store.sha256(path) if path.is_file() else "folder"
+        found[str(path)] = f"-> {path.readlink()}" if path.is_symlink() else files.sha256(path) if path.is_file() else "folder"
     return found
 
 
@@ -163,7 +165,7 @@ def test_a_command_waits_with_a_word_while_its_folder_is_cleaned(drawn: dict[str
     out = tmp_path / "runs"
     out.mkdir()
     command = [sys.executable, "-m", "bench", "report", "--out", str(out)]
-    with store.unused(out):
+    with locks.unused(out):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         assert "waiting for bench clean" in process.stderr.readline()
@@ -185,8 +187,8 @@ def test_links_are_removed_as_links_and_never_followed(bench: Bench, home: Path,
     (out / "studies").mkdir()
     (out / "studies" / "moved").symlink_to(outside / "studies", target_is_directory=True)
     (home / "data").mkdir(parents=True)
-    (home / store.IN_USE).write_text("")
-    (out / store.IN_USE).write_text("")
+    (home / locks.IN_USE).write_text("")
+    (out / locks.IN_USE).write_text("")
     (home / "downloads").symlink_to(outside, target_is_directory=True)
     before = digest(outside)
     told = bench("clean", "all", "--out", out)
@@ -198,7 +200,7 @@ def test_links_are_removed_as_links_and_never_followed(bench: Bench, home: Path,
 
 def test_an_output_folder_behind_a_link_is_cleaned_where_it_is(bench: Bench, tmp_path: Path) -> None:
     trunk = leave(tmp_path / "disk")
-    (tmp_path / "disk" / store.IN_USE).write_text("")
+    (tmp_path / "disk" / locks.IN_USE).write_text("")
     (tmp_path / "runs").symlink_to(tmp_path / "disk", target_is_directory=True)
     assert bench("clean", "trunks", "--out", tmp_path / "runs").code == 0
     assert not trunk.exists() and (tmp_path / "runs").is_symlink()
@@ -225,7 +227,7 @@ def test_a_record_that_cannot_be_read_keeps_every_trunk_and_search(tiny: Bench, 
 def test_a_removal_that_dies_half_way_leaves_nothing_under_its_name(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     trunk = leave(out)
-    (out / store.IN_USE).write_text("")
+    (out / locks.IN_USE).write_text("")
     dying = (
         "import os, shutil, sys; from bench.__main__ import main; shutil.rmtree = lambda path: os.kill(os.getpid(), 9); main()"
     )
@@ -242,13 +244,13 @@ def test_only_what_dead_writers_of_this_machine_left_is_temporary(bench: Bench, 
     dead.wait()
     for folder in (home / "packs", out / "studies" / "a" / "work"):
         folder.mkdir(parents=True)
-        for name in (f"{store.TEMPORARY}{dead.pid}-1-a", f"{store.TEMPORARY}{os.getppid()}-1-b", ".tmp-00000000-1-1-c"):
+        for name in (f"{files.TEMPORARY}{dead.pid}-1-a", f"{files.TEMPORARY}{os.getppid()}-1-b", ".tmp-00000000-1-1-c"):
             (folder / name).mkdir()
-            (folder / name / f"{store.TEMPORARY}{dead.pid}-2-inner").write_text("left")
+            (folder / name / f"{files.TEMPORARY}{dead.pid}-2-inner").write_text("left")
     for folder in (home, out):
-        (folder / store.IN_USE).write_text("")
+        (folder / locks.IN_USE).write_text("")
     assert items(bench("clean", "temporary", "--out", out).out)["temporary"] == "2"
-    left = {f"{store.TEMPORARY}{os.getppid()}-1-b", ".tmp-00000000-1-1-c"}
+    left = {f"{files.TEMPORARY}{os.getppid()}-1-b", ".tmp-00000000-1-1-c"}
     for folder in (home / "packs", out / "studies" / "a" / "work"):
         assert {path.name for path in folder.iterdir()} == left
 
@@ -257,8 +259,8 @@ def test_a_lock_that_is_held_stays(bench: Bench, home: Path, tmp_path: Path) -> 
     out = tmp_path / "runs"
     (out / "locks").mkdir(parents=True)
     (out / "locks" / "free.lock").write_text("")
-    (out / store.IN_USE).write_text("")
-    with store.lock(out / "locks" / "held.lock", print), store.alive(out / "studies" / "a" / "workers") as worker:
+    (out / locks.IN_USE).write_text("")
+    with locks.lock(out / "locks" / "held.lock", print), locks.alive(out / "studies" / "a" / "workers") as worker:
         (out / "studies" / "a" / "workers" / "dead").write_text("")
         assert items(bench("clean", "locks", "--out", out).out)["locks"] == "2"
         assert [path.name for path in (out / "locks").iterdir()] == ["held.lock"]

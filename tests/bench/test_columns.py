@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from bench.data.columns import Texts
 from bench.data.dataset import Dataset, Picture, Pictures
-from bench.frozen import canonical, digest_of
+from bench.schema import canonical, digest_of
 
 NAMES = ["a.jpg", "", "ä/ö.jpg", "日本.png", "caf\udce9.jpg"]
 

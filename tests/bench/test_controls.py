@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench import resolve
-from bench import run as runs
+from bench import record
 from bench.data import catalogue, splits
 from bench.errors import DataError
-from bench.trunk import inherit_encoder, make_trunk
-from results import record
+from bench.experiment import finetuning as runs
+from bench.experiment import resolve
+from bench.models.trunk import inherit_encoder, make_trunk
 
 Bench = Callable[..., "object"]
 

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from bench import seal
 from bench.data import catalogue, demo, packs, splits, voc
 from bench.data.dataset import VOC_CLASSES, decode, decode_mask, voc_palette
 from bench.errors import DataError
+from bench.storage import seal
 
 
 def quiet(*_: object) -> None:

@@ -10,9 +10,9 @@ import torch
 import typer
 from torch import nn
 
-from bench import checkpoint, machine
-from bench.cli import app
-from results import record
+from bench import record
+from bench.cli.app import app
+from bench.training import checkpoint, machine
 
 Bench = Callable[..., Any]
 

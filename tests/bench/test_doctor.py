@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import machine, neighbours, store
 from bench.data import catalogue
+from bench.storage import files
+from bench.training import cpu_load, machine
 
 Bench = Callable[..., "object"]
 LIMITED = """
@@ -162,8 +163,8 @@ def test_locks_that_do_not_work_are_found(fault: str, bench: Bench, tmp_path: Pa
 
 
 def test_a_machine_without_proc_is_examined_all_the_same(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "PROC", tmp_path / "nothing")
-    monkeypatch.setattr(neighbours, "GROUPS", tmp_path / "nothing")
+    monkeypatch.setattr(cpu_load, "PROC", tmp_path / "nothing")
+    monkeypatch.setattr(cpu_load, "GROUPS", tmp_path / "nothing")
     monkeypatch.setattr(machine, "MEMORY", tmp_path / "nothing")
     monkeypatch.delattr(os, "sched_getaffinity")
     told = bench("doctor", "--out", tmp_path / "runs")
@@ -201,8 +202,8 @@ def test_a_container_with_little_memory_is_found(
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{text}\n")
-    monkeypatch.setattr(neighbours, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(neighbours, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cpu_load, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(cpu_load, "GROUPS", tmp_path / "groups")
     told = bench("doctor", "--out", tmp_path / "runs")
     assert told.code == 4
     assert "memory: 107.0 MB free" in told.err and "control group" in told.err
@@ -215,8 +216,8 @@ def test_a_quota_of_cores_below_torchs_threads_is_a_note(bench: Bench, tmp_path:
     (tmp_path / "proc" / "self" / "cgroup").write_text("0::/\n")
     (tmp_path / "groups").mkdir()
     (tmp_path / "groups" / "cpu.max").write_text("100000 100000\n")
-    monkeypatch.setattr(neighbours, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(neighbours, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cpu_load, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(cpu_load, "GROUPS", tmp_path / "groups")
     torch.set_num_threads(2)
     told = bench("doctor", "--out", tmp_path / "runs")
     assert told.code == 0
@@ -230,8 +231,8 @@ def test_how_threads_wait_and_who_shares_the_processors_is_said(
 
     monkeypatch.setenv("GOMP_SPINCOUNT", "123")
     torch.set_num_threads(2)
-    for taken, verdict in ((0.1, "ok"), (neighbours.cores() - 0.2, "note")):
-        monkeypatch.setattr(neighbours.Neighbours, "taken", lambda self, least=0.0, taken=taken: taken)
+    for taken, verdict in ((0.1, "ok"), (cpu_load.cores() - 0.2, "note")):
+        monkeypatch.setattr(cpu_load.Neighbours, "taken", lambda self, least=0.0, taken=taken: taken)
         told = bench("doctor", "--out", tmp_path / "runs")
         assert verdicts(told.out)["waiting threads"] == verdict
         assert "GOMP_SPINCOUNT=123" in told.out and f"other programs take {taken:.1f} of" in told.out
@@ -244,8 +245,8 @@ def test_a_prepared_data_set_whose_pictures_are_gone_is_a_note_unless_the_main_j
     for name in ("mine", "voc2012"):
         catalogue.register(catalogue.read(voc, name))
     shutil.rmtree(voc)
-    (store.home() / "data" / "broken").mkdir()
-    (store.home() / "data" / "broken" / "index.json").write_text("{")
+    (files.home() / "data" / "broken").mkdir()
+    (files.home() / "data" / "broken" / "index.json").write_text("{")
     told = bench("doctor", "--out", tmp_path / "runs")
     assert told.code == 0, "without COCO the main job takes the demo data"
     assert {verdicts(told.out)[f"data: {name}"] for name in ("mine", "voc2012", "broken")} == {"note"}

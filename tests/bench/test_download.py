@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import network
 from bench.data import archive as archives
 from bench.data import catalogue, download
 from bench.errors import DataError, MachineError, UsageError
+from bench.storage import offline
 
 
 class Silent:
@@ -604,7 +604,7 @@ def test_offline_nothing_is_asked_for_and_what_to_run_is_said(
 ) -> None:
     prepared_from(server, drawn, monkeypatch)
     if by == "variable":
-        monkeypatch.setenv(network.VARIABLE, "1")
+        monkeypatch.setenv(offline.VARIABLE, "1")
     done = bench(*(["--offline"] if by == "option" else []), "data", "prepare", "voc2012")
     assert done.code == 4 and "bench data prepare voc2012" in done.err and "--root" in done.err
     assert server.asked == []

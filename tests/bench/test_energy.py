@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.energy import Meter
+from bench.training.energy import Meter
 
 CPU = torch.device("cpu")
 

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import features, pretraining, run, train
+from bench import record
 from bench.data import batches, packs
-from bench.features import Cache
-from bench.machine import make_machine
-from bench.model import Model
-from bench.trunk import make_trunk
+from bench.experiment import finetuning, pretraining
+from bench.models.network import Model
+from bench.models.trunk import make_trunk
+from bench.training import feature_cache, loop
+from bench.training.feature_cache import Cache
+from bench.training.machine import make_machine
 from downstream.voc_cls import VocCls
 from downstream.voc_seg import VocSeg
-from results import record
 from tests.conftest import write_rows
 
 Bench = Callable[..., object]
@@ -79,13 +80,13 @@ def test_a_search_looks_once_at_each_picture_and_chooses_as_it_would_without(
 def test_trials_with_one_rate_for_the_head_train_it_once(tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--tune", "3", "--space", "head=1e-3")
     begun: list[str] = []
-    original = train.train
+    original = loop.train
 
     def counted(course: object, *rest: object) -> object:
         begun.append(course.name)
         return original(course, *rest)
 
-    monkeypatch.setattr(run, "train", counted)
+    monkeypatch.setattr(finetuning, "train", counted)
     with monkeypatch.context() as patch:
         patch.setattr(Cache, "state", lambda cache, key: None)
         assert tiny(*asked, "--out", tmp_path / "plain").code == 0
@@ -108,8 +109,8 @@ def test_the_run_that_a_search_has_trained_already_is_not_trained_again(
         patch.setattr(Cache, "state", lambda cache, key: None)
         assert tiny(*asked, "--out", tmp_path / "plain").code == 0
     begun: list[str] = []
-    original = train.train
-    monkeypatch.setattr(run, "train", lambda course, *rest: begun.append(course.name) or original(course, *rest))
+    original = loop.train
+    monkeypatch.setattr(finetuning, "train", lambda course, *rest: begun.append(course.name) or original(course, *rest))
     assert tiny(*asked, "--out", tmp_path / "kept").code == 0
     assert len(begun) == 4, "two phases of two trials, and none for the run with the best rates"
     assert weights(tmp_path / "kept") == weights(tmp_path / "plain")
@@ -119,7 +120,7 @@ def test_a_trunk_is_pretrained_once_whatever_is_done_with_it(
     tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    original = train.train
+    original = loop.train
     monkeypatch.setattr(pretraining, "train", lambda course, *rest: begun.append(course.name) or original(course, *rest))
     asked = ("--pretext", "l1_color", "--downstream", "all", "--labels", "0.5,1", "--tune", "1", "--seeds", "2")
     assert tiny(*asked, "--set", "recipe.epochs=1").code == 0
@@ -236,7 +237,7 @@ def test_a_file_of_features_leaves_nothing_on_the_disk(tmp_path: Path, monkeypat
     monkeypatch.setattr(Cache, "_room", lambda cache: 0)
     cache = Cache(make_machine("cpu", threads=1), tmp_path / "work")
     held = cache.looked_at(_part(tmp_path, 0, 1, 2, 3, 4), "a", _counting([]), 2)
-    assert isinstance(held.held["features"].kept, features.InFile)
+    assert isinstance(held.held["features"].kept, feature_cache.InFile)
     assert not list((tmp_path / "work").iterdir())
 
 

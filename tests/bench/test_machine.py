@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench import machine
+from bench import record
 from bench.errors import UsageError, out_of_memory
-from bench.trunk import make_trunk
-from results import record
+from bench.models.trunk import make_trunk
+from bench.training import machine
 
 Bench = Callable[..., object]
 
@@ -37,7 +37,7 @@ def test_a_processor_computes_in_bf16_where_a_timing_shows_that_it_pays(
         tried.append(precision)
         return 10 * (times if precision == "bf16" else 1)
 
-    monkeypatch.setattr("bench.machine.images_per_second", speed)
+    monkeypatch.setattr("bench.training.machine.images_per_second", speed)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
     for _ in range(2):  # the second time it is known
         made = machine.make_machine("cpu", threads=1, precision=asked, trunk="unet:depth=8,width=64", size=size)

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench import model
+from bench import record
 from bench.data.dataset import PADDING
-from results import record
+from bench.training import evaluation
+from results import predictions
 
 Bench = Callable[..., Any]
 
@@ -21,11 +22,11 @@ Bench = Callable[..., Any]
 @pytest.mark.parametrize("side", [4, 7, 16])
 def test_tiles_cover_every_pixel_and_stay_inside(side: int) -> None:
     for length in range(1, 60):
-        starts = model.starts(length, side)
+        starts = evaluation.starts(length, side)
         covered = {pixel for start in starts for pixel in range(start, start + side)}
         assert set(range(length)) <= covered
         assert max(covered) < max(length, side) and len(starts) == max(1, -(-length // side))
-    assert doctest.testmod(model).failed == 0
+    assert doctest.testmod(evaluation).failed == 0
 
 
 class ByPixel(nn.Module):
@@ -45,7 +46,7 @@ def test_tiles_make_the_whole_image_and_overlaps_are_averaged() -> None:
     images = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     content = torch.tensor([[20, 13], [8, 8], [5, 20]])
     network = ByPixel()
-    found = model.tiled(cast(Any, network), {"images": images, "content": content}, 8, 2)
+    found = evaluation.tiled(cast(Any, network), {"images": images, "content": content}, 8, 2)
     assert found.shape == (3, 2, 20, 20) and all(shape[2:] == (8, 8) and shape[0] <= 2 for shape in network.shapes)
     for image, (height, width) in enumerate(content.tolist()):
         expected = images[image, 0, :height, :width].float()
@@ -62,7 +63,7 @@ def test_overlapping_tiles_that_disagree_are_averaged() -> None:
             return torch.full((len(batch["images"]), 1, 4, 4), float(self.calls))
 
     images = torch.zeros(1, 3, 6, 6, dtype=torch.uint8)
-    found = model.tiled(cast(Any, Counts()), {"images": images, "content": torch.tensor([[4, 6]])}, 4, 1)[0, 0, 0]
+    found = evaluation.tiled(cast(Any, Counts()), {"images": images, "content": torch.tensor([[4, 6]])}, 4, 1)[0, 0, 0]
     assert found.tolist() == [1.0, 1.0, 1.5, 1.5, 2.0, 2.0]
 
 
@@ -73,10 +74,10 @@ def test_the_papers_segmentation_is_scored_on_every_pixel_of_every_image(
     assert tiny(*asked).code == 0
     (one,) = record.read(tmp_path / "runs")
     assert one.job["settings"]["evaluate_on"] == "whole" and one.spread is not None and not one.spread.problem
-    ids, predictions = record.read_answers(tmp_path / "runs", one)
+    ids, found = predictions.read_answers(tmp_path / "runs", one)
     masks = next(drawn["demo"].rglob("SegmentationClass"))
     assert len(ids) == one.data.counts["test"] > 1
-    for identity, confusion in zip(ids, predictions["confusion"], strict=True):
+    for identity, confusion in zip(ids, found["confusion"], strict=True):
         mask = np.asarray(Image.open(masks / f"{identity}.png"))
         assert min(mask.shape) > 32, "larger than a tile"
         assert confusion.sum() == (mask != PADDING).sum() == mask.size
@@ -84,7 +85,7 @@ def test_the_papers_segmentation_is_scored_on_every_pixel_of_every_image(
             assert confusion[cls].sum() == (mask == cls).sum()
     assert tiny(*asked, "--set", "voc_seg.evaluate_on=input").code == 0
     (crops,) = [other for other in record.read(tmp_path / "runs") if other.id != one.id]
-    assert record.read_answers(tmp_path / "runs", crops)[1]["confusion"][0].sum() == 32 * 32
+    assert predictions.read_answers(tmp_path / "runs", crops)[1]["confusion"][0].sum() == 32 * 32
     refused = tiny(*asked, "--set", "voc_seg.resize=squash")
     assert refused.code == 2 and "only resize crop keeps whole images" in refused.err
 

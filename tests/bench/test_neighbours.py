@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import neighbours, openmp, throughput
-from results import record
+from bench import record
+from bench.training import cpu_load, openmp, throughput
 
 Bench = Callable[..., Any]
 
@@ -77,13 +77,13 @@ def stat(folder: Path, busy: tuple[int, int], own: int, child: int = 0) -> None:
 def test_what_others_take_is_what_is_busy_of_our_processors_without_this_process_and_its_children(
     allowed: set[int], expected: tuple[float | None, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbours, "PROC", tmp_path)
-    monkeypatch.setattr(neighbours, "allowed", lambda: allowed)
+    monkeypatch.setattr(cpu_load, "PROC", tmp_path)
+    monkeypatch.setattr(cpu_load, "allowed", lambda: allowed)
     clock = iter((100.0, 100.1, 102.0, 104.0) if 0 in allowed else ())
-    monkeypatch.setattr(neighbours.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(cpu_load.time, "monotonic", lambda: next(clock))
     ticks = os.sysconf("SC_CLK_TCK")
     stat(tmp_path, (0, 0), 0)
-    watched = neighbours.Neighbours()
+    watched = cpu_load.Neighbours()
     assert watched.taken() is None, "too soon"
     own = ticks if len(allowed) == 2 else 0
     stat(tmp_path, (ticks, 3 * ticks), ticks if own else 0, ticks if own else 0)
@@ -91,15 +91,15 @@ def test_what_others_take_is_what_is_busy_of_our_processors_without_this_process
     stat(tmp_path, (ticks, 4 * ticks), 2 * ticks if own else 0, ticks if own else 0)
     assert watched.taken() == (None if expected[1] is None else pytest.approx(expected[1]))
     (tmp_path / "stat").unlink()
-    assert neighbours.Neighbours().taken() is None
+    assert cpu_load.Neighbours().taken() is None
 
 
 def test_a_containers_quota_is_less_than_its_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "allowed", lambda: set(range(8)))
-    monkeypatch.setattr(neighbours, "control_groups", lambda controller: iter([tmp_path]))
-    assert neighbours.cores() == 8
+    monkeypatch.setattr(cpu_load, "allowed", lambda: set(range(8)))
+    monkeypatch.setattr(cpu_load, "control_groups", lambda controller: iter([tmp_path]))
+    assert cpu_load.cores() == 8
     (tmp_path / "cpu.max").write_text("250000 100000\n")
-    assert neighbours.cores() == 2
+    assert cpu_load.cores() == 2
 
 
 class Around:
@@ -114,24 +114,24 @@ class Around:
 
 
 def test_who_shares_the_processors_is_told_once_what_fewer_threads_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "cores", lambda: 4)
+    monkeypatch.setattr(cpu_load, "cores", lambda: 4)
     said: list[str] = []
     around = Around(0.1, None, 0.4, 2.1, 3.0)
-    notice = neighbours.Notice(4, said.append, lambda threads: 100.0 / threads, around)  # type: ignore[arg-type]
+    notice = cpu_load.Notice(4, said.append, lambda threads: 100.0 / threads, around)  # type: ignore[arg-type]
     for _ in range(5):
         notice()
-    assert around.least == [neighbours.FIRST, *[neighbours.NEXT] * 3]
+    assert around.least == [cpu_load.FIRST, *[cpu_load.NEXT] * 3]
     assert (
         len(said) == 1 and "take about 2.1 of 4 processors" in said[0] and "25 images/s on 4 now, 50 with --threads 2" in said[0]
     )
     for threads, taken in ((1, 3.0), (2, 2.0), (9, 0.1)):  # no step waits for another thread, all have room, nobody is there
-        neighbours.Notice(threads, said.append, lambda threads: 1.0, Around(taken))()  # type: ignore[arg-type]
+        cpu_load.Notice(threads, said.append, lambda threads: 1.0, Around(taken))()  # type: ignore[arg-type]
     assert len(said) == 1
 
     def no_room(threads: int) -> float:
         raise RuntimeError("out of memory")
 
-    neighbours.Notice(4, said.append, no_room, Around(3.0))()  # type: ignore[arg-type]
+    cpu_load.Notice(4, said.append, no_room, Around(3.0))()  # type: ignore[arg-type]
     assert len(said) == 2 and said[1].endswith("waits for the last of its threads")
 
 
@@ -139,9 +139,9 @@ def test_being_told_in_the_middle_changes_no_bit(tiny: Bench, tmp_path: Path, mo
     asked = ("--pretext", "l1_color", "--downstream", "voc_seg", "--threads", 2)
     assert tiny(*asked).code == 0
     (one,) = record.read(tmp_path / "runs")
-    monkeypatch.setattr(neighbours.Neighbours, "taken", lambda self, least=0.0: 1.9)
-    monkeypatch.setattr(neighbours, "cores", lambda: 2)
-    monkeypatch.setattr(neighbours.Notice, "said", property(lambda self: False, lambda self, value: None), raising=False)
+    monkeypatch.setattr(cpu_load.Neighbours, "taken", lambda self, least=0.0: 1.9)
+    monkeypatch.setattr(cpu_load, "cores", lambda: 2)
+    monkeypatch.setattr(cpu_load.Notice, "said", property(lambda self: False, lambda self, value: None), raising=False)
     monkeypatch.setattr(throughput, "SECONDS", 0.0)
     done = tiny(*asked, "--out", tmp_path / "again")
     told = "other programs take about 1.9 of 2 processors"

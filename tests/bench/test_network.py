@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import network
+from bench.storage import offline
 
 FORBIDDING = """
 import os, socket, sys
@@ -96,8 +96,8 @@ def test_offline_holds_in_the_processes_that_are_started() -> None:
 
 @pytest.mark.parametrize(("value", "forbidden"), [("", False), ("0", False), ("1", True), ("yes", True)])
 def test_the_variable_turns_the_network_off(value: str, forbidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(network.VARIABLE, value)
-    assert network.is_forbidden() is forbidden
+    monkeypatch.setenv(offline.VARIABLE, value)
+    assert offline.is_forbidden() is forbidden
 
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@192.0.2.1/db", "mysql://db.example.invalid/db"])
@@ -111,8 +111,8 @@ def test_offline_a_database_elsewhere_is_refused_and_its_password_not_shown(
 
 @pytest.mark.parametrize("url", ["", "sqlite:///a.db", "postgresql://localhost/db", "postgresql:///db", "not a url"])
 def test_offline_a_database_on_the_machine_is_left_alone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(network.VARIABLE, "1")
-    network.check_storage(url)
+    monkeypatch.setenv(offline.VARIABLE, "1")
+    offline.check_storage(url)
 
 
 @pytest.mark.parametrize("option", ["--data", "--pretrain-data"])

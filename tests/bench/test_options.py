@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from bench import options, resolve
+from bench.cli import options
 from bench.errors import UsageError
-from bench.trunk import TrunkName
-from bench.tune import Search
+from bench.experiment import resolve
+from bench.experiment.tuning import Search
+from bench.models.trunk import TrunkName
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from results import record
+from bench import record
 from tests.conftest import QUICK, TINY
 
 Bench = Callable[..., "object"]

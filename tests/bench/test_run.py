@@ -14,20 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from bench import grid, pretraining, store
-from bench import run as runs
-from results import record
+from bench import record
+from bench.experiment import finetuning as runs
+from bench.experiment import grid, pretraining
+from bench.storage import files
 from tests.conftest import QUICK, TINY, reseal
 
 Bench = Callable[..., "object"]
 
 
 def weights(out: Path) -> dict[str, str]:
-    return {path.parent.name: store.sha256(path) for path in sorted((out / "pretrained").glob("*/pretext.safetensors"))}
+    return {path.parent.name: files.sha256(path) for path in sorted((out / "pretrained").glob("*/pretext.safetensors"))}
 
 
 def predictions(out: Path) -> dict[str, str]:
-    return {path.parent.name: store.sha256(path) for path in sorted((out / "runs").glob("*/predictions.npz"))}
+    return {path.parent.name: files.sha256(path) for path in sorted((out / "runs").glob("*/predictions.npz"))}
 
 
 def test_every_pretext_task_runs_on_every_downstream_task_and_makes_a_table(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
@@ -382,7 +383,7 @@ def test_a_record_that_a_dead_process_was_writing_is_none(tiny: Bench, bench: Be
     assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen").code == 0
     (one,) = record.read(tmp_path / "runs")
     runs_folder = tmp_path / "runs" / "runs"
-    left = runs_folder / f"{store.TEMPORARY}1-1-{one.id}"
+    left = runs_folder / f"{files.TEMPORARY}1-1-{one.id}"
     shutil.copytree(runs_folder / one.id, left)
     (left / "record.json").write_text('{"sha256": "half of a reco')
     done = bench("report", "--out", tmp_path / "runs")

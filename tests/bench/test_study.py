@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import look_log, study
+from bench import record
 from bench.errors import DataError
-from bench.store import publish_json
-from results import record
+from bench.experiment import study
+from bench.storage.files import publish_json
+from results import look_log
 
 Bench = Callable[..., "object"]
 STUDY = """
@@ -307,7 +308,7 @@ def test_declared_looks_are_counted_in_the_tables_and_kept(bench: Bench, folder:
 def test_a_plan_counts_the_measuring_and_names_the_edge_of_a_search(
     bench: Bench, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import plan
+    from bench.experiment import plan
 
     asked = ("study", folder, "--only", "main", "--seeds", "1", "--into", tmp_path / "kept", "--out")
     assert bench(*asked, tmp_path / "runs").code == 0

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import checkpoint, store
 from bench.data import batches, packs
 from bench.errors import BenchError, DataError, MachineError
-from bench.machine import Machine, make_machine
-from bench.pretraining import summary
-from bench.train import Course, train
+from bench.experiment.pretraining import summary
+from bench.storage import files
+from bench.training import checkpoint
+from bench.training.loop import Course, train
+from bench.training.machine import Machine, make_machine
 from tests.conftest import write_rows
 
 
@@ -148,7 +149,7 @@ def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path, said: byte
     path = checkpoint.save(tmp_path, module, {"loss": optimiser}, {"step": 1})
     content = path.read_bytes().replace(said, instead)
     path.unlink()
-    (tmp_path / f"000000001-{store.sha256_bytes(content)}.safetensors").write_bytes(content)
+    (tmp_path / f"000000001-{files.sha256_bytes(content)}.safetensors").write_bytes(content)
     with pytest.raises(DataError, match="does not fit these optimisers"):
         checkpoint.load(tmp_path, module, {"loss": torch.optim.Adam(module.parameters())})
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.discriminator import PatchDiscriminator, receptive_field
 from bench.errors import UsageError
-from bench.modes import frozen, random_inference, use_statistics
-from bench.trunk import TrunkName, check_size, make_trunk, parameter_count
+from bench.models.discriminator import PatchDiscriminator, receptive_field
+from bench.models.modes import frozen, random_inference, use_statistics
+from bench.models.trunk import TrunkName, check_size, make_trunk, parameter_count
 
 NAMES = ("unet:depth=5,width=8", "unet:depth=5,width=8,eye=rgb", "timm:resnet18", "timm:mobilenetv3_small_050,eye=rgb")
 

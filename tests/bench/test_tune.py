@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import journal, model, seal, tune
-from bench import run as runs
+from bench import record
 from bench.errors import DataError
-from bench.resolve import Request, resolve
-from bench.seal import sealed
-from results import record
-from results.record import Tuning
+from bench.experiment import finetuning as runs
+from bench.experiment import tuning
+from bench.experiment.resolve import Request, resolve
+from bench.record import Tuning
+from bench.storage import journal, seal
+from bench.storage.seal import sealed
+from bench.training import evaluation
 from tests.conftest import QUICK, TINY
 
 Bench = Callable[..., "object"]
@@ -42,7 +44,7 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
     tiny: Bench, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
-    predict = model.predict
+    predict = evaluation.predict
     monkeypatch.setattr(runs, "predict", lambda m, d, part, machine: looked.append(len(part)) or predict(m, d, part, machine))
     asked = ("--pretext", "random_init,l1_color", "--downstream", "voc_seg", "--tune", 3, "--seeds", 2)
     done = tiny(*asked)
@@ -57,9 +59,9 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
     assert rates == [trial.rates["phase-2"] for trial in two_phase[0].trials] and len(set(rates)) == 3
     assert [t.rates for t in two_phase[0].trials] == [t.rates for t in two_phase[1].trials]
     assert two_phase[0].trials[0].rates == {"phase-1": 2e-3, "phase-2": 1e-3}  # the protocol's own
-    for tuning in found:
-        assert tuning.best_value == max(trial.value for trial in tuning.trials if trial.value is not None)
-        assert all(trial.state in ("complete", "pruned") and trial.epochs for trial in tuning.trials)
+    for one in found:
+        assert one.best_value == max(trial.value for trial in one.trials if trial.value is not None)
+        assert all(trial.state in ("complete", "pruned") and trial.epochs for trial in one.trials)
     records = record.read(tmp_path / "runs")
     assert len(records) == 6
     # The 16 test pictures are looked at once a record, the validation part after every epoch of a trial.
@@ -119,8 +121,8 @@ def test_what_cells_share_gets_the_same_rates_whatever_else_they_search(space: s
         data = {"data": str(drawn["demo"]), "pretrain_data": str(drawn["demo_unlabelled"]), "protocol": "demo"}
         request = Request(pretexts=(pretext,), downstreams=("voc_seg",), schedules=(schedule,), settings=settings, **data)
         (job,) = resolve(request, print).jobs
-        study = tune.study_of(job, tune.Search.parse(8, space), [job])
-        tried = [tune._start(study, draw) for draw in range(tune.STARTUP)]
+        study = tuning.study_of(job, tuning.Search.parse(8, space), [job])
+        tried = [tuning._start(study, draw) for draw in range(tuning.STARTUP)]
         assert len({rates["phase-1"] for rates in tried}) == (1 if space and study.space["phase-1"] == (1e-3, 1e-3) else 8)
         return {name: [rates[name] for rates in tried] for name in study.space}
 
@@ -280,7 +282,7 @@ def test_a_search_that_was_killed_ends_with_the_trials_of_an_undisturbed_one(dra
 def test_a_damaged_file_of_a_trial_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "kept.json").write_text(content)
     with pytest.raises(DataError, match=r"kept\.json is not .*of this version.*; remove its folder"):
-        tune._Kept.read(tmp_path / "kept.json")
+        tuning._Kept.read(tmp_path / "kept.json")
 
 
 def test_a_journal_that_is_not_one_is_named(tiny: Bench, tmp_path: Path) -> None:

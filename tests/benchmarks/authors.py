@@ -9,7 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from bench.machine import make_machine
+from bench.training.machine import make_machine
 from tests.benchmarks.common import Figure, photographs, ratio, workplace
 from tests.benchmarks.step import desk, trained
 

@@ -40,7 +40,7 @@ print(time.perf_counter() - started, max(once(), once()))
 
 def measure() -> list[Figure]:
     """Return images/s of each choice, the best of some rounds, and what a first step costs where networks are compiled."""
-    from bench.machine import has_amx
+    from bench.training.machine import has_amx
 
     found: list[Figure] = []
     chosen = [choice for choice in CHOICES if choice != "bf16" or has_amx()]

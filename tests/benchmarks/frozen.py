@@ -6,13 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
-from bench import grid
-from bench.features import Cache
-from bench.pretraining import pretrain
-from bench.resolve import Request
-from bench.run import finetune
-from bench.tune import Search, chosen_by, study_of, tune
-from results.record import Tuning
+from bench.experiment import grid
+from bench.experiment.finetuning import finetune
+from bench.experiment.pretraining import pretrain
+from bench.experiment.resolve import Request
+from bench.experiment.tuning import Search, chosen_by, study_of, tune
+from bench.record import Tuning
+from bench.training.feature_cache import Cache
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
 from tests.benchmarks.step import Silent
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
-from bench import grid
-from bench.pretraining import pretrain
-from bench.resolve import Request
-from bench.run import finetune
+from bench.experiment import grid
+from bench.experiment.finetuning import finetune
+from bench.experiment.pretraining import pretrain
+from bench.experiment.resolve import Request
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
 from tests.benchmarks.step import Silent, bare, desk, trained
 

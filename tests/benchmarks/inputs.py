@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 
 from bench import colour
 from bench.data import batches, catalogue, packs
-from bench.machine import make_machine
+from bench.training.machine import make_machine
 from tests.benchmarks.common import CORES, Figure, photographs, ratio, seconds, workplace
 
 PICTURES, BATCH, PACKED_EPOCHS = 192, 16, 8

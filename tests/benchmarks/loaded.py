@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from statistics import median
 
-from bench.openmp import VARIABLES
+from bench.training.openmp import VARIABLES
 from tests.benchmarks.common import Figure, ratio
 
 ROUNDS = 3

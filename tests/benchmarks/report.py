@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from bench import metrics
-from bench.store import sha256_bytes
-from results.record import Record, Trial, pack_predictions
+from bench.record import Record, Trial
+from bench.storage.arrays import pack_predictions
+from bench.storage.files import sha256_bytes
 from tests.benchmarks.common import Figure, seconds
 from tests.results.made import make, publish, tuning
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import grid
-from bench.pretraining import pretrain
-from bench.resolve import Request
-from bench.run import finetune
-from bench.tune import Search
+from bench.experiment import grid
+from bench.experiment.finetuning import finetune
+from bench.experiment.pretraining import pretrain
+from bench.experiment.resolve import Request
+from bench.experiment.tuning import Search
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
 from tests.benchmarks.step import Silent
 

@@ -11,20 +11,20 @@ from torch.nn.functional import binary_cross_entropy_with_logits as judge
 from torch.nn.functional import l1_loss
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import grid
 from bench.colour import split_lab
 from bench.contract import Batch
 from bench.data import catalogue, packs
 from bench.data.batches import Part
-from bench.desk import Desk
-from bench.discriminator import PatchDiscriminator
+from bench.experiment import grid
+from bench.experiment.pretraining import pretrain
+from bench.experiment.resolve import Request
+from bench.experiment.session import Desk
 from bench.job import Job
-from bench.machine import make_machine
-from bench.modes import frozen
-from bench.pretraining import pretrain
-from bench.resolve import Request
-from bench.train import Course, train
-from bench.trunk import make_trunk
+from bench.models.discriminator import PatchDiscriminator
+from bench.models.modes import frozen
+from bench.models.trunk import make_trunk
+from bench.training.loop import Course, train
+from bench.training.machine import make_machine
 from tests.benchmarks.common import CORES, Figure, photographs, ratio, seconds, workplace
 
 ROUNDS = 3

@@ -5,8 +5,8 @@ import torch
 
 from bench import metrics, registry
 from bench.contract import Downstream
-from bench.run import Model
-from bench.trunk import make_trunk
+from bench.experiment.finetuning import Model
+from bench.models.trunk import make_trunk
 
 PAIRS = [
     (name, protocol) for name in registry.summaries("downstreams") for protocol in registry.load("downstreams", name).protocols

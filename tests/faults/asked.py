@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import options, registry, resolve, study, tune
+from bench import registry
+from bench.cli import options
+from bench.experiment import resolve, study, tuning
 from tests.faults.fuzz import Format, Subject
 from tests.faults.ground import TRUNK, Ground, quiet
 from tests.faults.mutations import BYTES, JSON, PYTHON, TEXT
@@ -42,7 +44,9 @@ def texts(ground: Ground) -> list[Format]:
         "option-rates": option(["1e-3,1e-4"], lambda text: resolved(rates=options.numbers("--rates", text)), "--rates"),
         "option-labels": option(["0.01,0.1,1"], lambda text: resolved(labels=options.numbers("--labels", text)), "--labels"),
         "option-seeds": option(["5", "0,3,7"], lambda text: resolved(seeds=options.seeds_of(None, text)), "--seeds"),
-        "option-space": option(["head=1e-4:1e-2,all=1e-5:1e-3", "all=1e-4"], lambda text: tune.Search.parse(8, text), "--space"),
+        "option-space": option(
+            ["head=1e-4:1e-2,all=1e-5:1e-3", "all=1e-4"], lambda text: tuning.Search.parse(8, text), "--space"
+        ),
         "option-trunk": option([TRUNK, "unet:depth=4,eye=rgb"], lambda text: resolved(trunk=text), "trunk", "U-Net"),
     }
 

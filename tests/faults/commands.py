@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import store
-from results import record
+from bench import record
+from bench.storage import files
 from tests.faults.binaries import JPEG, NPY, PNG, TENSORS
 from tests.faults.fuzz import Format, Subject
 from tests.faults.ground import Ground, command
@@ -48,7 +48,7 @@ def commands(ground: Ground, forms: Mapping[str, Format]) -> list[Format]:
 
         def make_it() -> Subject:
             place = ground.begin(kept)
-            path = next((store.home() if home else place).glob(pattern))
+            path = next((files.home() if home else place).glob(pattern))
             valid = path.read_bytes()
 
             def read() -> object:

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench import registry, resolve, store
+from bench import record, registry
 from bench.data import catalogue, demo, packs
-from results import record
+from bench.experiment import resolve
+from bench.storage import files
 from tests.faults.fuzz import Refused
 from tests.results.made import make, publish
 
@@ -176,11 +177,11 @@ class Ground:
     def clear(self, *names: str) -> None:
         """Remove what reading left in the home folder."""
         for name in names:
-            shutil.rmtree(store.home() / name, ignore_errors=True)
+            shutil.rmtree(files.home() / name, ignore_errors=True)
 
 
 def _seen() -> bytes:
-    """Return pictures with what was found in them, as `bench.examples` keeps them."""
+    """Return pictures with what was found in them, as `bench.experiment.examples` keeps them."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, (3, 16, 16), dtype=np.uint8)
     buffer = io.BytesIO()

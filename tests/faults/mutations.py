@@ -348,7 +348,7 @@ PYTHON_LINES = (
     "raise GeneratorExit",
     "class E(Exception):\n    def __str__(self): raise ValueError\nraise E", "raise Exception('a\\nb\\nc')",
     "raise BaseException('x')", "async def f(): await 1", "from __future__ import braces", "x = " + "9" * 5000,
-    "import bench.cli", "Rotation.version = 'x'", "__all__ = 3", "Rotation.__module__ = 'x'",
+    "import bench.cli.app", "Rotation.version = 'x'", "__all__ = 3", "Rotation.__module__ = 'x'",
 )  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import record
 from bench.data import demo
-from results import record
+from results import predictions
 from tests.faults.server import Ended, Server
 
 TINY = ("--trunk", "unet:depth=5,width=8", "--size", "32", "--threads", "1", "--device", "cpu", "--protocol", "demo")
@@ -119,7 +120,7 @@ class Scene:
         for place in (self.out, self.kept / "records"):
             for one in record.read(place):
                 found[f"{place.name} {one.id}"] = _without_cost(one.model_dump(mode="json"))
-                found[f"{place.name} predictions {one.id}"] = hashlib.sha256(record.read_predictions(place, one)).hexdigest()
+                found[f"{place.name} predictions {one.id}"] = hashlib.sha256(predictions.read_predictions(place, one)).hexdigest()
         for path in sorted(self.out.glob("studies/*/tuning-*.json")):
             found[path.parent.name] = _without_cost(json.loads(path.read_text()))
         for path in sorted(self.out.glob("pretrained/*/*.safetensors")):

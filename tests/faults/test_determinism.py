@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from results import record
+from bench import record
 from tests.faults.scenario import TINY, Scene
 from tests.faults.server import Server, serving
 

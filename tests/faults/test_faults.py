@@ -25,10 +25,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from bench import checkpoint
+from bench import record
 from bench.data.dataset import voc_palette
 from bench.errors import DataError
-from results import record
+from bench.training import checkpoint
 from tests.conftest import reseal
 from tests.faults.scenario import TINY, Scene, sentence
 from tests.faults.server import CLOCK, FAIL_FROM, FAIL_ONCE, KILL, ROOT, Ended, Fault, Server, serving
@@ -435,7 +435,7 @@ def test_20_a_killed_trial_is_tried_again_and_no_rates_twice(bench: Bench) -> No
     assert len({json.dumps(trial.rates, sort_keys=True) for trial in one.tuning.trials}) == 4
     import optuna
 
-    from bench.journal import journal
+    from bench.storage.journal import journal
 
     (path,) = journals.glob("*/journal.log")
     study = optuna.load_study(study_name=None, storage=journal(path, print))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from results import record
+from bench import record
 from tests.faults.scenario import TRIALS, Scene, apart
 from tests.faults.server import ROOT, Server
 

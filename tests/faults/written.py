@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench import checkpoint, journal, pretraining, store, tune
+from bench import record
 from bench.data import catalogue, packs, splits
 from bench.errors import DataError
-from results import board, overlays, record, report
+from bench.experiment import pretraining
+from bench.storage import files, journal
+from bench.training import checkpoint
+from results import board, overlays, report
 from results.cache import Cache
-from results.values import reader
+from results.predictions import reader
 from tests.faults import mutations
 from tests.faults.binaries import NPY, NPZ, TENSORS
 from tests.faults.fuzz import Format, Subject
@@ -33,14 +36,14 @@ from tests.results.made import tuning as made_tuning
 def stored(ground: Ground) -> list[Format]:
     def index() -> Subject:
         assert ground.drawn
-        path = store.home() / "data" / "demo" / "index.json"
+        path = files.home() / "data" / "demo" / "index.json"
         return Subject(path, lambda: catalogue.read_index(path).model_dump_json(), exact=True)
 
     def split() -> Subject:
         dataset = catalogue.open_dataset("demo", quiet) if ground.drawn else None
         assert dataset is not None
         splits.open_split(dataset, "official", "labels")
-        path = next((store.home() / "splits").glob("demo-official-labels-*.json"))
+        path = next((files.home() / "splits").glob("demo-official-labels-*.json"))
         return Subject(path, lambda: splits.open_split(dataset, "official", "labels").model_dump_json(), exact=True)
 
     def in_pack(name: str) -> Callable[[], Subject]:
@@ -60,8 +63,8 @@ def stored(ground: Ground) -> list[Format]:
 
     def kept() -> Subject:
         path = ground.folder / "kept.json"
-        store.publish_json(path, {"values": {"1": 0.25, "2": 0.5}, "seconds": 12.5, "images": 80})
-        return Subject(path, lambda: vars(tune._Kept.read(path)), exact=True)
+        files.publish_json(path, {"values": {"1": 0.25, "2": 0.5}, "seconds": 12.5, "images": 80})
+        return Subject(path, lambda: vars(tuning._Kept.read(path)), exact=True)
 
     def study() -> Subject:
         path = ground.folder / "study" / "journal.log"
@@ -79,11 +82,11 @@ def stored(ground: Ground) -> list[Format]:
         return Subject(path, lambda: _trials(path), exact=True, fits=fits, tidy=lambda: lock.unlink(missing_ok=True))
 
     def tuning() -> Subject:
-        search = tune.Search(trials=3)
-        wanted = tune.study_of(ground.grid.jobs[0], search, ground.grid.jobs)
+        search = tuning.Search(trials=3)
+        wanted = tuning.study_of(ground.grid.jobs[0], search, ground.grid.jobs)
         path = ground.out / "studies" / wanted.id / "tuning-3.json"
         _publish(path, made_tuning(study=wanted.id, budget=3).model_dump(mode="json"))
-        return Subject(path, lambda: _dumped(tune.find_tuning(wanted, search, ground.out)), exact=True)
+        return Subject(path, lambda: _dumped(tuning.find_tuning(wanted, search, ground.out)), exact=True)
 
     def pretrained() -> Subject:
         job = ground.grid.jobs[0].pretrain
@@ -128,7 +131,7 @@ def _with_seal(maker: Callable[[], Subject]) -> Callable[[], Subject]:
 
 
 def _publish(path: Path, value: object) -> None:
-    store.publish_json(path, value)
+    files.publish_json(path, value)
 
 
 def _dumped(found: Any) -> str:
@@ -176,7 +179,7 @@ def networks(ground: Ground) -> list[Format]:
     def weights() -> Subject:
         path = ground.folder / "pretext.safetensors"
         checkpoint.save_weights(path, network(), {"id": "x"})
-        known = [store.sha256(path)]
+        known = [files.sha256(path)]
 
         def read() -> str:
             fresh = network()
@@ -241,8 +244,8 @@ def networks(ground: Ground) -> list[Format]:
 def results(ground: Ground) -> list[Format]:
     def predictions() -> Subject:
         one = ground.runs[0]
-        path = record.predictions_path(ground.out, one)
-        return Subject(path, lambda: _shown(record.read_answers(ground.out, one)), exact=True)
+        path = predictions.predictions_path(ground.out, one)
+        return Subject(path, lambda: _shown(predictions.read_answers(ground.out, one)), exact=True)
 
     def predictions_sealed() -> Subject:
         subject, one = predictions(), ground.runs[0]
@@ -253,7 +256,7 @@ def results(ground: Ground) -> list[Format]:
             made[0] = one.model_copy(update={"predictions": hashlib.sha256(content).hexdigest()})
 
         subject.put, subject.exact = put, False
-        subject.read = lambda: _shown(record.read_answers(ground.out, made[0]))
+        subject.read = lambda: _shown(predictions.read_answers(ground.out, made[0]))
         return subject
 
     def examples() -> Subject:
@@ -285,7 +288,7 @@ def results(ground: Ground) -> list[Format]:
         path = ground.out / "cache" / "report.json"
         known = Cache()
         _report(ground, known)
-        store.publish_file(path, known.text())
+        files.publish_file(path, known.text())
 
         def read() -> dict[str, str]:
             return _report(ground, Cache.read(path)).files

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench import order as seeding
-from bench.machine import processor
-from results import record
+from bench import record
+from bench import seeding as seeding
+from bench.training.machine import processor
 
 GOLDEN = Path(__file__).with_name("golden.json")
 GRIDS = {

@@ -5,8 +5,8 @@ import torch
 
 from bench import registry
 from bench.contract import Pretext
+from bench.experiment.pretraining import make_pretext
 from bench.job import PretrainJob
-from bench.pretraining import make_pretext
 
 NAMES = list(registry.summaries("pretexts"))
 TRUNKS = ("unet:depth=5,width=8", "unet:depth=5,width=8,eye=rgb", "timm:resnet10t")

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.store import publish_json, sha256_bytes
-from results.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning, pack_predictions
+from bench.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
+from bench.storage.arrays import pack_predictions
+from bench.storage.files import publish_json, sha256_bytes
 from results.scores import Answers, Reader
 
 COST = Cost(seconds=360.0, images=10, peak_memory=1 << 20)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.record import Record
 from results import board, report, statistics
 from results.against import against
-from results.record import Record
 from results.scores import Answers
 from tests.results.made import CLASSES, make
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bench.errors import DataError, UsageError
+from bench.record import FeatureSpread
 from results import board, rows, statistics
-from results.record import FeatureSpread
 from results.scores import Answers
 from results.statistics import Estimate
 from tests.results import operating

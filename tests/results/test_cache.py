@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from results import cache, record, report, resampling
+from bench import record
+from results import cache, predictions, report, resampling
 from results.cache import Cache
 from results.report import Report, Wanted
 from tests.results.made import make, publish
@@ -52,11 +53,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the ids of the runs whose predictions are read."""
     ids: list[str] = []
 
-    def noting(out: Path, one: record.Record, original: Callable[..., bytes] = record.read_predictions) -> bytes:
+    def noting(out: Path, one: record.Record, original: Callable[..., bytes] = predictions.read_predictions) -> bytes:
         ids.append(one.id)
         return original(out, one)
 
-    for module in ("results.record", "results.values"):
+    for module in ("bench.record", "results.predictions"):
         monkeypatch.setattr(f"{module}.read_predictions", noting)
     return ids
 

@@ -76,7 +76,7 @@ def test_a_row_is_known_again_whatever_stands_beside_it() -> None:
 
 def test_reports_append_to_a_file_that_later_ones_read(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter((FIRST, SECOND, THIRD, FIRST))
-    monkeypatch.setattr("bench.look_log.now", lambda: next(times))
+    monkeypatch.setattr("results.look_log.now", lambda: next(times))
     runs = [publish(tmp_path, make("cgan_color", seed, 0.5)).id for seed in range(3)]
     assert bench("report", "--out", tmp_path).code == 0
     content = (tmp_path / "looks.json").read_bytes()

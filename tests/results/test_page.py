@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.seal import sealed
-from bench.store import sha256_bytes
+from bench.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
+from bench.storage.files import sha256_bytes
+from bench.storage.seal import sealed
 from results import charts
 from results.board import Board, Cell, Column, Gain, Row
 from results.overlays import ERRORS, PADDING, VOID, _errors, _palette
 from results.page import page
-from results.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
 from results.statistics import Estimate
 from results.tables import Line, Table
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from results import board, power, record
+from bench import record
+from results import board, power
 from results.statistics import Estimate, half_width
 from tests.results import operating
 from tests.results.made import make, publish, reader

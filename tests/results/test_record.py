@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import record
 from bench.errors import DataError
-from results import record
+from results import predictions
 from tests.results.made import make, publish, tuning
 
 
@@ -37,7 +38,7 @@ def test_predictions_that_fit_their_record_and_are_none_are_refused_by_their_nam
 ) -> None:
     one = publish(tmp_path, make("random_init", 0, 0.2), content())
     with pytest.raises(DataError, match=rf"predictions\.npz is not of this version: .*{reason}"):
-        record.read_answers(tmp_path, one)
+        predictions.read_answers(tmp_path, one)
 
 
 @pytest.mark.parametrize(

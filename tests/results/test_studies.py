@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import record
 from bench.job import Job
-from results import record
 
 FOLDER = Path(__file__).parents[2] / "results" / "studies"
 STUDIES = sorted(path.parent for path in FOLDER.glob("*/study.toml"))

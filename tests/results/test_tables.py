@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.record import Record
 from bench.text import printable
 from results import board, leaderboards, published, tables
 from results.agreement import agreement, orders
-from results.record import Record
 from results.scores import Answers
 from tests.results.made import make, reader, tuning
 

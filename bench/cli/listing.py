@@ -1,0 +1,103 @@
+"""What there is, as rows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import registry
+from bench.data import catalogue
+from bench.errors import unknown
+
+Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def rows(what: str, out: Path) -> Rows:
+    """Return the columns and rows of one list; UsageError for a list that does not exist."""
+    lists: dict[str, Callable[[str], Rows]] = {
+        "pretexts": _plugins,
+        "downstreams": _plugins,
+        "protocols": lambda _: _protocols(),
+        "trunks": lambda _: _trunks(),
+        "metrics": lambda _: _metrics(),
+        "runs": lambda _: _runs(out),
+        "columns": lambda _: _columns(),
+    }
+    if what not in lists:
+        raise unknown("list", what, lists)
+    return lists[what](what)
+
+
+def data() -> Rows:
+    """Return the prepared data sets."""
+    found: list[tuple[str, ...]] = [
+        (
+            name,
+            dataset.kind,
+            f"{len(dataset.pictures):,}" + (f" ({len(dataset.broken):,} left out)" if dataset.broken else ""),
+            dataset.fingerprint[:12],
+            _scored(dataset.classes, dataset.scored),
+            str(dataset.root),
+        )
+        for name, dataset in catalogue.prepared().items()
+    ]
+    return ("Name", "Layout", "Pictures", "Fingerprint", "Classes", "Where"), found
+
+
+def _scored(classes: tuple[str, ...], scored: tuple[str, ...]) -> str:
+    return "-" if not classes else str(len(classes)) if len(scored) == len(classes) else f"{len(scored)} of {len(classes)} scored"
+
+
+def _plugins(kind: str) -> Rows:
+    return ("Name", "What it is"), list(registry.summaries(kind).items())
+
+
+def _protocols() -> Rows:
+    found = []
+    for downstream in registry.summaries("downstreams"):
+        for name, protocol in registry.load("downstreams", downstream).protocols.items():
+            found.append((name, downstream, ", ".join(protocol.metrics[:2]), protocol.summary))
+    return ("Protocol", "Downstream", "Metrics", "What it is"), sorted(found)
+
+
+def _trunks() -> Rows:
+    return ("Name", "What it is"), [
+        ("unet", "the paper's U-Net: depth from the picture's size (8 at 256 px), width 64"),
+        ("unet:depth=6,width=32", "the same, smaller, for smaller pictures"),
+        ("timm:ENCODER", "a timm encoder with a feature pyramid and a U-Net decoder, for example timm:resnet18"),
+        ("NAME,eye=rgb", "looks at colour instead of lightness (eye=l, the paper's)"),
+    ]
+
+
+def _metrics() -> Rows:
+    from bench.metrics import METRICS
+
+    return ("Metric", "What it is", "Computed from"), [(m.key, m.title, m.needs) for m in METRICS.values()]
+
+
+def _columns() -> Rows:
+    from results.leaderboards import SCHEMAS
+
+    return ("File", "Column", "What it is"), [(file, *column) for file, schema in SCHEMAS.items() for column in schema.items()]
+
+
+def _runs(out: Path) -> Rows:
+    from bench import record
+
+    found: list[tuple[str, ...]] = []
+    for one in record.read(out):
+        name = one.metric_ids[0]
+        value = one.metrics[name]
+        score = "undefined" if value is None else f"{value:.4f}"
+        found.append(
+            (
+                one.id,
+                one.schedule,
+                one.protocol,
+                one.data.title,
+                str(one.seed),
+                f"{name} {score}",
+                f"{one.cost.seconds:.0f} s",
+            )
+        )
+    return ("Run", "Schedule", "Protocol", "Data", "Seed", "Main metric", "Fine-tuning"), found

@@ -1,0 +1,65 @@
+"""Pictures that a row can be looked at by: the same few for every row, and its own best, median and worst."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.contract import Downstream
+from bench.data.batches import Part
+from bench.models.network import Model
+from bench.seeding import key
+from bench.training.evaluation import evaluation_batch, look
+from bench.training.machine import Machine
+
+FIXED = 4
+
+
+def choose(
+    model: Model, downstream: Downstream, part: Part, ids: list[str], predictions: dict[str, NDArray[Any]], machine: Machine
+) -> bytes | None:
+    """Return the bytes of a compressed .npz with what was found in a few pictures; None when the task shows nothing.
+
+    It holds `kinds` and `ids` (text), `iou` (each picture's own mean IoU), and uint8 `images` (K, S, S, 3), `truth` and `found`
+    (K, S, S). The fixed pictures depend on the part only.
+    """
+    if "confusion" not in predictions or not ids:
+        return None
+    quality = picture_iou(predictions["confusion"])
+    fixed = np.random.default_rng(key("examples", len(ids))).permutation(len(ids))[:FIXED]
+    rank = np.argsort(quality, kind="stable")
+    own = {"best": rank[-1], "median": rank[len(rank) // 2], "worst": rank[0]}
+    chosen = [*((f"fixed {n}", int(place)) for n, place in enumerate(fixed, start=1)), *((k, int(p)) for k, p in own.items())]
+    size = evaluation_batch(downstream)
+    kept: dict[str, list[NDArray[np.uint8]]] = {"images": [], "truth": [], "found": []}
+    for _, place in chosen:
+        output, batch = look(model, downstream, part, place // size, machine)
+        shown = downstream.picture(output, batch)
+        if not shown:
+            return None
+        within = place % size
+        kept["images"].append(batch["images"][within].permute(1, 2, 0).cpu().numpy())
+        for name in ("truth", "found"):
+            kept[name].append(shown[name][within].cpu().numpy().astype(np.uint8))
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        kinds=np.array([kind for kind, _ in chosen]),
+        ids=np.array([ids[place] for _, place in chosen]),
+        iou=np.array([quality[place] for _, place in chosen]),
+        **{name: np.stack(values) for name, values in kept.items()},  # type: ignore[arg-type]
+    )
+    return buffer.getvalue()
+
+
+def picture_iou(confusion: NDArray[Any]) -> NDArray[np.float64]:
+    """Return each picture's mean IoU over the classes in its truth or prediction, void ignored, from (N, C + 2, C + 1)."""
+    matrix = confusion[:, :-1].astype(np.float64)
+    hits = np.diagonal(matrix, axis1=1, axis2=2)
+    union = matrix.sum(axis=1) + matrix.sum(axis=2) - hits
+    seen = union > 0
+    found = np.where(seen, hits / np.maximum(union, 1), 0).sum(axis=1)
+    return np.asarray(found / np.maximum(seen.sum(axis=1), 1))

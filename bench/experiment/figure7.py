@@ -1,0 +1,45 @@
+"""The learning progress of a pretext task as one picture (Figure 7): what goes in, what was learned by epoch, the truth."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from bench.storage import files, seal
+
+LEARNED = "learned"
+MARGIN, LABEL = 4, 96
+
+
+def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
+    """Keep what a pretext task shows after an epoch: row name -> uint8 (N, 3, H, W). A task that shows nothing keeps nothing."""
+    if not rows:
+        return
+    for name, row in rows.items():
+        title = f"epoch {epoch}" if name == LEARNED else name
+        buffer = io.BytesIO()
+        Image.fromarray(np.concatenate(list(row.transpose(0, 2, 3, 1)), axis=1)).save(buffer, "png")
+        files.publish_file(folder / f"{title}.png", buffer.getvalue())
+    files.publish_json(folder / "rows.json", {"rows": list(rows)})
+
+
+def figure7(folder: Path, path: Path) -> None:
+    """Draw the kept rows below each other, each with its name; epochs stand where the learned row was."""
+    names: list[str] = json.loads(seal.read(folder / "rows.json", "a list of rows", f"remove {folder.parent}"))["rows"]
+    epochs = sorted(folder.glob("epoch *.png"), key=lambda file: int(file.stem.split()[1]))
+    files: list[Path] = []
+    for name in names:
+        files += epochs if name == LEARNED else [folder / f"{name}.png"]
+    strips = [Image.open(file).convert("RGB") for file in files]
+    height = strips[0].height + MARGIN
+    canvas = Image.new("RGB", (LABEL + strips[0].width, height * len(strips)), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+    for place, (file, strip) in enumerate(zip(files, strips, strict=True)):
+        pen.text((MARGIN, place * height + strip.height // 2), file.stem, fill="black", font=font, anchor="lm")
+        canvas.paste(strip, (LABEL, place * height))
+    canvas.save(path)

@@ -1,0 +1,245 @@
+"""A finished run told, written as a command, made again from its record alone, and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import registry
+from bench.cli.screen import Screen
+from bench.contract import Protocol
+from bench.data import catalogue, splits
+from bench.data.dataset import Dataset
+from bench.errors import BenchError, DataError, UsageError, unknown
+from bench.experiment.finetuning import run
+from bench.experiment.grid import Options, make_desk
+from bench.experiment.resolve import PAPER_SIZE, Grid, statistics_version, subset_of
+from bench.job import NO_DATA, Job
+from bench.record import Cost, Record, paths, read_one
+from bench.text import shell
+from bench.training import machine
+
+TOLERANCE = 0.02
+"""By how much a metric may be off that was made on another processor or a GPU."""
+Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def find(out: Path, beginning: str) -> Record:
+    """Return the one run below `out` whose id begins so; UsageError when there are none or several."""
+    found = {path.parent.name: path for path in paths(out)}
+    matching = [name for name in found if name.startswith(beginning)]
+    if not matching:
+        raise unknown("run", beginning, found)
+    if len(matching) > 1:
+        raise UsageError(f"{beginning!r} begins the ids of {len(matching)} runs: {', '.join(sorted(matching))}.")
+    return read_one(found[matching[0]])
+
+
+def job_of(record: Record) -> Job:
+    """Return a record's job; DataError when this version has other jobs."""
+    try:
+        return Job.model_validate(record.job)
+    except ValidationError as error:
+        raise DataError(f"the job of {record.id} is not one of this version: {error.errors()[0]['msg']}.") from error
+
+
+def story(record: Record) -> Rows:
+    """Return what a run is, scored and cost, and where it came from, as rows of text."""
+    origin, job = record.provenance, record.pretrain.job
+    facts: list[tuple[str, str]] = [
+        ("run", record.id),
+        ("pretext task", f"{record.pretext}, {json.dumps(job['recipe'])}"),
+        ("downstream task", f"{record.downstream}, protocol {record.protocol}, {record.schedule}"),
+        ("trunk", f"{record.trunk}, pretrained at {job['size']} px, inherited: {record.transfer}"),
+        ("seed", f"{record.seed} (pretraining {job['seed']})"),
+        ("data", f"{record.data.title} {record.data.fingerprint[:12]}, split {record.data.split[:12]}, {record.data.counts}"),
+    ]
+    if record.pretrain.data:
+        facts.append(("pretraining data", f"{record.pretrain.data.title} {record.pretrain.data.fingerprint[:12]}"))
+    if record.labels != 1:
+        facts.append(("labels", f"{100 * record.labels:.3g} % of the training pictures"))
+    facts.append(("rates", ", ".join(f"{rate:.3g}" for rate in record.rates)))
+    if record.tuning:
+        tuning = record.tuning
+        facts.append(("tuning", f"{tuning.study}: {tuning.budget} trials, {tuning.sampler}, best {tuning.best_value:.4f} on val"))
+        facts.append(("cost of tuning", _cost(tuning.cost)))
+    facts += [
+        *((name, _value(record.metrics[name])) for name in record.metric_ids),
+        ("cost of pretraining", _cost(record.pretrain.cost)),
+        ("cost of fine-tuning", _cost(record.cost)),
+        ("machine", ", ".join(f"{name} {value}" for name, value in origin["machine"].items())),
+        ("commit", f"{origin['commit'] or 'unknown'}{' with changed files' if origin['dirty'] else ''}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in origin["versions"].items() if version)),
+        ("trunk's SHA-256", record.pretrain.weights),
+        ("network's SHA-256", record.weights),
+        ("predictions' SHA-256", record.predictions),
+        ("made by", shell(["bench", *origin["command"]])),
+        ("started", origin["started"]),
+    ]
+    return ("What", "Value"), [(name, value) for name, value in facts]
+
+
+def _value(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.6f}"
+
+
+def _cost(cost: Cost) -> str:
+    energy = "" if cost.joules is None else f", {cost.joules / 1000:,.1f} kJ"
+    return (
+        f"{cost.seconds:,.1f} s on {cost.device}, {cost.images:,} pictures, at most {cost.peak_memory / 2**20:,.0f} MiB{energy}"
+    )
+
+
+def command(record: Record) -> list[str]:
+    """Return the command that makes a run again, with every setting that is not a default, on as many threads.
+
+    A run on another seed's trunk needs that seed's own run beside it. Rates that were searched are given, not searched again.
+    """
+    job, origin = job_of(record), record.provenance
+    pretrain = job.pretrain
+    base = job.protocol.partition("+")[0]
+    words = [
+        "bench",
+        "run",
+        *_plugins(origin["command"]),
+        "--pretext",
+        pretrain.pretext,
+        "--downstream",
+        job.downstream,
+        "--protocol",
+        base,
+    ]
+    words += ["--data", str(origin["data"])]
+    if pretrain.data != NO_DATA:
+        words += ["--pretrain-data", str(origin["pretrain_data"])]
+    protocol: Protocol = registry.load("downstreams", job.downstream).protocols[base]
+    if job.settings.trunk == protocol.trunk:
+        words += ["--trunk", pretrain.trunk]
+    if job.settings.size == protocol.size and (job.size == pretrain.size or pretrain.size != PAPER_SIZE):
+        words += ["--size", str(job.size)]
+    shared = pretrain.seed != job.seed
+    words += ["--seeds", f"{pretrain.seed},{job.seed}", "--vary", "finetune"] if shared else ["--seed", str(job.seed)]
+    words += ["--schedule", job.schedule]
+    if job.transfer != "all":
+        words += ["--transfer", job.transfer]
+    if job.labels != 1:
+        words += ["--labels", repr(job.labels)]
+    if job.rates:
+        words += ["--rates", ",".join(repr(rate) for rate in job.rates)]
+    plugin = registry.load("pretexts", pretrain.pretext)
+    default = plugin.Recipe().with_changes(dict(plugin.presets.get(base, {})), "recipe")
+    words += _settings(pretrain.pretext, plugin.Recipe.model_validate(pretrain.recipe).differences(default))
+    words += _settings("protocol", job.settings.differences(protocol))
+    was = origin["machine"]
+    words += ["--threads", str(was["threads"]), "--precision", was["precision"]]
+    return [*words, "--compile"] if was.get("compiled") else words
+
+
+def _plugins(typed: Sequence[str]) -> list[str]:
+    """Return the plug-in files that a command named."""
+    words = []
+    for word, following in zip(typed, [*typed[1:], ""], strict=True):
+        if word == "--plugin":
+            words += [word, following]
+        elif word.startswith("--plugin="):
+            words.append(word)
+    return words
+
+
+def _settings(owner: str, changes: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in changes.items() for word in ("--set", f"{owner}.{name}={json.dumps(value)}")]
+
+
+def changed_since(record: Record) -> str:
+    """Say what of the program is another than when a record was made, so that its job has another id now; "" where nothing is."""
+    job = job_of(record)
+    for kind, name, version, source in (
+        ("pretexts", job.pretrain.pretext, job.pretrain.version, job.pretrain.source),
+        ("downstreams", job.downstream, job.version, job.source),
+    ):
+        plugin = registry.load(kind, name)
+        if (plugin.version, registry.source_digest(kind, name)) != (version, source):
+            made_with = f"version {version} {source}".strip()
+            return f"{name} here is not the one that it was made with ({made_with})"
+    if statistics_version(job.pretrain, job.transfer) != job.statistics_version:
+        return "the batch norms of what was not trained had no measured statistics then"
+    return ""
+
+
+def reproduce(record: Record, folder: Path, options: Options, screen: Screen) -> Record:
+    """Run a record's job in another folder, from pretraining on; DataError or UsageError when data or plug-ins are others."""
+    job, origin = job_of(record), record.provenance
+    changed = changed_since(record)
+    if changed:
+        raise UsageError(f"{record.id} cannot be made again: {changed}.")
+    data = _data(str(origin["data"]), job.data, screen)
+    pretrain_data = _data(str(origin["pretrain_data"]), job.pretrain.data, screen) if job.pretrain.data != NO_DATA else None
+    subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
+    if splits.open_split(data, job.settings.split, subset, screen.say).fingerprint != job.split:
+        raise DataError(f"the {job.settings.split} split of {data.name} here is not the one of {record.id}.")
+    grid = Grid([job], data, pretrain_data, str(origin["data"]), origin["pretrain_data"])
+    desk = make_desk(grid, options, folder, screen)
+    with machine.stoppable(desk.machine.stop):
+        return run(job, desk, record.tuning)
+
+
+def _data(name: str, fingerprint: str, screen: Screen) -> Dataset:
+    dataset = catalogue.open_dataset(name, screen.say)
+    if dataset.fingerprint != fingerprint:
+        raise DataError(f"{name} here has fingerprint {dataset.fingerprint[:12]}, the record's data had {fingerprint[:12]}.")
+    return dataset
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs of one job beside each other, as rows of text; `verdict` says whether the second is the first again."""
+
+    rows: Rows
+    equal: bool
+    verdict: str
+
+
+def compare(recorded: Record, made: Record, tolerance: float | None = None) -> Comparison:
+    """Compare a run with the same job made again.
+
+    Without a tolerance, network and predictions must be equal to the bit when both were made on a CPU of one kind, with as many
+    threads and the same torch. Otherwise sums have other bits, and no metric may be more than 0.02 off.
+    """
+    if recorded.metric_ids != made.metric_ids:
+        raise BenchError(f"{recorded.id} has metrics {', '.join(recorded.metric_ids)}, the new run {', '.join(made.metric_ids)}.")
+    pairs = [
+        ("trunk's SHA-256", recorded.pretrain.weights[:16], made.pretrain.weights[:16]),
+        ("network's SHA-256", recorded.weights[:16], made.weights[:16]),
+        ("predictions' SHA-256", recorded.predictions[:16], made.predictions[:16]),
+        *((name, _value(recorded.metrics[name]), _value(made.metrics[name])) for name in recorded.metric_ids),
+    ]
+    rows: list[tuple[str, ...]] = [(name, old, new, "equal" if old == new else "differs") for name, old, new in pairs]
+    worst = max(_apart(recorded.metrics[name], made.metrics[name]) for name in recorded.metric_ids)
+    to_the_bit = (recorded.weights, recorded.predictions, 0.0) == (made.weights, made.predictions, worst)
+    different = _differences(recorded.provenance, made.provenance)
+    exact = tolerance is None and not different and recorded.cost.device == "cpu"
+    equal = to_the_bit if exact else worst <= (TOLERANCE if tolerance is None else tolerance)
+    off = f"other bits, the largest difference of a metric is {worst:.6f}"
+    if different and not to_the_bit:
+        off += f"; recorded and here: {'; '.join(different)}"
+    found = "reproduced to the bit" if to_the_bit else f"reproduced with {off}" if equal else f"not reproduced: {off}."
+    return Comparison((("What", "Recorded", "Made again", ""), rows), equal, f"{recorded.id} was {found}")
+
+
+def _differences(recorded: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+    """Say in what two runs' origins differ, or may, that decides how sums are rounded: earlier records do not tell all."""
+    names = {"type": "device", "device": "processor", "capability": "instructions", "threads": "threads"}
+    pairs = [(title, recorded["machine"].get(name), made["machine"].get(name)) for name, title in names.items()]
+    pairs.append(("torch", recorded["versions"].get("torch"), made["versions"].get("torch")))
+    return [f"{title} {one or 'not recorded'}, here {other}" for title, one, other in pairs if one != other]
+
+
+def _apart(one: float | None, other: float | None) -> float:
+    if one is None or other is None:
+        return 0.0 if one == other else 1.0
+    return abs(one - other)

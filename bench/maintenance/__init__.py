@@ -1,0 +1,1 @@
+"""Housekeeping: what this machine promises, and what can be removed."""

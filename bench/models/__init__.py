@@ -1,0 +1,1 @@
+"""Networks and how they behave: trunks, discriminator, freezing and batch-norm statistics."""

@@ -1,0 +1,57 @@
+"""The adversary of the generative pretext tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from bench.errors import UsageError
+from bench.models.trunk import initialise
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN: one logit for each 70x70 patch of the picture (Isola et al. 2017); the paper's text.
+
+    4x4 convolutions, three of stride 2 and two of stride 1, `width` to 8 x `width` channels, batch norm in the middle ones,
+    LeakyReLU 0.2. With `code=True` four of stride 2, as the authors' released code has it (16x16 logits at 256 px).
+    Takes (N, channels, H, W) and returns logits (N, 1, h, w).
+    """
+
+    def __init__(self, channels: int, width: int = 64, code: bool = False) -> None:
+        super().__init__()
+        self.smallest = 16 if code else 24
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        strides: Sequence[int] = (2, 2, 2, 1) if code else (2, 2, 1)
+        before = width
+        for place, stride in enumerate(strides, start=1):
+            after = width * min(2**place, 8)
+            layers += [
+                nn.Conv2d(before, after, 4, stride=stride, padding=1 if not code or stride == 2 else "same"),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            ]
+            before = after
+        layers.append(nn.Conv2d(before, 1, 4, padding="same" if code else 1))
+        self.layers = nn.Sequential(*layers)
+        initialise(self)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return logits (N, 1, h, w): large where a patch looks real."""
+        if min(pictures.shape[2:]) < self.smallest:
+            raise UsageError(
+                f"the discriminator takes pictures of at least {self.smallest} px, but got {min(pictures.shape[2:])}; "
+                "choose a larger --size."
+            )
+        logits: Tensor = self.layers(pictures)
+        return logits
+
+
+def receptive_field(discriminator: PatchDiscriminator) -> int:
+    """Return the side in pixels of the patch that one logit sees."""
+    field, jump = 1, 1
+    for layer in discriminator.layers:
+        if isinstance(layer, nn.Conv2d):
+            field += (layer.kernel_size[0] - 1) * jump
+            jump *= layer.stride[0]
+    return field

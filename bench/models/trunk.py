@@ -1,0 +1,238 @@
+"""Trunks: the network that a pretext task trains and a downstream task inherits.
+
+A trunk takes sRGB pictures and looks at them through its own eye, lightness (`l`, as in the paper) or colour (`rgb`); the
+eye is part of the trunk's name and travels with its weights. It declares the channels of its bottleneck and of its last
+decoder activation, and the sizes that it can take.
+
+    unet                          depth from the picture's size, width 64, lightness: the paper's at 256 px
+    unet:depth=6,width=32         smaller pictures
+    timm:resnet18,eye=rgb         any timm encoder with a feature pyramid, with a U-Net decoder on it
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.contract import EyeName, Trunk
+from bench.errors import UsageError, unknown
+from bench.schema import Frozen
+from bench.text import quoted
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class UNet(Trunk):
+    """The paper's generator without its output layer (Isola et al. 2017, https://arxiv.org/abs/1611.07004).
+
+    `depth` convolutions 4x4 of stride 2, so a picture of 2^depth pixels ends as 1x1; channels grow from `width` to
+    8 x `width`. Dropout 0.5 in the decoder's first three blocks. At depth 8 and width 64 it has, with a two-channel
+    output layer, the paper's 54.4 million parameters.
+    """
+
+    def __init__(self, depth: int, width: int, eye: EyeName) -> None:
+        super().__init__(eye)
+        sizes = [width * min(2**level, 8) for level in range(depth)]
+        self.bottleneck_channels, self.channels, self.stride = sizes[-1], 2 * sizes[0], 2**depth
+        self.down: nn.ModuleList = nn.ModuleList()
+        for level, (before, after) in enumerate(zip([self.eye.channels, *sizes], sizes, strict=False)):
+            first, last = level == 0, level == depth - 1
+            self.down.append(
+                nn.Sequential(
+                    nn.Conv2d(before, after, 4, stride=2, padding=1),
+                    nn.Identity() if first or last else nn.BatchNorm2d(after),
+                    nn.ReLU() if last else nn.LeakyReLU(0.2),
+                )
+            )
+        self.up: nn.ModuleList = nn.ModuleList()
+        for place, level in enumerate(reversed(range(1, depth))):
+            before = sizes[level] * (1 if place == 0 else 2)
+            self.up.append(
+                nn.Sequential(
+                    nn.ConvTranspose2d(before, sizes[level - 1], 4, stride=2, padding=1),
+                    nn.BatchNorm2d(sizes[level - 1]),
+                    nn.Dropout(0.5) if place < 3 else nn.Identity(),
+                )
+            )
+        initialise(self)
+
+    def encode(self, seen: Tensor) -> list[Tensor]:
+        """Return `depth` features, (N, width, H/2, W/2) down to (N, 8 width, H/2^depth, W/2^depth)."""
+        features = []
+        for block in self.down:
+            seen = block(seen)
+            features.append(seen)
+        return features
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Return (N, 2 width, H/2, W/2): the last block beside the first skip, after ReLU."""
+        *skips, x = features
+        for block, skip in zip(self.up, reversed(skips), strict=True):
+            x = functional.relu(torch.cat([block(x), skip], dim=1))
+        return x
+
+    def output(self, channels: int) -> nn.Module:
+        """Return the paper's output layer, a transposed 4x4 convolution of stride 2, without its activation."""
+        return initialise(nn.ConvTranspose2d(self.channels, channels, 4, stride=2, padding=1))
+
+
+class TimmTrunk(Trunk):
+    """A timm encoder, randomly initialised, with a U-Net decoder on its feature pyramid.
+
+    Each decoder block doubles the size, joins the encoder's feature and applies two 3x3 convolutions with batch norm
+    (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597).
+    """
+
+    def __init__(self, name: str, eye: EyeName) -> None:
+        super().__init__(eye)
+        import timm
+
+        try:
+            down = timm.create_model(name, features_only=True, pretrained=False, in_chans=self.eye.channels)
+        except RuntimeError as error:
+            known = timm.list_models()
+            raise (unknown("timm encoder", name, known) if name not in known else UsageError(str(error))) from error
+        strides, sizes = down.feature_info.reduction(), down.feature_info.channels()
+        if any(after != 2 * before for before, after in pairwise(strides)):
+            raise UsageError(f"{name} has features of strides {strides}; a decoder needs each twice the one before.")
+        self.down = down
+        self.bottleneck_channels, self.stride, self.finest = sizes[-1], strides[-1], strides[0]
+        self.up: nn.ModuleList = nn.ModuleList()
+        for before, skip in zip(reversed(sizes), list(reversed(sizes))[1:], strict=False):
+            self.up.append(nn.Sequential(*_convolution(before + skip, skip), *_convolution(skip, skip)))
+        self.channels = sizes[0]
+        initialise(self.up)
+
+    def encode(self, seen: Tensor) -> list[Tensor]:
+        """Return the encoder's feature pyramid."""
+        return list(self.down(seen))
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Return (N, channels, H/s, W/s) at the stride s of the finest feature."""
+        *skips, x = features
+        for block, skip in zip(self.up, reversed(skips), strict=True):
+            x = block(torch.cat([functional.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
+        return x
+
+    def output(self, channels: int) -> nn.Module:
+        """Return a 3x3 convolution and a bilinear enlargement to the picture's size."""
+        return nn.Sequential(
+            initialise(nn.Conv2d(self.channels, channels, 3, padding=1)),
+            nn.Upsample(scale_factor=self.finest, mode="bilinear"),
+        )
+
+
+def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+
+
+class TrunkName(Frozen):
+    """A trunk's name, taken apart: `family[:option=value,...]`."""
+
+    family: Literal["unet", "timm"]
+    encoder: str = ""
+    depth: int = Field(default=0, ge=0, le=12)
+    width: int = Field(default=64, ge=1, le=1024)
+    eye: EyeName = "l"
+
+    @classmethod
+    def parse(cls, text: str) -> TrunkName:
+        """Read `unet`, `unet:depth=6,width=32`, `timm:resnet18,eye=rgb`; raise UsageError for anything else."""
+        family, _, rest = text.strip().partition(":" if ":" in text else ",")
+        if family not in ("unet", "timm"):
+            raise unknown("trunk", family, ["unet", "timm:ENCODER"])
+        options: dict[str, Any] = {}
+        for part in filter(None, (part.strip() for part in rest.split(","))):
+            name, equals, value = part.partition("=")
+            if family == "timm" and not equals and "encoder" not in options:
+                options["encoder"] = name
+            elif equals and name in ({"eye"} | ({"depth", "width"} if family == "unet" else set())):
+                options[name] = value
+            else:
+                raise UsageError(
+                    f"trunk {quoted(text)}: cannot read {quoted(part)}; write unet:depth=6,width=32 or timm:resnet18."
+                )
+        if family == "timm" and not options.get("encoder"):
+            raise UsageError("trunk 'timm' needs an encoder, for example timm:resnet18.")
+        return cls(family=cast(Literal["unet", "timm"], family)).with_changes(options, f"trunk {quoted(text)}")
+
+    def fitted(self, size: int) -> TrunkName:
+        """Return the name with its depth filled in for pictures of `size`; raise UsageError when the size does not fit.
+
+        Without a depth, a U-Net goes down to 1x1 where `size` is a power of two, and at most 8 times.
+        """
+        if self.family == "timm":
+            return self
+        twos = (size & -size).bit_length() - 1
+        depth = self.depth or min(twos, 8)
+        if depth < 3 or size % 2**depth or size < 2**depth:
+            step = 2 ** max(depth, 3)
+            fits = ", ".join(str(step * factor) for factor in (1, 2, 3, 4))
+            raise UsageError(
+                f"a U-Net of depth {max(depth, 3)} takes sizes that are multiples of {step} ({fits}, ...), but got {size}."
+            )
+        return self.model_copy(update={"depth": depth})
+
+    def __str__(self) -> str:
+        """Write the canonical name."""
+        eye = "" if self.eye == "l" else f",eye={self.eye}"
+        if self.family == "timm":
+            return f"timm:{self.encoder}{eye}"
+        return f"unet:depth={self.depth},width={self.width}{eye}"
+
+
+def inherit_encoder(heir: Trunk, trained: Trunk) -> Trunk:
+    """Give a new trunk the encoder of a trained one; return the new trunk."""
+    heir.down.load_state_dict(trained.down.state_dict())
+    return heir
+
+
+def make_trunk(name: str) -> Trunk:
+    """Build the trunk of a canonical name, with new weights from torch's current random state."""
+    parsed = TrunkName.parse(name)
+    if parsed.family == "timm":
+        return TimmTrunk(parsed.encoder, parsed.eye)
+    if not parsed.depth:
+        raise UsageError(f"trunk {name!r} has no depth; write for example unet:depth=8,width=64.")
+    return UNet(parsed.depth, parsed.width, parsed.eye)
+
+
+@lru_cache(maxsize=64)
+def check_size(name: str, size: int) -> None:
+    """Raise UsageError when pictures of `size` x `size` do not fit the trunk of a canonical name."""
+    parsed = TrunkName.parse(name)
+    trunk = make_trunk(name) if parsed.family == "timm" else None
+    stride = trunk.stride if trunk is not None else 2**parsed.depth
+    if size % stride:
+        fits = ", ".join(str(stride * factor) for factor in (1, 2, 3, 4))
+        raise UsageError(f"{name} takes sizes that are multiples of {stride} ({fits}, ...), but got {size}.")
+    if trunk is not None:
+        try:
+            with torch.no_grad():
+                features = trunk.eval().encode(torch.zeros(1, trunk.eye.channels, size, size))
+                trunk.decode(features)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"{name} cannot be used with a U-Net decoder at {size} px: {reason}.") from error
+
+
+def initialise(module: M) -> M:
+    """Draw every convolution and linear weight from N(0, 0.02) and set biases to zero, as the paper says."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return module
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return the number of trainable numbers."""
+    return sum(math.prod(parameter.shape) for parameter in module.parameters())

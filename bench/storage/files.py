@@ -1,0 +1,204 @@
+"""The disk: everything that is written is published whole or not at all, under a name that says what it is.
+
+A file or a folder is written beside its place, flushed, and renamed into it; a process that dies leaves a temporary
+name that the next one removes. Locks are the kernel's (`flock`), so a dead holder's lock is free at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import MachineError
+from bench.storage.seal import sealed
+
+TEMPORARY = f".tmp-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
+"""What a temporary name begins with; it tells machines that share a folder apart. The writer's process id follows."""
+_ours: set[Path] = set()
+"""What this process is writing: in a container the process before it may have had the same id."""
+
+
+def home() -> Path:
+    """Return the folder of prepared data, packs and splits: $PRETEXT_BENCH_HOME or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("PRETEXT_BENCH_HOME") or platformdirs.user_cache_dir("pretext-bench"))
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` with its parents, remove what dead writers left in it, and check that it can be written.
+
+    MachineError says why not.
+    """
+    try:
+        _folder(path)
+        probe = temporary_name(path / "probe")
+        try:
+            probe.touch()
+        finally:
+            _remove(probe)
+    except OSError as error:
+        raise MachineError(f"cannot write in {path}: {error.strerror}; choose another folder.") from error
+    return path
+
+
+def make_parents(path: Path) -> None:
+    """Create the folder that `path` will lie in, and remove what dead writers left there; OSError when that fails."""
+    _folder(path.parent)
+
+
+def _folder(path: Path) -> None:
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+    sweep(path)
+
+
+def publish_file(path: Path, content: bytes | str) -> Path:
+    """Write `content` to `path` at once: a reader sees the old file or the new one, whole."""
+    data = content.encode() if isinstance(content, str) else content
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(data)
+            _flush(file.fileno())
+
+    return _publish(path, write, len(data))
+
+
+def publish_written(path: Path, write: Callable[[Path], object], needs: int, name: Callable[[Path], str] | None = None) -> Path:
+    """Publish the file of about `needs` bytes that `write` makes at the temporary path it is given.
+
+    With `name` it gets the name, beside `path`, that is made from what was written.
+    """
+
+    def write_and_flush(temporary: Path) -> None:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            _flush(file.fileno())
+
+    return _publish(path, write_and_flush, needs, name)
+
+
+def publish_folder(path: Path, fill: Callable[[Path], object], whole: str = "", needs: int = 0) -> Path:
+    """Publish the folder that `fill` makes; when `path` exists already, that one stays and ours is dropped.
+
+    A folder without the file `whole` is what is left of one, and gives way. `needs` is about how many bytes it will have.
+    """
+
+    def write(temporary: Path) -> None:
+        temporary.mkdir()
+        fill(temporary)
+        for place in [*temporary.rglob("*"), temporary]:
+            _flush_path(place)
+
+    if path.is_dir() and (not whole or (path / whole).is_file()):
+        return path
+    if path.is_dir():
+        remove_folder(path)
+    return _publish(path, write, needs)
+
+
+def publish_json(path: Path, value: Mapping[str, Any]) -> Path:
+    """Publish `value` as indented JSON with sorted keys, sealed (`bench.storage.seal`)."""
+    return publish_file(path, sealed(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"))
+
+
+def _publish(path: Path, write: Callable[[Path], object], needs: int, name: Callable[[Path], str] | None = None) -> Path:
+    temporary = temporary_name(path)
+    try:
+        _folder(path.parent)
+        free = shutil.disk_usage(path.parent).free
+        if needs > free:
+            raise MachineError(f"no room to write {path}: it needs {needs:,} bytes and {free:,} are free; free some space.")
+        write(temporary)
+        if path.is_dir() and temporary.is_dir():
+            return path
+        place = path if name is None else path.with_name(name(temporary))
+        temporary.replace(place)
+        _flush_path(path.parent)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            size = f"it needs {needs:,} bytes" if needs else f"{error.strerror}"
+            raise MachineError(f"no room to write {path}: {size}; free some space, then run again.") from error
+        raise MachineError(f"cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        _remove(temporary)
+    return place
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files and folders whose writer is dead."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if is_left(path):
+            _remove(path)
+
+
+def is_left(path: Path) -> bool:
+    """Tell whether a path's name is the temporary one of a writer on this machine that is dead."""
+    writer = path.name.removeprefix(TEMPORARY).split("-", 1)[0]
+    if not path.name.startswith(TEMPORARY) or not writer.isdigit() or path in _ours:
+        return False
+    return int(writer) == os.getpid() or not _alive(int(writer))
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path` to write under until all is written; `remove_folder` ends its use."""
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{path.name}"
+    _ours.add(temporary)
+    return temporary
+
+
+def _remove(path: Path) -> None:
+    _ours.discard(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a working folder; nothing happens when there is none."""
+    _remove(path)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flush(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _flush_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

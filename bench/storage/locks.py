@@ -1,0 +1,164 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from bench.errors import MachineError
+from bench.storage.files import make_folder, make_parents, remove_folder, temporary_name
+
+
+class Elsewhere(Exception):
+    """What is asked for is being made by other processes, and nothing of it is left to do here."""
+
+
+@contextlib.contextmanager
+def lock(
+    path: Path,
+    say: Callable[[str], object],
+    check: Callable[[], object] = lambda: None,
+    timeout: float = 24 * 3600,
+    wait: bool = True,
+) -> Iterator[None]:
+    """Hold `path` alone; wait for another holder, saying who it is, and raise MachineError after `timeout` seconds.
+
+    `check` is called while waiting, and may raise to give up. Without `wait`, another holder is Elsewhere.
+    """
+    try:
+        make_parents(path)
+        opened = path.open("a+", errors="replace")
+    except OSError as error:
+        raise MachineError(f"cannot lock {path}: {error.strerror}.") from error
+    with opened as file:
+        deadline = time.monotonic() + timeout
+        told, tried = False, False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not tried:  # it may be somebody who only asks whether it is held
+                    tried = True
+                    time.sleep(0.02)
+                    continue
+                if not wait:
+                    raise Elsewhere from None
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                if time.monotonic() > deadline:
+                    raise MachineError(f"{path.stem} is being worked on by {holder}; try again later.") from None
+                if not told:
+                    say(f"waiting for {holder}, which works on {path.stem}")
+                    told = True
+                check()
+                time.sleep(0.2)
+        _tell(file, f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            yield
+        finally:
+            _tell(file, "")
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds a lock now; no when there is no such file."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _tell(file: IO[str], holder: str) -> None:
+    """Write who holds a lock, for those who wait; a full disk is no reason not to hold it."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), holder.encode())
+
+
+@contextlib.contextmanager
+def alive(folder: Path) -> Iterator[str]:
+    """Be known as alive under a new name, given to the block, until it ends or the process dies; forget the dead."""
+    name = uuid.uuid4().hex
+    unlocked = temporary_name(make_folder(folder) / name)
+    try:
+        with unlocked.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            unlocked.rename(folder / name)  # not before it is locked, or others would take it for a dead one's
+            for other in folder.iterdir():
+                if not other.name.startswith(".") and other.name != name:
+                    is_alive(folder, other.name)
+            yield name
+    finally:
+        for path in (unlocked, folder / name):
+            remove_folder(path)
+
+
+def is_alive(folder: Path, name: str) -> bool:
+    """Tell whether the process that took a name by `alive` still has it; the name of a dead one is removed."""
+    try:
+        with (folder / name).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    (folder / name).unlink(missing_ok=True)
+    return False
+
+
+IN_USE = ".in-use"
+"""The file through which a command that uses a folder keeps another from cleaning it."""
+
+
+@contextlib.contextmanager
+def using(folder: Path, say: Callable[[str], object]) -> Iterator[None]:
+    """Keep `bench clean` out of a folder while the block uses it; any number of users may, and a dead one's claim is gone.
+
+    While the folder is being cleaned, wait. Nothing is claimed where the folder is missing, cannot be written or knows no locks.
+    """
+    try:
+        file = (folder / IN_USE).open("ab")
+    except OSError:
+        file = None
+    with file or contextlib.nullcontext():
+        told = False
+        while file is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    say(f"waiting for bench clean, which works in {folder}")
+                    told = True
+                time.sleep(0.2)
+                continue
+            except OSError:
+                pass
+            break
+        yield
+
+
+@contextlib.contextmanager
+def unused(folder: Path) -> Iterator[None]:
+    """Keep every command out of a folder while the block cleans it; MachineError when one is using it now."""
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context((folder / IN_USE).open("ab"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:  # no folder, so nobody is there
+            pass
+        except BlockingIOError:
+            raise MachineError(f"another command is using {folder}; nothing was removed, clean it when that is done.") from None
+        except OSError as error:
+            raise MachineError(f"cannot lock {folder / IN_USE}: {error.strerror}; nothing was removed.") from error
+        yield

@@ -1,0 +1,146 @@
+"""Checkpoints: a network, its optimisers and where training stands, in one safetensors file named by its digest.
+
+A checkpoint is published before the one before it is removed, so one always loads. Nothing is unpickled. Random state is not
+saved because there is none: every step seeds itself (`bench.seeding`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench.errors import DataError
+from bench.storage import files
+
+SUFFIX = ".safetensors"
+VERSION = 2
+"""2: weights and checkpoints have a version."""
+
+
+def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write a module's state and some JSON facts to a safetensors file."""
+    _write(path, module.state_dict(), facts)
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Return about how many bytes a module's weights need on the disk."""
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's state: names, types, shapes and numbers."""
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        ready = tensor.detach().contiguous().cpu()
+        found.update(f"{name} {ready.dtype} {tuple(ready.shape)}\n".encode())
+        found.update(ready.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def load_weights(path: Path, digest: str, module: nn.Module) -> None:
+    """Load a module's state after checking the file's SHA-256; a missing or strange tensor is an error."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing; remove its folder to train it again.")
+    if files.sha256(path) != digest:
+        raise DataError(f"{path} is damaged: its SHA-256 is not the recorded one; remove its folder to train it again.")
+    tensors, _ = _read(path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
+
+
+def save(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer], facts: Mapping[str, Any]) -> Path:
+    """Publish a checkpoint in `folder` and remove the ones before it."""
+    tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
+    for player, optimiser in optimisers.items():
+        for number, state in optimiser.state_dict()["state"].items():
+            for name, value in state.items():
+                if value is not None:
+                    tensors[f"optimiser/{player}/{number}/{name}"] = torch.as_tensor(value)
+    place = files.publish_written(
+        folder / "checkpoint",
+        lambda path: _write(path, tensors, facts),
+        sum(tensor.nbytes for tensor in tensors.values()),
+        lambda path: f"{facts['step']:09d}-{files.sha256(path)}{SUFFIX}",
+    )
+    for other in folder.glob(f"*{SUFFIX}"):
+        if other != place:
+            other.unlink()
+    return place
+
+
+def load(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any] | None:
+    """Restore the newest checkpoint in `folder` and return its facts; None when there is none.
+
+    DataError when it is damaged or belongs to another network.
+    """
+    found = sorted(folder.glob(f"*{SUFFIX}"))
+    if not found:
+        return None
+    path = found[-1]
+    if path.stem.split("-", 1)[-1] != files.sha256(path):
+        raise DataError(f"{path} is damaged: its SHA-256 is not the one in its name; remove it to start again.")
+    tensors, facts = _read(path)
+    weights = {name.removeprefix("module/"): tensor for name, tensor in tensors.items() if name.startswith("module/")}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
+    try:
+        for player, optimiser in optimisers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in tensors.items():
+                kind, _, rest = name.partition("/")
+                owner, _, tail = rest.partition("/")
+                if kind == "optimiser" and owner == player:
+                    number, _, field = tail.partition("/")
+                    state.setdefault(int(number), {})[field] = tensor
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            _lay_out(optimiser)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise DataError(f"{path} does not fit these optimisers: {' '.join(str(error).split())[:300]}.") from error
+    return facts
+
+
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Give each moment the strides of its parameter: a file keeps none, and CUDA's fused Adam refuses channels-last parameters
+    with contiguous moments."""
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:  # a parameter may be a scalar too
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    ready = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    try:
+        save_file(ready, str(path), metadata={"facts": json.dumps({"version": VERSION, **facts}, sort_keys=True)})
+    except SafetensorError as error:  # the library's own name for a failed write
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+        version = facts.get("version")
+    except (SafetensorError, ValueError, OSError, AttributeError) as error:
+        raise DataError(f"{path} is not a safetensors file: {error}.") from error
+    if version != VERSION:
+        raise DataError(
+            f"{path} has version {version}, this program writes version {VERSION}; remove its folder to train it again."
+        )
+    return tensors, facts

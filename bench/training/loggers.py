@@ -1,0 +1,84 @@
+"""Live logs: what a run tells the screen, told to TensorBoard as well."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UsageError, unknown
+from bench.training.loop import Watcher
+
+KINDS = ("tensorboard",)
+EVENTS = "tensorboard"
+"""The folder of event files, in the working folder of a run while it goes on, and in its own folder afterwards."""
+
+
+def check(kinds: Sequence[str]) -> None:
+    """Raise UsageError for a log that does not exist or whose package is not installed."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("log", kind, KINDS)
+    if "tensorboard" in kinds:
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError as error:
+            raise UsageError("--log tensorboard needs the extra: pip install 'pretext-bench[tensorboard]'.") from error
+
+
+@contextmanager
+def watching(kinds: Sequence[str], watcher: Watcher, work: Path) -> Iterator[Watcher]:
+    """Give the watcher of a course: the screen's, or one that also writes event files below the working folder."""
+    if "tensorboard" not in kinds:
+        yield watcher
+        return
+    both = TensorBoard(work / EVENTS, watcher)
+    try:
+        yield both
+    finally:
+        both.close()
+
+
+def keep(work: Path, folder: Path) -> None:
+    """Copy the event files of a working folder, when there are any, into the folder that stays."""
+    if (work / EVENTS).is_dir():
+        shutil.copytree(work / EVENTS, folder / EVENTS)
+
+
+class TensorBoard:
+    """A watcher that writes event files for each course, and tells another watcher all that it is told.
+
+    A step is a batch; losses are written when the screen gets them, so nothing waits for the device.
+    """
+
+    def __init__(self, folder: Path, then: Watcher) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.then, self.name, self.step_number = then, "", 0
+        self.writer: Any = SummaryWriter(str(folder))
+
+    def course(self, name: str, epochs: int, steps: int, done: int) -> None:
+        """Begin a course; a resumed one goes on from its step."""
+        self.name, self.step_number = name, done
+        self.then.course(name, epochs, steps, done)
+
+    def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
+        """Count a step and write its losses when they are known."""
+        self.step_number += 1
+        for player, value in (losses or {}).items():
+            self.writer.add_scalar(f"{self.name}/loss/{player}", value, self.step_number)
+        self.then.step(epoch, losses, images)
+
+    def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
+        """Write the means of a finished epoch and its speed, and make them visible."""
+        for player, value in losses.items():
+            self.writer.add_scalar(f"{self.name}/epoch loss/{player}", value, epoch + 1)
+        self.writer.add_scalar(f"{self.name}/images per second", images / max(seconds, 1e-9), epoch + 1)
+        self.writer.flush()
+        self.then.epoch(epoch, losses, seconds, images)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.writer.close()

@@ -1,0 +1,281 @@
+"""The machine, made once for a command: device, precision, threads and data workers, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import re
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, TypeVar
+
+import torch
+
+from bench.contract import Trunk
+from bench.errors import DataError, Interrupted, UsageError
+from bench.schema import digest_of
+from bench.storage import files, seal
+from bench.training.throughput import images_per_second
+
+Precision = Literal["fp32", "bf16"]
+MEMORY, PROCESSOR = Path("/proc/meminfo"), Path("/proc/cpuinfo")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+BF16_SIZE = 128
+"""Images of at least this side make a CPU that multiplies bfloat16 matrices (AMX) try whether it is faster in it."""
+FASTER = 1.1
+"""How many times as fast a CPU must be in bfloat16 to compute in it on its own."""
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+@dataclass
+class Stop:
+    """Whether a signal asked the command to stop; the training loop looks at it between steps."""
+
+    signal_number: int = 0
+
+    def check(self) -> None:
+        """Raise Interrupted when a signal came."""
+        if self.signal_number:
+            raise Interrupted(self.signal_number)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how everything is computed. None of it changes what a run means, so none of it is in an id."""
+
+    fabric: Any
+    device: torch.device
+    precision: Precision
+    workers: int | None
+    checkpoint_seconds: float
+    compiled: bool = False
+    stop: Stop = field(default_factory=Stop)
+    notice: Callable[[], object] = lambda: None
+    """Looks around for other programs on the same processors, and tells once (`bench.training.cpu_load`)."""
+
+    def place(self, module: M) -> M:
+        """Move a module to the device: channels last on a GPU, where convolutions want them so; compiled when asked."""
+        module.to(self.device)
+        if self.device.type == "cuda":
+            module.to(memory_format=torch.channels_last)
+        for part in module.children() if self.compiled else ():
+            if isinstance(part, Trunk):  # a downstream task may encode and not decode
+                part.encode = torch.compile(part.encode)  # type: ignore[method-assign]
+                part.decode = torch.compile(part.decode)  # type: ignore[method-assign]
+            else:
+                part.compile()
+        return module
+
+    def data_workers(self, changes_pictures: bool) -> int:
+        """Return the number of data workers: the one asked for, else some for a GPU, more when they have pictures to change."""
+        if self.workers is not None:
+            return self.workers
+        if self.device.type != "cuda":
+            return 0
+        return min(16 if changes_pictures else 2, os.cpu_count() or 1)
+
+    def room(self, share: int) -> int:
+        """Return the bytes that may be held on the device beside what computes: one part in `share` of what is free."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0]) // share
+        return free_memory() // share
+
+    def autocast(self) -> Any:
+        """Return the context in which networks compute."""
+        return self.fabric.autocast()
+
+    def forget_peak(self) -> None:
+        """Begin to measure the GPU's peak memory anew; a process's own peak cannot be forgotten."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory(self) -> int:
+        """Return the most bytes held: by torch on the GPU since `forget_peak`, else by this process since it began."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    @property
+    def arithmetic(self) -> str:
+        """What a row says about how it was computed: the precision, and whether networks were compiled."""
+        return f"{self.precision}, compiled" if self.compiled else self.precision
+
+    def __str__(self) -> str:
+        return f"{self.device.type}, {self.arithmetic}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record says about the machine: with other threads, processor or instructions sums have other bits."""
+        cuda = self.device.type == "cuda"
+        capability = torch.cuda.get_device_capability(self.device) if cuda else ()
+        return {
+            "device": torch.cuda.get_device_name(self.device) if cuda else processor(),
+            "capability": ".".join(map(str, capability)) if cuda else torch.backends.cpu.get_cpu_capability(),
+            "type": self.device.type,
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "system": " ".join(filter(None, (platform.system(), platform.machine(), *platform.libc_ver()))),
+        }
+
+
+@cache
+def processor() -> str:
+    """Return the processor's name, with the numbers that tell its kind where a virtual machine hides the name."""
+    text = PROCESSOR.read_text(errors="replace") if PROCESSOR.is_file() else ""
+    facts = dict(re.findall(r"^(model name|cpu family|model|stepping)\s*: (.+)$", text, re.MULTILINE))
+    if "model name" not in facts:
+        return platform.processor() or platform.machine() or "unknown"
+    kind = ", ".join(f"{name} {facts[name]}" for name in ("cpu family", "model", "stepping") if name in facts)
+    return f"{facts['model name'].strip()} ({kind})" if kind else facts["model name"].strip()
+
+
+def free_memory() -> int:
+    """Return the bytes that the system can still give; all that it has where it does not tell."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_device(device: str) -> tuple[str, str]:
+    """Return the kind and the number of `auto`, `cpu`, `cuda` or `cuda:N`; UsageError for one that is not there."""
+    kind, colon, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and (kind != "cuda" or not (number.isascii() and number.isdigit()))):
+        raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto.")
+    if number and int(number) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0.")
+    return kind, number
+
+
+def make_machine(
+    device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    precision: str = "auto",
+    compiled: bool = False,
+    trunk: str = "",
+    size: int = 0,
+) -> Machine:
+    """Make the machine: `device` is auto, cpu, cuda or cuda:N; `precision` is auto, fp32 or bf16.
+
+    On its own a GPU that has bfloat16 computes in it. A CPU computes in float32, unless it has AMX and a step of `trunk` at
+    `size` px, tried once, is a tenth faster in bfloat16.
+    """
+    import logging
+    import warnings
+
+    kind, number = check_device(device)
+    warnings.filterwarnings("ignore", module="lightning.*")
+    for logger in ("lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    from lightning.fabric import Fabric
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    use_cuda = kind == "cuda" or (kind == "auto" and torch.cuda.is_available())
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"--precision takes auto, fp32 or bf16, but got {precision!r}.")
+    in_bf16 = precision == "bf16" or (precision == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size)))
+    chosen: Precision = "bf16" if in_bf16 else "fp32"
+    fabric = Fabric(
+        accelerator="cuda" if use_cuda else "cpu",
+        devices=[int(number or 0)] if use_cuda else 1,
+        precision="bf16-mixed" if chosen == "bf16" else "32-true",
+    )
+    if use_cuda:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    else:
+        _keep_freed_memory()
+    return Machine(fabric, fabric.device, chosen, workers, checkpoint_seconds, compiled)
+
+
+def has_bf16() -> bool:
+    """Tell whether the GPU multiplies bfloat16 by itself; where it does not, emulation is many times slower."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def has_amx() -> bool:
+    """Tell whether the processor multiplies bfloat16 matrices; without it fp32 was faster wherever it was measured."""
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
+    return bool(features.get("amx_bf16"))
+
+
+def bf16_pays(trunk: str, size: int) -> bool:
+    """Tell whether the processor trains a trunk faster in bfloat16, by a tenth at least.
+
+    It is timed once and kept below the home folder, since a run that is interrupted goes on in the precision it had.
+    """
+    if not trunk or size < BF16_SIZE or not has_amx():
+        return False
+    what = {
+        "processor": processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "trunk": trunk,
+        "size": size,
+    }
+    path = files.home() / "timings" / f"{digest_of(what)[:16]}.json"
+    try:
+        known = seal.load(path, "a timing", "remove it, and it is made again")
+        return bool(known["bf16"] >= FASTER * known["fp32"])
+    except (DataError, KeyError, TypeError):
+        speeds = {precision: images_per_second(trunk, size, precision=precision) for precision in ("fp32", "bf16")}
+    files.publish_json(path, {**what, **speeds})
+    return speeds["bf16"] >= FASTER * speeds["fp32"]
+
+
+def _keep_freed_memory() -> None:
+    """Keep freed memory for the next step: glibc gives large blocks back, and the kernel clears every page of them anew.
+
+    Not where addresses are limited (`ulimit -v`): a heap that has grown keeps its addresses, and files could not be mapped.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_memory_back() -> None:
+    """Give freed memory back to the system, so that what goes on after a run that needed too much has it."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def stoppable(stop: Stop) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a request that the training loop honours; a second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stop.signal_number:
+            with suppress(OSError):
+                os.write(2, b"bench: stopped at once; the same command goes on from the last checkpoint\n")
+            os._exit(128 + number)
+        stop.signal_number = number
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,46 @@
+"""How fast a training step is on this machine, tried for a moment: for choices that depend on nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import torch
+
+from bench.models.trunk import make_trunk
+
+BATCH, SECONDS = 4, 0.5
+
+
+def images_per_second(trunk: str, size: int, threads: int | None = None, precision: str = "fp32") -> float:
+    """Return the images/s of a trunk's forward and backward pass on the processor, for `size` x `size` images.
+
+    The number of threads and torch's random state are as before afterwards.
+    """
+    with _threads(threads), torch.random.fork_rng(devices=[]):
+        network = make_trunk(trunk)
+        images = torch.rand(BATCH, network.eye.channels, size, size)
+
+        def step() -> None:
+            network.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                activation = network(images)
+            activation.float().square().mean().backward()
+
+        step()
+        steps, started = 0, time.perf_counter()
+        while not steps or time.perf_counter() - started < SECONDS:
+            step()
+            steps += 1
+        return steps * BATCH / (time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,41 @@
+"""The list of looks in an output folder (`results.looks`): read, and appended to under a lock, since others may report too."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bench.data.dataset import Say
+from bench.errors import DataError
+from bench.storage import files, locks, seal
+from results.looks import Looks
+
+FILE = "looks.json"
+WAY_OUT = "remove it, and earlier looks are forgotten"
+
+
+def now() -> str:
+    """Return the time of a look, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read(folder: Path) -> Looks:
+    """Return the looks at an output folder; DataError when their file is damaged."""
+    path = folder / FILE
+    if not path.is_file():
+        return Looks()
+    try:
+        return Looks.model_validate(seal.load(path, "a list of looks", WAY_OUT))
+    except ValidationError as error:
+        raise DataError(f"{path} is not a list of looks of this version; {WAY_OUT}.") from error
+
+
+def keep(folder: Path, before: Looks, after: Looks, lock: Path, say: Say) -> None:
+    """Append what `after` has more than `before` to the looks at a folder."""
+    added = after.looks[len(before.looks) :]
+    if added:
+        with locks.lock(lock, say):
+            looks = Looks(looks=(*read(folder).looks, *added))
+            files.publish_json(folder / FILE, looks.model_dump(mode="json"))

@@ -1,0 +1,83 @@
+"""What a run said of every picture, from the file beside its record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from bench.errors import DataError
+from bench.record import Record
+from bench.storage.arrays import unpack
+from results.cache import Cache
+from results.scores import Answers, Reader
+
+
+def reader(out: Path) -> Reader:
+    """Return a function that reads a record's predictions below `out`; DataError when they are not the recorded ones."""
+
+    def read(record: Record) -> Answers:
+        ids, predictions = read_answers(out, record)
+        return Answers(ids, predictions)
+
+    return read
+
+
+def verify(out: Path, records: Sequence[Record], cache: Cache) -> None:
+    """Raise DataError for a run whose predictions are not the recorded ones.
+
+    A file that was right before, and has the same number, size and time of its last change, is not read again.
+    """
+    for record in records:
+        path = predictions_path(out, record)
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}.") from error
+        state = [found.st_ino, found.st_size, found.st_mtime_ns]
+        cache.recall(["verified", record.id, record.predictions, *state], partial(_check, out, record))
+
+
+def _check(out: Path, record: Record) -> list[Any]:
+    read_predictions(out, record)
+    return []
+
+
+ABOUT_A_PICTURE = 4096
+"""Bytes that a picture's predictions may take beside its confusion: an id, scores and labels."""
+
+
+def read_answers(out: Path, record: Record) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
+    """Return a run's pictures' ids and what its metrics are computed from; DataError when the file is not the recorded one."""
+    pictures, classes = record.data.counts.get(record.part, 0), len(record.data.classes)
+    most = pictures * (8 * (classes + 2) * (classes + 1) + ABOUT_A_PICTURE) + (1 << 20)
+    try:
+        predictions = unpack(read_predictions(out, record), most)
+        ids = predictions.pop("ids").tolist()
+        if not isinstance(ids, list) or any(array.shape[:1] != (len(ids),) for array in predictions.values()):
+            raise ValueError("not one value for each picture")
+    except (ValueError, KeyError) as error:
+        path = predictions_path(out, record)
+        raise DataError(f"{path} is not of this version: {error}; remove its folder to run it again.") from error
+    return tuple(ids), predictions
+
+
+def read_predictions(out: Path, record: Record) -> bytes:
+    """Return the bytes of a run's predictions; DataError when they cannot be read or are not the recorded ones."""
+    path = predictions_path(out, record)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != record.predictions:
+        raise DataError(f"{path} is damaged: its SHA-256 is not the recorded one.")
+    return content
+
+
+def predictions_path(out: Path, record: Record) -> Path:
+    """Return where a run's predictions are, below an output folder."""
+    return out / "runs" / record.id / "predictions.npz"
