@@ -63,7 +63,7 @@ def test_the_main_job_opens_no_socket(drawn: dict[str, Path], tmp_path: Path) ->
     ],
 )
 def test_offline_every_way_out_is_refused_by_name(call: str, host: str) -> None:
-    done = python(f"import socket, urllib.request; from bench import network; network.forbid(); {call}")
+    done = python(f"import socket, urllib.request; from bench.storage import offline; offline.forbid(); {call}")
     assert done.returncode == 1 and "MachineError: something asked for a connection to" in done.stderr and host in done.stderr
 
 
@@ -72,8 +72,8 @@ def test_offline_the_machine_may_talk_to_itself(address: str, tmp_path: Path) ->
     family = "socket.AF_INET6" if ":" in address else "socket.AF_INET"
     talk = f"""
 import socket
-from bench import network
-network.forbid()
+from bench.storage import offline
+offline.forbid()
 server = socket.create_server(("", 0), family={family}, dualstack_ipv6={family} == socket.AF_INET6)
 socket.create_connection(({address!r}, server.getsockname()[1]), timeout=30).sendall(b"hello")
 assert server.accept()[0].recv(5) == b"hello"
@@ -90,7 +90,7 @@ socket.socket(socket.AF_UNIX).connect({str(tmp_path / "socket")!r})
 def test_offline_holds_in_the_processes_that_are_started() -> None:
     child = "import os; assert os.environ['PRETEXT_BENCH_OFFLINE'] == '1'"
     start = f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
-    code = f"import subprocess, sys; from bench import network; network.forbid(); {start}"
+    code = f"import subprocess, sys; from bench.storage import offline; offline.forbid(); {start}"
     assert (done := python(code)).returncode == 0, done.stderr
 
 

@@ -264,7 +264,7 @@ def test_what_a_study_left_is_no_change_of_the_program(tmp_path: Path) -> None:
     subprocess.run([*git, "commit", "--all", "--allow-empty", "--message", "as it is"], check=True, capture_output=True)
 
     def dirty() -> str:
-        asked = [sys.executable, "-c", "from bench import desk; print(desk.commit()['dirty'])"]
+        asked = [sys.executable, "-c", "from bench.experiment import session; print(session.commit()['dirty'])"]
         return subprocess.run(asked, cwd=copy, check=True, capture_output=True, text=True).stdout.strip()
 
     (copy / "results" / "studies" / "voc_mini" / "new.csv").write_text("1")

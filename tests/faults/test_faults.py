@@ -150,7 +150,7 @@ def test_02_a_kill_at_any_write_of_a_checkpoint_leaves_one_that_loads(bench: Ben
             break
         killed += 1
         for path in checkpoints(bench):
-            assert path.stem.split("-")[1] == checkpoint.store.sha256(path)
+            assert path.stem.split("-")[1] == checkpoint.files.sha256(path)
         assert bench.run("l1_color", "voc_seg", *few).code == 0
         assert bench.weights() == expected and not bench.left()
         number += stride
@@ -405,7 +405,7 @@ def test_18_a_second_signal_stops_at_once_and_the_checkpoint_before_it_is_valid(
 
     stopped = bench.run("l1_color", "voc_seg", *slow, meanwhile=when(lambda: checkpoints(bench), interrupt))
     assert stopped.code == 130 and "stopped at once" in stopped.err
-    assert all(path.stem.split("-")[1] == checkpoint.store.sha256(path) for path in checkpoints(bench))
+    assert all(path.stem.split("-")[1] == checkpoint.files.sha256(path) for path in checkpoints(bench))
     assert checkpoints(bench)
 
 
@@ -474,7 +474,7 @@ def test_25_a_tampered_checkpoint_is_refused_and_nothing_in_it_runs(bench: Bench
     assert flipped.code == 3 and path.name in flipped.err and "is damaged" in flipped.err
     mark = bench.folder / "executed"
     torch.save(Payload(mark), path)
-    renamed = path.with_name(f"{path.stem.split('-')[0]}-{checkpoint.store.sha256(path)}.safetensors")
+    renamed = path.with_name(f"{path.stem.split('-')[0]}-{checkpoint.files.sha256(path)}.safetensors")
     path.rename(renamed)
     payload = bench.run("l1_color")
     assert payload.code == 3 and renamed.name in payload.err and not mark.exists()
@@ -513,7 +513,7 @@ def test_26_a_checkpoint_of_another_version_or_recipe_is_refused_with_what_diffe
         folder.mkdir()
         draft = folder / "draft"
         save_file(dict(network.state_dict()), str(draft), metadata={"facts": json.dumps({**facts, "version": version})})
-        draft.rename(folder / f"1-{checkpoint.store.sha256(draft)}.safetensors")
+        draft.rename(folder / f"1-{checkpoint.files.sha256(draft)}.safetensors")
         if match:
             with pytest.raises(DataError, match=match):
                 checkpoint.load(folder, network, {})

@@ -81,7 +81,7 @@ def stored(ground: Ground) -> list[Format]:
 
         return Subject(path, lambda: _trials(path), exact=True, fits=fits, tidy=lambda: lock.unlink(missing_ok=True))
 
-    def tuning() -> Subject:
+    def finished_search() -> Subject:
         search = tuning.Search(trials=3)
         wanted = tuning.study_of(ground.grid.jobs[0], search, ground.grid.jobs)
         path = ground.out / "studies" / wanted.id / "tuning-3.json"
@@ -108,12 +108,12 @@ def stored(ground: Ground) -> list[Format]:
         Format("pack-truth", in_pack("truth.npy"), {**BYTES, **NPY}, 3),
         Format("kept", kept, {**BYTES, **JSON}, 3),
         Format("journal", study, {**BYTES, **TEXT, "entry": mutations.some_line(JSON)}, 5),
-        Format("tuning", tuning, {**BYTES, **JSON}, 4),
+        Format("tuning", finished_search, {**BYTES, **JSON}, 4),
         Format("pretrain-record", pretrained, {**BYTES, **JSON}, 4),
         Format("record", run_record, {**BYTES, **JSON}, 5),
     ]
     # The same with a seal that fits: what another version, or a stranger, may have written.
-    makers = {"index": index, "split": split, "pack-manifest": in_pack("manifest.json"), "kept": kept, "tuning": tuning}
+    makers = {"index": index, "split": split, "pack-manifest": in_pack("manifest.json"), "kept": kept, "tuning": finished_search}
     makers |= {"pretrain-record": pretrained, "record": run_record}
     return [*forms, *(Format(f"{name}-sealed", _with_seal(maker), {**TEXT, **JSON}, 3) for name, maker in makers.items())]
 
