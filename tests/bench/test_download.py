@@ -468,6 +468,27 @@ def test_23_an_archive_is_not_unpacked_before_its_sum_fits(
     assert bench("data", "prepare", "voc2012").code == 0
 
 
+@pytest.mark.parametrize("place", ["from the mirror", "x.tar", "x.tar.partial"])
+def test_23_an_archive_with_another_sum_is_never_given_to_unpack(
+    server: Server, bench: Callable, drawn: dict[str, Path], home: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    prepared_from(server, drawn, monkeypatch)
+    whole = server.files["/a/x.tar"]
+    wrong = whole[:-1] + b"x"
+    given: list[bytes] = []
+    monkeypatch.setattr(download, "unpack", lambda path, root: (given.append(path.read_bytes()), archives.unpack(path, root)))
+    server.files["/a/x.tar"] = wrong
+    if place != "from the mirror":
+        there = home / "downloads" / "archives" / place
+        there.parent.mkdir(parents=True)
+        there.write_bytes(wrong)
+    assert bench("data", "prepare", "voc2012").code == 4
+    assert given == []
+    server.files["/a/x.tar"] = whole
+    assert bench("data", "prepare", "voc2012").code == 0
+    assert given == [whole]
+
+
 def test_an_archive_that_was_left_after_its_mark_is_removed(
     server: Server, bench: Callable, drawn: dict[str, Path], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
