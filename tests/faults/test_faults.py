@@ -1,6 +1,6 @@
 """What must survive what: each test injects one fault for real, into a process or a file, and looks at what is left.
 
-The numbers are those of the list of faults; 23 and 24, downloads and hostile archives, are in `tests/bench/test_download.py`.
+The numbers are those of the list of faults; 23 and 24, downloads and archives, are in `tests/bench/test_download.py`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from bench import record
+from bench.experiment import tuning
 from bench.data import catalogue, packs, splits
 from bench.errors import DataError
 from bench.experiment import pretraining
