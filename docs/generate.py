@@ -97,14 +97,14 @@ def cost_of(task: str, protocol: str, studies: Path = STUDIES) -> str:
                 if (row["downstream"], row["protocol"], float(row["labels"])) == (task, protocol, 1.0):
                     seconds.setdefault(row["schedule"], {})[row["run_id"]] = float(row["seconds"])
     if not seconds:
-        return "Cost: no run of exactly this protocol lies in the repository."
+        return "Cost: the repository has no run of exactly this protocol."
     said = "; ".join(
-        f"{schedule} {min(runs.values()):.0f} to {max(runs.values()):.0f} s ({len(runs)} runs)"
+        f"{schedule} {min(runs.values()):.0f} to {max(runs.values()):.0f} ({len(runs)} runs)"
         for schedule, runs in sorted(seconds.items())
     )
     return (
-        f"Cost of fine-tuning, from `per_run.csv` of the studies in the repository, which `bench study` writes: {said}. "
-        "Each study's README says on what data and machine."
+        f"Cost of fine-tuning, in seconds a run, from `per_run.csv` of the studies in the repository: {said}. "
+        "`bench study` writes the file; each study's README says on what data and machine."
     )
 
 
