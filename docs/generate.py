@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from bench import metrics, registry
-from bench.cli import app
+from bench.cli.app import app
 from bench.contract import Protocol
 from results.leaderboards import SCHEMAS
 

@@ -54,7 +54,7 @@ def parse(line: str, complete: bool = True) -> None:
 
     A line that is not `complete` may leave out what is required.
     """
-    from bench.cli import app
+    from bench.cli.app import app
 
     command, name, words = typer.main.get_command(app), "bench", shlex.split(line, comments=True)[1:]
     while True:
