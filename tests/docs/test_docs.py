@@ -14,7 +14,7 @@ import pytest
 import typer
 from safetensors.torch import load_file, save_file
 
-from bench import metrics, registry
+from bench import metrics, record, registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -137,8 +137,6 @@ def test_the_readme_has_the_plug_in_of_the_documentation() -> None:
 
 
 def test_the_plug_in_runs_by_file(tiny: Callable, bench: Callable, tmp_path: Path) -> None:
-    from results import record
-
     text = plugin("docs/your-pretext-task.md", "Rotation")
     assert len(text.splitlines()) < 60
     path = tmp_path / "rotation.py"
@@ -161,8 +159,6 @@ def test_the_plug_in_runs_by_file(tiny: Callable, bench: Callable, tmp_path: Pat
 def test_the_plug_in_that_loads_weights_scores_what_the_same_weights_score(
     tiny: Callable, bench: Callable, tmp_path: Path
 ) -> None:
-    from results import record
-
     path = tmp_path / "my_weights.py"
     path.write_text(plugin("docs/your-network.md", "MyWeights"))
     runs = tmp_path / "runs"
