@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test soak lint bench clean
+.PHONY: demo test soak lint docs bench clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,15 @@ lint: $(VENV)/installed
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The documentation as a web site in site/: reference pages written from the code, then a build that a broken link fails.
+docs: $(VENV)/docs-installed
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 # Kills, failing writes, processes side by side and broken files in their thousands: under an hour on two cores.
 soak: $(VENV)/installed

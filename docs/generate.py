@@ -1,0 +1,243 @@
+"""Write the reference pages from the code: protocols, pretext tasks, metrics, commands, CSV columns and the API.
+
+`make docs` runs this before the build. The pages lie in docs/reference and are not committed, so they cannot disagree with the
+code. A page of the API names a module; mkdocstrings reads its docstrings during the build.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from bench import metrics, registry
+from bench.cli.app import app
+from bench.contract import Protocol
+from results.leaderboards import SCHEMAS
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "reference"
+STUDIES = ROOT / "results" / "studies"
+API = {
+    "contract": "what a plug-in implements",
+    "config": "what a command asks for",
+    "job": "what a row depends on",
+    "record": "what a run leaves behind",
+    "metrics": "how predictions are scored",
+}
+GENERATED = "<!-- Written by docs/generate.py from the code; edit the code instead. -->\n"
+
+
+def main(folder: Path = FOLDER) -> None:
+    """Write all pages anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "api").mkdir(parents=True)
+    pages = {
+        "protocols": protocols_page(),
+        "pretexts": pretexts_page(),
+        "metrics": metrics_page(),
+        "commands": commands_page(),
+        "columns": columns_page(),
+        **{f"api/{name}": f"# bench.{name}: {what}\n\n::: bench.{name}\n" for name, what in API.items()},
+    }
+    for name, text in pages.items():
+        (folder / f"{name}.md").write_text(GENERATED + text, encoding="utf-8")
+
+
+def protocols_page() -> str:
+    """Return each protocol of each downstream task: metrics, phases, settings, and what runs of it took."""
+    parts = [
+        "# Protocols\n\nA protocol is data: it says how a downstream task is trained and scored. Its name stands in every row, "
+        "and rows of different protocols never share a column. `--set protocol.NAME=VALUE` changes a setting for all downstream "
+        "tasks, `--set voc_seg.NAME=VALUE` for one; the row then names the change.\n"
+    ]
+    meanings = comments(Protocol)
+    for task in registry.summaries("downstreams"):
+        plugin = registry.load("downstreams", task)
+        parts.append(f"## {task}\n\n{prose(inspect.getdoc(sys.modules[plugin.__module__]) or '')}\n")
+        for name, protocol in plugin.protocols.items():
+            settings = fields(protocol)
+            schedules, summary = settings.pop("schedules"), settings.pop("summary")
+            ids = ", ".join(f"[`{one}`](metrics.md#{one})" for one in settings.pop("metrics"))
+            phases = [
+                (schedule, str(place), phase["train"], str(phase["epochs"]), f"{phase['lr']:g}")
+                for schedule, found in schedules.items()
+                for place, phase in enumerate(found, start=1)
+            ]
+            cost = cost_of(task, name)
+            parts += [
+                f"### {task}, protocol {name}\n\n{prose(summary[0].upper() + summary[1:])}.\n",
+                f"Metrics, the main one first: {ids}.\n",
+                table(("Schedule", "Phase", "Trains", "Epochs", "Learning rate"), phases),
+                f"{cost}\n",
+                table(
+                    ("Setting", "Value", "What it is"),
+                    [(f"`{key}`", code(value), prose(meanings.get(key, ""))) for key, value in settings.items()],
+                ),
+            ]
+    return "\n".join(parts)
+
+
+def cost_of(task: str, protocol: str, studies: Path = STUDIES) -> str:
+    """Say how long runs of a protocol took that lie in the repository, by schedule; the CSV files are those of `bench study`."""
+    seconds: dict[str, dict[str, float]] = {}
+    for path in sorted(studies.glob("*/*/per_run.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if (row["downstream"], row["protocol"], float(row["labels"])) == (task, protocol, 1.0):
+                    seconds.setdefault(row["schedule"], {})[row["run_id"]] = float(row["seconds"])
+    if not seconds:
+        return "Cost: the repository has no run of exactly this protocol."
+    said = "; ".join(
+        f"{schedule} {min(runs.values()):.0f} to {max(runs.values()):.0f} ({len(runs)} runs)"
+        for schedule, runs in sorted(seconds.items())
+    )
+    return (
+        f"Cost of fine-tuning, in seconds a run, from `per_run.csv` of the studies in the repository: {said}. "
+        "`bench study` writes the file; each study's README says on what data and machine."
+    )
+
+
+def pretexts_page() -> str:
+    """Return each pretext task: what it is, and its recipe with the changes that protocols make."""
+    parts = [
+        "# Pretext tasks and their recipes\n\n`--set cgan_color.NAME=VALUE` changes a setting of one pretext task, "
+        "`--set recipe.NAME=VALUE` one of all that have it. A dash means that the protocol leaves the default.\n"
+    ]
+    for name in registry.summaries("pretexts"):
+        plugin = registry.load("pretexts", name)
+        sources = comments(plugin.Recipe)
+        presets: Mapping[str, Mapping[str, Any]] = {key: plugin.presets[key] for key in sorted(plugin.presets)}
+        rows = [
+            (
+                f"`{key}`",
+                code(value),
+                *(code(preset[key]) if key in preset else "-" for preset in presets.values()),
+                prose(sources.get(key, "")),
+            )
+            for key, value in fields(plugin.Recipe()).items()
+        ]
+        parts += [
+            f"## {name}\n\n{prose(inspect.getdoc(sys.modules[plugin.__module__]) or '')}\n",
+            table(("Setting", "Default", *presets, "Source of the default"), rows),
+        ]
+    return "\n".join(parts)
+
+
+def metrics_page() -> str:
+    """Return each metric: its id, what it is computed from, its formula, its source and an example."""
+    parts = [
+        "# Metrics\n\nA metric is a pure function of a run's saved predictions. Its id says which of its namesakes it is; a "
+        "changed definition gets a new version, and versions never share a column. `bench metrics` prints the same.\n"
+    ]
+    for one in metrics.METRICS.values():
+        paragraphs = [
+            f"```python\n{paragraph}\n```" if paragraph.startswith(">>>") else prose(paragraph)
+            for paragraph in metrics.explanation(one).split("\n\n")
+        ]
+        parts += [f"## {one.id}\n\n`{one.key}`: {one.title}. Computed from `{one.needs}`.\n", "\n\n".join(paragraphs) + "\n"]
+    return "\n".join(parts)
+
+
+def commands_page() -> str:
+    """Return each command with its help, its arguments and options, and its example."""
+    group = typer.main.get_command(app)
+    parts = [f"# Commands\n\n{prose(group.help or '')}\n\n{prose(group.epilog or '')}\n"]
+    parts += ["Options of every command, written before its name:\n", options_table(group)]
+    parts += [section for path, command in commands(group) for section in command_sections(path, command)]
+    return "\n".join(parts)
+
+
+def command_sections(path: str, command: Any) -> list[str]:
+    """Return the sections about one command."""
+    example = (command.epilog or "").removeprefix("Example: ")
+    shown = f"```sh\n{example}\n```\n" if example else ""
+    return [f"## {path}\n\n{prose(inspect.cleandoc(command.help or ''))}\n\n{shown}", options_table(command)]
+
+
+def commands(group: Any, path: str = "bench") -> Iterable[tuple[str, Any]]:
+    """Yield each command of a group and of its groups, with the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def options_table(command: Any) -> str:
+    """Return the arguments and options of a command."""
+    rows = []
+    for parameter in command.params:
+        is_argument = parameter.param_type_name == "argument"
+        names = [parameter.metavar or parameter.name.upper()] if is_argument else [*parameter.opts, *parameter.secondary_opts]
+        default = parameter.default
+        shown = "required" if parameter.required else code(default) if isinstance(default, str | int | float | Path) else "-"
+        is_off = isinstance(default, bool) or default == ""
+        rows.append((", ".join(f"`{one}`" for one in names), "-" if is_off else shown, prose(parameter.help or "")))
+    return table(("Argument or option", "Default", "What it is"), rows) if rows else ""
+
+
+def columns_page() -> str:
+    """Return the columns of the CSV files."""
+    parts = [
+        "# Columns of the CSV files\n\n`bench report` writes these files, and `bench list columns` prints the same list. Metric "
+        "values, intervals and differences are shares between 0 and 1, not per cent. Lists are JSON. `pandas.read_csv` reads the "
+        "files back without options.\n"
+    ]
+    for file, schema in SCHEMAS.items():
+        parts += [f"## {file}\n", table(("Column", "What it is"), [(f"`{key}`", prose(text)) for key, text in schema.items()])]
+    return "\n".join(parts)
+
+
+def fields(model: BaseModel) -> dict[str, Any]:
+    """Return every field of a model as a JSON value, those too that a canonical JSON leaves out while they have their default."""
+    return {name: to_jsonable_python(getattr(model, name)) for name in type(model).model_fields}
+
+
+def comments(model: type[BaseModel]) -> dict[str, str]:
+    """Return what is said of each field: its description or the comment behind it in the source, and the values that it takes."""
+    beside: dict[str, str] = {}
+    for one in reversed(model.__mro__):  # a field that a class defines anew has that class's comment, or none
+        if one is not BaseModel and issubclass(one, BaseModel):
+            said = dict(re.findall(r"^    (\w+):.*?  # (.+)$", inspect.getsource(one), re.MULTILINE))
+            beside |= {name: said.get(name, "") for name in inspect.get_annotations(one)}
+    found = {}
+    for name, field in model.model_fields.items():
+        allowed = [one for one in get_args(field.annotation) if isinstance(one, str)]
+        parts = [field.description or beside.get(name, ""), f"one of: {', '.join(allowed)}" if allowed else ""]
+        found[name] = "; ".join(filter(None, parts))
+    return found
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def code(value: Any) -> str:
+    """Return a value as code: a text as it is typed, anything else as JSON."""
+    return f"`{value if isinstance(value, str | Path) else json.dumps(value)}`"
+
+
+def prose(text: str) -> str:
+    """Return plain text as Markdown: what would be markup is escaped, code between backticks stays, indented lines are code."""
+    lines = []
+    for line in text.splitlines():
+        pieces = re.split(r"(`[^`]*`)", line)
+        lines.append("".join(one if one.startswith("`") else re.sub(r"([\\*_<>\[\]{}#])", r"\\\1", one) for one in pieces))
+    return re.sub(r"https?://[^\s,;)]*[^\s,;).]", lambda found: f"<{found[0].replace(chr(92), '')}>", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""The documentation says only what is true: commands parse, plug-ins run as they stand there, the reference is complete."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+from safetensors.torch import load_file, save_file
+
+from bench import metrics, record, registry
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OLD_WORDS = ("picture", "optimiser", "eye", "backbone", "desk", "augment")
+"""Words that have given way to others: one word a thing."""
+
+
+def blocks(text: str) -> Iterator[list[str]]:
+    """Yield the lines of each fenced block, and of all that is indented by four spaces outside of them."""
+    inside: list[str] | None = None
+    indented: list[str] = []
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            if inside is not None:
+                yield inside
+            inside = None if inside is not None else []
+        elif inside is not None:
+            inside.append(line)
+        elif line.startswith("    "):
+            indented.append(line)
+    yield indented
+
+
+def shown(text: str) -> list[str]:
+    """Return every command line of `bench` in fenced and indented blocks, continued lines joined."""
+    lines = (line for block in blocks(text) for line in "\n".join(block).replace("\\\n", " ").splitlines())
+    return [line.strip() for line in lines if line.strip().startswith("bench ")]
+
+
+def mentioned(text: str) -> list[str]:
+    """Return every command of `bench` between backticks in the running text."""
+    return re.findall(r"`(bench [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def parse(line: str, complete: bool = True) -> None:
+    """Parse a command line as `bench` does, without running it; raise the parser's error.
+
+    A line that is not `complete` may leave out what is required.
+    """
+    from bench.cli.app import app
+
+    command, name, words = typer.main.get_command(app), "bench", shlex.split(line, comments=True)[1:]
+    while True:
+        try:
+            context = command.make_context(name, list(words))
+        except typer.Exit:  # --help and --version
+            return
+        except Exception as error:
+            if not complete and type(error).__name__ == "MissingParameter":
+                return
+            raise
+        if not hasattr(command, "commands"):
+            return
+        name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+
+
+def cases(find: Callable[[str], list[str]]) -> list[object]:
+    """Return a case for each command line that is found in the pages."""
+    found = [(page, line) for page in PAGES for line in dict.fromkeys(find(page.read_text()))]
+    return [pytest.param(line, id=f"{page.stem}: {line}") for page, line in found]
+
+
+@pytest.mark.parametrize("line", cases(shown))
+def test_a_command_that_is_shown_parses(line: str) -> None:
+    parse(line)
+
+
+@pytest.mark.parametrize("line", cases(mentioned))
+def test_a_command_that_is_mentioned_exists(line: str) -> None:
+    parse(line, complete=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("bench rnu --pretext a --downstream b", "UsageError"),
+        ("bench data prepre voc2012", "UsageError"),
+        ("bench run --pretxt a --downstream b", "NoSuchOption"),
+        ("bench run --pretext a", "MissingParameter"),
+        ("bench run --pretext a --downstream b --size large", "BadParameter"),
+        ("bench run --pretext a --downstream b stray", "UsageError"),
+    ],
+)
+def test_a_wrong_command_does_not_parse(line: str, error: str) -> None:
+    with pytest.raises(Exception) as raised:
+        parse(line)
+    assert type(raised.value).__name__ == error
+
+
+def test_commands_are_found_in_both_kinds_of_blocks() -> None:
+    text = "    bench a\n```sh\nmake\nbench b \\\n  --c\n```\n`bench d`\n```python\n`bench e`\n```\n"
+    assert shown(text) == ["bench b    --c", "bench a"]
+    assert mentioned(text) == ["bench d"]
+    assert len(cases(shown)) > 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_no_old_words(page: Path) -> None:
+    found = [word for word in OLD_WORDS if re.search(rf"\b{word}s?\b", page.read_text(), re.IGNORECASE)]
+    assert not found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_file_that_a_page_links_to_exists(page: Path) -> None:
+    links = re.findall(r"\]\(((?!https?:)[^)#]+)", page.read_text())
+    generated = (ROOT / "docs" / "reference").resolve()
+    targets = [(page.parent / link).resolve() for link in links]
+    assert not [target for target in targets if not target.exists() and not target.is_relative_to(generated)]
+
+
+def plugin(page: str, name: str) -> str:
+    """Return the text of the plug-in of a page whose class has this name."""
+    found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    (text,) = [text for text in found if f"class {name}(Pretext)" in text]
+    return str(text)
+
+
+def test_the_readme_has_the_plug_in_of_the_documentation() -> None:
+    assert plugin("README.md", "Rotation") == plugin("docs/your-pretext-task.md", "Rotation")
+
+
+def test_the_plug_in_runs_by_file(tiny: Callable, bench: Callable, tmp_path: Path) -> None:
+    text = plugin("docs/your-pretext-task.md", "Rotation")
+    assert len(text.splitlines()) < 60
+    path = tmp_path / "rotation.py"
+    path.write_text(text)
+    done = tiny("--plugin", path, "--pretext", "random_init,rotation", "--downstream", "voc_cls,voc_seg")
+    assert done.code == 0, done.err
+    records = record.read(tmp_path / "runs")
+    assert {one.pretext for one in records} == {"random_init", "rotation"}
+    one = next(one for one in records if one.pretext == "rotation")
+    made_again = bench("show", one.id, "--plugin", path, "--out", tmp_path / "runs").out
+    assert f"bench run --plugin {path} --pretext rotation" in made_again
+    report = bench("report", "--out", tmp_path / "runs")
+    assert "rotation" in report.out and "accuracy" in report.out
+    listed = bench("list", "pretexts", "--plugin", path)
+    assert "Rotation prediction" in listed.out
+    path.write_text(text.replace("lr=self.recipe.lr", "lr=self.recipe.lr / 2"))
+    assert registry.source_digest("pretexts", "rotation") not in {one.pretrain.job["source"] for one in records}
+
+
+def test_the_plug_in_that_loads_weights_scores_what_the_same_weights_score(
+    tiny: Callable, bench: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "my_weights.py"
+    path.write_text(plugin("docs/your-network.md", "MyWeights"))
+    runs = tmp_path / "runs"
+    assert tiny("--pretext", "random_init", "--downstream", "voc_cls,voc_seg", "--schedule", "two-phase").code == 0
+    (saved,) = (runs / "pretrained").glob("random_init-*/pretext.safetensors")
+    weights = {name.removeprefix("trunk."): value for name, value in load_file(saved).items() if name.startswith("trunk.")}
+    save_file(weights, tmp_path / "weights.safetensors")
+    loads = ("--plugin", path, "--pretext", "my_weights", "--downstream", "voc_cls,voc_seg")
+    done = tiny(*loads)
+    assert done.code == 0, done.err
+    scores = {(one.pretext, one.downstream): one.metrics for one in record.read(runs)}
+    assert len(scores) == 4
+    for task in ("voc_cls", "voc_seg"):
+        assert scores["my_weights", task] == scores["random_init", task]
+
+    first = next(name for name in sorted(weights) if name.endswith("weight"))
+    save_file({**weights, first: weights[first] * 2}, tmp_path / "weights.safetensors")
+    for name in [name for name in sys.modules if name.startswith("bench_plugin_my_weights")]:
+        del sys.modules[name]  # as in a new process
+    (old, *_) = (one.id for one in record.read(runs) if one.pretext == "my_weights")
+    done = tiny(*loads)
+    assert done.code == 0, done.err
+    assert len(record.read(runs)) == 6  # other weights are another run
+    made_again = bench("reproduce", old, "--plugin", path, "--out", runs, "--device", "cpu")
+    assert made_again.code == 3 and "is not the file that this run was made with" in made_again.err
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def reference(generate: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the reference pages."""
+    folder = tmp_path_factory.mktemp("docs") / "reference"
+    generate.main(folder)
+    return folder
+
+
+def test_the_reference_has_what_the_program_lists(reference: Path, bench: Callable) -> None:
+    def listed(what: str) -> list[list[str]]:
+        return [line.split("\t") for line in bench("list", what).out.splitlines()[1:]]
+
+    protocols, columns = (reference / "protocols.md").read_text(), (reference / "columns.md").read_text()
+    assert all(f"### {task}, protocol {name}\n" in protocols for name, task, *_ in listed("protocols"))
+    assert all(f"| `{column}` |" in columns for _, column, _ in listed("columns"))
+    assert all(f"`{key}`" in (reference / "metrics.md").read_text() for key, *_ in listed("metrics"))
+    assert all(f"## {name}\n" in (reference / "pretexts.md").read_text() for name, _ in listed("pretexts"))
+
+
+def test_the_reference_has_every_setting_of_a_protocol(reference: Path) -> None:
+    from bench.contract import Protocol
+
+    text = (reference / "protocols.md").read_text()
+    named = {"summary", "schedules", "metrics"}
+    assert all(text.count(f"\n| `{name}` |") == text.count("\n### ") for name in Protocol.model_fields if name not in named)
+
+
+def test_the_reference_has_every_command_with_an_example_that_parses(reference: Path, bench: Callable) -> None:
+    text = (reference / "commands.md").read_text()
+    examples = shown(text)
+    assert len(examples) == text.count("\n## bench ") > 10
+    for line in examples:
+        parse(line)
+
+
+def test_what_markdown_would_read_as_markup_is_escaped(generate: ModuleType) -> None:
+    assert generate.prose("a_b_c `a_b` [0, 1] <x>") == r"a\_b\_c `a_b` \[0, 1\] \<x\>"
+    assert generate.prose("see https://a.example/b_c, and") == "see <https://a.example/b_c>, and"
+    assert generate.table(("A",), [("b|c",)]) == "| A |\n| --- |\n| b\\|c |\n"
+
+
+def test_every_metric_is_explained() -> None:
+    text = (ROOT / "docs" / "reading-a-row.md").read_text()
+    assert all(f"`{name}`" in text for name in metrics.METRICS)
