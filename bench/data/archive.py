@@ -14,8 +14,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from bench.storage import files
 from bench.errors import DataError, MachineError
+from bench.storage import files
 
 
 def unpack(archive: Path, root: Path) -> None:

@@ -20,10 +20,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.storage import files, offline
 from bench.data import archive as archives
 from bench.data import catalogue, download
 from bench.errors import DataError, MachineError, UsageError
+from bench.storage import files, offline
 
 
 class Silent:

@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from bench import record
-from bench.experiment import tuning
 from bench.data import catalogue, packs, splits
 from bench.errors import DataError
-from bench.experiment import pretraining
+from bench.experiment import pretraining, tuning
 from bench.storage import files, journal
 from bench.training import checkpoint
 from results import board, overlays, report

@@ -57,8 +57,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ids.append(one.id)
         return original(out, one)
 
-    for module in ("bench.record", "results.predictions"):
-        monkeypatch.setattr(f"{module}.read_predictions", noting)
+    monkeypatch.setattr(predictions, "read_predictions", noting)
     return ids
 
 
