@@ -18,25 +18,25 @@ from torch import Tensor, nn
 from bench.colour import lightness_of, unit
 from bench.schema import Frozen, added_field
 
-EyeName = Literal["l", "rgb"]
+PreprocessingName = Literal["l", "rgb"]
 
 
-class Eye(nn.Module):
-    """What a trunk sees of a picture: (N, channels, H, W) in about [-1, 1]."""
+class Preprocessing(nn.Module):
+    """What a trunk sees of a image: (N, channels, H, W) in about [-1, 1]."""
 
-    def __init__(self, name: EyeName) -> None:
+    def __init__(self, name: PreprocessingName) -> None:
         super().__init__()
         self.name = name
         self.channels = 1 if name == "l" else 3
 
     def forward(self, images: Tensor) -> Tensor:
-        """Look at sRGB pictures (N, 3, H, W), uint8 or float in [0, 1]."""
+        """Look at sRGB images (N, 3, H, W), uint8 or float in [0, 1]."""
         if self.name == "rgb":
             return unit(images.contiguous()) * 2 - 1
         return lightness_of(images)
 
     def grey(self, lightness: Tensor) -> Tensor:
-        """Look at pictures that have no colour, given their normalised lightness (N, 1, H, W)."""
+        """Look at images that have no colour, given their normalised lightness (N, 1, H, W)."""
         return lightness.expand(-1, self.channels, -1, -1)
 
 
@@ -53,13 +53,13 @@ class Trunk(nn.Module, ABC):
     channels: int
     stride: int
 
-    def __init__(self, eye: EyeName) -> None:
+    def __init__(self, preprocessing: PreprocessingName) -> None:
         super().__init__()
-        self.eye = Eye(eye)
+        self.preprocessing = Preprocessing(preprocessing)
 
     @abstractmethod
     def encode(self, seen: Tensor) -> list[Tensor]:
-        """Return the features of what the eye saw, finest first; the last is the bottleneck (N, C, h, w)."""
+        """Return the features of what the preprocessing saw, finest first; the last is the bottleneck (N, C, h, w)."""
 
     @abstractmethod
     def decode(self, features: list[Tensor]) -> Tensor:
@@ -70,7 +70,7 @@ class Trunk(nn.Module, ABC):
         """Return a new output layer, from the last decoder activation to (N, channels, H, W)."""
 
     def forward(self, seen: Tensor) -> Tensor:
-        """Return the last decoder activation of what the eye saw, (N, eye.channels, H, W)."""
+        """Return the last decoder activation of what the preprocessing saw, (N, preprocessing.channels, H, W)."""
         return self.decode(self.encode(seen))
 
 
@@ -103,7 +103,7 @@ class Recipe(Frozen):
     lr: float = Field(default=2e-3, gt=0)  # text
     beta1: float = Field(default=0.5, ge=0, lt=1)  # code; the text names Adam only
     statistics: Literal["running", "batch"] = "running"  # batch norm at inference; the code has the batch's, the text is silent
-    pictures: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which a picture is kept, as in Figure 7
+    images: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which a image is kept, as in Figure 7
     report_images: int = Field(default=4000, ge=1)  # text: 4,000 test images
 
 
@@ -116,8 +116,8 @@ class Pretext(nn.Module, ABC):
     version: ClassVar[int] = 1
     Recipe: ClassVar[type[Recipe]] = Recipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "report_images": 200, "pictures": (1, 2, 3)},
-        "small": {"epochs": 12, "batch_size": 16, "lr": 2e-4, "report_images": 200, "pictures": (1, 4, 12)},
+        "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "report_images": 200, "images": (1, 2, 3)},
+        "small": {"epochs": 12, "batch_size": 16, "lr": 2e-4, "report_images": 200, "images": (1, 4, 12)},
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "statistics": "batch"},
     }
     """Changes to the recipe's defaults for a protocol, by the protocol's name."""
@@ -130,36 +130,36 @@ class Pretext(nn.Module, ABC):
         self.trunk = trunk
 
     @abstractmethod
-    def players(self) -> dict[str, torch.optim.Optimizer]:
-        """Return who plays, by name: one optimiser, or a generator's and a discriminator's."""
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return who plays, by name: one optimizer, or a generator's and a discriminator's."""
 
     @abstractmethod
-    def view(self, images: Tensor, generator: torch.Generator) -> Batch:
-        """Make the task out of uint8 sRGB pictures (N, 3, H, W) on the device; all chance comes from `generator`."""
+    def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
+        """Make the task out of uint8 sRGB images (N, 3, H, W) on the device; all chance comes from `generator`."""
 
     @abstractmethod
-    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield (player, scalar loss) for each turn of a step.
 
         The loop steps that player and resumes, so a generator's loss can see the discriminator that was just updated.
         """
 
     def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Score uint8 pictures (N, 3, H, W) that were not trained on: name -> one value a picture (N,). Optional.
+        """Score uint8 images (N, 3, H, W) that were not trained on: name -> one value a image (N,). Optional.
 
         Scores named psnr, ssim or accuracy are better when higher; tables say where they are no better than a trivial answer's.
-        Called in eval mode and without gradients, as `picture` is.
+        Called in eval mode and without gradients, as `image` is.
         """
         return {}
 
     def trivial(self, images: Tensor, training: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Score what needs no learning on the same pictures: predictor -> name -> one value a picture (N,). Optional.
+        """Score what needs no learning on the same images: predictor -> name -> one value a image (N,). Optional.
 
-        `training` are some of the pictures that were trained on, uint8 (M, 3, H, W).
+        `training` are some of the images that were trained on, uint8 (M, 3, H, W).
         """
         return {}
 
-    def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def image(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Show what was learned: row name -> uint8 (N, 3, H, W), from what goes in to the truth. Optional."""
         return {}
 
@@ -176,7 +176,7 @@ class Protocol(Frozen):
     """How a downstream task is trained and scored: everything that two rows must share to share a column."""
 
     summary: str
-    size: int | None = Field(default=None, ge=8)  # the picture's side; None: the size of the pretraining
+    size: int | None = Field(default=None, ge=8)  # the image's side; None: the size of the pretraining
     trunk: str = "unet"
     split: str  # a name from bench.data.splits
     fit: tuple[str, ...] = ("train",)  # the parts that are trained on when the test part is scored
@@ -202,9 +202,9 @@ class Protocol(Frozen):
         if not self.fit or not set(self.fit) <= {"train", "val"}:
             raise ValueError("fit must name train, val or both: the test part is never trained on")
         if self.split == "pretraining":
-            raise ValueError("the split must be one of labelled pictures, official or paper-70-20-10")
+            raise ValueError("the split must be one of labelled images, official or paper-70-20-10")
         if self.resize == "crop" and self.augment not in ("crop", "scale"):
-            raise ValueError("resize crop needs augment crop or scale, which cut the pictures to size")
+            raise ValueError("resize crop needs augment crop or scale, which cut the images to size")
         if self.evaluate_on == "whole" and self.resize != "crop":
             raise ValueError("only resize crop keeps whole images to evaluate on")
         return self
@@ -224,11 +224,11 @@ class Downstream(ABC):
 
     @abstractmethod
     def features(self, trunk: Trunk, seen: Tensor) -> Tensor:
-        """Return what the head gets of what the trunk's eye saw (N, channels, H, W); nothing of the head is used."""
+        """Return what the head gets of what the trunk's preprocessing saw (N, channels, H, W); nothing of the head is used."""
 
     @abstractmethod
     def head(self, trunk: Trunk, size: int) -> nn.Module:
-        """Return a new head for pictures of `size` x `size`."""
+        """Return a new head for images of `size` x `size`."""
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -236,8 +236,8 @@ class Downstream(ABC):
 
     @abstractmethod
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return what is kept of each picture, first axis N: all that the metrics need."""
+        """Return what is kept of each image, first axis N: all that the metrics need."""
 
-    def picture(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def image(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Show what was found beside the truth: `found` and `truth`, class ids uint8 (N, H, W). Optional."""
         return {}

@@ -52,7 +52,7 @@ class Job(Frozen):
     transfer: Transfer = "all"
     statistics_version: int = added_field(1)
     """2 for --transfer encoder, and for a task that trains but was given no epochs: their new parts have measured statistics."""
-    labels: float = Field(default=1.0, gt=0, le=1)  # the share of the training pictures whose labels are used
+    labels: float = Field(default=1.0, gt=0, le=1)  # the share of the training images whose labels are used
     rates: tuple[float, ...] = ()
     study: str = ""
     trials: int = 0

@@ -1,7 +1,7 @@
 """Metrics: pure functions of saved predictions, each with an id that says exactly which of its namesakes it is.
 
 Predictions of a classification are `scores` (N, C) in [0, 1] and `labels` (N, C): 1 present, 0 absent, -1 difficult only. Those
-of a segmentation are `confusion` (N, C + 2, C + 1): one matrix a picture, row = truth, column = prediction, 0 = background,
+of a segmentation are `confusion` (N, C + 2, C + 1): one matrix a image, row = truth, column = prediction, 0 = background,
 last row = void. `scored` says which of the C classes the data can judge; the others stay out of every mean.
 """
 
@@ -81,10 +81,10 @@ def explanation(metric: Metric) -> str:
 
 
 def acc_keras(predictions: Predictions, scored: Floats) -> float:
-    """Keras' `accuracy` on a multi-hot target: the share of pictures whose top score is their first positive class.
+    """Keras' `accuracy` on a multi-hot target: the share of images whose top score is their first positive class.
 
     (1/N) sum [argmax_c s_nc == min {c : y_nc = 1}]. Keras picks categorical accuracy from the shapes alone, and the argmax
-    of a multi-hot row is its lowest index. Difficult objects count as present, as in the annotations. A picture without a scored
+    of a multi-hot row is its lowest index. Difficult objects count as present, as in the annotations. A image without a scored
     class is left out. Source: keras 2.7, engine/compile_utils.py.
 
     A bus (class 1) and a person (class 2): a top score for the person is wrong.
@@ -101,7 +101,7 @@ def acc_keras(predictions: Predictions, scored: Floats) -> float:
 
 
 def acc_subset(predictions: Predictions, scored: Floats) -> float:
-    """Subset accuracy: the share of pictures with every class right at a threshold of 0.5; difficult classes are not judged.
+    """Subset accuracy: the share of images with every class right at a threshold of 0.5; difficult classes are not judged.
 
     (1/N) sum_n prod_c [(s_nc > 0.5) == y_nc].
 
@@ -116,7 +116,7 @@ def acc_subset(predictions: Predictions, scored: Floats) -> float:
 def f1_macro(predictions: Predictions, scored: Floats) -> float:
     """F1 at a threshold of 0.5, averaged over the scored classes; a class without positives or detections is left out.
 
-    F1_c = 2 TP / (2 TP + FP + FN); pictures where a class is difficult only are not judged for it.
+    F1_c = 2 TP / (2 TP + FP + FN); images where a class is difficult only are not judged for it.
 
     >>> round(f1_macro({"scores": np.array([[.9], [.8], [.1]]), "labels": np.array([[1], [0], [1]])}, np.ones(1)), 3)
     0.5
@@ -127,7 +127,7 @@ def f1_macro(predictions: Predictions, scored: Floats) -> float:
 def map_voc(predictions: Predictions, scored: Floats) -> float:
     """Mean average precision as VOC computes it since 2010: the area under the precision envelope.
 
-    AP_c = sum over recall steps of (r_i - r_{i-1}) max_{j >= i} p_j, difficult-only pictures left out of class c; equal scores
+    AP_c = sum over recall steps of (r_i - r_{i-1}) max_{j >= i} p_j, difficult-only images left out of class c; equal scores
     are one operating point. The mean is over the scored classes that occur. Source: VOC 2010 devkit, VOCap.m.
 
     >>> round(map_voc({"scores": np.array([[.9], [.8], [.7]]), "labels": np.array([[1], [0], [1]])}, np.ones(1)), 4)

@@ -19,7 +19,7 @@ LEAST_RATIO, MOST_COSINE = 0.1, 0.999
 EDGE = 0.1
 """The share of a searched range, in logarithms, that counts as its edge on either side."""
 VERSION = 3
-"""2: metrics have versions. 3: sealed, with the digest of the pictures beside it. A record of another version is refused, since
+"""2: metrics have versions. 3: sealed, with the digest of the images beside it. A record of another version is refused, since
 its numbers may mean something else."""
 
 
@@ -33,7 +33,7 @@ Version = Annotated[int, AfterValidator(_only_ours)]
 
 
 class DataFacts(Frozen):
-    """Which pictures a run saw, by fingerprints, and which classes its test can judge."""
+    """Which images a run saw, by fingerprints, and which classes its test can judge."""
 
     name: str
     synthetic: bool
@@ -43,13 +43,13 @@ class DataFacts(Frozen):
     classes: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
     fitted: str = ""
-    """The SHA-256 of the ids of the pictures that were trained on."""
+    """The SHA-256 of the ids of the images that were trained on."""
     void: int = 0
-    """Pictures among them whose masks are void throughout, which teach nothing."""
+    """Images among them whose masks are void throughout, which teach nothing."""
     prior: tuple[float, ...] = ()
-    """The share of those pictures that each class is in; empty when they have no labels."""
+    """The share of those images that each class is in; empty when they have no labels."""
     left_out: int = 0
-    """How many pictures the data set is without, because they or their masks do not decode."""
+    """How many images the data set is without, because they or their masks do not decode."""
 
     @property
     def title(self) -> str:
@@ -58,7 +58,7 @@ class DataFacts(Frozen):
         if len(self.scored) < len(self.classes):
             title += f" ({len(self.scored)} of {len(self.classes)} classes scored: {', '.join(self.scored)})"
         if self.left_out:
-            title += f" ({self.left_out:,} broken picture{'s' if self.left_out > 1 else ''} left out)"
+            title += f" ({self.left_out:,} broken image{'s' if self.left_out > 1 else ''} left out)"
         return title
 
 
@@ -90,7 +90,7 @@ class FeatureSpread(Frozen):
 
 
 class Cost(Frozen):
-    """What something cost: seconds of training on one device, pictures seen, most memory held in bytes.
+    """What something cost: seconds of training on one device, images seen, most memory held in bytes.
 
     `joules` is the energy that the device says it used, None where it does not tell.
     """
@@ -213,7 +213,7 @@ class Record(Frozen):
     tuning: Tuning | None = None
     predictions: str
     examples: str = ""
-    """The SHA-256 of the pictures beside the record, "" where there are none."""
+    """The SHA-256 of the images beside the record, "" where there are none."""
     weights: str = ""
     """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""

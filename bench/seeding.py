@@ -24,12 +24,12 @@ def key(*parts: int | str) -> int:
 
 
 def permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order in which `count` pictures are seen in one epoch: int64 (count,)."""
+    """Return the order in which `count` images are seen in one epoch: int64 (count,)."""
     return np.random.default_rng(key("order", seed, epoch)).permutation(count)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Return the number of batches in an epoch; a last batch of one picture is left out (batch norm needs two)."""
+    """Return the number of batches in an epoch; a last batch of one image is left out (batch norm needs two)."""
     whole, rest = divmod(count, batch_size)
     return whole + (rest > 1) if count > 1 else 0
 

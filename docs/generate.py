@@ -89,7 +89,7 @@ def protocols_page() -> str:
 
 
 def cost_of(task: str, protocol: str, studies: Path = STUDIES) -> str:
-    """Say how long runs of a protocol took that lie in the repository, by schedule; the CSV files are those of `bench study`."""
+    """Echo how long runs of a protocol took that lie in the repository, by schedule; the CSV files are those of `bench study`."""
     seconds: dict[str, dict[str, float]] = {}
     for path in sorted(studies.glob("*/*/per_run.csv")):
         with path.open(encoding="utf-8", newline="") as file:

@@ -17,7 +17,7 @@ from bench.contract import Batch, Downstream, Phase, Protocol, Trunk
 from bench.models.trunk import initialise
 
 PAPER = Protocol(
-    summary="the paper's text: all annotated VOC 2012 pictures 70/20/10, squashed to 256 px, lightness only",
+    summary="the paper's text: all annotated VOC 2012 images 70/20/10, squashed to 256 px, lightness only",
     split="paper-70-20-10",
     resize="squash",
     batch_size=32,
@@ -121,7 +121,7 @@ class VocCls(Downstream):
         )
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return binary cross-entropy over pictures and classes; difficult objects count as present, or not at all."""
+        """Return binary cross-entropy over images and classes; difficult objects count as present, or not at all."""
         truth = (target != 0).to(output.dtype)
         if self.protocol.difficult == "positive":
             return binary_cross_entropy_with_logits(output, truth)

@@ -130,23 +130,23 @@ class VocSeg(Downstream):
         if "truth" not in batch:
             return {"confusion": self.confusion(output.argmax(dim=1), batch["target"])}
         found = torch.zeros_like(batch["truth"])
-        for picture, logits in enumerate(output):
-            (height, width), (rows, columns) = batch["original"][picture].tolist(), batch["content"][picture].tolist()
+        for image, logits in enumerate(output):
+            (height, width), (rows, columns) = batch["original"][image].tolist(), batch["content"][image].tolist()
             logits = logits[None, :, :rows, :columns]
             if (rows, columns) != (height, width):
                 logits = interpolate(logits.float(), size=(height, width), mode="bilinear", align_corners=False)
-            found[picture, :height, :width] = logits[0].argmax(dim=0)
+            found[image, :height, :width] = logits[0].argmax(dim=0)
         return {"confusion": self.confusion(found, batch["truth"])}
 
-    def picture(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def image(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Show the classes found beside the true ones, at the size that the network sees."""
         return {"found": output.argmax(dim=1).byte(), "truth": batch["target"]}
 
     def confusion(self, found: Tensor, truth: Tensor) -> Tensor:
-        """Count (truth, prediction) pairs of each picture, int32 (N, C + 2, C + 1); padding is not counted."""
+        """Count (truth, prediction) pairs of each image, int32 (N, C + 2, C + 1); padding is not counted."""
         columns = self.classes + 1
         rows = truth.long().masked_fill(truth == VOID, columns)
-        pictures = torch.arange(len(truth), device=truth.device).view(-1, 1, 1) * (columns + 1)
-        codes = ((pictures + rows) * columns + found.long())[truth != PADDING]
+        images = torch.arange(len(truth), device=truth.device).view(-1, 1, 1) * (columns + 1)
+        codes = ((images + rows) * columns + found.long())[truth != PADDING]
         counts = torch.bincount(codes, minlength=len(truth) * (columns + 1) * columns)
         return counts.view(len(truth), columns + 1, columns).int()

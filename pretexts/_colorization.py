@@ -1,4 +1,4 @@
-"""What every colorization task shares: lightness in, ab out, and the scores and pictures of the paper's Table 3 and Figure 7."""
+"""What every colorization task shares: lightness in, ab out, and the scores and images of the paper's Table 3 and Figure 7."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ class Colorization(Pretext):
         super().__init__(recipe, trunk)
         self.output = trunk.output(2)
 
-    def view(self, images: Tensor, generator: torch.Generator) -> Batch:
+    def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
         """Return `lightness` (N, 1, H, W) and the true `chroma` (N, 2, H, W), both in about [-1, 1]."""
         lightness, chroma = colour.split_lab(images)
         return {"lightness": lightness, "chroma": chroma}
 
     def generate(self, lightness: Tensor) -> Tensor:
         """Return the chroma (N, 2, H, W) that the generator gives to lightness (N, 1, H, W)."""
-        return torch.tanh(self.output(self.trunk(self.trunk.eye.grey(lightness))))
+        return torch.tanh(self.output(self.trunk(self.trunk.preprocessing.grey(lightness))))
 
     def colorize(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return pictures uint8 (N, 3, H, W) with learned colours on their own lightness; dropout stays on, as in the paper."""
+        """Return images uint8 (N, 3, H, W) with learned colours on their own lightness; dropout stays on, as in the paper."""
         lightness, _ = colour.split_lab(images)
         with random_inference(self, self.recipe.statistics, generator):
             return colour.join_lab(lightness, self.generate(lightness))
 
     def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Score in sRGB against the true picture, as in Table 3, and how colourful the result is beside the truth."""
+        """Score in sRGB against the true image, as in Table 3, and how colourful the result is beside the truth."""
         return self._scores(self.colorize(images, generator), images)
 
     @staticmethod
-    def _scores(pictures: Tensor, images: Tensor) -> dict[str, Tensor]:
+    def _scores(answers: Tensor, images: Tensor) -> dict[str, Tensor]:
         return {
-            "psnr": colour.psnr(pictures, images),
-            "ssim": colour.ssim(pictures, images),
-            "colourfulness": colour.colourfulness(pictures),
+            "psnr": colour.psnr(answers, images),
+            "ssim": colour.ssim(answers, images),
+            "colourfulness": colour.colourfulness(answers),
             "colourfulness_truth": colour.colourfulness(images),
         }
 
     def trivial(self, images: Tensor, training: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Score the grey picture, and lightness with the mean ab of the training pictures, as `report` scores its own."""
+        """Score the grey image, and lightness with the mean ab of the training images, as `report` scores its own."""
         lightness, chroma = colour.split_lab(images)
         mean = colour.split_lab(training)[1].mean(dim=(0, 2, 3), keepdim=True)
-        answers = {"grey picture": torch.zeros_like(chroma), "mean colour": mean.expand_as(chroma)}
+        answers = {"grey image": torch.zeros_like(chroma), "mean colour": mean.expand_as(chroma)}
         return {name: self._scores(colour.join_lab(lightness, answer), images) for name, answer in answers.items()}
 
-    def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def image(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Show grey, learned colours and truth, as in Figure 7."""
         lightness, chroma = colour.split_lab(images)
         return {

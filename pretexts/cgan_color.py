@@ -1,7 +1,7 @@
-"""Colorization by a conditional GAN: a U-Net gives colours to a grey picture, a PatchGAN judges the pair.
+"""Colorization by a conditional GAN: a U-Net gives colours to a grey image, a PatchGAN judges the pair.
 
 Treneska et al. 2022, https://doi.org/10.3390/s22041599, after Isola et al. 2017, https://arxiv.org/abs/1611.07004. Reported there
-on COCO test pictures at 256 px: PSNR 20.94, SSIM 0.85; 20 epochs of COCO 2014 train took 24 h on a GTX 1660 SUPER.
+on COCO test images at 256 px: PSNR 20.94, SSIM 0.85; 20 epochs of COCO 2014 train took 24 h on a GTX 1660 SUPER.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CganColor(Colorization):
         super().__init__(recipe, trunk)
         self.discriminator = PatchDiscriminator(3, recipe.discriminator_width, recipe.discriminator_blocks == "code")
 
-    def players(self) -> dict[str, torch.optim.Optimizer]:
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the discriminator's and the generator's Adam."""
         betas = (self.recipe.beta1, 0.999)
         generator = [*self.trunk.parameters(), *self.output.parameters()]
@@ -56,7 +56,7 @@ class CganColor(Colorization):
             "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
         }
 
-    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Let the discriminator tell real from fake, then the generator fool the updated discriminator, with one fake.
 
         The authors' code takes a step for the real images and another one for the fakes, and draws the fakes of the generator's

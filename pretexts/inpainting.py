@@ -1,7 +1,7 @@
 """Inpainting by a context encoder: a hole in what the trunk sees, filled by reconstruction and an adversary.
 
 Pathak et al. 2016, https://arxiv.org/abs/1604.07379, on the bench's trunk (the paper's has no skips). The trunk sees through its
-own eye, lightness by default, so its input is that of the colorization tasks. As in the paper, the squared error is taken on the
+own preprocessing, lightness by default, so its input is that of the colorization tasks. As in the paper, the squared error is taken on the
 hole with weight 0.999 and the adversarial term with 0.001, the discriminator judges the hole's square alone and learns at a tenth
 of the generator's rate, and the hole's side is half of the image's. Here the hole's place is random, not the centre; it is filled
 with zero, not the mean colour; and the generator's loss sees the updated discriminator, while the released code (train.lua) takes
@@ -28,7 +28,7 @@ from bench.models.modes import frozen, random_inference
 class InpaintingRecipe(contract.Recipe):
     """Pathak et al.'s weights and hole; epochs, batch and rate as for the colorization tasks, for a fair comparison."""
 
-    hole: float = Field(default=0.5, gt=0, lt=1)  # side of the hole as a share of the picture's: 64 of 128 px
+    hole: float = Field(default=0.5, gt=0, lt=1)  # side of the hole as a share of the image's: 64 of 128 px
     reconstruction_weight: float = Field(default=0.999, ge=0)  # section 4.1
     adversarial_weight: float = Field(default=0.001, ge=0)  # section 4.1
     discriminator_width: int = Field(default=64, ge=1)  # as for cgan_color
@@ -36,7 +36,7 @@ class InpaintingRecipe(contract.Recipe):
 
 
 class Inpainting(Pretext):
-    """Context encoder: fill a hole in the picture."""
+    """Context encoder: fill a hole in the image."""
 
     version: ClassVar[int] = 2
     """2: the discriminator learns at a tenth of the generator's rate. Before, both had one rate."""
@@ -49,10 +49,10 @@ class Inpainting(Pretext):
 
     def __init__(self, recipe: InpaintingRecipe, trunk: Trunk) -> None:
         super().__init__(recipe, trunk)
-        self.output = trunk.output(trunk.eye.channels)
-        self.discriminator = PatchDiscriminator(trunk.eye.channels, recipe.discriminator_width)
+        self.output = trunk.output(trunk.preprocessing.channels)
+        self.discriminator = PatchDiscriminator(trunk.preprocessing.channels, recipe.discriminator_width)
 
-    def players(self) -> dict[str, torch.optim.Optimizer]:
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the discriminator's and the generator's Adam."""
         betas = (self.recipe.beta1, 0.999)
         generator = [*self.trunk.parameters(), *self.output.parameters()]
@@ -62,18 +62,16 @@ class Inpainting(Pretext):
             "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
         }
 
-    def view(self, images: Tensor, generator: torch.Generator) -> Batch:
-        """Return what the eye `seen` (N, C, H, W) and each hole's `corner` (N, 2), row and column of its first pixel."""
-        seen = self.trunk.eye(images)
+    def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
+        """Return what the preprocessing `seen` (N, C, H, W) and each hole's `corner` (N, 2), row and column of its first pixel."""
+        seen = self.trunk.preprocessing(images)
         free = seen.shape[-1] - self.hole_size(seen) + 1
         if free < 2:
-            raise UsageError(
-                f"inpainting takes pictures larger than its hole of {self.hole_size(seen)} px, got {seen.shape[-1]}."
-            )
+            raise UsageError(f"inpainting takes images larger than its hole of {self.hole_size(seen)} px, got {seen.shape[-1]}.")
         corner = torch.randint(free, (len(seen), 2), generator=generator, device=seen.device)
         return {"seen": seen, "corner": corner}
 
-    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Let the discriminator tell true squares from filled ones, then the generator fill better, with one filling."""
         truth = self.cut(batch["seen"], batch["corner"])
         filled = self.cut(self.fill(batch), batch["corner"])
@@ -88,7 +86,7 @@ class Inpainting(Pretext):
         yield "generator", self.recipe.reconstruction_weight * error + self.recipe.adversarial_weight * fooled
 
     def hole_size(self, seen: Tensor) -> int:
-        """Return the hole's side in pixels: its share of the picture's, but no less than the discriminator can judge."""
+        """Return the hole's side in pixels: its share of the image's, but no less than the discriminator can judge."""
         share: float = self.recipe.hole
         return max(self.discriminator.smallest, round(seen.shape[-1] * share))
 
@@ -100,36 +98,36 @@ class Inpainting(Pretext):
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
     def fill(self, batch: Batch) -> Tensor:
-        """Return the generator's picture (N, C, H, W) in [-1, 1] from what is seen around the hole; the hole is zero."""
+        """Return the generator's image (N, C, H, W) in [-1, 1] from what is seen around the hole; the hole is zero."""
         return torch.tanh(self.output(self.trunk(batch["seen"].masked_fill(self.inside(batch), 0.0))))
 
-    def cut(self, pictures: Tensor, corner: Tensor) -> Tensor:
-        """Return each picture's square at its hole, (N, C, side, side)."""
-        offsets = torch.arange(self.hole_size(pictures), device=pictures.device)
+    def cut(self, images: Tensor, corner: Tensor) -> Tensor:
+        """Return each image's square at its hole, (N, C, side, side)."""
+        offsets = torch.arange(self.hole_size(images), device=images.device)
         rows, columns = (corner[:, :, None] + offsets).unbind(dim=1)
-        picture = torch.arange(len(pictures), device=pictures.device)
-        return pictures.permute(0, 2, 3, 1)[picture[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        image = torch.arange(len(images), device=images.device)
+        return images.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
     def repair(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return with the hole, filled, and true pictures: uint8 (N, 3, H, W) as the eye sees them."""
-        batch = self.view(images, generator)
+        """Return with the hole, filled, and true images: uint8 (N, 3, H, W) as the preprocessing sees them."""
+        batch = self.make_batch(images, generator)
         with random_inference(self, self.recipe.statistics, generator):
             filled = torch.where(self.inside(batch), self.fill(batch), batch["seen"])
         holed = batch["seen"].masked_fill(self.inside(batch), 0.0)
         return self.shown(holed), self.shown(filled), self.shown(batch["seen"])
 
     def shown(self, seen: Tensor) -> Tensor:
-        """Return what the eye saw as sRGB uint8 (N, 3, H, W)."""
-        if self.trunk.eye.channels == 3:
+        """Return what the preprocessing saw as sRGB uint8 (N, 3, H, W)."""
+        if self.trunk.preprocessing.channels == 3:
             return ((seen.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return colour.join_lab(seen, torch.zeros_like(seen).expand(-1, 2, -1, -1))
 
     def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Score the filled picture against the true one, as the eye sees them."""
+        """Score the filled image against the true one, as the preprocessing sees them."""
         _, filled, truth = self.repair(images, generator)
         return {"psnr": colour.psnr(filled, truth), "ssim": colour.ssim(filled, truth)}
 
-    def picture(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def image(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Show the hole, what was filled in, and the truth."""
         holed, filled, truth = self.repair(images, generator)
         return {"hole": holed, "learned": filled, "truth": truth}

@@ -18,10 +18,10 @@ from pretexts._colorization import Colorization
 class L1Color(Colorization):
     """L1 colorization: the paper's generator and loss without the discriminator."""
 
-    def players(self) -> dict[str, torch.optim.Optimizer]:
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the generator's Adam."""
         return {"generator": torch.optim.Adam(self.parameters(), lr=self.recipe.lr, betas=(self.recipe.beta1, 0.999), fused=True)}
 
-    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield the mean absolute error of the chroma."""
         yield "generator", l1_loss(self.generate(batch["lightness"]), batch["chroma"])

@@ -35,14 +35,14 @@ class RandomInit(Pretext):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     schedules: ClassVar[tuple[Schedule, ...]] = ("one-phase", "two-phase")
 
-    def players(self) -> dict[str, torch.optim.Optimizer]:
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return nobody."""
         return {}
 
-    def view(self, images: Tensor, generator: torch.Generator) -> Batch:
+    def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
         """Return an empty batch."""
         return {}
 
-    def turns(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield nothing."""
         yield from ()

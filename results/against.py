@@ -57,9 +57,11 @@ def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> lis
 
 def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
     """Say which differences other metrics of the same runs do not tell, and when none is told at all."""
-    gains = [(number, gain) for number, row in enumerate(board.rows) if (gain := row.cells[place].gain) is not None]
-    told = [number for number, gain in gains if gain.distinguishable]
-    if not told and any(gain.distinguishable is not None for _, gain in gains):
+    differences = [
+        (number, difference) for number, row in enumerate(board.rows) if (difference := row.cells[place].difference) is not None
+    ]
+    told = [number for number, difference in differences if difference.distinguishable]
+    if not told and any(difference.distinguishable is not None for _, difference in differences):
         return ["no difference to a baseline is told from zero"]
     found = []
     for number in told:
@@ -76,9 +78,11 @@ def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list
 
 def _same(cell: Cell, other: Cell) -> bool:
     """Whether another metric tells a cell from its baseline too, to the same side."""
-    if cell.gain is None or other.gain is None:
+    if cell.difference is None or other.difference is None:
         return False
-    return bool(other.gain.distinguishable) and (other.gain.estimate.value > 0) == (cell.gain.estimate.value > 0)
+    return bool(other.difference.distinguishable) and (other.difference.estimate.value > 0) == (
+        cell.difference.estimate.value > 0
+    )
 
 
 def _floors(boards: Sequence[Board]) -> list[str]:

@@ -48,7 +48,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Gain:
+class Difference:
     """A paired difference to another row: same images, same seeds.
 
     `corrected` is its p value at the look that it belongs to, after Holm; None with one seed, and for a number of seeds that is
@@ -76,11 +76,11 @@ class Gain:
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one row in one column: the mean over seeds with its interval, and the gain over the baseline."""
+    """The runs of one row in one column: the mean over seeds with its interval, and the difference over the baseline."""
 
     records: tuple[Record, ...] = ()
     estimate: Estimate | None = None
-    gain: Gain | None = None
+    difference: Difference | None = None
     leading: bool = False
     """One of the rows among which, with 95 % confidence, the best of the column is."""
     floor: str = ""
@@ -141,10 +141,10 @@ def boards(
 ) -> list[Board]:
     """Return a board for each combination of data, protocol, trunk, size, part and share of labels (`rows.boards`).
 
-    `chosen` metric ids replace each protocol's main one. `baseline` is a row to measure gains from: `pretext`,
+    `chosen` metric ids replace each protocol's main one. `baseline` is a row to measure differences from: `pretext`,
     `pretext:schedule`, or a row's label where that says more; when left out, random initialisation on each row's own schedule.
     `looks` are the numbers of seeds at which it was declared beforehand that one would look.
-    Raises UsageError for a baseline that is nowhere, and DataError where runs that should have seen the same pictures did not.
+    Raises UsageError for a baseline that is nowhere, and DataError where runs that should have seen the same images did not.
     """
     known = Cache() if cache is None else cache
     members = rows.boards(records)
@@ -206,7 +206,7 @@ def _board(
         first = one.records[0]
         cells = tuple(column.cell(one.records) for column in computed)
         made.append(Row(name, first.pretext, first.schedule, first.transfer, one.vary, cells, one.trunk_seed))
-    made, unpaired = _with_gains(made, computed, baseline, looks)
+    made, unpaired = _with_differences(made, computed, baseline, looks)
     made = _with_leaders(made, computed, looks)
     notes = (*_notes(records, columns, by_column), *unpaired, *_warnings(made, columns, looks))
     facts = {**rows.board_facts(records[0]), "protocol": rows.protocol_of(records)}
@@ -264,11 +264,11 @@ class _Computed:
         return self.scores.estimate([ours[seed] for seed in shared], [theirs[seed] for seed in shared]) if shared else None
 
 
-def _with_gains(
+def _with_differences(
     made: list[Row], computed: Sequence[_Computed], baseline: str, looks: Sequence[int]
 ) -> tuple[list[Row], list[str]]:
     """Add the paired difference of every cell to its baseline, corrected by Holm over the board; say which rows have none."""
-    gains: dict[tuple[int, int], Gain] = {}
+    differences: dict[tuple[int, int], Difference] = {}
     alone = []
     for place, row in enumerate(made):
         base = _baseline_of(row, made, baseline)
@@ -279,12 +279,14 @@ def _with_gains(
         for column, one in enumerate(computed):
             found = one.difference(row.cells[column], base.cells[column])
             if found is not None:
-                gains[place, column] = Gain(base.label, found)
-    tested = {key: p for key, gain in gains.items() if (p := _p_at_look(gain.estimate, looks)) is not None}
+                differences[place, column] = Difference(base.label, found)
+    tested = {key: p for key, difference in differences.items() if (p := _p_at_look(difference.estimate, looks)) is not None}
     for key, p in zip(tested, statistics.holm(list(tested.values())), strict=True):
-        gains[key] = replace(gains[key], corrected=p)
+        differences[key] = replace(differences[key], corrected=p)
     with_gains = [
-        replace(row, cells=tuple(replace(cell, gain=gains.get((place, column))) for column, cell in enumerate(row.cells)))
+        replace(
+            row, cells=tuple(replace(cell, difference=differences.get((place, column))) for column, cell in enumerate(row.cells))
+        )
         for place, row in enumerate(made)
     ]
     wanted = baseline or "random_init on the same schedule and with the same seeds varied"
@@ -403,7 +405,9 @@ def _warnings(made: Sequence[Row], columns: Sequence[Column], looks: Sequence[in
     for reason, dead in by_reason.items():
         notes.append(f"{DEAD}: dead before fine-tuning, so neither a control nor a method: {', '.join(dead)} ({reason}).")
     cells = [cell for row in made for cell in row.cells]
-    estimates = [cell.estimate for cell in cells if cell.estimate] + [cell.gain.estimate for cell in cells if cell.gain]
+    estimates = [cell.estimate for cell in cells if cell.estimate] + [
+        cell.difference.estimate for cell in cells if cell.difference
+    ]
     if any(row.trunk_seed is not None for row in made):
         notes.append("Rows of one trunk say nothing of other trunks of the same pretext task, however many seeds they have.")
     if any(found.seeds == 2 for found in estimates):

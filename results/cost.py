@@ -11,10 +11,10 @@ from results.board import Cell
 
 @dataclass(frozen=True)
 class RowCost:
-    """The cost of one seed of a row in one column: seconds on one device, pictures seen, bytes at most, joules where told.
+    """The cost of one seed of a row in one column: seconds on one device, images seen, bytes at most, joules where told.
 
-    Pretraining and fine-tuning are means over seeds; tuning is done once for all seeds. `points_per_hour` is the gain over the
-    baseline, in points of the metric, for each hour of pretraining; None without a gain or without pretraining.
+    Pretraining and fine-tuning are means over seeds; tuning is done once for all seeds. `points_per_hour` is the difference over the
+    baseline, in points of the metric, for each hour of pretraining; None without a difference or without pretraining.
     """
 
     device: str
@@ -45,7 +45,7 @@ def row_cost(cell: Cell) -> RowCost:
     parts: list[list[Cost]] = [trunks, tunings, [record.cost for record in records]]
     pretrain, tune, finetune = (_mean([cost.seconds for cost in part]) for part in parts)
     joules = [cost.joules for part in parts for cost in part if cost.images]
-    gain = cell.gain.estimate.value if cell.gain else None
+    difference = cell.difference.estimate.value if cell.difference else None
     return RowCost(
         device=records[0].cost.device,
         pretrain_seconds=pretrain,
@@ -54,7 +54,7 @@ def row_cost(cell: Cell) -> RowCost:
         images=round(sum(_mean([cost.images for cost in part]) for part in parts)),
         peak_memory=max(cost.peak_memory for part in parts for cost in part),
         joules=None if None in joules or not joules else sum(_mean([cost.joules or 0.0 for cost in part]) for part in parts),
-        points_per_hour=100 * gain / (pretrain / 3600) if gain is not None and pretrain else None,
+        points_per_hour=100 * difference / (pretrain / 3600) if difference is not None and pretrain else None,
     )
 
 

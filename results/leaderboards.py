@@ -45,7 +45,7 @@ LEADERBOARD = {
     "sensitivity": "how far the median complete trial is below the best, on the validation part",
     "wider": "wider ranges for --space, where a rate was chosen in the outermost tenth of its range; else empty",
     "value": "mean over seeds",
-    "low": "lower end of the 95 % interval: over pictures alone with one seed, over pictures and seeds with several",
+    "low": "lower end of the 95 % interval: over images alone with one seed, over images and seeds with several",
     "high": "upper end",
     "n_seeds": "how many seeds have a value",
     "std": "standard deviation over seeds",
@@ -55,7 +55,7 @@ LEADERBOARD = {
     "dead": "why a network was dead before fine-tuning; empty where none was",
     "spread": "how far features differ between images before fine-tuning, worst layer and seed: 1 as under batch statistics",
     "baseline": "the row that the difference is measured from",
-    "delta": "difference to it, paired over pictures and seeds",
+    "delta": "difference to it, paired over images and seeds",
     "delta_low": "lower end of its 95 % interval",
     "delta_high": "upper end",
     "p": "two-sided p value; empty with one seed",
@@ -65,7 +65,7 @@ LEADERBOARD = {
     "pretrain_seconds": "seconds of pretraining, mean over seeds",
     "tune_seconds": "seconds of the search",
     "finetune_seconds": "seconds of fine-tuning, mean over seeds",
-    "images": "pictures seen by all three",
+    "images": "images seen by all three",
     "peak_memory": "most bytes held",
     "precision": "what the networks computed in",
     "joules": "energy of all three where the device tells",
@@ -76,7 +76,7 @@ LEADERBOARD = {
     "part": "the part that was scored",
     "protocol": "the protocol and its changes",
     "trunk": "the trunk",
-    "size": "side of the pictures in pretraining",
+    "size": "side of the images in pretraining",
     "recipe": "the pretext task's settings, JSON",
     "pretrain_data": "the unlabelled data",
     "seeds": "the seeds",
@@ -99,7 +99,7 @@ PER_RUN = {
     "protocol": "the protocol and its changes",
     "data": "the labelled data",
     "trunk": "the trunk",
-    "size": "side of the pictures in fine-tuning",
+    "size": "side of the images in fine-tuning",
     "labels": "share of the training labels that was used",
     "part": "the part that was scored",
     "tuned": "whether the rates were searched",
@@ -141,7 +141,7 @@ AGREEMENT = {
     "part": "the part that was scored",
     "protocol": "the protocol and its changes",
     "trunk": "the trunk",
-    "size": "side of the pictures in pretraining",
+    "size": "side of the images in pretraining",
     "data_fingerprint": "SHA-256 over the labelled data",
     "variant": "digest of all else that the runs of a column share",
 }
@@ -187,7 +187,7 @@ def leaderboard(boards: Sequence[Board]) -> Sheet:
 
 
 def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    first, records, found, gain, cost = cell.records[0], cell.records, cell.estimate, cell.gain, row_cost(cell)
+    first, records, found, difference, cost = cell.records[0], cell.records, cell.estimate, cell.difference, row_cost(cell)
     pretrained = first.pretrain.data
     return {
         "pretext": row.pretext,
@@ -211,12 +211,12 @@ def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
         "floor": cell.floor,
         "dead": cell.dead,
         "spread": min((ratio for record in records if (ratio := _spread(record)) is not None), default=None),
-        "baseline": gain.against if gain else "",
-        "delta": gain.estimate.value if gain else None,
-        "delta_low": gain.estimate.low if gain else None,
-        "delta_high": gain.estimate.high if gain else None,
-        "p": gain.estimate.p if gain else None,
-        "p_holm": gain.corrected if gain else None,
+        "baseline": difference.against if difference else "",
+        "delta": difference.estimate.value if difference else None,
+        "delta_low": difference.estimate.low if difference else None,
+        "delta_high": difference.estimate.high if difference else None,
+        "p": difference.estimate.p if difference else None,
+        "p_holm": difference.corrected if difference else None,
         "points_per_hour": cost.points_per_hour,
         "device": cost.device,
         "pretrain_seconds": cost.pretrain_seconds,

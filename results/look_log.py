@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench.data.dataset import Say
+from bench.data.dataset import Echo
 from bench.errors import DataError
 from bench.storage import files, locks, seal
 from results.looks import Looks
@@ -32,10 +32,10 @@ def read(folder: Path) -> Looks:
         raise DataError(f"{path} is not a list of looks of this version; {WAY_OUT}.") from error
 
 
-def keep(folder: Path, before: Looks, after: Looks, lock: Path, say: Say) -> None:
+def keep(folder: Path, before: Looks, after: Looks, lock: Path, echo: Echo) -> None:
     """Append what `after` has more than `before` to the looks at a folder."""
     added = after.looks[len(before.looks) :]
     if added:
-        with locks.lock(lock, say):
+        with locks.lock(lock, echo):
             looks = Looks(looks=(*read(folder).looks, *added))
             files.publish_json(folder / FILE, looks.model_dump(mode="json"))

@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 FIXED = "fixed"
 PADDING, VOID = 254, 255
 MOST = 1 << 28
-"""Bytes of a run's pictures: seven of 2,500 pixels square are fewer."""
+"""Bytes of a run's images: seven of 2,500 pixels square are fewer."""
 ERRORS = {
     0: ("right, background", (43, 47, 54)),
     1: ("right, object", (138, 145, 156)),
@@ -34,7 +34,7 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class _Example:
-    """A picture of a test set with what was found in it, as data URIs."""
+    """A image of a test set with what was found in it, as data URIs."""
 
     kind: str
     iou: float
@@ -47,7 +47,7 @@ class _Example:
 
 
 def overlays(board: Board, tasks: Sequence[tuple[int, str]], out: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Return, for each task (a column's place and its name), the fixed pictures with every row's answer, and each row's own.
+    """Return, for each task (a column's place and its name), the fixed images with every row's answer, and each row's own.
 
     Files that are missing are left out; those that are damaged are left out too, and named in `problems`.
     """
@@ -76,18 +76,18 @@ def overlays(board: Board, tasks: Sequence[tuple[int, str]], out: Path, problems
 
 
 def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example], int]:
-    """Return the pictures of the lowest seed that has readable ones."""
+    """Return the images of the lowest seed that has readable ones."""
     for record in sorted(cell.records, key=lambda record: record.seed):
         path = out / "runs" / record.id / "examples.npz"
-        if not record.examples or not path.exists():  # a study keeps records without pictures
+        if not record.examples or not path.exists():  # a study keeps records without images
             continue
         try:
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != record.examples:
-                raise ValueError("not the recorded pictures")
+                raise ValueError("not the recorded images")
             arrays = _read_arrays(content)
         except (OSError, ValueError, KeyError):
-            problems.append(f"The pictures in runs/{record.id}/examples.npz are damaged or of another run, and left out.")
+            problems.append(f"The images in runs/{record.id}/examples.npz are damaged or of another run, and left out.")
             continue
         return [_example(str(kind), float(iou), *pixels) for kind, iou, *pixels in zip(*arrays, strict=True)], record.seed
     return [], 0
@@ -100,7 +100,7 @@ def _read_arrays(content: bytes) -> list[NDArray[Any]]:
     size = truth.shape
     fits = images.shape == (*size, 3) and found.shape == size and len(size) == 3 and kinds.shape == iou.shape == size[:1]
     if not fits or not all(pixels.dtype == np.uint8 for pixels in (images, truth, found)) or iou.dtype.kind != "f":
-        raise ValueError("not pictures with their masks")
+        raise ValueError("not images with their masks")
     return arrays
 
 
@@ -141,7 +141,7 @@ def _palette() -> Pixels:
 
 
 def _png(ids: Pixels, palette: Pixels) -> str:
-    """Return ids as a picture of the few colours that it has, padding transparent."""
+    """Return ids as a image of the few colours that it has, padding transparent."""
     values, places = np.unique(ids, return_inverse=True)
     image = Image.fromarray(places.reshape(ids.shape).astype(np.uint8))
     image.putpalette(palette[values].tobytes())

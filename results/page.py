@@ -30,7 +30,7 @@ from results.tables import Table
 
 
 def page(boards: Sequence[Board], tables: Sequence[Table], out: Path, command: str, problems: list[str] | None = None) -> str:
-    """Return the page. Pictures come from below `out`: one that is missing is left out, a damaged one is left out and named.
+    """Return the page. Images come from below `out`: one that is missing is left out, a damaged one is left out and named.
 
     What is named there is added to `problems` too.
     """
@@ -138,7 +138,7 @@ def _is_of(trunk: Path, weights: str) -> bool:
 
 
 def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Return what each pretext task learned by epoch (Figure 7), from the lowest seed that has the picture."""
+    """Return what each pretext task learned by epoch (Figure 7), from the lowest seed that has the image."""
     found = []
     shown: set[str] = set()
     for row in board.rows:
@@ -150,17 +150,17 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
             shown.add(trunk.id)
             if not _is_of(path.parent, trunk.weights):
                 damage = "is of another training, or its record is damaged; it is left out"
-                problems.append(f"The picture pretrained/{trunk.id}/figure7.png {damage}.")
+                problems.append(f"The image pretrained/{trunk.id}/figure7.png {damage}.")
                 continue
             try:
                 content = path.read_bytes()
-                with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-                    picture.load()
+                with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                    image.load()
             except Exception:  # Pillow has no common base for what a damaged file raises
-                problems.append(f"The picture pretrained/{trunk.id}/figure7.png is damaged and left out.")
+                problems.append(f"The image pretrained/{trunk.id}/figure7.png is damaged and left out.")
                 continue
             title = f"{row.label}, seed {trunk.job['seed']}" if "seed" in trunk.job else row.label
-            found.append({"title": title, "uri": uri(content), "size": picture.size})
+            found.append({"title": title, "uri": uri(content), "size": image.size})
             break
     return found
 
@@ -246,20 +246,22 @@ def _rate(name: str, record: Record) -> str:
 
 
 def _differences(board: Board) -> list[dict[str, Any]]:
-    """Draw, for each column, every gain over the baseline with its interval."""
+    """Draw, for each column, every difference over the baseline with its interval."""
     found = []
     for place, column in enumerate(board.columns):
-        gains = [(style, row, gain) for style, row in enumerate(board.rows) if (gain := row.cells[place].gain)]
-        against = {gain.against for _, _, gain in gains}
+        differences = [
+            (style, row, difference) for style, row in enumerate(board.rows) if (difference := row.cells[place].difference)
+        ]
+        against = {difference.against for _, _, difference in differences}
         bars = [
             Whisker(
-                row.label if len(against) == 1 else f"{row.label} − {gain.against}",
+                row.label if len(against) == 1 else f"{row.label} − {difference.against}",
                 style,
-                *_points(gain.estimate),
-                filled=bool(gain.distinguishable),
-                dashed=gain.estimate.seeds == 1,
+                *_points(difference.estimate),
+                filled=bool(difference.distinguishable),
+                dashed=difference.estimate.seeds == 1,
             )
-            for style, row, gain in gains
+            for style, row, difference in differences
         ]
         if bars:
             title = f"Gains over the baseline with 95 % intervals: {column.head}"
@@ -268,28 +270,32 @@ def _differences(board: Board) -> list[dict[str, Any]]:
     return found
 
 
-def _points(gain: Estimate) -> tuple[float, float, float]:
-    return 100 * gain.value, 100 * gain.low, 100 * gain.high
+def _points(difference: Estimate) -> tuple[float, float, float]:
+    return 100 * difference.value, 100 * difference.low, 100 * difference.high
 
 
 def _costs(board: Board) -> list[dict[str, Any]]:
     """Draw, for each column, what a seed of each row cost against what it gained."""
     found = []
     for place, column in enumerate(board.columns):
-        of_column = [(style, row.label, row.cells[place]) for style, row in enumerate(board.rows) if row.cells[place].gain]
-        priced = [(style, label, cell.gain, row_cost(cell)) for style, label, cell in of_column if cell.gain]
+        of_column = [(style, row.label, row.cells[place]) for style, row in enumerate(board.rows) if row.cells[place].difference]
+        priced = [(style, label, cell.difference, row_cost(cell)) for style, label, cell in of_column if cell.difference]
         devices = {cost.device for *_, cost in priced}
         dots = []
-        for style, label, gain, cost in priced:
+        for style, label, difference, cost in priced:
             if cost.seconds > 0:
-                y, low, high = _points(gain.estimate)
-                text = f"{label}: {cost.seconds:,.0f} s on {cost.device}, {_percent(gain.estimate.value, '+')} points"
+                y, low, high = _points(difference.estimate)
+                text = f"{label}: {cost.seconds:,.0f} s on {cost.device}, {_percent(difference.estimate.value, '+')} points"
                 tag = cost.device if len(devices) > 1 else ""
-                dots.append(Dot(cost.seconds, y, text, style, low=low, high=high, filled=bool(gain.distinguishable), tag=tag))
+                dots.append(
+                    Dot(cost.seconds, y, text, style, low=low, high=high, filled=bool(difference.distinguishable), tag=tag)
+                )
         if dots:
             title = f"Seconds a seed against points gained: {column.head}"
             across = f"seconds a seed, all steps, on {' or '.join(sorted(devices))}"
-            found.append({"head": column.head, "chart": charts.scatter(title, dots, across, "gain, points", [0.0], wide=True)})
+            found.append(
+                {"head": column.head, "chart": charts.scatter(title, dots, across, "difference, points", [0.0], wide=True)}
+            )
     return found
 
 

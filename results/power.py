@@ -70,14 +70,14 @@ def table(board: Board, points: Sequence[float]) -> Table | None:
     for place, column in enumerate(board.columns):
         lines = []
         for row in board.rows:
-            gain = row.cells[place].gain
-            deviation = gain.estimate.deviation if gain is not None else None
-            if gain is None or deviation is None:
+            difference = row.cells[place].difference
+            deviation = difference.estimate.deviation if difference is not None else None
+            if difference is None or deviation is None:
                 continue
-            found = gain.estimate
+            found = difference.estimate
             needed = [_written(seeds_needed(one / 100, found)) if deviation > 0 else "-" for one in points]
             deviations = f"{100 * deviation:.2f}", f"{100 * math.sqrt(found.common):.2f}"
-            lines.append(Line((label(row, place), gain.against, str(found.seeds), *deviations, *needed)))
+            lines.append(Line((label(row, place), difference.against, str(found.seeds), *deviations, *needed)))
         rows += under(column.head, lines)
     if not rows:
         return None

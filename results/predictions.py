@@ -1,4 +1,4 @@
-"""What a run said of every picture, from the file beside its record."""
+"""What a run said of every image, from the file beside its record."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def _check(out: Path, record: Record) -> list[Any]:
 
 
 ABOUT_A_PICTURE = 4096
-"""Bytes that a picture's predictions may take beside its confusion: an id, scores and labels."""
+"""Bytes that a image's predictions may take beside its confusion: an id, scores and labels."""
 
 
 def read_answers(out: Path, record: Record) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
-    """Return a run's pictures' ids and what its metrics are computed from; DataError when the file is not the recorded one."""
-    pictures, classes = record.data.counts.get(record.part, 0), len(record.data.classes)
-    most = pictures * (8 * (classes + 2) * (classes + 1) + ABOUT_A_PICTURE) + (1 << 20)
+    """Return a run's images' ids and what its metrics are computed from; DataError when the file is not the recorded one."""
+    images, classes = record.data.counts.get(record.part, 0), len(record.data.classes)
+    most = images * (8 * (classes + 2) * (classes + 1) + ABOUT_A_PICTURE) + (1 << 20)
     try:
         predictions = unpack(read_predictions(out, record), most)
         ids = predictions.pop("ids").tolist()
         if not isinstance(ids, list) or any(array.shape[:1] != (len(ids),) for array in predictions.values()):
-            raise ValueError("not one value for each picture")
+            raise ValueError("not one value for each image")
     except (ValueError, KeyError) as error:
         path = predictions_path(out, record)
         raise DataError(f"{path} is not of this version: {error}; remove its folder to run it again.") from error

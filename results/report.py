@@ -31,8 +31,8 @@ class Wanted:
     with_published: bool = False
     compare_paper: bool = False
     html: bool = False
-    pictures: Path | None = None
-    """Where the page's pictures lie, where that is not the runs' folder."""
+    images: Path | None = None
+    """Where the page's images lie, where that is not the runs' folder."""
     shown_only: bool = False
     """Whether the leaderboard holds the metrics that are shown, and not the protocols' own."""
     looks: tuple[int, ...] = ()
@@ -107,7 +107,7 @@ def make(
     if wanted.html:
         from results.page import page
 
-        files["report.html"] = page(boards, [*tables.table3(chosen), *added], wanted.pictures or out, command, problems)
+        files["report.html"] = page(boards, [*tables.table3(chosen), *added], wanted.images or out, command, problems)
     return Report([*main, *added], files, problems, boards)
 
 

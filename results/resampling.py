@@ -1,7 +1,7 @@
 """Metrics of resampled test sets: every metric of `bench.metrics` under image weights, for thousands of weightings at once.
 
-A resample of N pictures is a row of counts, how often each picture was drawn (Efron 1979). Most metrics are a function of sums
-over pictures, so all resamples are one matrix product; counts are integers and sums exact, so the result does not depend on the
+A resample of N images is a row of counts, how often each image was drawn (Efron 1979). Most metrics are a function of sums
+over images, so all resamples are one matrix product; counts are integers and sums exact, so the result does not depend on the
 machine's order of adding. Average precision is computed at the positives only, where alone recall changes.
 """
 
@@ -25,12 +25,12 @@ Resampled = Callable[[Floats], Floats]
 
 CHUNK = 1000
 REMEMBERED = 1 << 26
-"""Counts that are kept for the next column with the same pictures (128 MiB): 10,000 resamples of 6,700 pictures."""
+"""Counts that are kept for the next column with the same images (128 MiB): 10,000 resamples of 6,700 images."""
 
 
 @dataclass(frozen=True)
 class Additive:
-    """A metric of sums over pictures: the terms of each picture (N, K), and the metric of their sums (B, K)."""
+    """A metric of sums over images: the terms of each image (N, K), and the metric of their sums (B, K)."""
 
     terms: Floats
     finish: Callable[[Floats], Floats]
@@ -40,38 +40,38 @@ class Additive:
         return self.finish(weights @ self.terms)
 
 
-def replicates(functions: Sequence[Resampled], pictures: int, resamples: int, seed: str) -> list[Floats]:
+def replicates(functions: Sequence[Resampled], images: int, resamples: int, seed: str) -> list[Floats]:
     """Return each function of the same resamples (`resamples`,); the sums of all additive ones are a single matrix product."""
     additive = [one for one in functions if isinstance(one, Additive)]
-    terms = np.concatenate([one.terms for one in additive], axis=1) if additive else np.zeros((pictures, 0))
+    terms = np.concatenate([one.terms for one in additive], axis=1) if additive else np.zeros((images, 0))
     ends = np.cumsum([one.terms.shape[1] for one in additive])[:-1]
     chunks: list[list[Floats]] = [[] for _ in functions]
-    for weights in counts(pictures, resamples, seed):
+    for weights in counts(images, resamples, seed):
         sums = iter(np.split(weights @ terms, ends, axis=1))
         for found, one in zip(chunks, functions, strict=True):
             found.append(one.finish(next(sums)) if isinstance(one, Additive) else one(weights))
     return [np.concatenate(found) for found in chunks]
 
 
-def counts(pictures: int, resamples: int, seed: str) -> Iterator[Floats]:
+def counts(images: int, resamples: int, seed: str) -> Iterator[Floats]:
     """Yield counts (b, N) with b at most 1000, `resamples` rows in all; the same for the same `seed`, whatever the metric."""
-    remembered = pictures * resamples <= REMEMBERED
-    for drawn in _remembered(pictures, resamples, seed) if remembered else _drawn(pictures, resamples, seed):
+    remembered = images * resamples <= REMEMBERED
+    for drawn in _remembered(images, resamples, seed) if remembered else _drawn(images, resamples, seed):
         yield drawn.astype(np.float64)
 
 
 @lru_cache(maxsize=1)
-def _remembered(pictures: int, resamples: int, seed: str) -> list[NDArray[np.uint16]]:
-    return [drawn.astype(np.uint16) for drawn in _drawn(pictures, resamples, seed)]
+def _remembered(images: int, resamples: int, seed: str) -> list[NDArray[np.uint16]]:
+    return [drawn.astype(np.uint16) for drawn in _drawn(images, resamples, seed)]
 
 
-def _drawn(pictures: int, resamples: int, seed: str) -> Iterator[NDArray[np.int64]]:
+def _drawn(images: int, resamples: int, seed: str) -> Iterator[NDArray[np.int64]]:
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
     for first in range(0, resamples, CHUNK):
         rows = min(CHUNK, resamples - first)
-        drawn = random.integers(0, pictures, size=(rows, pictures), dtype=np.int64)
-        drawn += np.arange(rows, dtype=np.int64)[:, None] * pictures
-        yield np.bincount(drawn.ravel(), minlength=rows * pictures).reshape(rows, pictures)
+        drawn = random.integers(0, images, size=(rows, images), dtype=np.int64)
+        drawn += np.arange(rows, dtype=np.int64)[:, None] * images
+        yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images)
 
 
 def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...]) -> Resampled:
@@ -96,7 +96,7 @@ def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], s
 def _one_by_one(
     metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...], weights: Floats
 ) -> Floats:
-    """Compute any metric on the pictures that each resample drew: slow, for metrics without a formula of their own here."""
+    """Compute any metric on the images that each resample drew: slow, for metrics without a formula of their own here."""
     found = []
     for row in weights.astype(np.int64):
         drawn = np.repeat(np.arange(len(row)), row)
@@ -158,13 +158,13 @@ def _nan_mean(values: Floats) -> Floats:
 
 
 class _Ranked:
-    """One class's pictures from the highest score down, as groups of equal score that hold a positive.
+    """One class's images from the highest score down, as groups of equal score that hold a positive.
 
     Between two such groups only precision falls, which the envelope does not see; so precision is needed at these alone.
     """
 
     def __init__(self, drawn: Any, found: Any) -> None:
-        """Take two sparse matrices (G, N) of ones: the pictures of each group, and the positives among them."""
+        """Take two sparse matrices (G, N) of ones: the images of each group, and the positives among them."""
         self.drawn, self.found = drawn, found
 
     @classmethod
@@ -214,7 +214,7 @@ ADDITIVE: dict[str, tuple[Callable[[Predictions, NDArray[np.bool_]], Floats], Ca
     "miou_paper": (lambda p, judged: _iou(p, judged, void_is_background=True), _mean_ratio),
     "pixel_acc": (_pixel_acc, _ratio),
 }
-"""Metrics of sums over pictures: the terms of each picture (N, K), and the metric of their sums (B, K)."""
+"""Metrics of sums over images: the terms of each image (N, K), and the metric of their sums (B, K)."""
 
 RANKED = {"map_voc": 0, "map_voc07": 11}
 """Average precisions: how many recalls are read, 0 for the whole area."""

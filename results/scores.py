@@ -1,4 +1,4 @@
-"""The scores of a column: values of runs and trivial predictors, and estimates from the same resamples of the same pictures.
+"""The scores of a column: values of runs and trivial predictors, and estimates from the same resamples of the same images.
 
 What is known from an earlier report is not computed again, and predictions are read only for what is not known.
 """
@@ -25,12 +25,12 @@ from results.statistics import Estimate
 from results.trivial import Predictor, trivial
 
 TOGETHER = 100_000
-"""Pictures of all runs that are resampled at once: 69 runs of VOC's 1,449. What they are scored by is in memory together."""
+"""Images of all runs that are resampled at once: 69 runs of VOC's 1,449. What they are scored by is in memory together."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run said of every picture of its part, by the pictures' ids."""
+    """What a run said of every image of its part, by the images' ids."""
 
     ids: tuple[str, ...]
     predictions: Predictions
@@ -50,7 +50,7 @@ class _Source:
 class Scores:
     """The values of the runs and the trivial predictors of a column, by run id and name, and estimates from them.
 
-    Raises DataError when two runs were not scored on the same pictures in the same order.
+    Raises DataError when two runs were not scored on the same images in the same order.
     """
 
     def __init__(self, metric: str, records: Sequence[Record], read: Reader, resamples: int, cache: Cache) -> None:
@@ -63,10 +63,10 @@ class Scores:
         self._replicates: dict[str, NDArray[np.float64]] = {}
         self.values: dict[str, float] = {}
         """What is defined; a run or predictor without a value is left out."""
-        self._pictures, self._count = self._look(first.id)
+        self._images_of, self._count = self._look(first.id)
         for record in records[1:]:
-            if self._look(record.id)[0] != self._pictures:
-                raise DataError(f"{first.id} and {record.id} were not scored on the same pictures in the same order.")
+            if self._look(record.id)[0] != self._images_of:
+                raise DataError(f"{first.id} and {record.id} were not scored on the same images in the same order.")
         predictors = trivial(first, self._metric.needs)
         self.trivial = tuple(predictors)
         for name, predictor in predictors.items():
@@ -95,12 +95,12 @@ class Scores:
         return replace(found, low=max(0.0, found.low), high=min(1.0, found.high), p=None)
 
     def _look(self, name: str) -> tuple[str, int]:
-        """Take the value of a run or predictor; return a digest of its pictures, and how many there are."""
+        """Take the value of a run or predictor; return a digest of its images, and how many there are."""
         depends_on = ["value", *self._same, *self._sources[name].depends_on]
-        value, pictures, count = self._cache.recall(depends_on, lambda: self._compute(name))
+        value, images, count = self._cache.recall(depends_on, lambda: self._compute(name))
         if not math.isnan(value):
             self.values[name] = value
-        return pictures, count
+        return images, count
 
     def _compute(self, name: str) -> list[Any]:
         """Read predictions and compute their value; they are kept as far as resampling them needs."""
@@ -119,12 +119,12 @@ class Scores:
                 self._compute(name)
         if not self._waiting:
             return
-        found = resampling.replicates(list(self._waiting.values()), self._count, self._resamples, self._pictures)
+        found = resampling.replicates(list(self._waiting.values()), self._count, self._resamples, self._images_of)
         self._replicates.update(zip(self._waiting, found, strict=True))
         self._waiting.clear()
 
 
 def _answers_of(predictor: Predictor, read: Reader, record: Record) -> Answers:
-    """Return what a trivial predictor says of the pictures of a run."""
+    """Return what a trivial predictor says of the images of a run."""
     answers = read(record)
     return Answers(answers.ids, predictor(answers.predictions))

@@ -16,7 +16,7 @@ from results.rows import groups, pretext_key, pretext_label, trained
 from results.statistics import Estimate
 
 SCORES = {
-    "psnr": "psnr in dB and ssim (11x11 Gaussian, 1.5) in sRGB, a value a picture",
+    "psnr": "psnr in dB and ssim (11x11 Gaussian, 1.5) in sRGB, a value a image",
     "colourfulness": "colourfulness after Hasler and Suesstrunk, of the result and of the truth",
 }
 READING = (
@@ -63,35 +63,35 @@ def table4(board: Board) -> Table:
 
 
 def differences(board: Board) -> Table | None:
-    """Return every gain over the baseline, paired over pictures and seeds; None when there is none."""
+    """Return every difference over the baseline, paired over images and seeds; None when there is none."""
     rows: list[Line] = []
     for place, column in enumerate(board.columns):
         of_column: list[Line] = []
         for row in board.rows:
-            gain = row.cells[place].gain
-            if gain is None:
+            difference = row.cells[place].difference
+            if difference is None:
                 continue
-            found = gain.estimate
+            found = difference.estimate
             of_column.append(
                 Line(
                     (
                         label(row, place),
-                        next((label(base, place) for base in board.rows if base.label == gain.against), gain.against),
+                        next((label(base, place) for base in board.rows if base.label == difference.against), difference.against),
                         f"{100 * found.value:+.2f}",
                         _interval(found, sign="+"),
                         _p(found.p),
-                        _p(gain.corrected),
-                        gain.verdict,
+                        _p(difference.corrected),
+                        difference.verdict,
                         str(found.seeds),
                     ),
-                    frozenset({2}) if gain.distinguishable else frozenset(),
+                    frozenset({2}) if difference.distinguishable else frozenset(),
                 )
             )
         rows += under(column.head, of_column)
     if not rows:
         return None
     heads = ("Row", "Against", "Points", "95 % interval", "p", "Holm", "Told apart", "Seeds")
-    note = "The same pictures and seeds on both sides; Holm: p corrected over all differences of this table that have one."
+    note = "The same images and seeds on both sides; Holm: p corrected over all differences of this table that have one."
     return Table(f"Paired differences: {board.title}", (note, *marks(board)), heads, tuple(rows))
 
 
@@ -171,7 +171,7 @@ def costs(board: Board) -> Table:
     return Table(
         f"Cost: {board.title}",
         (*notes, *marks(board)),
-        ("Row", "Pretraining", "Tuning", "Fine-tuning", "Pictures", "Memory", "Energy", "Points"),
+        ("Row", "Pretraining", "Tuning", "Fine-tuning", "Images", "Memory", "Energy", "Points"),
         tuple(rows),
     )
 
@@ -182,7 +182,7 @@ def under(head: str, lines: list[Line]) -> list[Line]:
 
 
 def table3(records: Sequence[Record]) -> list[Table]:
-    """Return Table 3 for each pretraining data, trunk and size: what each pretext task says of itself on its test pictures."""
+    """Return Table 3 for each pretraining data, trunk and size: what each pretext task says of itself on its test images."""
     tables = []
     with_report = [record for record in records if record.pretrain.report and record.pretrain.data]
     for members in groups(with_report, _pretraining).values():
@@ -203,7 +203,7 @@ def table3(records: Sequence[Record]) -> list[Table]:
         counts = sorted({record.pretrain.report_images for record in members})
         shown = {row.cells[1] for row in rows}
         explained = [text for name, text in SCORES.items() if name in shown]
-        notes = (f"data {first.pretrain.data.fingerprint[:12]}; {', '.join(map(str, counts))} test pictures", *explained)
+        notes = (f"data {first.pretrain.data.fingerprint[:12]}; {', '.join(map(str, counts))} test images", *explained)
         tables.append(Table(title, notes, ("Pretext", "Metric", "Average", "Min", "Max", "Seeds"), tuple(rows)))
     return tables
 

@@ -1,4 +1,4 @@
-"""Predictors that look at no picture, from what a run's record and predictions know: what every row has to beat."""
+"""Predictors that look at no image, from what a run's record and predictions know: what every row has to beat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Predictor = Callable[[Predictions], Predictions]
 def trivial(record: Record, needs: str) -> dict[str, Predictor]:
     """Return each trivial predictor of what a metric needs: from a run's predictions, which hold the truth, to its own.
 
-    - class prior: each class scored by its share of the training pictures, the same for every picture;
+    - class prior: each class scored by its share of the training images, the same for every image;
     - constant: nothing is present, every score 0;
     - all background: every pixel is background.
     """

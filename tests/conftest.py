@@ -25,7 +25,7 @@ QUICK = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "p
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Draw 48 unlabelled and 40 labelled pictures, once."""
+    """Draw 48 unlabelled and 40 labelled images, once."""
     return demo.make(tmp_path_factory.mktemp("drawn"), 48, 24, 16)
 
 
@@ -45,7 +45,7 @@ def reseal(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> No
 
 @pytest.fixture
 def voc(drawn: dict[str, Path], tmp_path: Path) -> Path:
-    """Give a copy of the labelled pictures that may be broken."""
+    """Give a copy of the labelled images that may be broken."""
     return Path(shutil.copytree(drawn["demo"], tmp_path / "voc"))
 
 

@@ -124,7 +124,7 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
     ),
     "a shell": (mentions("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn"), ()),
     "a shell by keyword": (keyword("shell", False), ()),
-    "other programs": (imports("subprocess"), ("bench/desk.py",)),
+    "other programs": (imports("subprocess"), ("bench/session.py",)),
     "os.exec and os.spawn": (
         attributes("execv", "execve", "execvp", "execvpe", "execl", "execlp", "spawnv", "spawnl", "posix_spawn"),
         (),

@@ -153,13 +153,13 @@ def run(
     )
     search = asked.search()
     with Screen() as screen:
-        desk = grid.open_desk(asked.request(), asked.options(), out, screen)
+        session = grid.open_session(asked.request(), asked.options(), out, screen)
         if plan:
             from bench.experiment.plan import show
 
-            show(desk, screen, search)
+            show(session, screen, search)
         else:
-            grid.run_grid(desk, screen, search)
+            grid.run_grid(session, screen, search)
 
 
 @app.command(epilog="Example: bench tune --pretext all --downstream voc_seg --trials 20")
@@ -221,8 +221,8 @@ def tune(
         compile=compiled,
     )
     with Screen() as screen:
-        desk = grid.open_desk(asked.request(), asked.options(), out, screen)
-        grid.tune_grid(desk, screen, Search.parse(trials, space, storage))
+        session = grid.open_session(asked.request(), asked.options(), out, screen)
+        grid.tune_grid(session, screen, Search.parse(trials, space, storage))
 
 
 @app.command(epilog="Example: bench report --metric map_voc,miou_voc --html")
@@ -242,7 +242,7 @@ def report(
     ] = "",
     with_published: Annotated[bool, typer.Option("--with-published", help="Published numbers in a table of their own.")] = False,
     compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Ours beside the paper's Table 4.")] = False,
-    html: Annotated[bool, typer.Option("--html", help="Write report.html too: tables, curves and pictures.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write report.html too: tables, curves and images.")] = False,
 ) -> None:
     """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write the files beside them.
 
@@ -283,10 +283,10 @@ def report(
     screen = Screen()
     for table in made.tables:
         screen.table(drawn(table))
-        screen.say("")
+        screen.echo("")
     if unwritten is not None:
         raise unwritten
-    screen.say(f"wrote {', '.join(made.files)} in {out}")
+    screen.echo(f"wrote {', '.join(made.files)} in {out}")
 
 
 @app.command("plan-seeds", epilog="Example: bench plan-seeds --points 1,3 --metric map_voc,miou_voc")
@@ -321,7 +321,7 @@ def plan_seeds(
     screen = Screen()
     for table in tables:
         screen.table(drawn(table))
-        screen.say("")
+        screen.echo("")
 
 
 @app.command(epilog="Example: bench study results/studies/voc_mini")
@@ -342,11 +342,11 @@ def study(
     ] = None,
     plugin: Plugins = None,
     html: Annotated[
-        bool, typer.Option("--html", help="Write a page for each table too, with the pictures that lie in --out.")
+        bool, typer.Option("--html", help="Write a page for each table too, with the images that lie in --out.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and how long it would take; train nothing.")] = False,
 ) -> None:
-    """Run what is missing of a study, keep its records without pictures beside it, and write its tables from them.
+    """Run what is missing of a study, keep its records without images beside it, and write its tables from them.
 
     A study is a file with grids and tables (bench/study.py has an example). What its records already hold is not run again and
     needs no data. Several processes share the work.
@@ -370,7 +370,7 @@ def study(
             return
         failed = study.run(read, runs, folder, names(only), screen)
         written, wrong = study.tables(read, folder, screen, runs if html else None, shell(["bench", *sys.argv[1:]]))
-        screen.say(f"wrote {len(written)} files in {folder}")
+        screen.echo(f"wrote {len(written)} files in {folder}")
     if failed or wrong:
         summary = BenchError("; ".join([*failed, *wrong]))
         summary.exit_code = grid.SOME_FAILED
@@ -459,7 +459,7 @@ def reproduce(
     """Make a run again from its record alone, pretraining included, and compare weights, predictions and metrics.
 
     The threads are the record's when left out: on a processor of the same kind, with as many threads and the same torch, the
-    result is equal to the bit. Elsewhere it says what differs, and compares metrics.
+    result is equal to the bit. Busy it says what differs, and compares metrics.
     """
     from bench.cli.screen import Screen, print_rows
     from bench.experiment import grid, reproduction
@@ -533,17 +533,17 @@ def clean(
 def prepare(
     name: Annotated[str, typer.Argument(help="voc2012, voc2007, coco2014, coco2017, demo, or a name of your own with --root.")],
     root: Annotated[
-        Path | None, typer.Option(help="Take this folder (VOCdevkit, COCO or any pictures) and download nothing.")
+        Path | None, typer.Option(help="Take this folder (VOCdevkit, COCO or any images) and download nothing.")
     ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(help="Leave out files whose names match, for example 'animalweb_*'.")
     ] = None,
     score: Annotated[str | None, typer.Option(help="The classes that tests can judge, by comma; all when left out.")] = None,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out pictures that do not decode, or whose mask does not; each is named.")
+        bool, typer.Option("--skip-broken", help="Leave out images that do not decode, or whose mask does not; each is named.")
     ] = False,
 ) -> None:
-    """Download a data set or take a folder, verify it by decoding every picture, and put it under its name."""
+    """Download a data set or take a folder, verify it by decoding every image, and put it under its name."""
     from bench.cli.screen import Screen
     from bench.data import catalogue, download
     from bench.storage import files
@@ -551,16 +551,16 @@ def prepare(
     _use()
     with Screen() as screen:
         if name == catalogue.DEMO_LABELLED and root is None:
-            made = [catalogue.open_dataset(demo, screen.say) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
+            made = [catalogue.open_dataset(demo, screen.echo) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
         else:
             folder = root if root is not None else download.fetch(name, files.home() / "downloads", screen)
-            screen.say(f"reading and decoding every picture of {name}")
+            screen.echo(f"reading and decoding every image of {name}")
             found = catalogue.read(folder, _set_name(name), exclude or (), names(score or ""))
-            made = [catalogue.register(found, skip_broken, screen.say)]
+            made = [catalogue.register(found, skip_broken, screen.echo)]
         for dataset in made:
             left_out = f" ({len(dataset.broken):,} left out)" if dataset.broken else ""
-            screen.say(
-                f"{dataset.name} is ready: {len(dataset.pictures):,} pictures{left_out}, fingerprint {dataset.fingerprint[:12]}"
+            screen.echo(
+                f"{dataset.name} is ready: {len(dataset.images):,} images{left_out}, fingerprint {dataset.fingerprint[:12]}"
             )
 
 
@@ -568,7 +568,7 @@ def prepare(
 def verify(
     path: Annotated[str, typer.Argument(help="A prepared set's name or a folder.")],
 ) -> None:
-    """Decode every picture and mask; for a prepared set, compare with what was prepared."""
+    """Decode every image and mask; for a prepared set, compare with what was prepared."""
     from bench.cli.screen import Screen
     from bench.data import catalogue
     from bench.storage import files
@@ -576,12 +576,12 @@ def verify(
     _hold(files.home())
     screen = Screen()
     checked = catalogue.verify(path)
-    screen.say(f"{checked.name}: {len(checked.pictures):,} pictures decode, fingerprint {checked.fingerprint[:12]}")
+    screen.echo(f"{checked.name}: {len(checked.images):,} images decode, fingerprint {checked.fingerprint[:12]}")
 
 
 @data_app.command("list", epilog="Example: bench data list")
 def list_data() -> None:
-    """List the prepared data sets: what, where, how many pictures, which fingerprint."""
+    """List the prepared data sets: what, where, how many images, which fingerprint."""
     from bench.cli import listing
     from bench.cli.screen import print_rows
 

@@ -34,14 +34,14 @@ def data() -> Rows:
         (
             name,
             dataset.kind,
-            f"{len(dataset.pictures):,}" + (f" ({len(dataset.broken):,} left out)" if dataset.broken else ""),
+            f"{len(dataset.images):,}" + (f" ({len(dataset.broken):,} left out)" if dataset.broken else ""),
             dataset.fingerprint[:12],
             _scored(dataset.classes, dataset.scored),
             str(dataset.root),
         )
         for name, dataset in catalogue.prepared().items()
     ]
-    return ("Name", "Layout", "Pictures", "Fingerprint", "Classes", "Where"), found
+    return ("Name", "Layout", "Images", "Fingerprint", "Classes", "Where"), found
 
 
 def _scored(classes: tuple[str, ...], scored: tuple[str, ...]) -> str:
@@ -62,10 +62,10 @@ def _protocols() -> Rows:
 
 def _trunks() -> Rows:
     return ("Name", "What it is"), [
-        ("unet", "the paper's U-Net: depth from the picture's size (8 at 256 px), width 64"),
-        ("unet:depth=6,width=32", "the same, smaller, for smaller pictures"),
+        ("unet", "the paper's U-Net: depth from the image's size (8 at 256 px), width 64"),
+        ("unet:depth=6,width=32", "the same, smaller, for smaller images"),
         ("timm:ENCODER", "a timm encoder with a feature pyramid and a U-Net decoder, for example timm:resnet18"),
-        ("NAME,eye=rgb", "looks at colour instead of lightness (eye=l, the paper's)"),
+        ("NAME,preprocessing=rgb", "looks at colour instead of lightness (preprocessing=l, the paper's)"),
     ]
 
 

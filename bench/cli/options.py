@@ -18,9 +18,9 @@ Pretext = Annotated[str, typer.Option(help="Pretext tasks by name, separated by 
 Downstream = Annotated[str, typer.Option(help="Downstream tasks by name, separated by commas, or all.")]
 ProtocolName = Annotated[str | None, typer.Option(help="paper, paper-code, standard, small or demo.")]
 Data = Annotated[str | None, typer.Option(help="Labelled data: a prepared set or a folder.")]
-PretrainData = Annotated[str | None, typer.Option(help="Pictures to pretrain on: a prepared set or a folder.")]
-TrunkName = Annotated[str | None, typer.Option(help="unet:depth=8,width=64 or timm:resnet18; ,eye=rgb for colour.")]
-Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels.", min=8)]
+PretrainData = Annotated[str | None, typer.Option(help="Images to pretrain on: a prepared set or a folder.")]
+TrunkName = Annotated[str | None, typer.Option(help="unet:depth=8,width=64 or timm:resnet18; ,preprocessing=rgb for colour.")]
+Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8)]
 Seed = Annotated[int | None, typer.Option(help="One seed.", min=0)]
 Seeds = Annotated[str | None, typer.Option(help="How many seeds, counted from 0, or a list of them: 5 or 0,3,7.")]
 Vary = Annotated[
@@ -30,7 +30,7 @@ ScheduleNames = Annotated[
     str | None, typer.Option(help="one-phase, two-phase, frozen, or several by comma; the pretext task's own when left out.")
 ]
 TransferNames = Annotated[str, typer.Option(help="What is inherited: all, encoder (the decoder is new), or both by comma.")]
-Labels = Annotated[str, typer.Option(help="Shares of the labelled training pictures by comma, stratified: 0.01,0.1,1.")]
+Labels = Annotated[str, typer.Option(help="Shares of the labelled training images by comma, stratified: 0.01,0.1,1.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8, voc_seg.size=64"),

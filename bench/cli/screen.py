@@ -32,7 +32,7 @@ PIPE_WIDTH = 200
 
 
 class Screen:
-    """Tells how work goes: a bar for each course on a terminal, a line for each epoch elsewhere."""
+    """Tells how work goes: a bar for each stage on a terminal, a line for each epoch elsewhere."""
 
     def __init__(self) -> None:
         pipe = not sys.stdout.isatty()
@@ -63,7 +63,7 @@ class Screen:
             self.progress.stop()
             self.progress = None
 
-    def say(self, text: str) -> None:
+    def echo(self, text: str) -> None:
         """Print a line."""
         self.console.print(printable(text), markup=False)
 
@@ -72,7 +72,7 @@ class Screen:
         self.console.print(table)
 
     def packing(self, done: int, total: int) -> None:
-        """Show how many pictures are packed."""
+        """Show how many images are packed."""
         if self.progress is None:
             return
         if done == 1:
@@ -90,11 +90,11 @@ class Screen:
         if self.task is not None:
             self.progress.update(self.task, completed=done)
 
-    def course(self, name: str, epochs: int, steps: int, done: int) -> None:
-        """Begin a course of `epochs` x `steps`, with `done` steps behind it."""
+    def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
+        """Begin a stage of `epochs` x `steps`, with `done` steps behind it."""
         self.name, self.epochs, self.images, self.began = name, epochs, 0, time.monotonic()
         if done and done < epochs * steps:
-            self.say(f"{name}: goes on from step {done} of {epochs * steps}")
+            self.echo(f"{name}: goes on from step {done} of {epochs * steps}")
         if self.progress is not None:
             self._bar(name, epochs * steps, done)
 
@@ -116,7 +116,9 @@ class Screen:
         rate = images / max(seconds, 1e-9)
         left = (self.epochs - epoch - 1) * seconds
         if self.progress is None:
-            self.say(f"{self.name}: epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s  {left:,.0f} s left")
+            self.echo(
+                f"{self.name}: epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s  {left:,.0f} s left"
+            )
 
     def _bar(self, name: str, total: int, done: int) -> None:
         assert self.progress is not None

@@ -1,7 +1,7 @@
 """Unpacking a tar or a zip archive whose SHA-256 has matched, whole or not at all.
 
 The digest says that the archive is the pinned one, byte for byte, so Python's own `tarfile` and `zipfile` unpack it. Nothing here
-looks for what the digest excludes: bombs, say, or a damaged header in a tar, which `tarfile` takes for the end.
+looks for what the digest excludes: bombs, echo, or a damaged header in a tar, which `tarfile` takes for the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Augmentation that moves picture and mask together: albumentations 2.0.8, kept behind this module.
+"""Augmentation that moves image and mask together: albumentations 2.0.8, kept behind this module.
 
 Every sample is seeded from its own key, since albumentations' own worker seeding repeats itself across workers and epochs.
 """
@@ -16,7 +16,7 @@ from bench.data.dataset import PADDING
 
 Bytes = NDArray[np.uint8]
 Transform = Callable[[Bytes, Bytes | None, int], tuple[Bytes, Bytes | None]]
-"""(picture (H, W, 3), mask (H, W) or None, seed) -> the same, `size` x `size`."""
+"""(image (H, W, 3), mask (H, W) or None, seed) -> the same, `size` x `size`."""
 
 
 def make(kind: Literal["crop", "flip", "scale"], size: int) -> Transform:
@@ -35,11 +35,11 @@ def make(kind: Literal["crop", "flip", "scale"], size: int) -> Transform:
     }[kind]
     compose = A.Compose(parts)
 
-    def transform(picture: Bytes, mask: Bytes | None, seed: int) -> tuple[Bytes, Bytes | None]:
+    def transform(image: Bytes, mask: Bytes | None, seed: int) -> tuple[Bytes, Bytes | None]:
         compose.set_random_seed(seed % 2**32)
         if mask is None:
-            return compose(image=picture)["image"], None
-        result = compose(image=picture, mask=mask)
+            return compose(image=image)["image"], None
+        result = compose(image=image, mask=mask)
         return result["image"], result["mask"]
 
     return transform

@@ -19,7 +19,7 @@ from bench.data.packs import Pack, Rows
 from bench.errors import MachineError, let_workers_end
 
 READ_TOGETHER = 256
-"""Pictures that are read together on their way into the device's memory."""
+"""Images that are read together on their way into the device's memory."""
 
 Plan = tuple[int, NDArray[np.int64]]  # epoch, positions in the part
 
@@ -44,7 +44,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Part(Dataset[dict[str, Tensor]]):
-    """One part of a split, as batches: `part[epoch, positions]` reads those pictures.
+    """One part of a split, as batches: `part[epoch, positions]` reads those images.
 
     A batch has `images` uint8 (N, 3, H, W), channels last in memory; `target` with labels int8 (N, classes) or masks uint8
     (N, H, W); where it is scored, also the height and width of each image's `content`, int64 (N, 2), and with the original

@@ -1,6 +1,6 @@
 """Prepared data sets: a name leads to an index in the home folder, a path to an index made on the way.
 
-An index is the list of pictures with its fingerprint. A prepared set's index is trusted until it is prepared again (`bench
+An index is the list of images with its fingerprint. A prepared set's index is trusted until it is prepared again (`bench
 data verify` reads everything again); a path's index is made anew when a file's size or time has changed.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.data import coco, folder, voc
-from bench.data.dataset import Dataset, Say, choose_scored, decode, decode_mask, fingerprinted
+from bench.data.dataset import Dataset, Echo, choose_scored, decode, decode_mask, fingerprinted
 from bench.data.download import ARCHIVES
 from bench.data.threads import in_order
 from bench.errors import DataError, MachineError, UsageError, unknown
@@ -51,9 +51,9 @@ def check_prepared(*names: str | None) -> None:
 
 
 def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str] = (), broken: Sequence[str] = ()) -> Dataset:
-    """Read a data set in whatever layout `root` has: VOCdevkit, COCO, or a folder of pictures.
+    """Read a data set in whatever layout `root` has: VOCdevkit, COCO, or a folder of images.
 
-    What matches a pattern in `exclude` is left out, and so are the pictures whose files are in `broken`.
+    What matches a pattern in `exclude` is left out, and so are the images whose files are in `broken`.
     """
     if not root.is_dir():
         raise DataError(f"there is no data set at {root}: no such folder.")
@@ -68,9 +68,9 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
         dataset = _without(dataset, exclude)
     if broken:
         dataset = _without_broken(dataset, broken)
-    strange = next((file for file in dataset.pictures.files if not file.isprintable() or _undecodable(file)), None)
+    strange = next((file for file in dataset.images.files if not file.isprintable() or _undecodable(file)), None)
     if strange is not None:
-        raise DataError(f"{root} has a picture with the file name {strange!r}, which is no readable text; rename it.")
+        raise DataError(f"{root} has a image with the file name {strange!r}, which is no readable text; rename it.")
     return choose_scored(dataset, score) if score else dataset
 
 
@@ -79,25 +79,25 @@ def _undecodable(name: str) -> bool:
 
 
 def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
-    matching = {p.id for p in dataset.pictures if any(fnmatch.fnmatch(Path(p.file).name, pattern) for pattern in patterns)}
+    matching = {p.id for p in dataset.images if any(fnmatch.fnmatch(Path(p.file).name, pattern) for pattern in patterns)}
     return dataset.without(matching, exclude=tuple(patterns))
 
 
 def _without_broken(dataset: Dataset, files: Iterable[str]) -> Dataset:
     wanted = set(files)
-    return dataset.without({p.id for p in dataset.pictures if p.file in wanted}, broken=tuple(sorted(wanted)))
+    return dataset.without({p.id for p in dataset.images if p.file in wanted}, broken=tuple(sorted(wanted)))
 
 
-def register(dataset: Dataset, skip_broken: bool = False, say: Say = lambda text: None) -> Dataset:
-    """Verify a data set by decoding every picture and put its index under its name; a known name needs its own layout.
+def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda text: None) -> Dataset:
+    """Verify a data set by decoding every image and put its index under its name; a known name needs its own layout.
 
-    DataError names the first file that does not decode. With `skip_broken` each is named to `say`, and its picture is left out.
+    DataError names the first file that does not decode. With `skip_broken` each is named to `echo`, and its image is left out.
     """
     wanted = {"voc2007": "voc", "voc2012": "voc", "coco2014": "coco", "coco2017": "coco"}.get(dataset.name, dataset.kind)
     if dataset.kind != wanted:
         raise DataError(f"{dataset.root} was read as {dataset.kind}, and {dataset.name} is {wanted}; choose another name for it.")
     if skip_broken:
-        dataset = _sound(dataset, say)
+        dataset = _sound(dataset, echo)
     check = _check_of(dataset, masks_only=skip_broken)
 
     def check_or_say_how(path: Path) -> None:
@@ -113,14 +113,14 @@ def register(dataset: Dataset, skip_broken: bool = False, say: Say = lambda text
     return _save(files.home() / "data" / dataset.name, fingerprinted(dataset, check_or_say_how))
 
 
-def _sound(dataset: Dataset, say: Say) -> Dataset:
-    """Return a data set without the pictures that do not decode or have a mask that does not."""
+def _sound(dataset: Dataset, echo: Echo) -> Dataset:
+    """Return a data set without the images that do not decode or have a mask that does not."""
     broken: set[str] = set()
     of_mask = {f"{folder}/{identity}.png": identity for folder, ids in dataset.masks.items() for identity in ids}
-    file_of = dict(zip(dataset.pictures.ids, dataset.pictures.files, strict=True)) if of_mask else {}
+    file_of = dict(zip(dataset.images.ids, dataset.images.files, strict=True)) if of_mask else {}
     for file, problem in in_order(lambda file: (file, _problem(dataset.root / file)), dataset.files()):
         if problem is not None:
-            say(f"left out: {problem}")
+            echo(f"left out: {problem}")
             broken.add(file_of[of_mask[file]] if file in of_mask else file)
     return _without_broken(dataset, broken) if broken else dataset
 
@@ -135,14 +135,14 @@ def _problem(path: Path) -> str | None:
 
 
 def _check_of(dataset: Dataset, masks_only: bool = False) -> Callable[[Path], None]:
-    """Return what decodes one file of a data set fully: a picture, or a mask against its picture."""
-    by_id = {picture.id: picture for picture in dataset.pictures} if dataset.masks else {}
-    pictures = {dataset.mask_path(folder, name): by_id[name] for folder, ids in dataset.masks.items() for name in ids}
+    """Return what decodes one file of a data set fully: a image, or a mask against its image."""
+    by_id = {image.id: image for image in dataset.images} if dataset.masks else {}
+    images = {dataset.mask_path(folder, name): by_id[name] for folder, ids in dataset.masks.items() for name in ids}
 
     def check(path: Path) -> None:
-        picture = pictures.get(path)
-        if picture is not None:
-            source = dataset.path(picture)
+        image = images.get(path)
+        if image is not None:
+            source = dataset.path(image)
             decode_mask(path, len(dataset.classes), decode(source).size, source)
         elif not masks_only:
             decode(path)
@@ -150,7 +150,7 @@ def _check_of(dataset: Dataset, masks_only: bool = False) -> Callable[[Path], No
     return check
 
 
-def open_dataset(name_or_path: str, say: Say) -> Dataset:
+def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
     """Return a prepared data set by name, or the one at a path."""
     index, is_demo = _index(name_or_path), name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED)
     if "/" not in name_or_path and index.is_file():
@@ -159,11 +159,11 @@ def open_dataset(name_or_path: str, say: Say) -> Dataset:
         except DataError as error:
             if not is_demo:
                 raise
-            say(f"{error} It is made anew.")
+            echo(f"{error} It is made anew.")
     if is_demo:
         from bench.data import demo
 
-        say("making the synthetic demo data (once)")
+        echo("making the synthetic demo data (once)")
         for name, root in demo.make(files.home() / "demo").items():
             register(read(root, name))
         return read_index(index)
@@ -173,10 +173,10 @@ def open_dataset(name_or_path: str, say: Say) -> Dataset:
         if "/" in name_or_path or name_or_path.startswith("."):
             raise DataError(f"there is no data set at {name_or_path}: no such folder.")
         raise unknown("data set", name_or_path, {*_names(), DEMO_LABELLED})
-    return _indexed(path.resolve(), say)
+    return _indexed(path.resolve(), echo)
 
 
-def _indexed(root: Path, say: Say) -> Dataset:
+def _indexed(root: Path, echo: Echo) -> Dataset:
     dataset = read(root, root.name)
     signature = hashlib.sha256()
     for number, file in enumerate(dataset.files()):  # the text of a list, for an index to be found that was made from one
@@ -186,7 +186,7 @@ def _indexed(root: Path, say: Say) -> Dataset:
     place = files.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
     if (place / "index.json").is_file():
         return read_index(place / "index.json")
-    say(f"reading {dataset.name}: {len(dataset.pictures):,} pictures (once)")
+    echo(f"reading {dataset.name}: {len(dataset.images):,} images (once)")
     return _save(place, fingerprinted(dataset))
 
 
@@ -245,7 +245,7 @@ def pretraining_data_for(data: str) -> str:
         if name in names:
             return name
     raise UsageError(
-        f"--data {data} needs pictures to pretrain on: prepare COCO (bench data prepare coco2014) or name any folder "
+        f"--data {data} needs images to pretrain on: prepare COCO (bench data prepare coco2014) or name any folder "
         "with --pretrain-data DIR."
     )
 

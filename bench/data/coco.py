@@ -1,4 +1,4 @@
-"""COCO (2014, 2017) as unlabelled pictures: the instances JSON says which pictures there are; its labels are not used.
+"""COCO (2014, 2017) as unlabelled images: the instances JSON says which images there are; its labels are not used.
 
 Source: Lin et al. 2014, https://cocodataset.org. Layout: annotations/instances_train2014.json beside train2014/ (or below
 images/), likewise val and test.
@@ -11,7 +11,7 @@ import io
 import json
 from pathlib import Path, PurePath
 
-from bench.data.dataset import Dataset, Picture, Pictures
+from bench.data.dataset import Dataset, ImageFile, ImageFiles
 from bench.errors import DataError
 from bench.text import quoted
 
@@ -19,7 +19,7 @@ PARTS = ("train", "val", "test")
 
 
 def looks_like(root: Path) -> bool:
-    """Whether `root` has COCO's annotations beside picture folders."""
+    """Whether `root` has COCO's annotations beside image folders."""
     return bool(_annotations(root))
 
 
@@ -29,8 +29,8 @@ def _annotations(root: Path) -> list[Path]:
 
 
 def read(root: Path, name: str) -> Dataset:
-    """Read every picture that an instances JSON (or a test set's image_info) lists; DataError names what is missing."""
-    pictures: dict[str, Picture] = {}
+    """Read every image that an instances JSON (or a test set's image_info) lists; DataError names what is missing."""
+    images: dict[str, ImageFile] = {}
     for path in [*_annotations(root), *sorted((root / "annotations").glob("image_info_test20??.json"))]:
         subset = path.stem.removeprefix("instances_").removeprefix("image_info_")
         listed = _listed(path)
@@ -38,29 +38,29 @@ def read(root: Path, name: str) -> Dataset:
         if folder is None:
             if subset.startswith("test"):
                 continue
-            raise DataError(f"{path} lists pictures, but there is no folder {root / subset} to hold them.")
+            raise DataError(f"{path} lists images, but there is no folder {root / subset} to hold them.")
         part = next((part for part in PARTS if subset.startswith(part)), "train")
         for file in listed:
-            picture = Picture(id=Path(file).stem, file=(folder / file).relative_to(root).as_posix(), part=part)
-            if picture.id in pictures:
-                raise DataError(f"{path} lists {quoted(file)}, and {picture.id} is listed already; file names must differ.")
-            pictures[picture.id] = picture
+            image = ImageFile(id=Path(file).stem, file=(folder / file).relative_to(root).as_posix(), part=part)
+            if image.id in images:
+                raise DataError(f"{path} lists {quoted(file)}, and {image.id} is listed already; file names must differ.")
+            images[image.id] = image
         missing = next((file for file in listed if not _is_file(folder / file)), None)
         if missing is not None:
-            raise DataError(f"{path} lists {quoted(missing)}, but {folder} has not got it; unpack the pictures again.")
-    if not pictures:
-        raise DataError(f"{root} is not a COCO data set: no annotations/instances_train20xx.json with pictures.")
+            raise DataError(f"{path} lists {quoted(missing)}, but {folder} has not got it; unpack the images again.")
+    if not images:
+        raise DataError(f"{root} is not a COCO data set: no annotations/instances_train20xx.json with images.")
     return Dataset(
         name=name,
         kind="coco",
         root=root,
         synthetic=(root / "SYNTHETIC.txt").is_file(),
-        pictures=Pictures(sorted(pictures.values(), key=lambda picture: picture.id)),
+        images=ImageFiles(sorted(images.values(), key=lambda image: image.id)),
     )
 
 
 def _listed(path: Path) -> list[str]:
-    """Return the file names of the pictures that an annotation file lists; its labels are not looked at."""
+    """Return the file names of the images that an annotation file lists; its labels are not looked at."""
     from pycocotools.coco import COCO
 
     index = COCO()
@@ -79,7 +79,7 @@ def _listed(path: Path) -> list[str]:
         if not isinstance(file, str) or not file or PurePath(file).is_absolute() or ".." in PurePath(file).parts:
             raise DataError(f"{path} lists {quoted(file)}, which is no file name below a folder.")
     if not listed:
-        raise DataError(f"{path} lists no pictures.")
+        raise DataError(f"{path} lists no images.")
     return listed
 
 

@@ -1,4 +1,4 @@
-"""A data set as a list of pictures, whatever its layout on the disk, with a fingerprint of its content."""
+"""A data set as a list of images, whatever its layout on the disk, with a fingerprint of its content."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from bench.schema import Frozen, digest_of
 from bench.storage import files
 from bench.text import quoted
 
-Say = Callable[[str], object]
+Echo = Callable[[str], object]
 VOID = 255
 """The id of annotated void in a mask: pixels that the annotators left open."""
 PADDING = 254
-"""The id of pixels beside the picture, which are never trained on and never scored."""
+"""The id of pixels beside the image, which are never trained on and never scored."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """What is read, whatever a file's name ends in. Pillow reads more: PostScript, for which it runs a program, and others that
-nobody keeps pictures in."""
+nobody keeps images in."""
 MOST_PIXELS = 89_478_485
-"""The most pixels of a picture, from which on Pillow warns of a file that was made to fill the memory: 256 MiB at 3 bytes."""
+"""The most pixels of a image, from which on Pillow warns of a file that was made to fill the memory: 256 MiB at 3 bytes."""
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file, and what decides is whether its pixels decode
 
@@ -62,8 +62,8 @@ VOC_CLASSES = tuple(
 )
 
 
-class Picture(Frozen):
-    """One picture: its id, its file relative to the root, and the part of the data set it came in.
+class ImageFile(Frozen):
+    """One image: its id, its file relative to the root, and the part of the data set it came in.
 
     `labels` holds one number a class: 1 present, 0 absent, -1 present but difficult only; None where nothing is known.
     """
@@ -74,39 +74,39 @@ class Picture(Frozen):
     labels: tuple[int, ...] | None = None
 
 
-class Pictures:
-    """Pictures in an order, kept as columns; a `Picture` is made when it is asked for."""
+class ImageFiles:
+    """Images in an order, kept as columns; a `ImageFile` is made when it is asked for."""
 
-    def __init__(self, pictures: Iterable[Picture] = ()) -> None:
+    def __init__(self, images: Iterable[ImageFile] = ()) -> None:
         self.ids, self.files = Texts(), Texts()
         self.parts: list[str] = []
         self.labels: list[tuple[int, ...] | None] = []
         shared: dict[Any, Any] = {}
-        for picture in pictures:
-            self.ids.append(picture.id)
-            self.files.append(picture.file)
-            self.parts.append(shared.setdefault(picture.part, picture.part))
-            self.labels.append(shared.setdefault(picture.labels, picture.labels))
+        for image in images:
+            self.ids.append(image.id)
+            self.files.append(image.file)
+            self.parts.append(shared.setdefault(image.part, image.part))
+            self.labels.append(shared.setdefault(image.labels, image.labels))
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, place: int) -> Picture:
-        return Picture(id=self.ids[place], file=self.files[place], part=self.parts[place], labels=self.labels[place])
+    def __getitem__(self, place: int) -> ImageFile:
+        return ImageFile(id=self.ids[place], file=self.files[place], part=self.parts[place], labels=self.labels[place])
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[ImageFile]:
         return map(self.__getitem__, range(len(self)))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return column_schema(cls, handler(Picture))
+        return column_schema(cls, handler(ImageFile))
 
 
 class Dataset(Frozen):
     """A data set that can be read. `scored` are the classes that its tests can judge; others stay out of every mean.
 
     `masks` maps a mask folder to the ids that have a mask in it; `lists` maps `Main` and `Segmentation` to the official
-    splits. `broken` are the pictures that were left out because they or a mask of theirs do not decode. `fingerprint` is the
+    splits. `broken` are the images that were left out because they or a mask of theirs do not decode. `fingerprint` is the
     SHA-256 over every file's content and all of the above.
     """
 
@@ -116,7 +116,7 @@ class Dataset(Frozen):
     synthetic: bool = False
     classes: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
-    pictures: Pictures
+    images: ImageFiles
     masks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lists: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     exclude: tuple[str, ...] = ()
@@ -128,25 +128,25 @@ class Dataset(Frozen):
         """The name as a row shows it."""
         return f"{self.name} (synthetic)" if self.synthetic else self.name
 
-    def path(self, picture: Picture) -> Path:
-        """Return where a picture lies."""
-        return self.root / picture.file
+    def path(self, image: ImageFile) -> Path:
+        """Return where a image lies."""
+        return self.root / image.file
 
     def mask_path(self, folder: str, identity: str) -> Path:
-        """Return where a picture's mask lies."""
+        """Return where a image's mask lies."""
         return self.root / folder / f"{identity}.png"
 
     def without(self, ids: Collection[str], **update: Any) -> Dataset:
-        """Return the data set without some pictures, their masks and their places in the lists; DataError when none is left."""
-        kept = [picture for picture in self.pictures if picture.id not in ids]
+        """Return the data set without some images, their masks and their places in the lists; DataError when none is left."""
+        kept = [image for image in self.images if image.id not in ids]
         if not kept:
-            raise DataError(f"nothing of {self.name} is left: all of its {len(self.pictures):,} pictures are left out.")
+            raise DataError(f"nothing of {self.name} is left: all of its {len(self.images):,} images are left out.")
         masks = {folder: tuple(one for one in masked if one not in ids) for folder, masked in self.masks.items()}
         lists = {
             task: {split: tuple(one for one in listed if one not in ids) for split, listed in splits.items()}
             for task, splits in self.lists.items()
         }
-        return self.model_copy(update={"pictures": Pictures(kept), "masks": masks, "lists": lists, **update})
+        return self.model_copy(update={"images": ImageFiles(kept), "masks": masks, "lists": lists, **update})
 
     @property
     def unsaid(self) -> set[str]:
@@ -154,22 +154,22 @@ class Dataset(Frozen):
         return set() if self.broken else {"broken"}
 
     def files(self) -> Iterator[str]:
-        """Yield every picture and mask, relative to the root."""
-        yield from self.pictures.files
+        """Yield every image and mask, relative to the root."""
+        yield from self.images.files
         for folder, ids in self.masks.items():
             yield from (f"{folder}/{identity}.png" for identity in ids)
 
     def known_labels(self) -> dict[str, tuple[int, ...]]:
-        """Return the labels of every picture that has some, by its id."""
-        pairs = zip(self.pictures.ids, self.pictures.labels, strict=True)
+        """Return the labels of every image that has some, by its id."""
+        pairs = zip(self.images.ids, self.images.labels, strict=True)
         return {identity: labels for identity, labels in pairs if labels is not None}
 
     def labels(self, ids: Sequence[str]) -> NDArray[np.int8]:
-        """Return the labels of some pictures, int8 (N, classes); DataError when one has none."""
+        """Return the labels of some images, int8 (N, classes); DataError when one has none."""
         known = self.known_labels()
         missing = [identity for identity in ids if identity not in known]
         if missing:
-            raise DataError(f"{self.name} has no labels for {missing[0]} and {len(missing) - 1} more pictures.")
+            raise DataError(f"{self.name} has no labels for {missing[0]} and {len(missing) - 1} more images.")
         return np.array([known[identity] for identity in ids], dtype=np.int8)
 
 
@@ -185,15 +185,15 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}.") from error
 
-    content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "pictures", *dataset.unsaid})
+    content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "images", *dataset.unsaid})
     content["files"] = in_order(read, dataset.files())
-    content["pictures"] = (picture.model_dump() for picture in dataset.pictures)
+    content["images"] = (image.model_dump() for image in dataset.images)
     return dataset.model_copy(update={"fingerprint": digest_of(content)})
 
 
 @contextlib.contextmanager
-def opened(path: Path, what: str = "picture") -> Iterator[Image.Image]:
-    """Open a picture file, its pixels not decoded yet; what goes wrong until the block ends is told with the file's name.
+def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
+    """Open a image file, its pixels not decoded yet; what goes wrong until the block ends is told with the file's name.
 
     DataError for a file that does not decode, that is none of `FORMATS`, or that has more than `MOST_PIXELS` pixels; MachineError
     when there is not enough memory.
@@ -221,9 +221,9 @@ def opened(path: Path, what: str = "picture") -> Iterator[Image.Image]:
 
 
 def decode(path: Path, upright: bool = False) -> Image.Image:
-    """Return the whole picture, decoded, as 8-bit RGB (an alpha channel is dropped); DataError names the file.
+    """Return the whole image, decoded, as 8-bit RGB (an alpha channel is dropped); DataError names the file.
 
-    `upright` turns it as its EXIF says; masked pictures are read as they are stored.
+    `upright` turns it as its EXIF says; masked images are read as they are stored.
     """
     with opened(path) as image:
         if upright:
@@ -238,20 +238,20 @@ def decode(path: Path, upright: bool = False) -> Image.Image:
         return image.convert("RGB")
 
 
-def decode_mask(path: Path, classes: int, size: tuple[int, int], picture: Path) -> NDArray[np.uint8]:
+def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path) -> NDArray[np.uint8]:
     """Return a mask as class ids, uint8 (H, W): 0 background, 1 to `classes`, 255 void.
 
-    A palette or grey picture is read as it is, an RGB one through the VOC palette. DataError for another size than the
-    picture's (width, height), for a colour that the palette has not and for an id out of range.
+    A palette or grey image is read as it is, an RGB one through the VOC palette. DataError for another size than the
+    image's (width, height), for a colour that the palette has not and for an id out of range.
     """
     with opened(path, "mask") as image:
         if image.size != size:
             raise DataError(
-                f"{path} is {image.width}x{image.height}, but its picture {picture} is {size[0]}x{size[1]}; "
-                "a mask has its picture's size."
+                f"{path} is {image.width}x{image.height}, but its image {source} is {size[0]}x{size[1]}; "
+                "a mask has its image's size."
             )
         if image.mode not in ("P", "L", "RGB"):
-            raise DataError(f"{path} is a mask in mode {image.mode}; masks are palette, grey or RGB pictures.")
+            raise DataError(f"{path} is a mask in mode {image.mode}; masks are palette, grey or RGB images.")
         ids = np.array(image)
     if ids.ndim == 3:
         ids = _through_palette(ids, path)

@@ -1,8 +1,8 @@
-"""The demo data: synthetic pictures, drawn on first use, always the same, written in VOCdevkit and COCO layout.
+"""The demo data: synthetic images, drawn on first use, always the same, written in VOCdevkit and COCO layout.
 
 Eight shapes lie on textured ground. A shape's hue follows from its class, its lightness does not: whoever can tell the colour
-from the grey picture has recognised the shape, so colorization has something to teach. The ground is almost grey.
-4,000 unlabelled and 800 labelled pictures of 64x64 pixels. Synthetic: never compare a score on them with one on photographs.
+from the grey image has recognised the shape, so colorization has something to teach. The ground is almost grey.
+4,000 unlabelled and 800 labelled images of 64x64 pixels. Synthetic: never compare a score on them with one on photographs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHAPES = ("disc", "ring", "crescent", "star", "triangle", "square", "bar", "cros
 # CIELAB degrees: over the whole circle the shapes' median colour would be grey, and L1 stays there.
 FIRST_HUE, HUES = 20.0, 216.0
 VERSION = 1
-NOTE = "Synthetic pictures drawn by pretext-bench. Scores on them say nothing about photographs.\n"
+NOTE = "Synthetic images drawn by pretext-bench. Scores on them say nothing about photographs.\n"
 
 
 def make(root: Path, unlabelled_count: int = UNLABELLED, train: int = TRAIN, val: int = VAL) -> dict[str, Path]:
@@ -46,8 +46,8 @@ def _write_voc(root: Path, train: int, val: int) -> None:
     (folder / "classes.txt").write_text("\n".join(SHAPES) + "\n")
     palette = voc_palette().tobytes()
     ids = [f"demo_{place:06d}" for place in range(train + val)]
-    for identity, (picture, mask, objects) in zip(ids, _pictures("labelled", len(ids)), strict=True):
-        picture.save(folder / "JPEGImages" / f"{identity}.jpg", quality=95, subsampling=0)
+    for identity, (drawn, mask, objects) in zip(ids, _images_of("labelled", len(ids)), strict=True):
+        drawn.save(folder / "JPEGImages" / f"{identity}.jpg", quality=95, subsampling=0)
         image = Image.fromarray(mask, mode="P")
         image.putpalette(palette)
         image.save(folder / "SegmentationClass" / f"{identity}.png")
@@ -63,9 +63,9 @@ def _write_coco(root: Path, count: int) -> None:
     (root / "annotations").mkdir()
     (root / "SYNTHETIC.txt").write_text(NOTE)
     images = []
-    for place, (picture, _, _) in enumerate(_pictures("unlabelled", count)):
+    for place, (image, _, _) in enumerate(_images_of("unlabelled", count)):
         name = f"{place:012d}.jpg"
-        picture.save(root / "train2017" / name, quality=95, subsampling=0)
+        image.save(root / "train2017" / name, quality=95, subsampling=0)
         images.append({"id": place, "file_name": name, "width": SIZE, "height": SIZE})
     content = {"info": {"description": NOTE.strip()}, "images": images, "annotations": [], "categories": []}
     (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
@@ -74,13 +74,13 @@ def _write_coco(root: Path, count: int) -> None:
 Object = tuple[int, bool, tuple[int, int, int, int]]  # class, difficult, box (xmin, ymin, xmax, ymax), inclusive
 
 
-def _pictures(name: str, count: int) -> Iterator[tuple[Image.Image, NDArray[np.uint8], list[Object]]]:
+def _images_of(name: str, count: int) -> Iterator[tuple[Image.Image, NDArray[np.uint8], list[Object]]]:
     for place in range(count):
         yield draw(np.random.default_rng(key("demo", VERSION, name, place)))
 
 
 def draw(rng: np.random.Generator) -> tuple[Image.Image, NDArray[np.uint8], list[Object]]:
-    """Draw one picture: RGB 64x64, its mask uint8 (64, 64) with a void border around each shape, and its objects."""
+    """Draw one image: RGB 64x64, its mask uint8 (64, 64) with a void border around each shape, and its objects."""
     scale = 4  # drawn large and shrunk, for smooth edges
     ground = float(rng.uniform(30, 75))
     canvas = _painted(rng, ground, hue=float(rng.uniform(0, 360)), chroma=float(rng.uniform(0, 8)), contrast=7)

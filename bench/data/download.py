@@ -33,7 +33,7 @@ CHUNK = 1 << 20
 class Listener(Protocol):
     """Who is told how a download goes."""
 
-    def say(self, text: str) -> None:
+    def echo(self, text: str) -> None:
         """Print a line."""
 
     def amount(self, what: str, done: int, total: int) -> None:
@@ -134,14 +134,14 @@ def fetch(name: str, folder: Path, listener: Listener) -> Path:
     if name not in ARCHIVES:
         raise UsageError(f"{unknown('data set', name, [*ARCHIVES, 'demo'])} For a data set of your own, add --root DIR.")
     root, below = folder / name, folder / "archives"
-    with locks.lock(folder / f"{name}.lock", listener.say):
+    with locks.lock(folder / f"{name}.lock", listener.echo):
         wanted = [archive for archive in ARCHIVES[name] if not _mark(root, archive).is_file()]
         _check_network(name, wanted, below)
         _check_room(name, wanted, files.make_folder(below))
         for archive in ARCHIVES[name]:
             if archive in wanted:
                 path = download(archive, below, listener)
-                listener.say(f"unpacking {archive.name}")
+                listener.echo(f"unpacking {archive.name}")
                 unpack(path, root)
                 files.publish_file(_mark(root, archive), archive.sha256 + "\n")
             (below / archive.name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A plain folder of pictures, at any depth, as unlabelled data."""
+"""A plain folder of images, at any depth, as unlabelled data."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.data.dataset import Dataset, Picture, Pictures
+from bench.data.dataset import Dataset, ImageFile, ImageFiles
 from bench.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
 def read(root: Path, name: str) -> Dataset:
-    """List every picture below `root`, by name; DataError when there is none."""
+    """List every image below `root`, by name; DataError when there is none."""
     names = sorted(_names(root), key=lambda name: name.split("/"))
     if not names:
-        raise DataError(f"{root} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
+        raise DataError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}).")
     return Dataset(
         name=name,
         kind="folder",
         root=root,
         synthetic=(root / "SYNTHETIC.txt").is_file(),
-        pictures=Pictures(Picture(id=name, file=name) for name in names),
+        images=ImageFiles(ImageFile(id=name, file=name) for name in names),
     )
 
 
 def _names(root: Path) -> Iterator[str]:
-    """Yield the pictures below `root`, relative to it, in no order."""
+    """Yield the images below `root`, relative to it, in no order."""
     for folder, _, files in os.walk(root):
         below = Path(folder).relative_to(root)
         for file in files:

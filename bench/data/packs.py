@@ -1,8 +1,8 @@
-"""Packs: each picture is decoded and resized once, into one array on the disk that every run reads.
+"""Packs: each image is decoded and resized once, into one array on the disk that every run reads.
 
 A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks `masks.npy` uint8 (N, S, S); a pack that
-keeps the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded. Files are written a picture at a time and
-read a row at a time, so memory does not grow with the number of pictures.
+keeps the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded. Files are written a image at a time and
+read a row at a time, so memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import AfterValidator, ValidationError
 
 from bench.data.columns import Texts
-from bench.data.dataset import PADDING, VOID, Dataset, Say, decode, decode_mask, opened
+from bench.data.dataset import PADDING, VOID, Dataset, Echo, decode, decode_mask, opened
 from bench.data.threads import in_order
 from bench.errors import DataError
 from bench.schema import Frozen
@@ -32,11 +32,11 @@ Bytes = NDArray[np.uint8]
 
 
 class PackRule(Frozen):
-    """What a picture becomes: a square of `size` pixels.
+    """What a image becomes: a square of `size` pixels.
 
     `squash` changes the proportions (the paper's code); `letterbox` shrinks the longer side to `size` when it is longer and
     pads; `crop` keeps every pixel and pads, to be cropped to `size` later (the paper's text), so its squares are as large as the
-    largest picture needs. Padding is black in the picture and 254 in the mask, which no loss and no score sees.
+    largest image needs. Padding is black in the image and 254 in the mask, which no loss and no score sees.
     """
 
     size: int
@@ -49,7 +49,7 @@ Size = tuple[int, int]
 
 
 def _shared(sizes: Iterable[Size]) -> tuple[Size, ...]:
-    """Return the sizes with equal ones as one object, for most pictures have one of a few."""
+    """Return the sizes with equal ones as one object, for most images have one of a few."""
     known: dict[Size, Size] = {}
     return tuple(known.setdefault(size, size) for size in sizes)
 
@@ -67,8 +67,8 @@ class Manifest(Frozen):
     rule: PackRule
     side: int
     ids: Texts
-    content: Sizes  # of each picture inside its square
-    original: Sizes  # of each picture as it came
+    content: Sizes  # of each image inside its square
+    original: Sizes  # of each image as it came
     void: tuple[int, ...] = ()
     """The rows whose masks are void throughout."""
     sums: dict[str, str]
@@ -147,19 +147,19 @@ class Pack:
     truth: Rows | None
 
     def places(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the rows of pictures by id; DataError for one that the pack has not."""
+        """Return the rows of images by id; DataError for one that the pack has not."""
         place = {identity: row for row, identity in enumerate(self.manifest.ids)}
         missing = [identity for identity in ids if identity not in place]
         if missing:
             raise DataError(
-                f"{self.manifest.dataset}: the split names {missing[0]} and {len(missing) - 1} more pictures that the data "
+                f"{self.manifest.dataset}: the split names {missing[0]} and {len(missing) - 1} more images that the data "
                 f"({self.manifest.subset}) has not."
             )
         return np.array([place[identity] for identity in ids], dtype=np.int64)
 
 
 def fit(image: Image.Image, rule: PackRule, side: int) -> tuple[Bytes, tuple[int, int]]:
-    """Return a picture in its square, uint8 (side, side, 3), and the height and width of its content."""
+    """Return a image in its square, uint8 (side, side, 3), and the height and width of its content."""
     resized = image.resize(_target(image.size, rule), _FILTERS[rule.interpolation])
     square = np.zeros((side, side, 3), dtype=np.uint8)
     square[: resized.height, : resized.width] = np.asarray(resized)
@@ -187,7 +187,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.N
 
 @dataclass(frozen=True)
 class Order:
-    """What to pack: a data set's `pictures` or those with a mask in the folder `subset`; `only` some ids, or all."""
+    """What to pack: a data set's `images` or those with a mask in the folder `subset`; `only` some ids, or all."""
 
     dataset: Dataset
     subset: str
@@ -201,16 +201,16 @@ class Order:
         return files.home() / "packs" / f"{self.dataset.name}-{self.subset}-{self.rule.resize}{self.rule.size}-{key}"
 
     def places(self) -> list[int]:
-        """Return the places in the data set of the pictures to pack, in its order; DataError when there are none."""
+        """Return the places in the data set of the images to pack, in its order; DataError when there are none."""
         wanted = set(self.only) or None
-        if self.subset != "pictures":
+        if self.subset != "images":
             masked = set(self.dataset.masks.get(self.subset, ()))
             if not masked:
                 raise DataError(
                     f"{self.dataset.name} has no masks in {self.subset}; segmentation needs a VOC data set with masks."
                 )
             wanted = masked if wanted is None else masked & wanted
-        return [place for place, identity in enumerate(self.dataset.pictures.ids) if wanted is None or identity in wanted]
+        return [place for place, identity in enumerate(self.dataset.images.ids) if wanted is None or identity in wanted]
 
 
 class _PackKey(Frozen):
@@ -221,16 +221,16 @@ class _PackKey(Frozen):
     only: tuple[str, ...]
 
 
-def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) -> Pack:
+def open_pack(order: Order, echo: Echo, progress: Callable[[int, int], object]) -> Pack:
     """Return a pack, made when it is not there; another process that makes the same one is waited for.
 
-    `progress` is called with the pictures done and their number.
+    `progress` is called with the images done and their number.
     """
     folder = order.folder
     if not folder.is_dir():
-        with locks.lock(folder.parent / f"{folder.name}.lock", say):
+        with locks.lock(folder.parent / f"{folder.name}.lock", echo):
             if not folder.is_dir():
-                say(f"packing {len(order.places()):,} pictures of {order.dataset.title} at {order.rule.size} px (once)")
+                echo(f"packing {len(order.places()):,} images of {order.dataset.title} at {order.rule.size} px (once)")
                 files.publish_folder(folder, lambda place: _write(place, order, progress), needs=_bytes(order))
     path = folder / "manifest.json"
     content = seal.load(path, "a pack's manifest", REMADE)
@@ -246,24 +246,24 @@ def open_pack(order: Order, say: Say, progress: Callable[[int, int], object]) ->
 
 
 def _bytes(order: Order) -> int:
-    """Return about how many bytes a pack needs: its pictures, and its masks where it has some."""
-    return len(order.places()) * order.rule.size**2 * (3 if order.subset == "pictures" else 4)
+    """Return about how many bytes a pack needs: its images, and its masks where it has some."""
+    return len(order.places()) * order.rule.size**2 * (3 if order.subset == "images" else 4)
 
 
 def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -> None:
     dataset, subset, rule, places = order.dataset, order.subset, order.rule, order.places()
-    masked = subset != "pictures"
+    masked = subset != "images"
     padded = 0 if rule.resize == "squash" else _longest(dataset, places)
     side = max(padded, rule.size) if rule.resize == "crop" else rule.size
 
     def prepare(place: int) -> tuple[Bytes, Size, Size, Bytes | None]:
-        picture = dataset.pictures[place]
-        path = dataset.path(picture)
+        entry = dataset.images[place]
+        path = dataset.path(entry)
         image = decode(path, upright=dataset.kind != "voc")
         square, content = fit(image, rule, side)
         mask = None
         if masked:
-            mask = decode_mask(dataset.mask_path(subset, picture.id), len(dataset.classes), image.size, path)
+            mask = decode_mask(dataset.mask_path(subset, entry.id), len(dataset.classes), image.size, path)
         return square, content, (image.height, image.width), mask
 
     contents, original, void = [], [], []
@@ -291,7 +291,7 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
         subset=subset,
         rule=rule,
         side=side,
-        ids=Texts(dataset.pictures.ids[place] for place in places),
+        ids=Texts(dataset.images.ids[place] for place in places),
         content=tuple(contents),
         original=tuple(original),
         void=tuple(void),
@@ -301,10 +301,10 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
 
 
 def _longest(dataset: Dataset, places: Sequence[int]) -> int:
-    """Return the longest side of any picture, rounded up to a multiple of 64 (VOC: 512)."""
+    """Return the longest side of any image, rounded up to a multiple of 64 (VOC: 512)."""
     longest = 1
     for place in places:
-        with opened(dataset.path(dataset.pictures[place])) as image:
+        with opened(dataset.path(dataset.images[place])) as image:
             longest = max(longest, *image.size)
     return -(-longest // 64) * 64
 

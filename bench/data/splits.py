@@ -1,9 +1,9 @@
-"""Splits: which pictures are trained on, which choose, which are scored. A split is a file, made once and then only read.
+"""Splits: which images are trained on, which choose, which are scored. A split is a file, made once and then only read.
 
 - `official`: the data set's own lists. VOC 2007: trainval -> test; VOC 2012: train -> val, since its test labels are not public.
   A stratified tenth of the training list is the validation part.
-- `paper-70-20-10`: all annotated pictures, by iterative stratification (Sechidis et al. 2011), as the paper splits VOC 2012.
-- `pretraining`: pictures without labels; the test part is COCO's test or val pictures, else a twentieth held out; 4,000 at most.
+- `paper-70-20-10`: all annotated images, by iterative stratification (Sechidis et al. 2011), as the paper splits VOC 2012.
+- `pretraining`: images without labels; the test part is COCO's test or val images, else a twentieth held out; 4,000 at most.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bench.data.dataset import Dataset, Picture, Pictures, Say
+from bench.data.dataset import Dataset, Echo, ImageFile, ImageFiles
 from bench.errors import DataError, unknown
 from bench.schema import Frozen, canonical
 from bench.seeding import key
@@ -46,8 +46,8 @@ class Split(Frozen):
         return [identity for part in parts for identity in self.parts[part]]
 
 
-def open_split(dataset: Dataset, scheme: str, subset: str, say: Say | None = None) -> Split:
-    """Return a split, from its file when there is one; `subset` is `labels`, `pictures` or a mask folder."""
+def open_split(dataset: Dataset, scheme: str, subset: str, echo: Echo | None = None) -> Split:
+    """Return a split, from its file when there is one; `subset` is `labels`, `images` or a mask folder."""
     if scheme not in SCHEMES:
         raise unknown("split", scheme, SCHEMES)
     path = files.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}.json"
@@ -55,9 +55,9 @@ def open_split(dataset: Dataset, scheme: str, subset: str, say: Say | None = Non
         made = _make(dataset, scheme, subset)
         _check_disjoint(made)
         files.publish_json(path, made.model_dump(mode="json"))
-        if say is not None:
+        if echo is not None:
             counts = ", ".join(f"{name} {len(ids):,}" for name, ids in made.parts.items())
-            say(f"made the {scheme} split of {dataset.title}, {subset} (once): {counts}")
+            echo(f"made the {scheme} split of {dataset.title}, {subset} (once): {counts}")
     return _read(path)
 
 
@@ -74,7 +74,7 @@ SHARES = (0.1, 0.01)
 
 
 def open_share(dataset: Dataset, split: Split, share: float) -> Split:
-    """Return a split whose train and val parts have a share of their pictures, stratified, from its file when there is one.
+    """Return a split whose train and val parts have a share of their images, stratified, from its file when there is one.
 
     A tenth is drawn from the whole part, a hundredth from the tenth. The test part is whole; the validation part has its share
     too, so that rates are not chosen with labels that a row says it did without.
@@ -93,7 +93,7 @@ def open_share(dataset: Dataset, split: Split, share: float) -> Split:
             if count < len(ids):
                 labels = _presence([known.get(identity) for identity in larger.parts[part]])
                 kept, taken = _cut(np.arange(len(ids)), labels, count)
-                chosen = np.concatenate([taken, kept])[:count]  # stratification may be some pictures off
+                chosen = np.concatenate([taken, kept])[:count]  # stratification may be some images off
                 parts[part] = tuple(ids[np.sort(chosen)].tolist())
             else:
                 parts[part] = larger.parts[part]
@@ -113,53 +113,53 @@ def _check_disjoint(split: Split) -> None:
 
 def _make(dataset: Dataset, scheme: str, subset: str) -> Split:
     if scheme == "pretraining":
-        parts = _pretraining(dataset.pictures)
+        parts = _pretraining(dataset.images)
     else:
-        pictures = _eligible(dataset, subset)
+        images = _eligible(dataset, subset)
         official = scheme == "official"
-        parts = _official(dataset, pictures, subset) if official else _shares(pictures, (0.7, 0.2, 0.1), dataset.name)
+        parts = _official(dataset, images, subset) if official else _shares(images, (0.7, 0.2, 0.1), dataset.name)
     return Split(scheme=scheme, dataset=dataset.name, data_fingerprint=dataset.fingerprint, subset=subset, parts=parts)
 
 
-def _eligible(dataset: Dataset, subset: str) -> dict[str, Picture]:
+def _eligible(dataset: Dataset, subset: str) -> dict[str, ImageFile]:
     if subset == "labels":
-        labelled = {picture.id: picture for picture in dataset.pictures if picture.labels is not None}
+        labelled = {image.id: image for image in dataset.images if image.labels is not None}
         if not labelled:
             raise DataError(f"{dataset.name} has no labels; a classification task needs a VOC data set with Annotations.")
         return labelled
     masked = set(dataset.masks.get(subset, ()))
     if not masked:
         raise DataError(f"{dataset.name} has no masks in {subset}; a segmentation task needs a VOC data set with masks.")
-    return {picture.id: picture for picture in dataset.pictures if picture.id in masked}
+    return {image.id: image for image in dataset.images if image.id in masked}
 
 
-def _official(dataset: Dataset, pictures: dict[str, Picture], subset: str) -> dict[str, tuple[str, ...]]:
+def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> dict[str, tuple[str, ...]]:
     task = TASKS["labels" if subset == "labels" else "masks"]
-    lists = {name: ids for name, ids in dataset.lists.get(task, {}).items() if all(identity in pictures for identity in ids)}
+    lists = {name: ids for name, ids in dataset.lists.get(task, {}).items() if all(identity in images for identity in ids)}
     fit, test = ("trainval", "test") if {"trainval", "test"} <= lists.keys() else ("train", "val")
     if not (lists.get(fit) and lists.get(test)):
         raise DataError(
-            f"{dataset.name} has no official split: ImageSets/{task} needs {fit}.txt and {test}.txt, naming pictures that have "
+            f"{dataset.name} has no official split: ImageSets/{task} needs {fit}.txt and {test}.txt, naming images that have "
             f"{'annotations' if subset == 'labels' else 'masks in ' + subset}."
         )
-    if subset == "SegmentationClassAug":  # SBD: every masked picture that is not in the test list
+    if subset == "SegmentationClassAug":  # SBD: every masked image that is not in the test list
         held = set(lists[test])
-        candidates = [identity for identity in pictures if identity not in held]
+        candidates = [identity for identity in images if identity not in held]
     else:
         candidates = list(lists[fit])
-    inner = _shares({identity: pictures[identity] for identity in candidates}, (0.9, 0.1, 0.0), dataset.name)
+    inner = _shares({identity: images[identity] for identity in candidates}, (0.9, 0.1, 0.0), dataset.name)
     return {"train": inner["train"], "val": inner["val"], "test": tuple(lists[test])}
 
 
-def _shares(pictures: dict[str, Picture], shares: tuple[float, float, float], name: str) -> dict[str, tuple[str, ...]]:
+def _shares(images: dict[str, ImageFile], shares: tuple[float, float, float], name: str) -> dict[str, tuple[str, ...]]:
     """Split by iterative stratification over the classes that are present; without labels, at random."""
-    ids = np.array(list(pictures))
+    ids = np.array(list(images))
     count = len(ids)
     if count < 10:
-        raise DataError(f"{name} has {count} pictures to split; at least 10 are needed.")
+        raise DataError(f"{name} has {count} images to split; at least 10 are needed.")
     test_count = round(shares[2] * count) if shares[2] else 0
     val_count = round(shares[1] * count)
-    labels = _presence([picture.labels for picture in pictures.values()])
+    labels = _presence([image.labels for image in images.values()])
     everything = np.arange(count)
     rest, test = _cut(everything, labels, test_count) if test_count else (everything, everything[:0])
     train, val = _cut(rest, labels, val_count)
@@ -186,11 +186,11 @@ def _cut(rows: NDArray[np.int64], labels: NDArray[np.int64] | None, count: int) 
     return rows[kept], rows[taken]
 
 
-def _pretraining(pictures: Pictures) -> dict[str, tuple[str, ...]]:
-    ids = list(pictures.ids)
-    training = [identity for identity, part in zip(ids, pictures.parts, strict=True) if part in ("", "train")]
+def _pretraining(images: ImageFiles) -> dict[str, tuple[str, ...]]:
+    ids = list(images.ids)
+    training = [identity for identity, part in zip(ids, images.parts, strict=True) if part in ("", "train")]
     for name in ("test", "val"):
-        others = [identity for identity, part in zip(ids, pictures.parts, strict=True) if part == name]
+        others = [identity for identity, part in zip(ids, images.parts, strict=True) if part == name]
         if others and training:
             return {"train": tuple(training), "test": tuple(_some(others, 4000))}
     held = set(_some(ids, min(4000, max(1, len(ids) // 20))))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from bench.data.dataset import PADDING, VOC_CLASSES, Dataset, Picture, Pictures, choose_scored
+from bench.data.dataset import PADDING, VOC_CLASSES, Dataset, ImageFile, ImageFiles, choose_scored
 from bench.errors import DataError
 from bench.text import quoted
 
@@ -56,22 +56,22 @@ def read(root: Path, name: str) -> Dataset:
     classes = _names(folder / "classes.txt") or VOC_CLASSES
     files = sorted(path for path in (folder / "JPEGImages").iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
-        raise DataError(f"{folder / 'JPEGImages'} holds no pictures; unpack the archive again.")
+        raise DataError(f"{folder / 'JPEGImages'} holds no images; unpack the archive again.")
     annotations = folder / "Annotations"
-    pictures = []
+    images = []
     for path in files:
         xml = annotations / f"{path.stem}.xml"
         labels = read_labels(xml, classes) if xml.is_file() else None
-        pictures.append(Picture(id=path.stem, file=path.relative_to(folder).as_posix(), labels=labels))
-    known = {picture.id for picture in pictures}
-    if len(known) < len(pictures):
-        raise DataError(f"{folder / 'JPEGImages'} has pictures that differ only in their ending; an id must name one picture.")
+        images.append(ImageFile(id=path.stem, file=path.relative_to(folder).as_posix(), labels=labels))
+    known = {image.id for image in images}
+    if len(known) < len(images):
+        raise DataError(f"{folder / 'JPEGImages'} has images that differ only in their ending; an id must name one image.")
     masks = {}
     for mask_folder in MASK_FOLDERS:
         ids = tuple(sorted(path.stem for path in (folder / mask_folder).glob("*.png")))
         stray = [identity for identity in ids if identity not in known]
         if stray and len(stray) == len(ids):
-            raise DataError(f"{folder / mask_folder} has masks, but none of a picture in JPEGImages.")
+            raise DataError(f"{folder / mask_folder} has masks, but none of a image in JPEGImages.")
         if ids and len(classes) > MOST_MASKED:
             raise DataError(
                 f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {mask_folder} has ids for {MOST_MASKED} "
@@ -86,7 +86,7 @@ def read(root: Path, name: str) -> Dataset:
         root=folder,
         synthetic=(folder / "SYNTHETIC.txt").is_file(),
         classes=classes,
-        pictures=Pictures(pictures),
+        images=ImageFiles(images),
         masks=masks,
         lists=lists,
     )
@@ -134,10 +134,10 @@ def _official_lists(folder: Path, known: set[str], classes: Sequence[str]) -> di
         ids = tuple(line.split()[0] for line in _lines(path))
         missing = [identity for identity in ids if identity not in known]
         if missing and stem != "test":
-            raise DataError(f"{path} names {quoted(missing[0])} and {len(missing) - 1} more pictures that JPEGImages has not.")
+            raise DataError(f"{path} names {quoted(missing[0])} and {len(missing) - 1} more images that JPEGImages has not.")
         twice = next((identity for identity, number in Counter(ids).items() if number > 1), None)
         if twice is not None:
-            raise DataError(f"{path} names {quoted(twice)} twice; a list has each picture once.")
+            raise DataError(f"{path} names {quoted(twice)} twice; a list has each image once.")
         if not missing:
             lists[stem] = ids
     return lists

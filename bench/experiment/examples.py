@@ -1,4 +1,4 @@
-"""Pictures that a row can be looked at by: the same few for every row, and its own best, median and worst."""
+"""Images that a row can be looked at by: the same few for every row, and its own best, median and worst."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FIXED = 4
 def choose(
     model: Model, downstream: Downstream, part: Part, ids: list[str], predictions: dict[str, NDArray[Any]], machine: Machine
 ) -> bytes | None:
-    """Return the bytes of a compressed .npz with what was found in a few pictures; None when the task shows nothing.
+    """Return the bytes of a compressed .npz with what was found in a few images; None when the task shows nothing.
 
-    It holds `kinds` and `ids` (text), `iou` (each picture's own mean IoU), and uint8 `images` (K, S, S, 3), `truth` and `found`
-    (K, S, S). The fixed pictures depend on the part only.
+    It holds `kinds` and `ids` (text), `iou` (each image's own mean IoU), and uint8 `images` (K, S, S, 3), `truth` and `found`
+    (K, S, S). The fixed images depend on the part only.
     """
     if "confusion" not in predictions or not ids:
         return None
-    quality = picture_iou(predictions["confusion"])
+    quality = image_iou(predictions["confusion"])
     fixed = np.random.default_rng(key("examples", len(ids))).permutation(len(ids))[:FIXED]
     rank = np.argsort(quality, kind="stable")
     own = {"best": rank[-1], "median": rank[len(rank) // 2], "worst": rank[0]}
@@ -37,7 +37,7 @@ def choose(
     kept: dict[str, list[NDArray[np.uint8]]] = {"images": [], "truth": [], "found": []}
     for _, place in chosen:
         output, batch = look(model, downstream, part, place // size, machine)
-        shown = downstream.picture(output, batch)
+        shown = downstream.image(output, batch)
         if not shown:
             return None
         within = place % size
@@ -55,8 +55,8 @@ def choose(
     return buffer.getvalue()
 
 
-def picture_iou(confusion: NDArray[Any]) -> NDArray[np.float64]:
-    """Return each picture's mean IoU over the classes in its truth or prediction, void ignored, from (N, C + 2, C + 1)."""
+def image_iou(confusion: NDArray[Any]) -> NDArray[np.float64]:
+    """Return each image's mean IoU over the classes in its truth or prediction, void ignored, from (N, C + 2, C + 1)."""
     matrix = confusion[:, :-1].astype(np.float64)
     hits = np.diagonal(matrix, axis1=1, axis2=2)
     union = matrix.sum(axis=1) + matrix.sum(axis=2) - hits

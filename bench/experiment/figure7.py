@@ -1,4 +1,4 @@
-"""The learning progress of a pretext task as one picture (Figure 7): what goes in, what was learned by epoch, the truth."""
+"""The learning progress of a pretext task as one image (Figure 7): what goes in, what was learned by epoch, the truth."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from bench.errors import DataError
 from bench.experiment import examples
 from bench.experiment.pretraining import find_pretrained, load_trunk, lock_of, make_model, pretrain
 from bench.experiment.resolve import pack_of, subset_of
-from bench.experiment.session import Desk, cost, facts, provenance
+from bench.experiment.session import Session, cost, facts, provenance
 from bench.job import Job
 from bench.models import batch_norm
 from bench.models.network import Model
@@ -40,38 +40,38 @@ from bench.storage.arrays import pack_predictions
 from bench.training import checkpoint, loggers
 from bench.training.energy import Meter
 from bench.training.evaluation import predict
-from bench.training.loop import Course, History, train
+from bench.training.loop import History, Stage, train
 from bench.training.machine import Machine
 
 
-def run(job: Job, desk: Desk, tuning: Tuning | None = None, wait: bool = True) -> Record:
+def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = True) -> Record:
     """Return the record of a job: the one on the disk, or a new one. `tuning` is the search that chose the job's rates.
 
-    When another process makes it or its trunk, wait for that, or raise Elsewhere.
+    When another process makes it or its trunk, wait for that, or raise Busy.
     """
-    found = find(job, desk.out)
+    found = find(job, session.out)
     if found is not None:
-        files.remove_folder(work_folder(job, desk.out))  # a process may die between the record and this
-        _check_measured(job, found, desk)
+        files.remove_folder(work_folder(job, session.out))  # a process may die between the record and this
+        _check_measured(job, found, session)
         return found
-    pretrained = pretrain(job.pretrain, desk, wait)
-    with locks.lock(lock_of(job, desk.out), desk.say, desk.machine.stop.check, wait=wait):
-        return find(job, desk.out) or _publish(job, pretrained, desk, tuning)
+    pretrained = pretrain(job.pretrain, session, wait)
+    with locks.lock(lock_of(job, session.out), session.echo, session.machine.stop.check, wait=wait):
+        return find(job, session.out) or _publish(job, pretrained, session, tuning)
 
 
-def _check_measured(job: Job, record: Record, desk: Desk) -> None:
+def _check_measured(job: Job, record: Record, session: Session) -> None:
     """Raise DataError for a plug-in's earlier run, unless its trunk shows that nothing of it would now be measured."""
     if record.spread is not None or not job.pretrain.source or job.settings.statistics == "batch":
         return
-    pretrained = find_pretrained(job.pretrain, desk.out)
-    if pretrained is None or batch_norm.never_used(load_trunk(job.pretrain, pretrained, desk.out, job.transfer)):
+    pretrained = find_pretrained(job.pretrain, session.out)
+    if pretrained is None or batch_norm.never_used(load_trunk(job.pretrain, pretrained, session.out, job.transfer)):
         raise DataError(
             f"{record.id} was made by an earlier version of the bench, which did not measure the batch-norm statistics of what "
-            f"{job.pretrain.pretext} does not train; remove its folder below {desk.out / 'runs'} to run it again."
+            f"{job.pretrain.pretext} does not train; remove its folder below {session.out / 'runs'} to run it again."
         )
 
 
-def is_elsewhere(job: Job, out: Path) -> bool:
+def is_busy(job: Job, out: Path) -> bool:
     """Tell whether another process makes this run or its trunk at this moment."""
     return any(locks.is_held(lock_of(one, out)) for one in (job.pretrain, job))
 
@@ -84,7 +84,7 @@ def find(job: Job, out: Path) -> Record | None:
 
 @dataclass
 class Finetuned:
-    """A fine-tuned network, what its training left, and what it says of every picture of the job's part."""
+    """A fine-tuned network, what its training left, and what it says of every image of the job's part."""
 
     downstream: Downstream
     model: Model
@@ -99,10 +99,10 @@ class Finetuned:
     calibrated: Calibrated
     spread: FeatureSpread | None = None
     states: list[str] = field(default_factory=list)
-    """The key of what each phase left in the desk's cache."""
+    """The key of what each phase left in the session's cache."""
 
     def predictions(self, machine: Machine) -> dict[str, NDArray[Any]]:
-        """Look at every picture of the part once."""
+        """Look at every image of the part once."""
         self.model.set_mode("nothing")
         return predict(self.model, self.downstream, self.seen, machine)
 
@@ -129,42 +129,44 @@ class Trained:
     scores: dict[int, float]
 
 
-def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | None = None, work: Path | None = None) -> Finetuned:
+def finetune(
+    job: Job, pretrained: PretrainRecord, session: Session, watch: Watch | None = None, work: Path | None = None
+) -> Finetuned:
     """Fine-tune a pretrained trunk through the phases of a job; nothing is published, checkpoints stay in its working folder.
 
     A phase that the same network went through in this command, with the same rates before it, is not trained again.
     """
-    dataset = desk.grid.data
-    trunk = _trunk(job, pretrained, desk)
+    dataset = session.grid.data
+    trunk = _trunk(job, pretrained, session)
     downstream, model = make_model(job, trunk, len(dataset.classes))
-    desk.machine.place(model)
-    train_part, part, data, ids, fit = _parts(job, downstream, dataset, desk)
+    session.machine.place(model)
+    train_part, part, data, ids, fit = _parts(job, downstream, dataset, session)
     rows = hashlib.sha256(train_part.rows.tobytes()).hexdigest()
-    begun, meter = time.monotonic(), Meter(desk.machine.device)
-    calibrated = _calibrate(job, pretrained, train_part, model, desk, rows)
+    begun, meter = time.monotonic(), Meter(session.machine.device)
+    calibrated = _calibrate(job, pretrained, train_part, model, session, rows)
     tuned = Finetuned(downstream, model, [], History(), data, part, ids, fit, part, calibrated)
     tuned.history.add(History(seconds=time.monotonic() - begun, joules=meter.joules()))
     if watch is None:
-        tuned.spread = _spread(job, train_part, model, desk, calibrated)
-    done, work = 0, work or work_folder(job, desk.out)
+        tuned.spread = _spread(job, train_part, model, session, calibrated)
+    done, work = 0, work or work_folder(job, session.out)
     trained: dict[str, Any] = {}  # what the trunk went through since pretraining
     if calibrated.norms:
         trained = {"calibrated": [rows, train_part.seed if train_part.change != "none" else 0]}
     for number, phase in enumerate(job.phases, start=1):
-        course_facts = {"rows": rows, "phases": job.phases[:number], "seed": job.seed}
-        key = _key(job, pretrained, train_part, desk.machine, **course_facts)
+        facts_so_far = {"rows": rows, "phases": job.phases[:number], "seed": job.seed}
+        key = _key(job, pretrained, train_part, session.machine, **facts_so_far)
         model.set_mode(phase.train)
         tuned.states.append(key)
-        known: Trained | None = None if desk.log else desk.cache.state(key)
+        known: Trained | None = None if session.log else session.cache.state(key)
         if known is not None and watch is not None and len(known.scores) < phase.epochs:
             known = None
-        begun, meter = time.monotonic(), Meter(desk.machine.device)
+        begun, meter = time.monotonic(), Meter(session.machine.device)
         learned, tuned.seen = train_part, part
         if phase.train == "head" and job.settings.statistics == "running" and (watch is not None or phase.epochs > 1):
             if watch is not None and job.settings.evaluate_on == "input":
-                tuned.seen = _looked_at(job, pretrained, part, model, desk, trained)
+                tuned.seen = _looked_at(job, pretrained, part, model, session, trained)
             if train_part.change == "none" and known is None:
-                learned = _looked_at(job, pretrained, train_part, model, desk, trained)
+                learned = _looked_at(job, pretrained, train_part, model, session, trained)
         tuned.history.add(History(seconds=time.monotonic() - begun, joules=meter.joules()))
         scores: dict[int, float] = {}
 
@@ -175,11 +177,11 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
 
         module = model.head if phase.train == "head" else model
         if known is None:
-            course = _phase_course(job, model, downstream, number, phase, learned)
-            course.after_epoch = after_epoch
-            with loggers.watching(desk.log, desk.watcher, work) as watcher:
-                history = train(course, desk.machine, work / f"phase-{number}", watcher)
-            _keep(key, Trained(_copied(module), history, scores), desk)
+            stage = _phase_stage(job, model, downstream, number, phase, learned)
+            stage.after_epoch = after_epoch
+            with loggers.watching(session.log, session.watcher, work) as watcher:
+                history = train(stage, session.machine, work / f"phase-{number}", watcher)
+            _keep(key, Trained(_copied(module), history, scores), session)
         else:
             module.load_state_dict(known.weights)
             history = known.history
@@ -190,54 +192,54 @@ def finetune(job: Job, pretrained: PretrainRecord, desk: Desk, watch: Watch | No
         tuned.history.add(history)
         done += phase.epochs
         if phase.train == "all":
-            trained = course_facts
+            trained = facts_so_far
     return tuned
 
 
-def _trunk(job: Job, pretrained: PretrainRecord, desk: Desk) -> Trunk:
+def _trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
     """Return a trunk of the job's own, copied from the one that this command read before."""
     key = f"{pretrained.id} {job.transfer}"
-    trunk: Trunk | None = desk.cache.state(key)
+    trunk: Trunk | None = session.cache.state(key)
     if trunk is None:
-        trunk = load_trunk(job.pretrain, pretrained, desk.out, job.transfer)
-        desk.cache.keep(key, trunk, sum(tensor.nbytes for tensor in trunk.state_dict().values()))
+        trunk = load_trunk(job.pretrain, pretrained, session.out, job.transfer)
+        session.cache.keep(key, trunk, sum(tensor.nbytes for tensor in trunk.state_dict().values()))
     return copy.deepcopy(trunk)
 
 
-def _calibrate(job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, desk: Desk, rows: str) -> Calibrated:
+def _calibrate(job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, session: Session, rows: str) -> Calibrated:
     """Measure the statistics of the trunk's batch norms that nothing was trained with, or of all; once for the same images."""
     places = batch_norm.positions(len(part), job.settings.batch_size)
     if job.settings.statistics == "batch" or not places:
         return Calibrated()
-    key = _key(job, pretrained, part, desk.machine, calibrated=rows, seed=part.seed if part.change != "none" else 0)
-    known: tuple[Calibrated, dict[str, torch.Tensor]] | None = desk.cache.state(key)
+    key = _key(job, pretrained, part, session.machine, calibrated=rows, seed=part.seed if part.change != "none" else 0)
+    known: tuple[Calibrated, dict[str, torch.Tensor]] | None = session.cache.state(key)
     if known is None:
         model.set_mode("nothing")
-        first = next(_images(part, places, desk))
-        with desk.machine.autocast():
+        first = next(_images(part, places, session))
+        with session.machine.autocast():
             chosen = batch_norm.norms_to_measure(model.trunk, job.settings.calibration, model.features, first)
             if chosen:
-                desk.say(f"  measuring the statistics of {len(chosen)} batch norms on {sum(map(len, places)):,} images")
-                batch_norm.measure(model.trunk, chosen, model.features, _images(part, places, desk))
+                session.echo(f"  measuring the statistics of {len(chosen)} batch norms on {sum(map(len, places)):,} images")
+                batch_norm.measure(model.trunk, chosen, model.features, _images(part, places, session))
         names = tuple(name for name, norm in model.trunk.named_modules() if norm in chosen)
         buffers = {name: buffer.detach().to("cpu", copy=True) for name, buffer in model.trunk.named_buffers()}
         known = Calibrated(names, sum(map(len, places)) if names else 0), buffers
-        desk.cache.keep(key, known, sum(tensor.nbytes for tensor in buffers.values()))
+        session.cache.keep(key, known, sum(tensor.nbytes for tensor in buffers.values()))
     calibrated, kept = known
     for name, buffer in model.trunk.named_buffers():
         buffer.copy_(kept[name])
     return calibrated
 
 
-def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: Calibrated) -> FeatureSpread | None:
+def _spread(job: Job, part: batches.Part, model: Model, session: Session, calibrated: Calibrated) -> FeatureSpread | None:
     """Return how far the features of the training images differ, None of a single image; say so when they hardly do."""
     places = batch_norm.positions(len(part), job.settings.batch_size, batch_norm.LOOKED_AT)
     if not places:
         return None
-    images = list(_images(part, places, desk))
+    images = list(_images(part, places, session))
     found: dict[str, Any] = {"images": sum(map(len, places)), "measured": calibrated.norms, "measured_on": calibrated.images}
     model.set_mode("nothing")
-    with torch.no_grad(), desk.machine.autocast():
+    with torch.no_grad(), session.machine.autocast():
         ratios = batch_norm.spread(model.trunk, model.features, images)
         alike = batch_norm.cosine(torch.cat([model.features(some).float().flatten(1) for some in images]))
     if ratios:
@@ -247,7 +249,7 @@ def _spread(job: Job, part: batches.Part, model: Model, desk: Desk, calibrated: 
     if spread.problem:
         inherited = spread.layer and spread.layer not in spread.measured and job.settings.statistics == "running"
         hint = "; its statistics are inherited: --set protocol.calibration=all measures them anew" if inherited else ""
-        desk.say(f"  warning: a dead network: {spread.problem}{hint}")
+        session.echo(f"  warning: a dead network: {spread.problem}{hint}")
     return spread
 
 
@@ -255,18 +257,18 @@ def _or_zero(value: float) -> float:
     return value if np.isfinite(value) else 0.0
 
 
-def _images(part: batches.Part, places: list[NDArray[np.int64]], desk: Desk) -> Iterator[torch.Tensor]:
+def _images(part: batches.Part, places: list[NDArray[np.int64]], session: Session) -> Iterator[torch.Tensor]:
     for some in places:
-        desk.machine.stop.check()
-        yield batches.to_device(part[0, some], desk.machine.device)["images"]
+        session.machine.stop.check()
+        yield batches.to_device(part[0, some], session.machine.device)["images"]
 
 
 def _looked_at(
-    job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, desk: Desk, trained: dict[str, Any]
+    job: Job, pretrained: PretrainRecord, part: batches.Part, model: Model, session: Session, trained: dict[str, Any]
 ) -> batches.Part:
     """Return a part with the features that the frozen trunk has of it, when there is room for them."""
-    key = _key(job, pretrained, part, desk.machine, **trained)
-    return desk.cache.looked_at(part, key, model.look, job.settings.batch_size)
+    key = _key(job, pretrained, part, session.machine, **trained)
+    return session.cache.looked_at(part, key, model.look, job.settings.batch_size)
 
 
 def _key(job: Job, pretrained: PretrainRecord, part: batches.Part, machine: Machine, **more: Any) -> str:
@@ -284,8 +286,8 @@ def _key(job: Job, pretrained: PretrainRecord, part: batches.Part, machine: Mach
     return hashlib.sha256(canonical(to_jsonable_python({**origin, **more})).encode()).hexdigest()
 
 
-def _keep(key: str, trained: Trained, desk: Desk) -> None:
-    desk.cache.keep(key, trained, sum(tensor.nbytes for tensor in trained.weights.values()))
+def _keep(key: str, trained: Trained, session: Session) -> None:
+    session.cache.keep(key, trained, sum(tensor.nbytes for tensor in trained.weights.values()))
 
 
 def _copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -297,11 +299,11 @@ def work_folder(job: Job, out: Path) -> Path:
     return out / "work" / job.id
 
 
-def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | None) -> Record:
-    desk.machine.forget_peak()
-    origin = provenance(desk)
-    tuned = finetune(job, pretrained, desk)
-    predictions = tuned.predictions(desk.machine)
+def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
+    session.machine.forget_peak()
+    origin = provenance(session)
+    tuned = finetune(job, pretrained, session)
+    predictions = tuned.predictions(session.machine)
     packed = pack_predictions(predictions, tuned.ids)
     settings, data = job.settings, tuned.data
     judged = data.classes, data.scored
@@ -309,10 +311,12 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
     per_class = {name: scores for name in names if (scores := metrics.per_class(name, predictions, *judged))}
     absent = [name for name, value in per_class.get(names[0], {}).items() if value is None]
     if absent:
-        desk.say(f"  warning: {names[0]} is not defined for {', '.join(absent)} on these pictures, and its mean leaves them out")
+        session.echo(
+            f"  warning: {names[0]} is not defined for {', '.join(absent)} on these images, and its mean leaves them out"
+        )
     if tuned.data.void:
-        desk.say(f"  warning: {tuned.data.void} of the pictures that were trained on are void throughout and taught nothing")
-    shown = examples.choose(tuned.model, tuned.downstream, tuned.part, tuned.ids, predictions, desk.machine)
+        session.echo(f"  warning: {tuned.data.void} of the images that were trained on are void throughout and taught nothing")
+    shown = examples.choose(tuned.model, tuned.downstream, tuned.part, tuned.ids, predictions, session.machine)
     record = Record(
         id=job.id,
         job=job.model_dump(mode="json"),
@@ -332,7 +336,7 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
         metrics={name: _finite(metrics.compute(name, predictions, *judged)) for name in names},
         per_class=per_class,
         history=tuned.phases,
-        cost=cost(tuned.history, desk.machine),
+        cost=cost(tuned.history, session.machine),
         pretrain=pretrained,
         tuning=tuning,
         predictions=files.sha256_bytes(packed),
@@ -340,31 +344,31 @@ def _publish(job: Job, pretrained: PretrainRecord, desk: Desk, tuning: Tuning | 
         weights=checkpoint.digest(tuned.model),
         head=repr(tuned.model.head)[:2000],
         spread=tuned.spread,
-        precision=desk.machine.arithmetic,
+        precision=session.machine.arithmetic,
         provenance=origin,
     )
 
     def fill(folder: Path) -> None:
         (folder / "predictions.npz").write_bytes(packed)
-        loggers.keep(work_folder(job, desk.out), folder)
+        loggers.keep(work_folder(job, session.out), folder)
         if shown:
             (folder / "examples.npz").write_bytes(shown)
         files.publish_json(folder / "split.json", tuned.fit.model_dump(mode="json"))
         files.publish_json(folder / "record.json", record.model_dump(mode="json"))
 
-    files.publish_folder(desk.out / "runs" / job.id, fill, whole="record.json")
-    files.remove_folder(work_folder(job, desk.out))
+    files.publish_folder(session.out / "runs" / job.id, fill, whole="record.json")
+    files.remove_folder(work_folder(job, session.out))
     return record
 
 
 def _parts(
-    job: Job, downstream: Downstream, dataset: Dataset, desk: Desk
+    job: Job, downstream: Downstream, dataset: Dataset, session: Session
 ) -> tuple[batches.Part, batches.Part, DataFacts, list[str], splits.Split]:
     settings = job.settings
     subset = subset_of(downstream, settings)
     split = splits.open_split(dataset, settings.split, subset)
     share = splits.open_share(dataset, split, job.labels)
-    pack = packs.open_pack(packs.Order(dataset, *pack_of(subset, settings, job.size)), desk.say, desk.packing)
+    pack = packs.open_pack(packs.Order(dataset, *pack_of(subset, settings, job.size)), session.echo, session.packing)
     fit = settings.fit if job.part == "test" else tuple(part for part in settings.fit if part != job.part)
     train_ids, test_ids = share.ids(*fit), share.ids(job.part)
 
@@ -378,25 +382,25 @@ def _parts(
     test_part = part(
         test_ids, "crop" if settings.resize == "crop" and settings.evaluate_on == "input" else "none", with_truth=True
     )
-    held = desk.cache.resident
+    held = session.cache.resident
     void = len({*pack.manifest.void} & {*train_part.rows.tolist()}) if downstream.data == "masks" else 0
     data = facts(dataset, split, train_ids, {job.part: len(test_ids)}, void)
     return held(train_part), held(test_part), data, test_ids, share
 
 
-def _phase_course(job: Job, model: Model, downstream: Downstream, number: int, phase: Phase, part: batches.Part) -> Course:
+def _phase_stage(job: Job, model: Model, downstream: Downstream, number: int, phase: Phase, part: batches.Part) -> Stage:
     frozen = phase.train == "head"
     module = model.head if frozen else model
 
-    def turns(batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
+    def training_step(batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
         yield "loss", downstream.loss(model(batch), batch["target"])
 
-    return Course(
+    return Stage(
         name=f"{job.downstream} phase {number} ({'frozen trunk' if frozen else 'everything'})",
         module=module,
-        players={"loss": torch.optim.Adam(module.parameters(), lr=phase.lr, fused=True)},
-        turns=turns,
-        view=lambda batch, _: batch,
+        optimizers={"loss": torch.optim.Adam(module.parameters(), lr=phase.lr, fused=True)},
+        training_step=training_step,
+        make_batch=lambda batch, _: batch,
         part=dataclasses.replace(part, seed=key("phase", number, job.seed)),
         batch_size=job.settings.batch_size,
         epochs=phase.epochs,

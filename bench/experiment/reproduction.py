@@ -17,7 +17,7 @@ from bench.data import catalogue, splits
 from bench.data.dataset import Dataset
 from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.experiment.finetuning import run
-from bench.experiment.grid import Options, make_desk
+from bench.experiment.grid import Options, make_session
 from bench.experiment.resolve import PAPER_SIZE, Grid, statistics_version, subset_of
 from bench.job import NO_DATA, Job
 from bench.record import Cost, Record, paths, read_one
@@ -62,7 +62,7 @@ def story(record: Record) -> Rows:
     if record.pretrain.data:
         facts.append(("pretraining data", f"{record.pretrain.data.title} {record.pretrain.data.fingerprint[:12]}"))
     if record.labels != 1:
-        facts.append(("labels", f"{100 * record.labels:.3g} % of the training pictures"))
+        facts.append(("labels", f"{100 * record.labels:.3g} % of the training images"))
     facts.append(("rates", ", ".join(f"{rate:.3g}" for rate in record.rates)))
     if record.tuning:
         tuning = record.tuning
@@ -90,9 +90,7 @@ def _value(value: float | None) -> str:
 
 def _cost(cost: Cost) -> str:
     energy = "" if cost.joules is None else f", {cost.joules / 1000:,.1f} kJ"
-    return (
-        f"{cost.seconds:,.1f} s on {cost.device}, {cost.images:,} pictures, at most {cost.peak_memory / 2**20:,.0f} MiB{energy}"
-    )
+    return f"{cost.seconds:,.1f} s on {cost.device}, {cost.images:,} images, at most {cost.peak_memory / 2**20:,.0f} MiB{energy}"
 
 
 def command(record: Record) -> list[str]:
@@ -180,16 +178,16 @@ def reproduce(record: Record, folder: Path, options: Options, screen: Screen) ->
     data = _data(str(origin["data"]), job.data, screen)
     pretrain_data = _data(str(origin["pretrain_data"]), job.pretrain.data, screen) if job.pretrain.data != NO_DATA else None
     subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
-    if splits.open_split(data, job.settings.split, subset, screen.say).fingerprint != job.split:
+    if splits.open_split(data, job.settings.split, subset, screen.echo).fingerprint != job.split:
         raise DataError(f"the {job.settings.split} split of {data.name} here is not the one of {record.id}.")
     grid = Grid([job], data, pretrain_data, str(origin["data"]), origin["pretrain_data"])
-    desk = make_desk(grid, options, folder, screen)
-    with machine.stoppable(desk.machine.stop):
-        return run(job, desk, record.tuning)
+    session = make_session(grid, options, folder, screen)
+    with machine.stoppable(session.machine.stop):
+        return run(job, session, record.tuning)
 
 
 def _data(name: str, fingerprint: str, screen: Screen) -> Dataset:
-    dataset = catalogue.open_dataset(name, screen.say)
+    dataset = catalogue.open_dataset(name, screen.echo)
     if dataset.fingerprint != fingerprint:
         raise DataError(f"{name} here has fingerprint {dataset.fingerprint[:12]}, the record's data had {fingerprint[:12]}.")
     return dataset

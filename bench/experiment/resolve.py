@@ -11,7 +11,7 @@ from typing import Any, cast
 from bench import metrics, registry
 from bench.contract import Protocol, Recipe, Schedule, Transfer
 from bench.data import catalogue, splits
-from bench.data.dataset import Dataset, Say
+from bench.data.dataset import Dataset, Echo
 from bench.data.packs import PackRule
 from bench.errors import UsageError, unknown
 from bench.job import NO_DATA, Job, PretrainJob
@@ -26,7 +26,7 @@ STATISTICS_VERSION = 2
 VARY = ("all", "finetune")
 PAPER_SIZE = 256
 SMALL = ("small", "demo")
-"""Protocols whose size is that of the pretraining too; another's is that of its own pictures (standard segmentation: 512)."""
+"""Protocols whose size is that of the pretraining too; another's is that of its own images (standard segmentation: 512)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Grid:
     notes: list[str] = field(default_factory=list)
 
 
-def resolve(request: Request, say: Say) -> Grid:
+def resolve(request: Request, echo: Echo) -> Grid:
     """Return the jobs of a request; UsageError or DataError when something does not exist or does not fit."""
     pretexts = registry.names("pretexts", request.pretexts)
     downstreams = registry.names("downstreams", request.downstreams)
@@ -88,13 +88,13 @@ def resolve(request: Request, say: Say) -> Grid:
     trunk = TrunkName.parse(request.trunk or first.trunk).fitted(size)
     for fitting in {size, *(request.size or protocol.size or size for _, protocol in protocols.values())}:
         check_size(str(trunk), fitting)
-    data = catalogue.open_dataset(data_name, say)
-    needs_pictures = any(recipe.epochs for recipe in recipes.values())
-    if needs_pictures and pretrain_name is None:
+    data = catalogue.open_dataset(data_name, echo)
+    needs_images = any(recipe.epochs for recipe in recipes.values())
+    if needs_images and pretrain_name is None:
         pretrain_name = catalogue.pretraining_data_for(data_name)
-    pretrain_data = catalogue.open_dataset(pretrain_name, say) if needs_pictures and pretrain_name else None
+    pretrain_data = catalogue.open_dataset(pretrain_name, echo) if needs_images and pretrain_name else None
     if pretrain_data is not None:
-        splits.open_split(pretrain_data, "pretraining", "pictures", say)
+        splits.open_split(pretrain_data, "pretraining", "images", echo)
     jobs = []
     for seed in request.seeds:
         for pretext in pretexts:
@@ -108,7 +108,7 @@ def resolve(request: Request, say: Say) -> Grid:
                 _check_rates(request.rates, protocol, schedules[pretext])
                 if missing:
                     raise UsageError(f"protocol {label} has no {missing[0]} schedule, on which {pretext} runs; see --schedule.")
-                split = splits.open_split(data, protocol.split, subset_of(plugin, protocol), say)
+                split = splits.open_split(data, protocol.split, subset_of(plugin, protocol), echo)
                 jobs += [
                     Job(
                         pretrain=pretrain,
@@ -146,7 +146,7 @@ def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Data
         trunk=trunk,
         size=size,
         data=data.fingerprint if trained and data else NO_DATA,
-        split=splits.open_split(data, "pretraining", "pictures").fingerprint if trained and data else NO_DATA,
+        split=splits.open_split(data, "pretraining", "images").fingerprint if trained and data else NO_DATA,
         seed=seed,
     )
 
@@ -161,14 +161,14 @@ def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
 
 
 def subset_of(downstream: Any, protocol: Protocol) -> str:
-    """Return the pictures that a downstream task reads: `labels`, or the folder of its masks."""
+    """Return the images that a downstream task reads: `labels`, or the folder of its masks."""
     return "labels" if downstream.data == "labels" else protocol.masks
 
 
 def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
-    """Return the pack that a job reads: which pictures, and what becomes of them."""
+    """Return the pack that a job reads: which images, and what becomes of them."""
     rule = PackRule(size=size, resize=protocol.resize, interpolation=protocol.interpolation)
-    return ("pictures" if subset == "labels" else subset), rule
+    return ("images" if subset == "labels" else subset), rule
 
 
 def _choose_data(request: Request) -> tuple[str, str | None, list[str]]:

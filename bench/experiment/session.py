@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.data import splits
-from bench.data.dataset import Dataset, Say
+from bench.data.dataset import Dataset, Echo
 from bench.experiment.resolve import Grid
 from bench.record import Cost, DataFacts
 from bench.training.feature_cache import Cache
@@ -26,13 +26,13 @@ from bench.training.machine import Machine
 
 
 @dataclass(frozen=True)
-class Desk:
+class Session:
     """What every job of a command shares: where results go, the machine, the data, and who is told."""
 
     out: Path
     machine: Machine
     grid: Grid
-    say: Say
+    echo: Echo
     watcher: Watcher
     packing: Callable[[int, int], object]
     cache: Cache
@@ -41,7 +41,7 @@ class Desk:
 
 
 def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], scored: dict[str, int], void: int = 0) -> DataFacts:
-    """Return what a record says about the pictures a run saw.
+    """Return what a record says about the images a run saw.
 
     Those it was fitted to, how many of them are `void` throughout, and how many of a part were `scored`.
     """
@@ -74,7 +74,7 @@ def cost(history: History, machine: Machine) -> Cost:
     )
 
 
-def provenance(desk: Desk) -> dict[str, Any]:
+def provenance(session: Session) -> dict[str, Any]:
     """Return where a record comes from: command, time, versions, machine, commit and whether files were changed since."""
     names = (
         "pretext-bench",
@@ -89,13 +89,13 @@ def provenance(desk: Desk) -> dict[str, Any]:
         "pillow",
     )
     return {
-        "command": _without_storage(desk.command),
+        "command": _without_storage(session.command),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: _installed(name) for name in names},
-        "machine": desk.machine.describe(),
-        "data": _place(desk.grid.data_name),
-        "pretrain_data": _place(desk.grid.pretrain_name),
+        "machine": session.machine.describe(),
+        "data": _place(session.grid.data_name),
+        "pretrain_data": _place(session.grid.pretrain_name),
         **commit(),
     }
 
@@ -125,7 +125,7 @@ def _installed(name: str) -> str | None:
 def commit() -> dict[str, Any]:
     """Return the program's commit, and whether its files were changed; what a study left beside them is no change of it.
 
-    As they are when a process first asks, which it does before it works (`grid.make_desk`): its code is of that time.
+    As they are when a process first asks, which it does before it works (`grid.make_session`): its code is of that time.
     """
     place = Path(__file__).parent
 

@@ -1,6 +1,6 @@
 """A study: a file that says which grids answer a question and which tables show it, and a folder that keeps what came of it.
 
-    title = "Does it work on real pictures?"
+    title = "Does it work on real images?"
 
     [options]                       # of `bench run`, for every part
     data = "voc_mini"
@@ -25,7 +25,7 @@
 A study that means to add seeds says so before the first of them has run, above all tables: `looks = [3, 5, 10]`. The p values at
 each look then count their share of the level, so that several looks reject no more often than one (`results.statistics.at_look`).
 
-Beside the file lie `records/`, an output folder that holds records and predictions without pictures, and a folder for each table.
+Beside the file lie `records/`, an output folder that holds records and predictions without images, and a folder for each table.
 What is in `records/` is not computed again, and needs no data set: the same command rebuilds the tables from it, and from the
 list of looks that lies there (`looks.json`). A part whose plug-ins have a new version is run again, all but the runs that are the
 same.
@@ -47,9 +47,9 @@ from bench import metrics, registry
 from bench.cli.screen import Screen
 from bench.config import Asked
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, UsageError, explained, unknown
-from bench.experiment.grid import open_desk, run_grid
+from bench.experiment.grid import open_session, run_grid
 from bench.experiment.resolve import STATISTICS_VERSION, Grid, resolve
-from bench.experiment.session import Desk
+from bench.experiment.session import Session
 from bench.experiment.tuning import Search, path_of, study_of
 from bench.record import Record, paths, read_one
 from bench.schema import Frozen, canonical
@@ -238,21 +238,21 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     for name, asked in _to_do(study, into, only, screen):
         offline.check_storage(asked.storage)
         with _about(name, into):
-            _check_data(study, resolve(asked.request(), screen.say))
+            _check_data(study, resolve(asked.request(), screen.echo))
     failed = []
     for name, asked in _to_do(study, into, only, screen, tell=True):
-        screen.say(f"{name}: {canonical(asked.meaning())}")
-        desk = open_desk(asked.request(), asked.options(), out, screen)
+        screen.echo(f"{name}: {canonical(asked.meaning())}")
+        session = open_session(asked.request(), asked.options(), out, screen)
         try:
-            _copy_known(into, desk, asked.search())
-            _keep(into, out, name, asked, run_grid(desk, screen, asked.search()))
+            _copy_known(into, session, asked.search())
+            _keep(into, out, name, asked, run_grid(session, screen, asked.search()))
         except Interrupted:
             raise
         except Exception as error:
             if os.environ.get(TRACEBACK) and not isinstance(error, BenchError):
                 raise
             failed.append(f"{name}: {explained(error)}")
-            screen.say(f"  {failed[-1]}")
+            screen.echo(f"  {failed[-1]}")
     return failed
 
 
@@ -263,13 +263,13 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
     planned: dict[str, int] = {}
     seconds = []
     for name, asked in _to_do(study, into, only, screen, tell=True):
-        screen.say(f"{name}:")
+        screen.echo(f"{name}:")
         with _about(name, into):
-            desk = open_desk(asked.request(), asked.options(), out, screen)
-            _check_data(study, desk.grid)
-        seconds.append(show(desk, screen, asked.search(), planned, _known(into, desk, asked.search())))
+            session = open_session(asked.request(), asked.options(), out, screen)
+            _check_data(study, session.grid)
+        seconds.append(show(session, screen, asked.search(), planned, _known(into, session, asked.search())))
     if len(seconds) > 1:
-        screen.say(f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together, what they share once")
+        screen.echo(f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together, what they share once")
 
 
 @contextmanager
@@ -282,7 +282,7 @@ def _about(part: str, into: Path) -> Iterator[None]:
 
 
 def _check_data(study: Study, grid: Grid) -> None:
-    """Raise DataError when a data set of a known name has other pictures than the study's."""
+    """Raise DataError when a data set of a known name has other images than the study's."""
     for dataset in filter(None, (grid.data, grid.pretrain_data)):
         _check_fingerprint(study, dataset.name, dataset.fingerprint)
 
@@ -292,7 +292,7 @@ def _check_fingerprint(study: Study, name: str, fingerprint: str) -> None:
     if not fingerprint.startswith(meant):
         raise DataError(
             f"{name} has the fingerprint {fingerprint[:12]}, and this study means {meant}: "
-            "other pictures, classes or labels were prepared under that name."
+            "other images, classes or labels were prepared under that name."
         )
 
 
@@ -307,7 +307,7 @@ def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: 
         kept = _kept(into).get(name)
         if kept is not None and _is_done(into, asked, kept):
             if tell:
-                screen.say(f"{name}: {len(kept.runs)} runs, finished before")
+                screen.echo(f"{name}: {len(kept.runs)} runs, finished before")
         else:
             yield name, asked
 
@@ -318,12 +318,12 @@ def _is_done(into: Path, asked: Asked, kept: _Kept | None) -> bool:
 
 
 def tables(
-    study: Study, into: Path, screen: Screen, pictures: Path | None = None, command: str = ""
+    study: Study, into: Path, screen: Screen, images: Path | None = None, command: str = ""
 ) -> tuple[list[Path], list[str]]:
     """Write the tables whose parts are done, from the records below `into` alone; return the files, and what went wrong.
 
     The same records and looks give the same bytes. What lies in the folder of a table that waits is of another time, and is
-    removed; so is a page that is not asked for. With `pictures`, an output folder, each table has one, with the pictures that lie
+    removed; so is a page that is not asked for. With `images`, an output folder, each table has one, with the images that lie
     there and the `command` that makes it again.
     """
     from results.cache import Cache
@@ -335,7 +335,7 @@ def tables(
     for name, table in study.tables.items():
         lacking = [part for part in table.parts if not _is_done(into, study.parts[part], kept.get(part))]
         if lacking:
-            screen.say(f"table {name} waits for {', '.join(lacking)}")
+            screen.echo(f"table {name} waits for {', '.join(lacking)}")
             for file in FILES:
                 (into / name / file).unlink(missing_ok=True)
             continue
@@ -346,8 +346,8 @@ def tables(
             wanted = Wanted(
                 table.metrics,
                 baseline=table.baseline,
-                html=pictures is not None,
-                pictures=pictures,
+                html=images is not None,
+                images=images,
                 shown_only=True,
                 looks=study.looks,
             )
@@ -356,12 +356,12 @@ def tables(
             failed.append(f"tables.{name}: {error}")
             continue
         for problem in made.problems:
-            screen.say(problem)
+            screen.echo(problem)
         if PAGE not in made.files:
             (into / name / PAGE).unlink(missing_ok=True)
         written += [files.publish_file(into / name / file, text) for file, text in made.files.items()]
         shown += made.boards
-    look_log.keep(into / RECORDS, before, before.with_boards(shown, look_log.now(), study.looks), _lock(into), screen.say)
+    look_log.keep(into / RECORDS, before, before.with_boards(shown, look_log.now(), study.looks), _lock(into), screen.echo)
     return written, failed
 
 
@@ -398,9 +398,9 @@ def _digest(asked: Asked) -> str:
     return files.sha256_bytes(canonical({**asked.meaning(), **({"versions": versions} if versions else {})}).encode())
 
 
-def _known(into: Path, desk: Desk, search: Search | None) -> list[Record]:
+def _known(into: Path, session: Session, search: Search | None) -> list[Record]:
     """Return the records of a study that a grid asks for: by the runs' ids, or by the searches that chose their rates."""
-    jobs = desk.grid.jobs
+    jobs = session.grid.jobs
     runs = {job.id for job in jobs}
     searches = {(study_of(job, search, jobs).id, search.trials) for job in jobs} if search else set()
     found = []
@@ -408,7 +408,7 @@ def _known(into: Path, desk: Desk, search: Search | None) -> list[Record]:
         try:
             record = read_one(path)
         except DataError as error:  # of another part, or it is made again and then named
-            desk.say(f"not used: {error}")
+            session.echo(f"not used: {error}")
             continue
         tuning = record.tuning
         if record.id in runs or (tuning is not None and (tuning.study, tuning.budget) in searches):
@@ -416,19 +416,19 @@ def _known(into: Path, desk: Desk, search: Search | None) -> list[Record]:
     return found
 
 
-def _copy_known(into: Path, desk: Desk, search: Search | None) -> None:
+def _copy_known(into: Path, session: Session, search: Search | None) -> None:
     """Copy the runs and searches of a grid that the study's records hold to the output folder, so that none is made again."""
-    for record in _known(into, desk, search):
+    for record in _known(into, session, search):
 
         def fill(folder: Path, record: Record = record) -> None:
             made = _record_of(into, record.id)
             (folder / predictions_path(into, record).name).write_bytes(read_predictions(into / RECORDS, record))
             (folder / made.name).write_bytes(made.read_bytes())
 
-        files.publish_folder(desk.out / "runs" / record.id, fill, "record.json")
+        files.publish_folder(session.out / "runs" / record.id, fill, "record.json")
         tuning = record.tuning
-        if tuning is not None and not path_of(tuning.study, tuning.budget, desk.out).is_file():
-            files.publish_json(path_of(tuning.study, tuning.budget, desk.out), tuning.model_dump(mode="json"))
+        if tuning is not None and not path_of(tuning.study, tuning.budget, session.out).is_file():
+            files.publish_json(path_of(tuning.study, tuning.budget, session.out), tuning.model_dump(mode="json"))
 
 
 def _kept(into: Path) -> dict[str, _Kept]:

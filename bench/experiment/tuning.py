@@ -3,7 +3,7 @@
 A study's first trial has the protocol's own rates. The next ones are a Sobol sequence that is the same for every pretext task
 and, in what they share, for every schedule: one rate alone would cover its range better than two. Later ones are drawn by a
 sampler that knows the history and is seeded from the number of the draw. A trial trains on the fitting parts without the
-validation pictures and is scored on those; the test part is never opened.
+validation images and is scored on those; the test part is never opened.
 
 Several processes with one output folder work on one study: a trial is claimed under a lock, and a worker holds a lock of its own
 while it lives, so the trial of a dead worker is known at once, failed, and tried again with the same rates.
@@ -25,7 +25,7 @@ from bench import metrics
 from bench.errors import BenchError, DataError, Diverged, MachineError, UsageError
 from bench.experiment.finetuning import Finetuned, finetune
 from bench.experiment.pretraining import find_pretrained, pretrain
-from bench.experiment.session import Desk
+from bench.experiment.session import Session
 from bench.job import Job
 from bench.record import Cost, Trial, Tuning
 from bench.schema import Frozen, digest_of
@@ -154,9 +154,9 @@ def _seedless(job: Job) -> Job:
     return job.model_copy(update={"seed": 0, "pretrain": job.pretrain.model_copy(update={"seed": 0})})
 
 
-def tuned(job: Job, search: Search, desk: Desk, wait: bool = True) -> tuple[Job, Tuning]:
+def tuned(job: Job, search: Search, session: Session, wait: bool = True) -> tuple[Job, Tuning]:
     """Return a job with the rates that its study chose, and the study; the search is made, joined or read from the disk."""
-    tuning = tune(study_of(job, search, desk.grid.jobs), search, desk, wait)
+    tuning = tune(study_of(job, search, session.grid.jobs), search, session, wait)
     return chosen_by(tuning, job), tuning
 
 
@@ -182,59 +182,59 @@ def find_tuning(study: Study, search: Search, out: Path) -> Tuning | None:
         raise DataError(f"{path} is not a search of this version; {way_out}.") from error
 
 
-def tune(study: Study, search: Search, desk: Desk, wait: bool = True) -> Tuning:
+def tune(study: Study, search: Search, session: Session, wait: bool = True) -> Tuning:
     """Return a finished search of exactly `search.trials` trials, each of them complete, pruned or diverged.
 
-    When other processes have taken all that are left, wait for them, or raise Elsewhere.
+    When other processes have taken all that are left, wait for them, or raise Busy.
     """
-    found = find_tuning(study, search, desk.out)
+    found = find_tuning(study, search, session.out)
     if found is not None:
         return found
-    folder = desk.out / "studies" / study.id
+    folder = session.out / "studies" / study.id
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         opened = optuna.create_study(
-            storage=_storage(folder, search.storage, desk),
+            storage=_storage(folder, search.storage, session),
             study_name=study.id,
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=study.warmup),
             load_if_exists=True,
         )
         if search.storage:
-            _check_place(opened, folder, search, desk)
+            _check_place(opened, folder, search, session)
         with locks.alive(folder / "workers") as worker:
             told = False
             while True:
-                trial = _claim(opened, study, search.trials, folder, worker, desk)
+                trial = _claim(opened, study, search.trials, folder, worker, session)
                 if trial is not None:
-                    _attempt(opened, trial, study, search.trials, desk)
+                    _attempt(opened, trial, study, search.trials, session)
                 elif len(_finished(opened)) >= search.trials:
                     break
                 elif not wait:
-                    raise locks.Elsewhere
+                    raise locks.Busy
                 else:
                     if not told:
-                        desk.say(f"{study.id}: every trial is taken; waiting for the other workers")
+                        session.echo(f"{study.id}: every trial is taken; waiting for the other workers")
                         told = True
-                    desk.machine.stop.check()
+                    session.machine.stop.check()
                     time.sleep(0.5)
-        _sweep(opened, study, folder, desk)
-        tuning = _summary(opened, study, search, desk)
-    files.publish_json(path_of(study.id, search.trials, desk.out), tuning.model_dump(mode="json"))
+        _sweep(opened, study, folder, session)
+        tuning = _summary(opened, study, search, session)
+    files.publish_json(path_of(study.id, search.trials, session.out), tuning.model_dump(mode="json"))
     return tuning
 
 
-def _storage(folder: Path, url: str, desk: Desk) -> Any:
+def _storage(folder: Path, url: str, session: Session) -> Any:
     from optuna.storages import RDBStorage
 
     files.make_folder(folder)
     if not url:
         from bench.storage.journal import journal
 
-        return journal(folder / "journal.log", desk.say)
+        return journal(folder / "journal.log", session.echo)
     try:
         return RDBStorage(url)
     except Exception as error:  # SQLAlchemy and its drivers have no common base
@@ -248,9 +248,9 @@ def without_secrets(url: str) -> str:
     return f"{url.partition(':')[0]}://..."
 
 
-def _check_place(opened: Any, folder: Path, search: Search, desk: Desk) -> None:
+def _check_place(opened: Any, folder: Path, search: Search, session: Session) -> None:
     """Raise UsageError when a study in a database belongs to another output folder, where its workers' locks lie."""
-    with locks.lock(folder / "claim.lock", desk.say, desk.machine.stop.check):
+    with locks.lock(folder / "claim.lock", session.echo, session.machine.stop.check):
         token = folder / "token"
         known = opened.user_attrs.get("token")
         if known is None:
@@ -264,13 +264,13 @@ def _check_place(opened: Any, folder: Path, search: Search, desk: Desk) -> None:
             )
 
 
-def _claim(opened: Any, study: Study, budget: int, folder: Path, worker: str, desk: Desk) -> Any:
+def _claim(opened: Any, study: Study, budget: int, folder: Path, worker: str, session: Session) -> Any:
     """Take the next trial; None when all are taken. The trials of dead workers are failed and queued again first."""
     from optuna.distributions import FloatDistribution
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
-    with locks.lock(folder / "claim.lock", desk.say, desk.machine.stop.check):
+    with locks.lock(folder / "claim.lock", session.echo, session.machine.stop.check):
         again = {trial.user_attrs.get("again") for trial in opened.get_trials(deepcopy=False)}
         for trial in opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = trial.user_attrs.get("worker")  # written under the lock that we hold, so who has none is dead
@@ -292,9 +292,9 @@ def _claim(opened: Any, study: Study, budget: int, folder: Path, worker: str, de
         return trial
 
 
-def _sweep(opened: Any, study: Study, folder: Path, desk: Desk) -> None:
+def _sweep(opened: Any, study: Study, folder: Path, session: Session) -> None:
     """Remove the working folders of finished trials whose workers died before they could."""
-    with locks.lock(folder / "claim.lock", desk.say, desk.machine.stop.check):
+    with locks.lock(folder / "claim.lock", session.echo, session.machine.stop.check):
         ended = {with_rates(study.cell, trial.params).id for trial in _finished(opened)}
         for place in (folder / "work").glob("*"):
             if place.name in ended:
@@ -352,17 +352,17 @@ class _Pruned(Exception):
     """The trial is worse than the median of the others at the same epoch."""
 
 
-def _attempt(opened: Any, trial: Any, study: Study, budget: int, desk: Desk) -> None:
+def _attempt(opened: Any, trial: Any, study: Study, budget: int, session: Session) -> None:
     """Train one trial, telling its validation score after every epoch; what was told survives a kill, as the weights do."""
     from optuna.trial import TrialState
 
     job = with_rates(study.cell, trial.params)
-    desk.say(f"  {study.id} trial {trial.number}: {', '.join(f'{name} {rate:.2e}' for name, rate in trial.params.items())}")
-    work = desk.out / "studies" / study.id / "work" / job.id
+    session.echo(f"  {study.id} trial {trial.number}: {', '.join(f'{name} {rate:.2e}' for name, rate in trial.params.items())}")
+    work = session.out / "studies" / study.id / "work" / job.id
     kept = _Kept.read(work / "kept.json")
     for epoch, value in kept.values.items():
         trial.report(value, epoch)
-    started, meter = time.monotonic() - kept.seconds, Meter(desk.machine.device)
+    started, meter = time.monotonic() - kept.seconds, Meter(session.machine.device)
 
     states: list[str] = []
 
@@ -370,7 +370,7 @@ def _attempt(opened: Any, trial: Any, study: Study, budget: int, desk: Desk) -> 
         states[:] = tuned.states
         if epoch not in kept.values:
             if known is None:
-                found = metrics.compute(study.metric, tuned.predictions(desk.machine), tuned.data.classes, tuned.data.scored)
+                found = metrics.compute(study.metric, tuned.predictions(session.machine), tuned.data.classes, tuned.data.scored)
                 known = found if math.isfinite(found) else 0.0
             kept.values[epoch] = known
             kept.images = epoch * tuned.data.counts["train"]
@@ -382,12 +382,12 @@ def _attempt(opened: Any, trial: Any, study: Study, budget: int, desk: Desk) -> 
         return kept.values[epoch]
 
     state, score = TrialState.COMPLETE, None
-    trunk_is_new = PRETEXT in trial.params and find_pretrained(job.pretrain, desk.out) is None
+    trunk_is_new = PRETEXT in trial.params and find_pretrained(job.pretrain, session.out) is None
     try:
-        pretrained = pretrain(job.pretrain, desk)
+        pretrained = pretrain(job.pretrain, session)
         if not trunk_is_new:
-            started, meter = time.monotonic() - kept.seconds, Meter(desk.machine.device)
-        finetune(job, pretrained, desk, watch, work)
+            started, meter = time.monotonic() - kept.seconds, Meter(session.machine.device)
+        finetune(job, pretrained, session, watch, work)
         score = kept.values[max(kept.values)]
         kept.images += pretrained.cost.images if trunk_is_new else 0
     except _Pruned:
@@ -395,16 +395,16 @@ def _attempt(opened: Any, trial: Any, study: Study, budget: int, desk: Desk) -> 
     except Diverged as error:
         state = TrialState.PRUNED
         trial.set_user_attr("diverged", str(error))
-    _keep_the_best(opened, study, states, score, desk)
+    _keep_the_best(opened, study, states, score, session)
     spent = {"seconds": time.monotonic() - started, "images": kept.images, "joules": meter.joules()}
     trial.set_user_attr("cost", spent)
     opened.tell(trial, score, state=state)
     files.remove_folder(work)
     outcome = f"{study.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"
-    desk.say(f"  {study.id} trial {trial.number}: {outcome}; {max(0, budget - len(_finished(opened)))} to go")
+    session.echo(f"  {study.id} trial {trial.number}: {outcome}; {max(0, budget - len(_finished(opened)))} to go")
 
 
-def _keep_the_best(opened: Any, study: Study, states: list[str], score: float | None, desk: Desk) -> None:
+def _keep_the_best(opened: Any, study: Study, states: list[str], score: float | None, session: Session) -> None:
     """Forget the networks of a trial that is not the best so far, but for those that every trial begins with."""
     from optuna.trial import TrialState
 
@@ -414,7 +414,7 @@ def _keep_the_best(opened: Any, study: Study, states: list[str], score: float | 
         low, high = study.space[f"phase-{number}"]
         shared = shared and low == high
         if not shared and (score is None or score < best):
-            desk.cache.drop(state)
+            session.cache.drop(state)
 
 
 def _finished(opened: Any) -> list[Any]:
@@ -423,7 +423,7 @@ def _finished(opened: Any) -> list[Any]:
     return list(opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
-def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
+def _summary(opened: Any, study: Study, search: Search, session: Session) -> Tuning:
     """Return the first finished trials, as many as the budget, and the best of them."""
     from optuna.trial import TrialState
 
@@ -473,8 +473,8 @@ def _summary(opened: Any, study: Study, search: Search, desk: Desk) -> Tuning:
         cost=Cost(
             seconds=round(sum(trial.seconds for trial in counted), 3),
             images=sum(trial.images for trial in counted),
-            peak_memory=desk.machine.peak_memory(),
-            device=desk.machine.device.type,
+            peak_memory=session.machine.peak_memory(),
+            device=session.machine.device.type,
             joules=None if None in joules else round(sum(joules), 1),
         ),
     )

@@ -48,8 +48,8 @@ class Place:
         return frozenset(found)
 
     @cached_property
-    def pictures(self) -> dict[str, bool]:
-        """Whether each data set that is prepared, or was named by its folder, still has its pictures, by its fingerprint.
+    def images(self) -> dict[str, bool]:
+        """Whether each data set that is prepared, or was named by its folder, still has its images, by its fingerprint.
 
         DataError names an index that cannot be read.
         """
@@ -59,8 +59,8 @@ class Place:
             if not path.is_file():
                 continue
             dataset = catalogue.read_index(path)
-            # A picture, not the root alone: the place of a disk that is not mounted exists too.
-            there = len(dataset.pictures) > 0 and dataset.path(dataset.pictures[0]).is_file()
+            # A image, not the root alone: the place of a disk that is not mounted exists too.
+            there = len(dataset.images) > 0 and dataset.path(dataset.images[0]).is_file()
             found[dataset.fingerprint] = there or found.get(dataset.fingerprint, False)
         return found
 
@@ -240,7 +240,7 @@ def _trunks(place: Place) -> Iterator[Path]:
 
 
 def _packs(place: Place, orphaned: bool) -> Iterator[Path]:
-    """Yield the packs of no data set that is known, or those that can be made again since their pictures are still there."""
+    """Yield the packs of no data set that is known, or those that can be made again since their images are still there."""
     for pack in _entries(place.home / "packs"):
         if not ((pack / "manifest.json").is_file() or (pack / "images.npy").is_file()):
             continue
@@ -248,7 +248,7 @@ def _packs(place: Place, orphaned: bool) -> Iterator[Path]:
             fingerprint = json.loads((pack / "manifest.json").read_bytes())["fingerprint"]
         except (OSError, ValueError, KeyError, TypeError):
             fingerprint = None  # no command reads such a pack
-        if fingerprint not in place.pictures if orphaned else place.pictures.get(fingerprint):
+        if fingerprint not in place.images if orphaned else place.images.get(fingerprint):
             yield pack
 
 
@@ -274,9 +274,9 @@ KINDS = {
     "orphans": Kind(
         "packs of no data set that is known: forgotten, or changed since", ("home",), lambda p: _packs(p, orphaned=True)
     ),
-    "packs": Kind("the other packs, made again from their pictures", ("home",), lambda place: _packs(place, orphaned=False)),
+    "packs": Kind("the other packs, made again from their images", ("home",), lambda place: _packs(place, orphaned=False)),
     "indices": Kind(
-        "lists of pictures in folders given by path, made again from them",
+        "lists of images in folders given by path, made again from them",
         ("home",),
         lambda place: _entries(place.home / "paths"),
     ),

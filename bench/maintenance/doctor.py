@@ -323,7 +323,7 @@ def _data() -> tuple[list[Check], dict[str, int]]:
                 Check(f"data: {name}", str(error).rstrip("."), verdict, f"remove {index.parent}, then prepare it again")
             )
             continue
-        finding = f"{len(dataset.pictures):,} pictures at {dataset.root}"
+        finding = f"{len(dataset.images):,} images at {dataset.root}"
         if dataset.root.is_dir():
             checks.append(Check(f"data: {name}", finding))
         else:
@@ -331,7 +331,7 @@ def _data() -> tuple[list[Check], dict[str, int]]:
             checks.append(Check(f"data: {name}", f"{finding}, which is gone", "fails" if missing else "note", remedy))
         if missing and name not in DEMO_NEEDS:
             masks = max((len(ids) for ids in dataset.masks.values()), default=0)
-            needs[name] = (masks * 4 if name == labelled else len(dataset.pictures) * 3) * PAPER_SIZE**2
+            needs[name] = (masks * 4 if name == labelled else len(dataset.images) * 3) * PAPER_SIZE**2
     if not checks:
         checks.append(Check("data", "none is prepared; without --data the demo data is drawn"))
     return checks, needs

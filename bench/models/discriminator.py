@@ -11,7 +11,7 @@ from bench.models.trunk import initialise
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN: one logit for each 70x70 patch of the picture (Isola et al. 2017); the paper's text.
+    """PatchGAN: one logit for each 70x70 patch of the image (Isola et al. 2017); the paper's text.
 
     4x4 convolutions, three of stride 2 and two of stride 1, `width` to 8 x `width` channels, batch norm in the middle ones,
     LeakyReLU 0.2. With `code=True` four of stride 2, as the authors' released code has it (16x16 logits at 256 px).
@@ -36,14 +36,14 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         initialise(self)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, 1, h, w): large where a patch looks real."""
-        if min(pictures.shape[2:]) < self.smallest:
+        if min(images.shape[2:]) < self.smallest:
             raise UsageError(
-                f"the discriminator takes pictures of at least {self.smallest} px, but got {min(pictures.shape[2:])}; "
+                f"the discriminator takes images of at least {self.smallest} px, but got {min(images.shape[2:])}; "
                 "choose a larger --size."
             )
-        logits: Tensor = self.layers(pictures)
+        logits: Tensor = self.layers(images)
         return logits
 
 

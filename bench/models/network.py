@@ -32,10 +32,10 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def look(self, images: Tensor) -> Tensor:
-        """Return the features that the frozen trunk has of pictures (N, 3, H, W), without a graph.
+        """Return the features that the frozen trunk has of images (N, 3, H, W), without a graph.
 
-        It looks at whole batches, the last one filled up with copies, so that a picture's features are the same to the bit
-        whatever pictures are beside it; with the batch's own statistics they are not, and nothing is filled up.
+        It looks at whole batches, the last one filled up with copies, so that a image's features are the same to the bit
+        whatever images are beside it; with the batch's own statistics they are not, and nothing is filled up.
         """
         protocol, count = self.downstream.protocol, len(images)
         missing = -count % protocol.batch_size if protocol.statistics == "running" else 0
@@ -44,7 +44,7 @@ class Model(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return what the head gets of sRGB images uint8 (N, 3, H, W)."""
-        return self.downstream.features(self.trunk, self.trunk.eye(images))
+        return self.downstream.features(self.trunk, self.trunk.preprocessing(images))
 
     def set_mode(self, train: Literal["head", "all", "nothing"]) -> None:
         """Choose what trains; what does not is in eval mode, so its running statistics stay as they are.

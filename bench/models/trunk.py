@@ -1,12 +1,12 @@
 """Trunks: the network that a pretext task trains and a downstream task inherits.
 
-A trunk takes sRGB pictures and looks at them through its own eye, lightness (`l`, as in the paper) or colour (`rgb`); the
-eye is part of the trunk's name and travels with its weights. It declares the channels of its bottleneck and of its last
+A trunk takes sRGB images and looks at them through its own preprocessing, lightness (`l`, as in the paper) or colour (`rgb`); the
+preprocessing is part of the trunk's name and travels with its weights. It declares the channels of its bottleneck and of its last
 decoder activation, and the sizes that it can take.
 
-    unet                          depth from the picture's size, width 64, lightness: the paper's at 256 px
-    unet:depth=6,width=32         smaller pictures
-    timm:resnet18,eye=rgb         any timm encoder with a feature pyramid, with a U-Net decoder on it
+    unet                          depth from the image's size, width 64, lightness: the paper's at 256 px
+    unet:depth=6,width=32         smaller images
+    timm:resnet18,preprocessing=rgb         any timm encoder with a feature pyramid, with a U-Net decoder on it
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.contract import EyeName, Trunk
+from bench.contract import PreprocessingName, Trunk
 from bench.errors import UsageError, unknown
 from bench.schema import Frozen
 from bench.text import quoted
@@ -32,17 +32,17 @@ M = TypeVar("M", bound=nn.Module)
 class UNet(Trunk):
     """The paper's generator without its output layer (Isola et al. 2017, https://arxiv.org/abs/1611.07004).
 
-    `depth` convolutions 4x4 of stride 2, so a picture of 2^depth pixels ends as 1x1; channels grow from `width` to
+    `depth` convolutions 4x4 of stride 2, so a image of 2^depth pixels ends as 1x1; channels grow from `width` to
     8 x `width`. Dropout 0.5 in the decoder's first three blocks. At depth 8 and width 64 it has, with a two-channel
     output layer, the paper's 54.4 million parameters.
     """
 
-    def __init__(self, depth: int, width: int, eye: EyeName) -> None:
-        super().__init__(eye)
+    def __init__(self, depth: int, width: int, preprocessing: PreprocessingName) -> None:
+        super().__init__(preprocessing)
         sizes = [width * min(2**level, 8) for level in range(depth)]
         self.bottleneck_channels, self.channels, self.stride = sizes[-1], 2 * sizes[0], 2**depth
         self.down: nn.ModuleList = nn.ModuleList()
-        for level, (before, after) in enumerate(zip([self.eye.channels, *sizes], sizes, strict=False)):
+        for level, (before, after) in enumerate(zip([self.preprocessing.channels, *sizes], sizes, strict=False)):
             first, last = level == 0, level == depth - 1
             self.down.append(
                 nn.Sequential(
@@ -90,12 +90,12 @@ class TimmTrunk(Trunk):
     (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597).
     """
 
-    def __init__(self, name: str, eye: EyeName) -> None:
-        super().__init__(eye)
+    def __init__(self, name: str, preprocessing: PreprocessingName) -> None:
+        super().__init__(preprocessing)
         import timm
 
         try:
-            down = timm.create_model(name, features_only=True, pretrained=False, in_chans=self.eye.channels)
+            down = timm.create_model(name, features_only=True, pretrained=False, in_chans=self.preprocessing.channels)
         except RuntimeError as error:
             known = timm.list_models()
             raise (unknown("timm encoder", name, known) if name not in known else UsageError(str(error))) from error
@@ -122,7 +122,7 @@ class TimmTrunk(Trunk):
         return x
 
     def output(self, channels: int) -> nn.Module:
-        """Return a 3x3 convolution and a bilinear enlargement to the picture's size."""
+        """Return a 3x3 convolution and a bilinear enlargement to the image's size."""
         return nn.Sequential(
             initialise(nn.Conv2d(self.channels, channels, 3, padding=1)),
             nn.Upsample(scale_factor=self.finest, mode="bilinear"),
@@ -140,11 +140,11 @@ class TrunkName(Frozen):
     encoder: str = ""
     depth: int = Field(default=0, ge=0, le=12)
     width: int = Field(default=64, ge=1, le=1024)
-    eye: EyeName = "l"
+    preprocessing: PreprocessingName = "l"
 
     @classmethod
     def parse(cls, text: str) -> TrunkName:
-        """Read `unet`, `unet:depth=6,width=32`, `timm:resnet18,eye=rgb`; raise UsageError for anything else."""
+        """Read `unet`, `unet:depth=6,width=32`, `timm:resnet18,preprocessing=rgb`; raise UsageError for anything else."""
         family, _, rest = text.strip().partition(":" if ":" in text else ",")
         if family not in ("unet", "timm"):
             raise unknown("trunk", family, ["unet", "timm:ENCODER"])
@@ -153,7 +153,7 @@ class TrunkName(Frozen):
             name, equals, value = part.partition("=")
             if family == "timm" and not equals and "encoder" not in options:
                 options["encoder"] = name
-            elif equals and name in ({"eye"} | ({"depth", "width"} if family == "unet" else set())):
+            elif equals and name in ({"preprocessing"} | ({"depth", "width"} if family == "unet" else set())):
                 options[name] = value
             else:
                 raise UsageError(
@@ -164,7 +164,7 @@ class TrunkName(Frozen):
         return cls(family=cast(Literal["unet", "timm"], family)).with_changes(options, f"trunk {quoted(text)}")
 
     def fitted(self, size: int) -> TrunkName:
-        """Return the name with its depth filled in for pictures of `size`; raise UsageError when the size does not fit.
+        """Return the name with its depth filled in for images of `size`; raise UsageError when the size does not fit.
 
         Without a depth, a U-Net goes down to 1x1 where `size` is a power of two, and at most 8 times.
         """
@@ -182,10 +182,10 @@ class TrunkName(Frozen):
 
     def __str__(self) -> str:
         """Write the canonical name."""
-        eye = "" if self.eye == "l" else f",eye={self.eye}"
+        preprocessing = "" if self.preprocessing == "l" else f",preprocessing={self.preprocessing}"
         if self.family == "timm":
-            return f"timm:{self.encoder}{eye}"
-        return f"unet:depth={self.depth},width={self.width}{eye}"
+            return f"timm:{self.encoder}{preprocessing}"
+        return f"unet:depth={self.depth},width={self.width}{preprocessing}"
 
 
 def inherit_encoder(heir: Trunk, trained: Trunk) -> Trunk:
@@ -198,15 +198,15 @@ def make_trunk(name: str) -> Trunk:
     """Build the trunk of a canonical name, with new weights from torch's current random state."""
     parsed = TrunkName.parse(name)
     if parsed.family == "timm":
-        return TimmTrunk(parsed.encoder, parsed.eye)
+        return TimmTrunk(parsed.encoder, parsed.preprocessing)
     if not parsed.depth:
         raise UsageError(f"trunk {name!r} has no depth; write for example unet:depth=8,width=64.")
-    return UNet(parsed.depth, parsed.width, parsed.eye)
+    return UNet(parsed.depth, parsed.width, parsed.preprocessing)
 
 
 @lru_cache(maxsize=64)
 def check_size(name: str, size: int) -> None:
-    """Raise UsageError when pictures of `size` x `size` do not fit the trunk of a canonical name."""
+    """Raise UsageError when images of `size` x `size` do not fit the trunk of a canonical name."""
     parsed = TrunkName.parse(name)
     trunk = make_trunk(name) if parsed.family == "timm" else None
     stride = trunk.stride if trunk is not None else 2**parsed.depth
@@ -216,7 +216,7 @@ def check_size(name: str, size: int) -> None:
     if trunk is not None:
         try:
             with torch.no_grad():
-                features = trunk.eval().encode(torch.zeros(1, trunk.eye.channels, size, size))
+                features = trunk.eval().encode(torch.zeros(1, trunk.preprocessing.channels, size, size))
                 trunk.decode(features)
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def pack_predictions(predictions: dict[str, NDArray[Any]], ids: Iterable[str]) -> bytes:
-    """Return predictions and their pictures' ids as the bytes of a compressed .npz."""
+    """Return predictions and their images' ids as the bytes of a compressed .npz."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, ids=np.array(list(ids)), **predictions)  # type: ignore[arg-type]
     return buffer.getvalue()

@@ -27,8 +27,8 @@ SUM = "crc32"
 class Lock:
     """A lock on a journal file, held through `flock` on a file beside it."""
 
-    def __init__(self, path: Path, say: Callable[[str], object]) -> None:
-        self.path, self.say = path, say
+    def __init__(self, path: Path, echo: Callable[[str], object]) -> None:
+        self.path, self.echo = path, echo
         self.file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
@@ -42,7 +42,7 @@ class Lock:
                 journal.seek(0)
                 whole = journal.read().rfind(b"\n") + 1
                 journal.truncate(whole)
-                self.say(f"{self.path}: cut {length - whole} bytes that a dying process left; every whole entry is kept")
+                self.echo(f"{self.path}: cut {length - whole} bytes that a dying process left; every whole entry is kept")
         return True
 
     def release(self) -> None:
@@ -123,9 +123,9 @@ def _sum(log: dict[str, Any], before: int) -> int:
     return zlib.crc32(_text(log).encode(), before)
 
 
-def journal(path: Path, say: Callable[[str], object]) -> JournalStorage:
+def journal(path: Path, echo: Callable[[str], object]) -> JournalStorage:
     """Return Optuna's storage in a journal file, mended when its end was torn; DataError when the rest cannot be read."""
-    lock = Lock(path, say)
+    lock = Lock(path, echo)
     lock.acquire()
     lock.release()
     try:

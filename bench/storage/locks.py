@@ -16,21 +16,21 @@ from bench.errors import MachineError
 from bench.storage.files import make_folder, make_parents, remove_folder, temporary_name
 
 
-class Elsewhere(Exception):
+class Busy(Exception):
     """What is asked for is being made by other processes, and nothing of it is left to do here."""
 
 
 @contextlib.contextmanager
 def lock(
     path: Path,
-    say: Callable[[str], object],
+    echo: Callable[[str], object],
     check: Callable[[], object] = lambda: None,
     timeout: float = 24 * 3600,
     wait: bool = True,
 ) -> Iterator[None]:
     """Hold `path` alone; wait for another holder, saying who it is, and raise MachineError after `timeout` seconds.
 
-    `check` is called while waiting, and may raise to give up. Without `wait`, another holder is Elsewhere.
+    `check` is called while waiting, and may raise to give up. Without `wait`, another holder is Busy.
     """
     try:
         make_parents(path)
@@ -50,13 +50,13 @@ def lock(
                     time.sleep(0.02)
                     continue
                 if not wait:
-                    raise Elsewhere from None
+                    raise Busy from None
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 if time.monotonic() > deadline:
                     raise MachineError(f"{path.stem} is being worked on by {holder}; try again later.") from None
                 if not told:
-                    say(f"waiting for {holder}, which works on {path.stem}")
+                    echo(f"waiting for {holder}, which works on {path.stem}")
                     told = True
                 check()
                 time.sleep(0.2)
@@ -122,7 +122,7 @@ IN_USE = ".in-use"
 
 
 @contextlib.contextmanager
-def using(folder: Path, say: Callable[[str], object]) -> Iterator[None]:
+def using(folder: Path, echo: Callable[[str], object]) -> Iterator[None]:
     """Keep `bench clean` out of a folder while the block uses it; any number of users may, and a dead one's claim is gone.
 
     While the folder is being cleaned, wait. Nothing is claimed where the folder is missing, cannot be written or knows no locks.
@@ -138,7 +138,7 @@ def using(folder: Path, say: Callable[[str], object]) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not told:
-                    say(f"waiting for bench clean, which works in {folder}")
+                    echo(f"waiting for bench clean, which works in {folder}")
                     told = True
                 time.sleep(0.2)
                 continue

@@ -1,4 +1,4 @@
-"""Checkpoints: a network, its optimisers and where training stands, in one safetensors file named by its digest.
+"""Checkpoints: a network, its optimizers and where training stands, in one safetensors file named by its digest.
 
 A checkpoint is published before the one before it is removed, so one always loads. Nothing is unpickled. Random state is not
 saved because there is none: every step seeds itself (`bench.seeding`).
@@ -60,14 +60,14 @@ def load_weights(path: Path, digest: str, module: nn.Module) -> None:
         raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
 
 
-def save(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer], facts: Mapping[str, Any]) -> Path:
+def save(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], facts: Mapping[str, Any]) -> Path:
     """Publish a checkpoint in `folder` and remove the ones before it."""
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
-    for player, optimiser in optimisers.items():
-        for number, state in optimiser.state_dict()["state"].items():
+    for player, optimizer in optimizers.items():
+        for number, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 if value is not None:
-                    tensors[f"optimiser/{player}/{number}/{name}"] = torch.as_tensor(value)
+                    tensors[f"optimizer/{player}/{number}/{name}"] = torch.as_tensor(value)
     place = files.publish_written(
         folder / "checkpoint",
         lambda path: _write(path, tensors, facts),
@@ -80,7 +80,7 @@ def save(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.O
     return place
 
 
-def load(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any] | None:
+def load(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any] | None:
     """Restore the newest checkpoint in `folder` and return its facts; None when there is none.
 
     DataError when it is damaged or belongs to another network.
@@ -98,25 +98,25 @@ def load(folder: Path, module: nn.Module, optimisers: Mapping[str, torch.optim.O
     except RuntimeError as error:
         raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
     try:
-        for player, optimiser in optimisers.items():
+        for player, optimizer in optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in tensors.items():
                 kind, _, rest = name.partition("/")
                 owner, _, tail = rest.partition("/")
-                if kind == "optimiser" and owner == player:
+                if kind == "optimizer" and owner == player:
                     number, _, field = tail.partition("/")
                     state.setdefault(int(number), {})[field] = tensor
-            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-            _lay_out(optimiser)
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            _lay_out(optimizer)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise DataError(f"{path} does not fit these optimisers: {' '.join(str(error).split())[:300]}.") from error
+        raise DataError(f"{path} does not fit these optimizers: {' '.join(str(error).split())[:300]}.") from error
     return facts
 
 
-def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
     """Give each moment the strides of its parameter: a file keeps none, and CUDA's fused Adam refuses channels-last parameters
     with contiguous moments."""
-    for parameter, state in optimiser.state.items():
+    for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:  # a parameter may be a scalar too
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -80,7 +80,7 @@ class Notice:
     """
 
     threads: int
-    say: Callable[[str], object]
+    echo: Callable[[str], object]
     speed: Callable[[int], float]
     neighbours: Neighbours = field(default_factory=Neighbours)
     wait: float = FIRST
@@ -100,7 +100,7 @@ class Notice:
         with contextlib.suppress(RuntimeError, MemoryError):  # no room to time a step beside what is trained
             now, then = self.speed(self.threads), self.speed(fewer)
             text += f": {now:.3g} images/s on {self.threads} now, {then:.3g} with --threads {fewer} (whose rows have other bits)"
-        self.say(text)
+        self.echo(text)
 
 
 def _taken() -> tuple[float, float, float] | None:

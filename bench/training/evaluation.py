@@ -1,4 +1,4 @@
-"""A trunk and a head as one network, and what it says of pictures."""
+"""A trunk and a head as one network, and what it says of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.training.machine import Machine
 
 @torch.no_grad()
 def predict(model: Model, downstream: Downstream, part: batches.Part, machine: Machine) -> dict[str, NDArray[Any]]:
-    """Return what is kept of every picture of a part, in its order; the pictures are looked at once."""
+    """Return what is kept of every image of a part, in its order; the images are looked at once."""
     kept: dict[str, list[Tensor]] = {}
     for number in range(-(-len(part) // evaluation_batch(downstream))):
         machine.stop.check()
@@ -29,7 +29,7 @@ def predict(model: Model, downstream: Downstream, part: batches.Part, machine: M
 
 
 def evaluation_batch(downstream: Downstream) -> int:
-    """Return how many pictures are looked at together when they are scored."""
+    """Return how many images are looked at together when they are scored."""
     return 1 if downstream.protocol.evaluate_one_by_one else downstream.protocol.batch_size
 
 

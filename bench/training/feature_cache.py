@@ -1,4 +1,4 @@
-"""What a frozen trunk says of pictures, computed once: while the trunk does not change, neither do its features.
+"""What a frozen trunk says of images, computed once: while the trunk does not change, neither do its features.
 
 Features live as long as the command: in the memory of the device when there is room, else in a file without a name, which the
 kernel removes with the process, else they are computed anew each time. Networks that were trained in a phase are kept beside
@@ -27,10 +27,10 @@ from bench.errors import MachineError
 from bench.training.machine import Machine
 
 PACK_SHARE, FEATURES_SHARE, DISK_SHARE = 2, 4, 10
-"""Pictures take at most half of a GPU's free memory, features a quarter of the memory that is free where networks compute, and a
+"""Images take at most half of a GPU's free memory, features a quarter of the memory that is free where networks compute, and a
 file of features a tenth of the free disk."""
 PARTS = 4
-"""Parts whose pictures stay in a GPU's memory."""
+"""Parts whose images stay in a GPU's memory."""
 STATES = 1 << 30
 """Bytes of trained networks that are kept, of the tasks' heads mostly."""
 
@@ -58,7 +58,7 @@ class InFile:
 
 @dataclass
 class Seen:
-    """What a frozen trunk has of the pictures of a pack that it looked at: features and targets, and where each row lies."""
+    """What a frozen trunk has of the images of a pack that it looked at: features and targets, and where each row lies."""
 
     places: NDArray[np.int64]
     features: batches.InMemory | InFile
@@ -89,26 +89,26 @@ class Cache:
     machine: Machine
     folder: Path
     seen: OrderedDict[str, Seen | None] = field(default_factory=OrderedDict)
-    pictures: OrderedDict[str, Mapping[str, batches.Held]] = field(default_factory=OrderedDict)
+    images: OrderedDict[str, Mapping[str, batches.Held]] = field(default_factory=OrderedDict)
     states: OrderedDict[str, tuple[int, Any]] = field(default_factory=OrderedDict)
 
     def resident(self, part: batches.Part) -> batches.Part:
-        """Return a part whose pictures are in the GPU's memory, where there is one and they fit and never change."""
+        """Return a part whose images are in the GPU's memory, where there is one and they fit and never change."""
         if self.machine.device.type == "cpu":
             return part
         said = repr((str(part.pack.folder), part.masked, part.labels is None)).encode()
         key = hashlib.sha256(said + part.rows.tobytes()).hexdigest()
-        if key not in self.pictures:
-            while len(self.pictures) >= PARTS:
-                self.pictures.popitem(last=False)
-            self.pictures[key] = batches.resident(part, self.machine.device, self.machine.room(PACK_SHARE)).held
-        return replace(part, held=self.pictures[key])
+        if key not in self.images:
+            while len(self.images) >= PARTS:
+                self.images.popitem(last=False)
+            self.images[key] = batches.resident(part, self.machine.device, self.machine.room(PACK_SHARE)).held
+        return replace(part, held=self.images[key])
 
     def looked_at(self, part: batches.Part, key: str, see: Callable[[Tensor], Tensor], together: int) -> batches.Part:
-        """Return a part that holds its pictures' features, `see(images)` of `together` pictures at a time.
+        """Return a part that holds its images' features, `see(images)` of `together` images at a time.
 
-        `key` says all that the features of the part's pack depend on; pictures that another part had looked at are not looked at
-        again. The part is returned as it is where there is no room. Its pictures must be the same in every epoch.
+        `key` says all that the features of the part's pack depend on; images that another part had looked at are not looked at
+        again. The part is returned as it is where there is no room. Its images must be the same in every epoch.
         """
         self.seen.setdefault(key, None)
         self.seen.move_to_end(key)
@@ -143,8 +143,8 @@ class Cache:
         places = known.places[part.rows]
         return replace(part, held={"features": Of(known.features, places), "target": Of(known.target, places)})
 
-    def _with_room(self, known: Seen | None, feature: Tensor, target: Tensor, new: int, pictures: int) -> Seen | None:
-        """Return what is known with room for new pictures, or None when there is none."""
+    def _with_room(self, known: Seen | None, feature: Tensor, target: Tensor, new: int, images: int) -> Seen | None:
+        """Return what is known with room for new images, or None when there is none."""
         size = feature.numel() * 4
         count = new + (int((known.places >= 0).sum()) if known is not None else 0)
         in_file = isinstance(known.features, InFile) if known is not None else size * count > self._room()
@@ -163,7 +163,7 @@ class Cache:
         else:
             features = batches.InMemory(feature.new_empty((count, *feature.shape)))
         if known is None:
-            return Seen(np.full(pictures, -1, dtype=np.int64), features, targets)
+            return Seen(np.full(images, -1, dtype=np.int64), features, targets)
         for old, longer in ((known.features, features), (known.target, targets)):
             if isinstance(old, batches.InMemory) and isinstance(longer, batches.InMemory):
                 longer.rows[: len(old.rows)] = old.rows

@@ -30,7 +30,7 @@ def check(kinds: Sequence[str]) -> None:
 
 @contextmanager
 def watching(kinds: Sequence[str], watcher: Watcher, work: Path) -> Iterator[Watcher]:
-    """Give the watcher of a course: the screen's, or one that also writes event files below the working folder."""
+    """Give the watcher of a stage: the screen's, or one that also writes event files below the working folder."""
     if "tensorboard" not in kinds:
         yield watcher
         return
@@ -48,7 +48,7 @@ def keep(work: Path, folder: Path) -> None:
 
 
 class TensorBoard:
-    """A watcher that writes event files for each course, and tells another watcher all that it is told.
+    """A watcher that writes event files for each stage, and tells another watcher all that it is told.
 
     A step is a batch; losses are written when the screen gets them, so nothing waits for the device.
     """
@@ -59,10 +59,10 @@ class TensorBoard:
         self.then, self.name, self.step_number = then, "", 0
         self.writer: Any = SummaryWriter(str(folder))
 
-    def course(self, name: str, epochs: int, steps: int, done: int) -> None:
-        """Begin a course; a resumed one goes on from its step."""
+    def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
+        """Begin a stage; a resumed one goes on from its step."""
         self.name, self.step_number = name, done
-        self.then.course(name, epochs, steps, done)
+        self.then.stage(name, epochs, steps, done)
 
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
         """Count a step and write its losses when they are known."""

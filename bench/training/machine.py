@@ -75,13 +75,13 @@ class Machine:
                 part.compile()
         return module
 
-    def data_workers(self, changes_pictures: bool) -> int:
-        """Return the number of data workers: the one asked for, else some for a GPU, more when they have pictures to change."""
+    def data_workers(self, changes_images: bool) -> int:
+        """Return the number of data workers: the one asked for, else some for a GPU, more when they have images to change."""
         if self.workers is not None:
             return self.workers
         if self.device.type != "cuda":
             return 0
-        return min(16 if changes_pictures else 2, os.cpu_count() or 1)
+        return min(16 if changes_images else 2, os.cpu_count() or 1)
 
     def room(self, share: int) -> int:
         """Return the bytes that may be held on the device beside what computes: one part in `share` of what is free."""

@@ -20,7 +20,7 @@ def images_per_second(trunk: str, size: int, threads: int | None = None, precisi
     """
     with _threads(threads), torch.random.fork_rng(devices=[]):
         network = make_trunk(trunk)
-        images = torch.rand(BATCH, network.eye.channels, size, size)
+        images = torch.rand(BATCH, network.preprocessing.channels, size, size)
 
         def step() -> None:
             network.zero_grad(set_to_none=True)

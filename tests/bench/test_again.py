@@ -124,8 +124,8 @@ def test_a_run_on_other_data_is_not_called_the_same(bench: Bench, voc: Path, dra
     asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen")
     assert bench("run", *TINY, *QUICK, *data, *asked).code == 0
     (one,) = record.read(out)
-    picture = next((voc / "VOC2012" / "JPEGImages").glob("*.jpg")) if (voc / "VOC2012").is_dir() else next(voc.rglob("*.jpg"))
-    picture.write_bytes(next(p for p in voc.rglob("*.jpg") if p != picture).read_bytes())
+    image = next((voc / "VOC2012" / "JPEGImages").glob("*.jpg")) if (voc / "VOC2012").is_dir() else next(voc.rglob("*.jpg"))
+    image.write_bytes(next(p for p in voc.rglob("*.jpg") if p != image).read_bytes())
     refused = bench("reproduce", one.id, "--out", out, "--device", "cpu")
     assert refused.code == 3 and "has fingerprint" in refused.err
     unknown = bench("show", "nothing", "--out", out)

@@ -1,4 +1,4 @@
-"""Pictures that do not decode: named, left out only when asked for, and then told wherever the data is named."""
+"""Images that do not decode: named, left out only when asked for, and then told wherever the data is named."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,13 +39,11 @@ def test_a_broken_picture_leaves_the_pictures_masks_and_lists(bench: Callable, v
     cut(file)
     done = bench("data", "prepare", "mine", "--root", voc, "--skip-broken")
     assert (
-        done.code == 0
-        and f"left out: {file} does not decode" in done.out
-        and "mine is ready: 39 pictures (1 left out)" in done.out
+        done.code == 0 and f"left out: {file} does not decode" in done.out and "mine is ready: 39 images (1 left out)" in done.out
     )
     dataset = catalogue.prepared()["mine"]
     assert [Path(name).stem for name in dataset.broken] == [file.stem]
-    assert file.stem not in dataset.pictures.ids
+    assert file.stem not in dataset.images.ids
     assert all(file.stem not in ids for ids in dataset.masks.values())
     assert all(file.stem not in ids for splits in dataset.lists.values() for ids in splits.values())
     assert any("39 (1 left out)" in line for line in bench("data", "list").out.splitlines())
@@ -65,7 +63,7 @@ def test_what_was_left_out_is_part_of_the_fingerprint(bench: Callable, voc: Path
     bench("data", "prepare", "one", "--root", voc, "--skip-broken")
     bench("data", "prepare", "two", "--root", voc, "--exclude", first.name)
     one, two = catalogue.prepared()["one"], catalogue.prepared()["two"]
-    assert one.pictures.ids[0] == two.pictures.ids[0] and one.fingerprint != two.fingerprint
+    assert one.images.ids[0] == two.images.ids[0] and one.fingerprint != two.fingerprint
 
 
 def test_a_mask_that_decodes_and_is_wrong_is_not_skipped(bench: Callable, voc: Path) -> None:
@@ -76,9 +74,9 @@ def test_a_mask_that_decodes_and_is_wrong_is_not_skipped(bench: Callable, voc: P
 
 
 def test_nothing_left_is_an_error(bench: Callable, tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    empty(tmp_path / "pictures" / "a.jpg")
-    done = bench("data", "prepare", "mine", "--root", tmp_path / "pictures", "--skip-broken")
+    (tmp_path / "images").mkdir()
+    empty(tmp_path / "images" / "a.jpg")
+    done = bench("data", "prepare", "mine", "--root", tmp_path / "images", "--skip-broken")
     assert done.code == 3 and "nothing of mine is left" in done.err
 
 
@@ -97,7 +95,7 @@ def test_runs_and_tables_say_how_many_pictures_were_left_out(
     bench("data", "prepare", "mine", "--root", voc, "--skip-broken")
     assert tiny("--pretext", "random_init", "--downstream", "voc_seg", "--data", "mine", "--schedule", "one-phase").code == 0
     assert [one.data.left_out for one in record.read(tmp_path / "runs")] == [2]
-    assert "2 broken pictures left out" in bench("report", "--out", tmp_path / "runs").out
+    assert "2 broken images left out" in bench("report", "--out", tmp_path / "runs").out
 
 
 def test_a_folder_that_was_not_prepared_is_never_thinned_out(tiny: Callable, voc: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_heads_input_alone_would_miss_a_dead_decoder() -> None:
     """The first skip has no batch norm: half of what the segmentation's head gets differs between images, come what may."""
     model, seen = network("voc_seg", "unet:depth=6,width=16", 64), images(8, 64)
     with torch.no_grad():
-        features = model.downstream.features(model.trunk, model.trunk.eye(seen))
+        features = model.downstream.features(model.trunk, model.trunk.preprocessing(seen))
     width = features.shape[1] // 2
     assert features[:, width:].std(dim=0).mean() > 10 * features[:, :width].std(dim=0).mean()
     assert batch_norm.cosine(features) < record.MOST_COSINE
@@ -106,12 +106,12 @@ def test_what_was_inherited_keeps_its_statistics_and_only_the_new_decoder_is_mea
     trained, fresh = make_trunk("unet:depth=5,width=8"), make_trunk("unet:depth=5,width=8")
     trained.train()
     for seed in range(3):
-        trained(trained.eye(images(4, 32, seed)))
+        trained(trained.preprocessing(images(4, 32, seed)))
     heir = inherit_encoder(fresh, trained)
     names = {part: name for name, part in heir.named_modules()}
 
     def forward(some: Tensor) -> Tensor:
-        return heir(heir.eye(some))
+        return heir(heir.preprocessing(some))
 
     heir.eval()
     chosen = batch_norm.norms_to_measure(heir, "new", forward, images(4, 32))
@@ -275,11 +275,11 @@ def test_a_run_that_is_interrupted_after_the_measuring_ends_with_the_same_bits(s
     stopped = {"left": 3}
     train = runs.train
 
-    def stops(course: Any, machine: Any, *rest: Any) -> Any:
+    def stops(stage: Any, machine: Any, *rest: Any) -> Any:
         if stopped["left"]:
             stopped["left"] -= 1
             machine.stop.signal_number = 15
-        return train(course, machine, *rest)
+        return train(stage, machine, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "train", stops)
@@ -349,7 +349,7 @@ def test_the_alarm_rings_on_a_layer_that_is_dead_under_batch_statistics_too(
 def test_networks_that_begin_with_weights_of_zero_are_alive(tiny: Bench, tmp_path: Path) -> None:
     """timm lets the last batch norm of each residual block begin at zero, which passes the block by."""
     asked = ("--pretext", "random_init", "--downstream", "all", "--schedule", "frozen", "--size", 64)
-    for trunk in ("timm:resnet18", "timm:convnext_atto,eye=rgb"):
+    for trunk in ("timm:resnet18", "timm:convnext_atto,preprocessing=rgb"):
         done = tiny(*asked, "--trunk", trunk, "--set", f"protocol.schedules={json.dumps({'frozen': NOTHING['frozen']})}")
         assert done.code == 0 and "a dead network" not in done.out, done.out + done.err
     for one in record.read(tmp_path / "runs"):

@@ -93,7 +93,7 @@ def test_after_everything_is_cleaned_records_and_reports_are_the_same_and_nothin
     assert bench("report", "--out", out).out == reported.out
     trained = []
     for module in (runs, pretraining):
-        monkeypatch.setattr(module, "train", lambda course, *rest: trained.append(course.name))
+        monkeypatch.setattr(module, "train", lambda stage, *rest: trained.append(stage.name))
     again = tiny(*RUN)
     assert again.code == 0 and "finished before" in again.out and trained == []
 
@@ -270,7 +270,7 @@ def test_a_lock_that_is_held_stays(bench: Bench, home: Path, tmp_path: Path) -> 
 def test_packs_are_told_apart_by_whether_they_can_be_made_again(bench: Bench, voc: Path, home: Path, tmp_path: Path) -> None:
     def pack(size: int) -> Path:
         dataset = catalogue.register(catalogue.read(voc, "mine"))
-        order = packs.Order(dataset, "pictures", packs.PackRule(size=size))
+        order = packs.Order(dataset, "images", packs.PackRule(size=size))
         return packs.open_pack(order, print, lambda *_: None).folder
 
     old = pack(8)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.data.columns import Texts
-from bench.data.dataset import Dataset, Picture, Pictures
+from bench.data.dataset import Dataset, ImageFile, ImageFiles
 from bench.schema import canonical, digest_of
 
 NAMES = ["a.jpg", "", "ä/ö.jpg", "日本.png", "caf\udce9.jpg"]
@@ -17,8 +17,8 @@ NAMES = ["a.jpg", "", "ä/ö.jpg", "日本.png", "caf\udce9.jpg"]
 
 def unlabelled(count: int) -> Dataset:
     names = (f"picture_{place:012}.jpg" for place in range(count))
-    pictures = Pictures(Picture(id=name, file=name, part="train") for name in names)
-    return Dataset(name="d", kind="folder", root=Path("/d"), pictures=pictures)
+    images = ImageFiles(ImageFile(id=name, file=name, part="train") for name in names)
+    return Dataset(name="d", kind="folder", root=Path("/d"), images=images)
 
 
 def test_texts_are_the_ones_that_were_given() -> None:
@@ -30,12 +30,12 @@ def test_texts_are_the_ones_that_were_given() -> None:
 
 
 def test_an_index_is_a_list_of_pictures_and_read_as_one() -> None:
-    given = [Picture(id="a", file="a.jpg", labels=(1, -1)), Picture(id="b", file="b.jpg", part="val")]
-    dataset = Dataset(name="d", kind="folder", root=Path("/d"), pictures=Pictures(given))
+    given = [ImageFile(id="a", file="a.jpg", labels=(1, -1)), ImageFile(id="b", file="b.jpg", part="val")]
+    dataset = Dataset(name="d", kind="folder", root=Path("/d"), images=ImageFiles(given))
     text = dataset.model_dump_json()
-    assert '"pictures":[{"id":"a","file":"a.jpg","part":"","labels":[1,-1]},{"id":"b",' in text
+    assert '"images":[{"id":"a","file":"a.jpg","part":"","labels":[1,-1]},{"id":"b",' in text
     read = Dataset.model_validate(json.loads(text))
-    assert list(read.pictures) == given and read.model_dump_json() == text
+    assert list(read.images) == given and read.model_dump_json() == text
     assert read.known_labels() == {"a": (1, -1)}
     with pytest.raises(ValidationError, match=r"1\.file\n  Input should be a valid string"):
         Dataset.model_validate(json.loads(text.replace('"file":"b.jpg"', '"file":1')))
@@ -47,8 +47,8 @@ def test_a_hundred_thousand_pictures_are_a_few_megabytes() -> None:
     dataset = unlabelled(10_000)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(dataset.pictures) == 10_000
-    assert (after - before) / 10_000 < 120, "bytes a picture"
+    assert len(dataset.images) == 10_000
+    assert (after - before) / 10_000 < 120, "bytes a image"
 
 
 def test_an_iterator_is_hashed_as_the_list_it_would_be() -> None:

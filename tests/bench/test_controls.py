@@ -78,9 +78,9 @@ def test_a_frozen_trunk_stays_as_it_is_to_the_end(tiny: Bench, tmp_path: Path, m
         trunks.append(trunk)
         return make_model(job, trunk, classes)
 
-    def watched(course: object, *rest: object) -> object:
+    def watched(stage: object, *rest: object) -> object:
         before = {name: tensor.clone() for name, tensor in trunks[-1].state_dict().items()}
-        history = train(course, *rest)
+        history = train(stage, *rest)
         kept.append(all(torch.equal(before[name], tensor) for name, tensor in trunks[-1].state_dict().items()))
         return history
 

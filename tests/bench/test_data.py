@@ -36,7 +36,7 @@ def pack(root: Path, resize: str = "squash", size: int = 32) -> packs.Pack:
 
 
 def write_voc(root: Path, sizes: list[tuple[int, int]]) -> Path:
-    """Write pictures of some (width, height) with a mask that has class 1 on its left half and void in its last row."""
+    """Write images of some (width, height) with a mask that has class 1 on its left half and void in its last row."""
     folder = devkit(root)
     for name in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
@@ -102,7 +102,7 @@ VOC = {
 @pytest.mark.parametrize(
     ("files", "scheme", "subset", "known"),
     [
-        (FOLDER, "pretraining", "pictures", ("b2bb87eeaee52f7f", "eda626fee5cff074", "d-pictures-squash64-7839016d1fdd7df6")),
+        (FOLDER, "pretraining", "images", ("b2bb87eeaee52f7f", "eda626fee5cff074", "d-images-squash64-7839016d1fdd7df6")),
         (
             VOC,
             "paper-70-20-10",
@@ -143,8 +143,8 @@ def test_coco_lists_the_pictures_of_its_json_by_part(tmp_path: Path) -> None:
         (tmp_path / "annotations" / f"instances_{part}.json").write_text(text)
     dataset = catalogue.open_dataset(str(tmp_path), quiet)
     assert dataset.kind == "coco"
-    assert [picture.part for picture in dataset.pictures] == ["train"] * 3 + ["val"] * 2
-    split = splits.open_split(dataset, "pretraining", "pictures")
+    assert [image.part for image in dataset.images] == ["train"] * 3 + ["val"] * 2
+    split = splits.open_split(dataset, "pretraining", "images")
     assert (len(split.ids("train")), len(split.ids("test"))) == (3, 2)
     (tmp_path / "train2014" / "train2014_1.jpg").unlink()
     with pytest.raises(DataError, match=r"lists 'train2014_1\.jpg'"):
@@ -156,8 +156,8 @@ def test_a_folder_of_pictures_is_a_data_set_and_files_can_be_left_out(tmp_path: 
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(path)
-    assert len(catalogue.read(tmp_path, "f").pictures) == 4
-    assert [p.id for p in catalogue.read(tmp_path, "f", exclude=["b_*"]).pictures] == ["a/x.jpg", "a/y.PNG"]
+    assert len(catalogue.read(tmp_path, "f").images) == 4
+    assert [p.id for p in catalogue.read(tmp_path, "f", exclude=["b_*"]).images] == ["a/x.jpg", "a/y.PNG"]
     with pytest.raises(DataError, match="has no labels"):
         splits.open_split(catalogue.read(tmp_path, "f"), "official", "labels")
 
@@ -165,7 +165,7 @@ def test_a_folder_of_pictures_is_a_data_set_and_files_can_be_left_out(tmp_path: 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda d: shutil.rmtree(d / "JPEGImages"), "no pictures|not a VOC"),
+        (lambda d: shutil.rmtree(d / "JPEGImages"), "no images|not a VOC"),
         (
             lambda d: (d / "Annotations" / "demo_000003.xml").write_text("<annotation><obj"),
             r"demo_000003\.xml is not a VOC annotation",
@@ -224,7 +224,7 @@ def test_a_truncated_picture_stops_the_pack_and_names_the_file(voc: Path) -> Non
 def test_a_mask_of_another_size_or_with_a_strange_id_stops_the_pack(voc: Path) -> None:
     path = devkit(voc) / "SegmentationClass" / "demo_000007.png"
     Image.new("L", (63, 64)).save(path)
-    with pytest.raises(DataError, match=r"demo_000007\.png is 63x64, but its picture .*demo_000007\.jpg is 64x64"):
+    with pytest.raises(DataError, match=r"demo_000007\.png is 63x64, but its image .*demo_000007\.jpg is 64x64"):
         pack(voc)
     Image.fromarray(np.full((64, 64), 9, dtype=np.uint8)).save(path)
     with pytest.raises(DataError, match=r"demo_000007\.png has class id 9 in 4096 pixels; ids are 0 to 8"):
@@ -324,10 +324,10 @@ def test_the_demo_data_are_the_same_every_time_and_colour_follows_the_class(draw
     lightness: dict[int, list[float]] = {}
     hues: dict[int, list[float]] = {}
     for place in range(200):
-        picture, mask, _ = demo.draw(np.random.default_rng(place))
+        image, mask, _ = demo.draw(np.random.default_rng(place))
         for kind in range(1, 9):
             if (mask == kind).sum() > 50:
-                light, a, b = np.median(rgb2lab(np.asarray(picture))[mask == kind], axis=0)
+                light, a, b = np.median(rgb2lab(np.asarray(image))[mask == kind], axis=0)
                 hues.setdefault(kind, []).append(float(np.degrees(np.arctan2(b, a)) % 360))
                 lightness.setdefault(kind, []).append(float(light))
     means = [np.mean(lightness[kind]) for kind in range(1, 9)]
@@ -342,7 +342,7 @@ def test_a_json_of_ones_own_does_not_hide_pictures(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name) if name.endswith("jpg") else (tmp_path / name).write_text("{}")
     dataset = catalogue.read(tmp_path, "mine")
-    assert (dataset.kind, len(dataset.pictures)) == ("folder", 2)
+    assert (dataset.kind, len(dataset.images)) == ("folder", 2)
 
 
 def test_a_known_name_takes_its_year_and_nothing_else(voc: Path, tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_the_demo_data_are_chosen_only_when_something_is_missing_and_it_is_said(
     assert "VOC 2012 and COCO are not prepared" in catalogue.defaults(None)[2]
     catalogue.register(catalogue.read(voc, "voc2012"))
     assert "COCO is not prepared" in catalogue.defaults(None)[2]
-    assert catalogue.defaults("/some/pictures") == ("voc2012", "/some/pictures", "")
+    assert catalogue.defaults("/some/images") == ("voc2012", "/some/images", "")
 
 
 def test_an_empty_list_and_a_name_listed_twice_are_refused(voc: Path) -> None:
@@ -432,24 +432,24 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-@pytest.mark.parametrize("what", ["picture", "mask"])
+@pytest.mark.parametrize("what", ["image", "mask"])
 @pytest.mark.parametrize("side", [9_500, 50_000])
 def test_a_picture_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int, what: str) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(side, side, (b"IDAT", zlib.compress(bytes(1 << 20)))))
     with pytest.raises(DataError, match=rf"bomb\.png has more than 89,478,485 pixels, the most of a {what}"):
-        decode(path) if what == "picture" else decode_mask(path, 20, (side, side), path)
+        decode(path) if what == "image" else decode_mask(path, 20, (side, side), path)
 
 
 def test_a_mask_of_another_size_is_not_decoded_to_find_that_out(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     path.write_bytes(png(9_000, 9_000, (b"IDAT", b"no pixels")))
-    with pytest.raises(DataError, match=r"m\.png is 9000x9000, but its picture .* is 8x8"):
+    with pytest.raises(DataError, match=r"m\.png is 9000x9000, but its image .* is 8x8"):
         decode_mask(path, 20, (8, 8), tmp_path / "p.jpg")
 
 
 def test_pillow_warns_of_no_file_without_its_name(tmp_path: Path) -> None:
-    """Its warnings name a tag; on a screen between thousands of pictures nobody can act on them."""
+    """Its warnings name a tag; on a screen between thousands of images nobody can act on them."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 10, 10)).save(buffer, "JPEG")
     exif = b"Exif\0\0II*\0" + struct.pack("<IHHHII", 8, 1, 0x0112, 2, 1 << 20, 1 << 20)
@@ -471,7 +471,7 @@ def test_a_file_that_runs_a_program_to_be_read_is_no_picture(tmp_path: Path) -> 
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
     with Image.open(path) as image:
         assert image.format == "EPS"  # which Pillow gives to Ghostscript
-    with pytest.raises(DataError, match=r"a\.jpg does not decode as a picture: it is none of JPEG, PNG"):
+    with pytest.raises(DataError, match=r"a\.jpg does not decode as a image: it is none of JPEG, PNG"):
         decode(path)
 
 
@@ -517,7 +517,7 @@ def test_a_list_of_windows_is_read_and_one_of_strange_names_is_refused(voc: Path
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert catalogue.read(voc, "v").lists == lists
     path.write_text("a" * 100_000)
-    with pytest.raises(DataError, match=r"train\.txt names 'a{99}\.\.\. and 0 more pictures"):
+    with pytest.raises(DataError, match=r"train\.txt names 'a{99}\.\.\. and 0 more images"):
         catalogue.read(voc, "v")
 
 
@@ -548,8 +548,8 @@ def test_a_mask_has_ids_for_253_classes_and_no_more(voc: Path) -> None:
     [
         ('{"images": ' + "[" * 100_000, "is nested too deeply"),
         ('{"images": [{"id": ' + "1" * 5000 + "}]}", "is not a COCO annotation file"),
-        ('{"pictures": []}', "it has no 'images'"),
-        ('{"images": []}', "lists no pictures"),
+        ('{"images": []}', "it has no 'images'"),
+        ('{"images": []}', "lists no images"),
         ('{"images": [3]}', "is not a COCO annotation file"),
         ('{"images": [{"id": 1, "file_name": "../val2014/a.jpg"}]}', "which is no file name below a folder"),
         ('{"images": [{"id": 1, "file_name": "/a.jpg"}]}', "which is no file name below a folder"),

@@ -115,19 +115,19 @@ def test_a_resumed_fused_adam_takes_channels_last_parameters(tmp_path: Path, mon
         )
         return network, torch.optim.Adam(network.parameters(), lr=0.01, fused=True)
 
-    def step(network: nn.Module, optimiser: torch.optim.Optimizer, seed: int) -> None:
+    def step(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
         images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         network(images.to(memory_format=torch.channels_last)).square().mean().backward()
-        optimiser.step()
+        optimizer.step()
 
-    network, optimiser = made()
-    step(network, optimiser, 1)
-    checkpoint.save(tmp_path, network, {"loss": optimiser}, {"step": 1})
+    network, optimizer = made()
+    step(network, optimizer, 1)
+    checkpoint.save(tmp_path, network, {"loss": optimizer}, {"step": 1})
     other, theirs = made()
     checkpoint.load(tmp_path, other, {"loss": theirs})
     assert other[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[index]
     for seed in (2, 3):
-        step(network, optimiser, seed)
+        step(network, optimizer, seed)
         step(other, theirs, seed)
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in network.state_dict().items())

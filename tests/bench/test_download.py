@@ -27,7 +27,7 @@ from bench.storage import files, offline
 
 
 class Silent:
-    def say(self, text: str) -> None:
+    def echo(self, text: str) -> None:
         pass
 
     def amount(self, what: str, done: int, total: int) -> None:
@@ -425,7 +425,7 @@ def test_a_process_that_is_killed_while_it_unpacks_is_gone_on_from(
     assert half() and not (downloads / "voc2012").exists()
     again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert "voc2012 is ready: 40 pictures" in again.stdout
+    assert "voc2012 is ready: 40 images" in again.stdout
     assert len(list((downloads / "voc2012" / "more").iterdir())) == 20_000
     assert {path.name for path in downloads.iterdir()} == {"archives", "voc2012", "voc2012.lock"}
     assert not list((downloads / "archives").iterdir())
@@ -433,7 +433,7 @@ def test_a_process_that_is_killed_while_it_unpacks_is_gone_on_from(
 
 
 def prepared_from(server: Server, drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serve the drawn pictures as if they were VOC 2012."""
+    """Serve the drawn images as if they were VOC 2012."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as file:
         file.add(drawn["demo"] / "VOCdevkit", "VOCdevkit")
@@ -446,7 +446,7 @@ def test_prepare_downloads_unpacks_verifies_and_lists(
 ) -> None:
     prepared_from(server, drawn, monkeypatch)
     done = bench("data", "prepare", "voc2012")
-    assert done.code == 0 and "voc2012 is ready: 40 pictures" in done.out
+    assert done.code == 0 and "voc2012 is ready: 40 images" in done.out
     assert catalogue.prepared()["voc2012"].root.is_relative_to(home)
     assert "voc2012" in bench("data", "list").out
     assert bench("data", "verify", "voc2012").code == 0

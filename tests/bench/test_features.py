@@ -26,7 +26,7 @@ Bench = Callable[..., object]
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the pictures that a frozen trunk looks at."""
+    """Count the images that a frozen trunk looks at."""
     counted: list[int] = []
     look = Model.look
     monkeypatch.setattr(Model, "look", lambda model, images: counted.append(len(images)) or look(model, images))
@@ -82,9 +82,9 @@ def test_trials_with_one_rate_for_the_head_train_it_once(tiny: Bench, tmp_path: 
     begun: list[str] = []
     original = loop.train
 
-    def counted(course: object, *rest: object) -> object:
-        begun.append(course.name)
-        return original(course, *rest)
+    def counted(stage: object, *rest: object) -> object:
+        begun.append(stage.name)
+        return original(stage, *rest)
 
     monkeypatch.setattr(finetuning, "train", counted)
     with monkeypatch.context() as patch:
@@ -93,7 +93,7 @@ def test_trials_with_one_rate_for_the_head_train_it_once(tiny: Bench, tmp_path: 
     assert sum("phase 1" in name for name in begun) == 4
     begun.clear()
     assert tiny(*asked, "--out", tmp_path / "kept").code == 0
-    assert sum("phase 1" in name for name in begun) == 2  # once for the search, once with the validation pictures
+    assert sum("phase 1" in name for name in begun) == 2  # once for the search, once with the validation images
     (plain,), (kept,) = record.read(tmp_path / "plain"), record.read(tmp_path / "kept")
     assert (kept.weights, kept.predictions, kept.tuning.best) == (plain.weights, plain.predictions, plain.tuning.best)
     assert [trial.epochs for trial in kept.tuning.trials] == [trial.epochs for trial in plain.tuning.trials]
@@ -110,7 +110,7 @@ def test_the_run_that_a_search_has_trained_already_is_not_trained_again(
         assert tiny(*asked, "--out", tmp_path / "plain").code == 0
     begun: list[str] = []
     original = loop.train
-    monkeypatch.setattr(finetuning, "train", lambda course, *rest: begun.append(course.name) or original(course, *rest))
+    monkeypatch.setattr(finetuning, "train", lambda stage, *rest: begun.append(stage.name) or original(stage, *rest))
     assert tiny(*asked, "--out", tmp_path / "kept").code == 0
     assert len(begun) == 4, "two phases of two trials, and none for the run with the best rates"
     assert weights(tmp_path / "kept") == weights(tmp_path / "plain")
@@ -121,7 +121,7 @@ def test_a_trunk_is_pretrained_once_whatever_is_done_with_it(
 ) -> None:
     begun: list[str] = []
     original = loop.train
-    monkeypatch.setattr(pretraining, "train", lambda course, *rest: begun.append(course.name) or original(course, *rest))
+    monkeypatch.setattr(pretraining, "train", lambda stage, *rest: begun.append(stage.name) or original(stage, *rest))
     asked = ("--pretext", "l1_color", "--downstream", "all", "--labels", "0.5,1", "--tune", "1", "--seeds", "2")
     assert tiny(*asked, "--set", "recipe.epochs=1").code == 0
     assert begun == ["pretrain l1_color"] * 2, "one for each seed: 2 tasks, 2 shares of labels and trials share it"
@@ -152,7 +152,7 @@ def test_features_are_not_kept_where_a_picture_depends_on_its_batch(
     assert not kept
 
 
-@pytest.mark.parametrize("name", ["unet:depth=5,width=8", "unet:depth=6,width=16", "timm:resnet18,eye=rgb"])
+@pytest.mark.parametrize("name", ["unet:depth=5,width=8", "unet:depth=6,width=16", "timm:resnet18,preprocessing=rgb"])
 @pytest.mark.parametrize("task", [VocCls, VocSeg])
 def test_a_picture_has_the_same_features_beside_any_others(name: str, task: type) -> None:
     torch.manual_seed(0)
@@ -253,13 +253,13 @@ def test_a_disk_that_fills_up_costs_time_and_nothing_else(tmp_path: Path, monkey
 
 
 def _pack(folder: Path) -> packs.Pack:
-    """Write a pack of five random pictures of 8 px with masks."""
+    """Write a pack of five random images of 8 px with masks."""
     random = np.random.default_rng(0)
     arrays = {"images": random.integers(0, 256, (5, 8, 8, 3)), "masks": random.integers(0, 21, (5, 8, 8))}
     written = {name: write_rows(folder / f"{name}.npy", array.astype(np.uint8)) for name, array in arrays.items()}
     sums = {name: digest for name, (_, digest) in written.items()}
     manifest = packs.Manifest(
-        dataset="made", fingerprint="", subset="pictures", rule=packs.PackRule(size=8), side=8,
+        dataset="made", fingerprint="", subset="images", rule=packs.PackRule(size=8), side=8,
         ids=tuple("abcde"), content=((8, 8),) * 5, original=((8, 8),) * 5, sums=sums,
     )  # fmt: skip
     return packs.Pack(folder, manifest, written["images"][0], written["masks"][0], None)

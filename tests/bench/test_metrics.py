@@ -28,9 +28,9 @@ def masks() -> tuple[np.ndarray, np.ndarray, metrics.Predictions]:
     truth, found = RNG.integers(0, 5, (6, 8, 8)), RNG.integers(0, 5, (6, 8, 8))
     truth[RNG.uniform(size=truth.shape) < 0.1] = 255
     confusion = np.zeros((6, 6, 5), dtype=np.int32)
-    for picture in range(6):
-        for row, column in zip(truth[picture].flat, found[picture].flat, strict=True):
-            confusion[picture, 5 if row == 255 else row, column] += 1
+    for image in range(6):
+        for row, column in zip(truth[image].flat, found[image].flat, strict=True):
+            confusion[image, 5 if row == 255 else row, column] += 1
     return truth, found, {"confusion": confusion}
 
 

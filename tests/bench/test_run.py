@@ -73,7 +73,7 @@ def test_the_same_command_again_trains_nothing_and_another_task_reuses_the_trunk
     names = []
     train = runs.train
     for module in (runs, pretraining):
-        monkeypatch.setattr(module, "train", lambda course, *rest: names.append(course.name) or train(course, *rest))
+        monkeypatch.setattr(module, "train", lambda stage, *rest: names.append(stage.name) or train(stage, *rest))
     again = tiny("--pretext", "l1_color", "--downstream", "voc_seg")
     assert again.code == 0 and "finished before" in again.out and names == []
     assert tiny("--pretext", "l1_color", "--downstream", "voc_cls").code == 0
@@ -116,8 +116,8 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_bit_equal_to_an_undisturbed
     out = tmp_path / "killed"
     every_step = command(out, drawn, "--checkpoint-seconds", "0")
 
-    def step_of(course: str) -> int:
-        steps = [int(path.name.split("-")[0]) for path in (out / "work").glob(f"{course}/*.safetensors")]
+    def step_of(stage: str) -> int:
+        steps = [int(path.name.split("-")[0]) for path in (out / "work").glob(f"{stage}/*.safetensors")]
         return max(steps, default=0)
 
     killed = subprocess.Popen(every_step, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -178,7 +178,7 @@ def test_what_another_process_begins_at_the_same_moment_is_left_for_last_too(
 ) -> None:
     asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--seeds", 2)
     first, second = [line.split()[0] for line in tiny(*asked, "--plan").out.splitlines() if line.startswith("  random_init-voc")]
-    monkeypatch.setattr(grid, "is_elsewhere", lambda job, out: False)  # it begins between the look and the lock
+    monkeypatch.setattr(grid, "is_busy", lambda job, out: False)  # it begins between the look and the lock
     (tmp_path / "runs" / "locks").mkdir(parents=True, exist_ok=True)
     holder = (tmp_path / "runs" / "locks" / f"{first}.lock").open("w")
     fcntl.flock(holder, fcntl.LOCK_EX)
@@ -248,7 +248,9 @@ def test_every_protocol_runs(tiny: Bench, tmp_path: Path, protocol: str) -> None
 
 
 def test_a_timm_trunk_runs_with_colour_eyes(tiny: Bench) -> None:
-    done = tiny("--trunk", "timm:resnet10t,eye=rgb", "--size", 64, "--pretext", "cgan_color,inpainting", "--downstream", "all")
+    done = tiny(
+        "--trunk", "timm:resnet10t,preprocessing=rgb", "--size", 64, "--pretext", "cgan_color,inpainting", "--downstream", "all"
+    )
     assert done.code == 0, done.err
 
 
@@ -267,10 +269,10 @@ from pretexts.l1_color import L1Color
 from bench.contract import Pretext
 
 class Broken(Pretext):
-    def players(self): return L1Color.players(self)
-    def view(self, images, generator): return {"images": images}
-    def turns(self, batch):
-        seen = self.trunk.eye(batch["images"])
+    def optimizers(self): return L1Color.optimizers(self)
+    def make_batch(self, images, generator): return {"images": images}
+    def training_step(self, batch):
+        seen = self.trunk.preprocessing(batch["images"])
         yield "generator", self.trunk(seen).mean() * float("nan")
 """
 
@@ -304,7 +306,7 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--set", "voc_seg.size=64"), 2, "contradict each other"),
         (("--set", "voc_seg.trunk=unet"), 2, "one trunk serves every downstream task"),
         (("--set", "voc_set.size=64"), 2, "did you mean 'voc_seg'"),
-        (("--set", "protocol.split=pretraining"), 2, "must be one of labelled pictures"),
+        (("--set", "protocol.split=pretraining"), 2, "must be one of labelled images"),
         (("--trunk", "timm:resnet19"), 2, "did you mean 'resnet"),
         (("--device", "cpu:3"), 2, "auto, cpu, cuda or cuda:N"),
         (("--downstream", ","), 2, "at least one of the downstreams"),
@@ -419,7 +421,7 @@ def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, 
 
 def test_scored_classes_are_in_the_row(tiny: Bench, bench: Bench, voc: Path, tmp_path: Path) -> None:
     done = bench("data", "prepare", "mine", "--root", voc, "--score", "disc,star")
-    assert done.code == 0 and "mine is ready: 40 pictures" in done.out
+    assert done.code == 0 and "mine is ready: 40 images" in done.out
     assert "2 of 8 scored" in bench("data", "list").out
     assert tiny("--data", "mine", "--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "one-phase").code == 0
     (one,) = record.read(tmp_path / "runs")

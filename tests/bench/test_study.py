@@ -259,7 +259,7 @@ def test_what_a_study_left_is_no_change_of_the_program(tmp_path: Path) -> None:
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", root, copy], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this is no git clone")
-    shutil.copy(root / "bench" / "desk.py", copy / "bench")
+    shutil.copy(root / "bench" / "session.py", copy / "bench")
     git = ["git", "-C", copy, "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "commit", "--all", "--allow-empty", "--message", "as it is"], check=True, capture_output=True)
 

@@ -17,13 +17,13 @@ from bench.errors import BenchError, DataError, MachineError
 from bench.experiment.pretraining import summary
 from bench.storage import files
 from bench.training import checkpoint
-from bench.training.loop import Course, train
+from bench.training.loop import Stage, train
 from bench.training.machine import Machine, make_machine
 from tests.conftest import write_rows
 
 
 class Pictures(batches.Part):
-    """Pictures that need no pack."""
+    """Images that need no pack."""
 
     def __getitem__(self, plan: batches.Plan) -> dict[str, Tensor]:
         return {"images": torch.ones(len(plan[1]), 3, 4, 4)}
@@ -39,9 +39,9 @@ def machine() -> Machine:
     return make_machine("cpu", threads=1)
 
 
-def course(turns: object, players: dict[str, torch.optim.Optimizer], module: nn.Module, count: int = 4) -> Course:
+def stage(turns: object, optimizers: dict[str, torch.optim.Optimizer], module: nn.Module, count: int = 4) -> Stage:
     part = Pictures(None, np.arange(count))  # type: ignore[arg-type]
-    return Course("course", module, players, turns, lambda batch, _: batch, part, 2, 1, 0)  # type: ignore[arg-type]
+    return Stage("stage", module, optimizers, turns, lambda batch, _: batch, part, 2, 1, 0)  # type: ignore[arg-type]
 
 
 def test_a_turn_sees_the_weights_of_the_turn_before_in_low_precision_too(machine: Machine, tmp_path: Path) -> None:
@@ -49,14 +49,14 @@ def test_a_turn_sees_the_weights_of_the_turn_before_in_low_precision_too(machine
     nn.init.ones_(critic.weight)
     seen = []
 
-    def turns(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def training_step(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         with torch.autocast("cpu", torch.bfloat16):
             for _ in range(2):
                 output = critic(torch.ones(1, 4))
                 seen.append(output.item())
                 yield "critic", output.sum()
 
-    train(course(turns, {"critic": torch.optim.SGD(critic.parameters(), lr=0.5)}, critic), machine, tmp_path, Deaf())
+    train(stage(training_step, {"critic": torch.optim.SGD(critic.parameters(), lr=0.5)}, critic), machine, tmp_path, Deaf())
     assert seen == [4.0, 2.0, 0.0, -2.0]
 
 
@@ -72,35 +72,35 @@ def test_an_update_is_right_whatever_the_strides_of_a_gradient(fused: bool, mach
     weight.register_post_accumulate_grad_hook(turned)
     network = nn.ParameterList([weight])
 
-    def turns(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def training_step(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         yield "loss", weight.sum()
 
     adam = torch.optim.Adam(network.parameters(), lr=0.1, fused=fused)
-    train(course(turns, {"loss": adam}, network, count=2), machine, tmp_path, Deaf())
+    train(stage(training_step, {"loss": adam}, network, count=2), machine, tmp_path, Deaf())
     assert torch.allclose(weight.detach(), -0.1 * slopes)  # Adam's first step is the rate against each sign
 
 
 def test_players_may_skip_turns_and_strangers_get_none(machine: Machine, tmp_path: Path) -> None:
     module = nn.Linear(4, 1)
-    players = {name: torch.optim.SGD(module.parameters(), lr=0.1) for name in ("often", "never")}
+    optimizers = {name: torch.optim.SGD(module.parameters(), lr=0.1) for name in ("often", "never")}
 
     def some(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         yield "often", module(torch.ones(1, 4)).square().sum()
 
-    history = train(course(some, players, module), machine, tmp_path / "a", Deaf())
+    history = train(stage(some, optimizers, module), machine, tmp_path / "a", Deaf())
     assert history.epochs[0]["never"] == 0 and history.images == 4
 
     def strange(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         yield "stranger", module(torch.ones(1, 4)).sum()
 
     with pytest.raises(BenchError, match="'stranger', who is not a player"):
-        train(course(strange, players, module), machine, tmp_path / "b", Deaf())
+        train(stage(strange, optimizers, module), machine, tmp_path / "b", Deaf())
 
 
 def test_too_few_pictures_to_train_on_are_refused(machine: Machine, tmp_path: Path) -> None:
     module = nn.Linear(4, 1)
-    with pytest.raises(DataError, match="has 1 pictures to train on; at least 2"):
-        train(course(lambda _: iter(()), {}, module, count=1), machine, tmp_path, Deaf())
+    with pytest.raises(DataError, match="has 1 images to train on; at least 2"):
+        train(stage(lambda _: iter(()), {}, module, count=1), machine, tmp_path, Deaf())
 
 
 @pytest.mark.parametrize("make", [lambda p: torch.optim.Adam(p, fused=True), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)])
@@ -110,20 +110,20 @@ def test_a_checkpoint_gives_back_network_and_optimiser_bit_for_bit(tmp_path: Pat
         module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
         return module, make(module.parameters())  # type: ignore[operator]
 
-    def step(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        optimiser.zero_grad()
+    def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
         module(torch.arange(8.0).view(2, 4)).square().sum().backward()
-        optimiser.step()
+        optimizer.step()
 
-    module, optimiser = made()
-    step(module, optimiser)
-    checkpoint.save(tmp_path, module, {"a": optimiser}, {"step": 1})
-    checkpoint.save(tmp_path, module, {"a": optimiser}, {"step": 2})
+    module, optimizer = made()
+    step(module, optimizer)
+    checkpoint.save(tmp_path, module, {"a": optimizer}, {"step": 1})
+    checkpoint.save(tmp_path, module, {"a": optimizer}, {"step": 2})
     assert len(list(tmp_path.iterdir())) == 1
     other, theirs = made()
     assert checkpoint.load(tmp_path, other, {"a": theirs}) == {"step": 2, "version": checkpoint.VERSION}
     for _ in range(3):
-        step(module, optimiser)
+        step(module, optimizer)
         step(other, theirs)
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in module.state_dict().items())
 
@@ -143,14 +143,14 @@ def test_a_damaged_checkpoint_and_another_networks_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize(("said", "instead"), [(b"loss/0/step", b"loss/0/stop"), (b"loss/0/step", b"loss/x/step")])
 def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path, said: bytes, instead: bytes) -> None:
     module = nn.Linear(2, 1)
-    optimiser = torch.optim.Adam(module.parameters())
+    optimizer = torch.optim.Adam(module.parameters())
     module(torch.ones(1, 2)).sum().backward()
-    optimiser.step()
-    path = checkpoint.save(tmp_path, module, {"loss": optimiser}, {"step": 1})
+    optimizer.step()
+    path = checkpoint.save(tmp_path, module, {"loss": optimizer}, {"step": 1})
     content = path.read_bytes().replace(said, instead)
     path.unlink()
     (tmp_path / f"000000001-{files.sha256_bytes(content)}.safetensors").write_bytes(content)
-    with pytest.raises(DataError, match="does not fit these optimisers"):
+    with pytest.raises(DataError, match="does not fit these optimizers"):
         checkpoint.load(tmp_path, module, {"loss": torch.optim.Adam(module.parameters())})
 
 
@@ -159,10 +159,10 @@ def test_a_perfect_picture_does_not_hide_the_average() -> None:
 
 
 def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    rows, digest = write_rows(tmp_path / "images.npy", np.stack([picture, picture]))
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    rows, digest = write_rows(tmp_path / "images.npy", np.stack([image, image]))
     manifest = packs.Manifest(
-        dataset="d", fingerprint="f", subset="pictures", rule=packs.PackRule(size=16), side=16,
+        dataset="d", fingerprint="f", subset="images", rule=packs.PackRule(size=16), side=16,
         ids=("a", "b"), content=((16, 16),) * 2, original=((16, 16),) * 2, sums={"images": digest},
     )  # fmt: skip
     pack = packs.Pack(tmp_path, manifest, rows, None, None)
@@ -180,11 +180,11 @@ def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None
 def test_a_checkpoint_of_another_job_is_refused_with_what_differs(machine: Machine, tmp_path: Path) -> None:
     module = nn.Linear(4, 1)
 
-    def turns(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def training_step(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         yield "one", module(torch.ones(1, 4)).square().sum()
 
-    def made(identity: str) -> Course:
-        one = course(turns, {"one": torch.optim.SGD(module.parameters(), lr=0.1)}, module)
+    def made(identity: str) -> Stage:
+        one = stage(training_step, {"one": torch.optim.SGD(module.parameters(), lr=0.1)}, module)
         one.facts = {"id": identity, "phase": 1}
         return one
 

@@ -9,7 +9,12 @@ from bench.models.discriminator import PatchDiscriminator, receptive_field
 from bench.models.modes import frozen, random_inference, use_statistics
 from bench.models.trunk import TrunkName, check_size, make_trunk, parameter_count
 
-NAMES = ("unet:depth=5,width=8", "unet:depth=5,width=8,eye=rgb", "timm:resnet18", "timm:mobilenetv3_small_050,eye=rgb")
+NAMES = (
+    "unet:depth=5,width=8",
+    "unet:depth=5,width=8,preprocessing=rgb",
+    "timm:resnet18",
+    "timm:mobilenetv3_small_050,preprocessing=rgb",
+)
 
 
 def test_the_papers_generator_has_54_million_parameters_and_a_bottleneck_of_one_place() -> None:
@@ -36,10 +41,10 @@ def test_the_discriminator_sees_70_pixels_and_the_released_code_more() -> None:
 
 def test_one_logit_depends_on_its_patch_of_70_pixels_only() -> None:
     discriminator = PatchDiscriminator(1, width=4).eval()
-    pictures = torch.zeros(1, 1, 128, 128, requires_grad=True)
-    discriminator(pictures)[0, 0, 7, 7].backward()
-    assert pictures.grad is not None
-    rows = pictures.grad[0, 0].abs().sum(dim=1).nonzero().flatten()
+    images = torch.zeros(1, 1, 128, 128, requires_grad=True)
+    discriminator(images)[0, 0, 7, 7].backward()
+    assert images.grad is not None
+    rows = images.grad[0, 0].abs().sum(dim=1).nonzero().flatten()
     assert rows.max() - rows.min() + 1 == 70
 
 
@@ -47,17 +52,17 @@ def test_one_logit_depends_on_its_patch_of_70_pixels_only() -> None:
 def test_every_trunk_keeps_its_contract(name: str) -> None:
     torch.manual_seed(0)
     trunk = make_trunk(name).eval()
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        seen = trunk.eye(pictures)
-        assert seen.shape == (2, trunk.eye.channels, 64, 64) and seen.abs().max() <= 1.001
+        seen = trunk.preprocessing(images)
+        assert seen.shape == (2, trunk.preprocessing.channels, 64, 64) and seen.abs().max() <= 1.001
         features = trunk.encode(seen)
         activation = trunk.decode(features)
         assert features[-1].shape[1] == trunk.bottleneck_channels
         assert features[-1].shape[-1] == 64 // trunk.stride
         assert activation.shape[1] == trunk.channels
         assert trunk.output(5)(activation).shape == (2, 5, 64, 64)
-        assert trunk.eye.grey(torch.zeros(2, 1, 64, 64)).shape == seen.shape
+        assert trunk.preprocessing.grey(torch.zeros(2, 1, 64, 64)).shape == seen.shape
     assert str(TrunkName.parse(name).fitted(64)) == str(TrunkName.parse(str(TrunkName.parse(name).fitted(64))))
 
 
@@ -72,7 +77,7 @@ def test_initialisation_is_normal_with_the_papers_deviation() -> None:
 def test_depth_follows_from_the_size() -> None:
     assert str(TrunkName.parse("unet").fitted(256)) == "unet:depth=8,width=64"
     assert str(TrunkName.parse("unet:width=16").fitted(96)) == "unet:depth=5,width=16"
-    assert str(TrunkName.parse("unet,eye=rgb").fitted(64)) == "unet:depth=6,width=64,eye=rgb"
+    assert str(TrunkName.parse("unet,preprocessing=rgb").fitted(64)) == "unet:depth=6,width=64,preprocessing=rgb"
 
 
 @pytest.mark.parametrize(
@@ -116,22 +121,22 @@ def test_dropout_stays_on_while_batch_norm_does_not() -> None:
 def test_batch_statistics_are_used_and_running_ones_left_alone() -> None:
     trunk = make_trunk("unet:depth=5,width=8").eval()
     before = {name: buffer.clone() for name, buffer in trunk.named_buffers()}
-    pictures = torch.randn(4, 1, 32, 32)
+    images = torch.randn(4, 1, 32, 32)
     with torch.no_grad():
-        alone = trunk.encode(pictures[:2])[2]
+        alone = trunk.encode(images[:2])[2]
         use_statistics(trunk, "batch")
-        together = trunk.encode(pictures)[2][:2]
-        assert not torch.allclose(together, trunk.encode(pictures[:2])[2])
+        together = trunk.encode(images)[2][:2]
+        assert not torch.allclose(together, trunk.encode(images[:2])[2])
         use_statistics(trunk.eval(), "running")
-        assert torch.equal(trunk.encode(pictures[:2])[2], alone)
+        assert torch.equal(trunk.encode(images[:2])[2], alone)
     assert all(torch.equal(buffer, before[name]) for name, buffer in trunk.named_buffers())
 
 
 def test_nothing_reaches_a_frozen_discriminator() -> None:
     discriminator = PatchDiscriminator(1, width=4)
-    pictures = torch.randn(1, 1, 64, 64, requires_grad=True)
+    images = torch.randn(1, 1, 64, 64, requires_grad=True)
     with frozen(discriminator):
-        verdict = discriminator(pictures)
+        verdict = discriminator(images)
     verdict.sum().backward()
-    assert pictures.grad is not None
+    assert images.grad is not None
     assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminator.parameters())

@@ -64,7 +64,7 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
         assert all(trial.state in ("complete", "pruned") and trial.epochs for trial in one.trials)
     records = record.read(tmp_path / "runs")
     assert len(records) == 6
-    # The 16 test pictures are looked at once a record, the validation part after every epoch of a trial.
+    # The 16 test images are looked at once a record, the validation part after every epoch of a trial.
     assert looked.count(16) == len(records) and len(set(looked)) == 2 and max(looked) == 16
     for one in records:
         assert one.tuning is not None and one.job["study"] == one.tuning.study and one.part == "test"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.training.machine import make_machine
 from tests.benchmarks.common import Figure, photographs, ratio, workplace
-from tests.benchmarks.step import desk, trained
+from tests.benchmarks.step import session, trained
 
 BATCHES = (4, 16)
 
@@ -25,9 +25,9 @@ def measure() -> list[Figure]:
     found: list[Figure] = []
     with workplace() as folder:
         for batch in BATCHES:
-            pictures = photographs(folder / f"pictures{batch}", round(max(8, 2 * batch) / 0.95), 320, 240)[0].parent
+            images = photographs(folder / f"images{batch}", round(max(8, 2 * batch) / 0.95), 320, 240)[0].parent
             settings = (f"recipe.batch_size={batch}",)
-            made = desk(folder / f"out{batch}", pictures, "cgan_color", 256, "unet", *settings)
+            made = session(folder / f"out{batch}", images, "cgan_color", 256, "unet", *settings)
             ours = theirs = 0.0
             for seed in range(2):
                 ours = max(ours, trained(made, seed))

@@ -1,4 +1,4 @@
-"""What the measurements share: a figure with its goal, pictures to read, and a bench of their own to work on."""
+"""What the measurements share: a figure with its goal, images to read, and a bench of their own to work on."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def photographs(folder: Path, count: int, width: int = 640, height: int = 480) -
     folder.mkdir(parents=True)
     found = []
     for number in range(count):
-        picture = np.full((height, width, 3), 128.0)
+        image = np.full((height, width, 3), 128.0)
         for level, strength in ((4, 60), (16, 30), (64, 18), (240, 34)):
             grid = random.normal(0, strength, (level * 3 // 4, level, 3)).clip(-127, 127) + 128
             layer = Image.fromarray(grid.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
-            picture += np.asarray(layer, dtype=np.float64) - 128
+            image += np.asarray(layer, dtype=np.float64) - 128
         found.append(folder / f"{number:06d}.jpg")
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(found[-1], quality=90)
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(found[-1], quality=90)
     return found

@@ -31,13 +31,13 @@ def search(out: Path, downstream: str, size: int, trunk: str, settings: tuple[st
         ("random_init",), (downstream,), "demo", "demo", trunk=trunk, size=size, schedules=("frozen",), labels=(SHARE,),
         settings=(phase, *settings),
     )  # fmt: skip
-    desk = grid.open_desk(request, grid.Options("cpu"), out, Silent())  # type: ignore[arg-type]
-    job, asked, found = desk.grid.jobs[0], Search.parse(trials), []
-    trunk_record = pretrain(job.pretrain, desk)
+    session = grid.open_session(request, grid.Options("cpu"), out, Silent())  # type: ignore[arg-type]
+    job, asked, found = session.grid.jobs[0], Search.parse(trials), []
+    trunk_record = pretrain(job.pretrain, session)
 
     def work() -> None:
-        found.append(tune(study_of(job, asked, desk.grid.jobs), asked, desk))
-        finetune(chosen_by(found[0], job), trunk_record, desk)
+        found.append(tune(study_of(job, asked, session.grid.jobs), asked, session))
+        finetune(chosen_by(found[0], job), trunk_record, session)
 
     return seconds(work), found[0]
 

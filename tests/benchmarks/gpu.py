@@ -1,6 +1,6 @@
 """What a GPU makes of the paper's sizes: pretraining, each downstream protocol, and where the time goes.
 
-Random pictures of the right size and number, since only time is measured. Nothing is measured where there is no GPU.
+Random images of the right size and number, since only time is measured. Nothing is measured where there is no GPU.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from bench.experiment.finetuning import finetune
 from bench.experiment.pretraining import pretrain
 from bench.experiment.resolve import Request
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
-from tests.benchmarks.step import Silent, bare, desk, trained
+from tests.benchmarks.step import Silent, bare, session, trained
 
 COCO, EPOCHS, MEASURED = 83_000, 20, 4096
 FLOP = 86e9
-"""Of a conditional GAN's step at 256 px, width 64, a picture."""
+"""Of a conditional GAN's step at 256 px, width 64, a image."""
 VOC_CLASSIFICATION, VOC_SEGMENTATION = 11_987, 2_039
 
 
-def pictures(folder: Path, count: int) -> Path:
-    """Write random pictures as small files of many names: what is in them does not matter for a time."""
+def images(folder: Path, count: int) -> Path:
+    """Write random images as small files of many names: what is in them does not matter for a time."""
     folder.mkdir(parents=True)
     first = folder / "000000.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(first)
@@ -42,10 +42,10 @@ def measure() -> list[Figure]:
     found: list[Figure] = []
     best = 0.0
     with workplace() as folder:
-        many = pictures(folder / "coco", MEASURED)
+        many = images(folder / "coco", MEASURED)
         for batch in (32, 64, 128, 256):
             for compiled in (False, True):
-                made = desk(
+                made = session(
                     folder / f"out{batch}{compiled}", many, "cgan_color", 256, "unet", f"recipe.batch_size={batch}", device="cuda"
                 )
                 if compiled:
@@ -65,12 +65,12 @@ def measure() -> list[Figure]:
 
 
 def _protocols(folder: Path) -> list[Figure]:
-    """Return the seconds of fine-tuning by each protocol, on the demo's pictures, by the number of VOC's."""
+    """Return the seconds of fine-tuning by each protocol, on the demo's images, by the number of VOC's."""
     found = []
     for protocol in ("paper", "paper-code", "standard"):
         for downstream, count in (("voc_cls", VOC_CLASSIFICATION), ("voc_seg", VOC_SEGMENTATION)):
             asked = Request(("random_init",), (downstream,), protocol, "demo", trunk="unet", schedules=("two-phase",))
-            made = grid.open_desk(asked, grid.Options("cuda"), folder / protocol, Silent())  # type: ignore[arg-type]
+            made = grid.open_session(asked, grid.Options("cuda"), folder / protocol, Silent())  # type: ignore[arg-type]
             job = made.grid.jobs[0]
             trunk = pretrain(job.pretrain, made)
             finetune(job, trunk, made)
@@ -79,7 +79,7 @@ def _protocols(folder: Path) -> list[Figure]:
             whole = tuned.history.seconds * count / tuned.data.counts["train"]
             scoring = seconds(lambda tuned=tuned, made=made: tuned.predictions(made.machine))  # type: ignore[misc]
             found += [
-                Figure(f"{downstream}, {protocol}, two phases on {count:,} pictures", whole, "s"),
+                Figure(f"{downstream}, {protocol}, two phases on {count:,} images", whole, "s"),
                 Figure(f"{downstream}, {protocol}, scoring", len(tuned.part) / scoring, "images/s"),
             ]
     return found
@@ -87,7 +87,7 @@ def _protocols(folder: Path) -> list[Figure]:
 
 def _profile(folder: Path, many: Path) -> list[Figure]:
     """Return the ten operators that take most of the GPU's time in an epoch, as shares."""
-    made = desk(folder / "profiled", many, "cgan_color", 256, "unet", "recipe.batch_size=64", device="cuda")
+    made = session(folder / "profiled", many, "cgan_color", 256, "unet", "recipe.batch_size=64", device="cuda")
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         trained(made, 2)
     events = sorted(profiler.key_averages(), key=lambda event: event.self_device_time_total, reverse=True)

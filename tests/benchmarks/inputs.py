@@ -1,4 +1,4 @@
-"""From pictures to normalised Lab batches: a pack, against the paper's pipeline and torchvision's on as many cores."""
+"""From images to normalised Lab batches: a pack, against the paper's pipeline and torchvision's on as many cores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICTURES, BATCH, PACKED_EPOCHS = 192, 16, 8
 
 
 def papers(files: list[Path], size: int) -> None:
-    """Do as the released generator does: decode and resize (nearest) a picture at a time, scikit-image's rgb2lab on the batch."""
+    """Do as the released generator does: decode and resize (nearest) a image at a time, scikit-image's rgb2lab on the batch."""
     for first in range(0, len(files), BATCH):
         batch = np.empty((BATCH, size, size, 3), dtype=np.float32)
         for place, file in enumerate(files[first : first + BATCH]):
@@ -52,16 +52,16 @@ def measure() -> list[Figure]:
     make_machine("cpu", threads=CORES)
     found: list[Figure] = []
     with workplace() as folder:
-        files = photographs(folder / "pictures" / "all", PICTURES)
-        dataset = catalogue.read(folder / "pictures", "photographs")
+        files = photographs(folder / "images" / "all", PICTURES)
+        dataset = catalogue.read(folder / "images", "photographs")
         for size in (256, 64):
-            order = packs.Order(dataset, "pictures", packs.PackRule(size=size))
+            order = packs.Order(dataset, "images", packs.PackRule(size=size))
             pack = packs.open_pack(order, lambda _: None, lambda *_: None)
             part = batches.Part(pack, np.arange(PICTURES))
             packed(part, 1)
             ours = PICTURES * PACKED_EPOCHS / seconds(lambda part=part: packed(part, PACKED_EPOCHS))  # type: ignore[misc]
             paper = PICTURES / seconds(lambda size=size: papers(files, size))  # type: ignore[misc]
-            vision = PICTURES / seconds(lambda size=size: torchvisions(folder / "pictures", size))  # type: ignore[misc]
+            vision = PICTURES / seconds(lambda size=size: torchvisions(folder / "images", size))  # type: ignore[misc]
             found += [
                 Figure(f"pack to Lab, {size} px", ours, "images/s"),
                 Figure(f"the paper's pipeline, {size} px", paper, "images/s"),

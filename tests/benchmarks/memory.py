@@ -1,4 +1,4 @@
-"""How much memory packing and training hold at most with 1,000 and with 100,000 pictures; the two should be equal."""
+"""How much memory packing and training hold at most with 1,000 and with 100,000 images; the two should be equal."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def measure(counts: tuple[int, int] = COUNTS) -> list[Figure]:
         few, many = (_folder(Path(place) / str(count), drawn["demo_unlabelled"], count) for count in counts)
         for seed, what in enumerate(("index, pack, train", "train alone")):
             peaks = [_peak(folder, drawn["demo"], Path(place), seed) for folder in (few, many)]
-            figures += [Figure(f"{what}, {n:,} pictures", peak, "MB") for n, peak in zip(counts, peaks, strict=True)]
+            figures += [Figure(f"{what}, {n:,} images", peak, "MB") for n, peak in zip(counts, peaks, strict=True)]
             figures.append(Figure(f"{what}, many against few", peaks[1] / peaks[0], "times", "within 5 % of 1"))
     return figures
 
 
 def _folder(folder: Path, drawn: Path, count: int) -> Path:
-    """Link the drawn pictures to `count` names."""
+    """Link the drawn images to `count` names."""
     files = sorted(drawn.rglob("*.jpg"))
     folder.mkdir()
     for place in range(count):

@@ -107,8 +107,8 @@ def _answers(pretext: str, task: str, seed: int) -> tuple[bytes, dict[str, float
         places = np.arange(21)
         confusion[:, places, places] = right
         confused = chance.integers(1, 21, (PICTURES, 21))
-        pictures = np.arange(PICTURES)[:, None]
-        confusion[pictures, places, (places + confused) % 21] += truth_pixels - right
+        images = np.arange(PICTURES)[:, None]
+        confusion[images, places, (places + confused) % 21] += truth_pixels - right
         confusion[:, 21, 0] = 900
         predictions = {"confusion": confusion}
     ids = [f"2008_{n:06}" for n in range(PICTURES)]

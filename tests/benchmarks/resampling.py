@@ -32,7 +32,7 @@ def measure() -> list[Figure]:
 
         fast, slow = seconds(all_at_once), seconds(one_by_one) / SLOW * RESAMPLES
         found += [
-            Figure(f"{metric.key}, {RESAMPLES:,} resamples of {PICTURES:,} pictures", fast, "s"),
+            Figure(f"{metric.key}, {RESAMPLES:,} resamples of {PICTURES:,} images", fast, "s"),
             Figure(f"{metric.key}, against one by one", slow / fast, "times"),
         ]
     return found

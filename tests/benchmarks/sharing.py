@@ -19,7 +19,7 @@ SEEDS, TRIALS = 3, 8
 
 def request(pretexts: tuple[str, ...], downstreams: tuple[str, ...], seeds: int) -> Request:
     """Return a request of the demo's protocol on the two-phase schedule, with a narrow trunk."""
-    trunk, settings = "unet:width=8", ("recipe.report_images=16", "recipe.pictures=[]")  # at 32 px, for the time
+    trunk, settings = "unet:width=8", ("recipe.report_images=16", "recipe.images=[]")  # at 32 px, for the time
     return Request(
         pretexts, downstreams, "demo", "demo", trunk=trunk, size=32, seeds=tuple(range(seeds)), schedules=("two-phase",),
         settings=settings,
@@ -29,14 +29,14 @@ def request(pretexts: tuple[str, ...], downstreams: tuple[str, ...], seeds: int)
 def alone(folder: Path, pretext: str, downstream: str) -> float:
     """Return the seconds of one job that shares nothing: pretrain, fine-tune, score after every epoch as a trial is."""
     screen = Silent()
-    desk = grid.open_desk(request((pretext,), (downstream,), 1), grid.Options("cpu"), folder, screen)  # type: ignore[arg-type]
-    job = desk.grid.jobs[0].model_copy(update={"part": "val"})
+    session = grid.open_session(request((pretext,), (downstream,), 1), grid.Options("cpu"), folder, screen)  # type: ignore[arg-type]
+    job = session.grid.jobs[0].model_copy(update={"part": "val"})
 
     def score(tuned: object, *_: object) -> float:
-        tuned.predictions(desk.machine)  # type: ignore[attr-defined]
+        tuned.predictions(session.machine)  # type: ignore[attr-defined]
         return 0.0
 
-    return seconds(lambda: finetune(job, pretrain(job.pretrain, desk), desk, score))
+    return seconds(lambda: finetune(job, pretrain(job.pretrain, session), session, score))
 
 
 def measure() -> list[Figure]:
@@ -49,8 +49,8 @@ def measure() -> list[Figure]:
             for downstream in DOWNSTREAMS
         }
         screen = Silent()
-        desk = grid.open_desk(request(PRETEXTS, DOWNSTREAMS, SEEDS), grid.Options("cpu"), folder / "all", screen)  # type: ignore[arg-type]
-        shared = seconds(lambda: grid.run_grid(desk, screen, Search.parse(TRIALS)))  # type: ignore[arg-type]
+        session = grid.open_session(request(PRETEXTS, DOWNSTREAMS, SEEDS), grid.Options("cpu"), folder / "all", screen)  # type: ignore[arg-type]
+        shared = seconds(lambda: grid.run_grid(session, screen, Search.parse(TRIALS)))  # type: ignore[arg-type]
     independent = sum(each.values()) * SEEDS * TRIALS
     return [
         Figure("the grid: 4 pretexts x 2 tasks x 3 seeds, 8 trials", shared, "s"),

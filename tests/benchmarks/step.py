@@ -18,12 +18,12 @@ from bench.data.batches import Part
 from bench.experiment import grid
 from bench.experiment.pretraining import pretrain
 from bench.experiment.resolve import Request
-from bench.experiment.session import Desk
+from bench.experiment.session import Session
 from bench.job import Job
 from bench.models.discriminator import PatchDiscriminator
 from bench.models.modes import frozen
 from bench.models.trunk import make_trunk
-from bench.training.loop import Course, train
+from bench.training.loop import Stage, train
 from bench.training.machine import make_machine
 from tests.benchmarks.common import CORES, Figure, photographs, ratio, seconds, workplace
 
@@ -37,17 +37,17 @@ class Silent:
         return lambda *_: None
 
 
-def desk(folder: Path, pictures: Path, pretext: str, size: int, trunk: str, *settings: str, device: str = "cpu") -> Desk:
-    """Return a desk with the one job of a pretext task on some pictures; the discriminator has the paper's width."""
+def session(folder: Path, images: Path, pretext: str, size: int, trunk: str, *settings: str, device: str = "cpu") -> Session:
+    """Return a session with the one job of a pretext task on some images; the discriminator has the paper's width."""
     wide = ("cgan_color.discriminator_width=64",) if pretext == "cgan_color" else ()
     request = Request(
-        (pretext,), ("voc_cls",), "demo", "demo", str(pictures), trunk, size,
-        settings=("recipe.epochs=1", "recipe.report_images=1", "recipe.pictures=[]", *wide, *settings),
+        (pretext,), ("voc_cls",), "demo", "demo", str(images), trunk, size,
+        settings=("recipe.epochs=1", "recipe.report_images=1", "recipe.images=[]", *wide, *settings),
     )  # fmt: skip
-    return grid.open_desk(request, grid.Options(device), folder, Silent())  # type: ignore[arg-type]
+    return grid.open_session(request, grid.Options(device), folder, Silent())  # type: ignore[arg-type]
 
 
-def trained(made: Desk, seed: int) -> float:
+def trained(made: Session, seed: int) -> float:
     """Return the images/s of a whole pretraining epoch, as its record has it."""
     job: Job = made.grid.jobs[0]
     record = pretrain(job.pretrain.model_copy(update={"seed": seed}), made)
@@ -55,13 +55,13 @@ def trained(made: Desk, seed: int) -> float:
 
 
 def bare(size: int, trunk: str, width: int, batch: int, steps: int, device: str = "cpu", precision: str = "fp32") -> float:
-    """Return the images/s of a conditional GAN's step on random tensors: both networks, both optimisers, nothing else."""
+    """Return the images/s of a conditional GAN's step on random tensors: both networks, both optimizers, nothing else."""
     network = make_trunk(trunk)
     networks = torch.nn.ModuleList([network, network.output(2), PatchDiscriminator(3, width)]).to(device)
     if device != "cpu":
         networks.to(memory_format=torch.channels_last)
     unet, output, critic = networks
-    players = [
+    optimizers = [
         torch.optim.Adam(some, lr=1e-3, fused=True) for some in ([*unet.parameters(), *output.parameters()], critic.parameters())
     ]
     lightness, chroma = torch.rand(batch, 1, size, size, device=device), torch.rand(batch, 2, size, size, device=device)
@@ -74,15 +74,15 @@ def bare(size: int, trunk: str, width: int, batch: int, steps: int, device: str 
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             fake = torch.tanh(output(unet(lightness)))
             loss = verdict(chroma, 1.0) + verdict(fake.detach(), 0.0)
-        players[1].zero_grad()
+        optimizers[1].zero_grad()
         loss.backward()
-        players[1].step()
+        optimizers[1].step()
         torch.clear_autocast_cache()
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"), frozen(critic):
             loss = verdict(fake, 1.0) + 100 * l1_loss(fake.float(), chroma)
-        players[0].zero_grad()
+        optimizers[0].zero_grad()
         loss.backward()
-        players[0].step()
+        optimizers[0].step()
 
     def several() -> None:
         for _ in range(steps):
@@ -135,23 +135,23 @@ def lightnings(network: torch.nn.Module, size: int, batch: int, count: int) -> f
 
 
 def looped(network: torch.nn.Module, part: Part, batch: int, seed: int, folder: Path) -> float:
-    """Return the images/s of the same network in the bench's loop, from a pack, its pictures converted to Lab."""
+    """Return the images/s of the same network in the bench's loop, from a pack, its images converted to Lab."""
 
-    def view(batch: Batch, _: torch.Generator) -> Batch:
+    def make_batch(batch: Batch, _: torch.Generator) -> Batch:
         lightness, chroma = split_lab(batch["images"])
         return {"lightness": lightness, "chroma": chroma}
 
-    def turns(batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
+    def training_step(batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
         yield "loss", l1_loss(torch.tanh(network(batch["lightness"])), batch["chroma"])
 
-    players = {"loss": torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)}
-    course = Course("another's network", network, players, turns, view, part, batch, 1, seed)
-    history = train(course, make_machine("cpu"), folder / str(seed), Silent())
+    optimizers = {"loss": torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)}
+    stage = Stage("another's network", network, optimizers, training_step, make_batch, part, batch, 1, seed)
+    history = train(stage, make_machine("cpu"), folder / str(seed), Silent())
     return history.images / history.seconds
 
 
 def gflop(network: torch.nn.Module, size: int) -> float:
-    """Return the GFLOP of one picture, forward."""
+    """Return the GFLOP of one image, forward."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.rand(1, 1, size, size))
     network.train()
@@ -162,15 +162,15 @@ def measure() -> list[Figure]:
     """Return images/s of an epoch and of the bare step at two sizes, and GFLOP/s beside a Lightning Trainer's."""
     found: list[Figure] = []
     with workplace() as folder:
-        photographs(folder / "pictures", 96, 320, 240)
+        photographs(folder / "images", 96, 320, 240)
         for size, width, batch, steps in ((64, 32, 16, 12), (256, 64, 4, 4)):
             trunk = f"unet:depth={size.bit_length() - 1},width={width}"
             count = steps * batch / 0.95  # the share that is not held out
-            pictures = photographs(folder / f"pictures{size}", round(count), 320, 240)[0].parent
+            images = photographs(folder / f"images{size}", round(count), 320, 240)[0].parent
             settings = (f"recipe.batch_size={batch}",)
-            made = desk(folder / f"out{size}", pictures, "cgan_color", size, trunk, *settings)
+            made = session(folder / f"out{size}", images, "cgan_color", size, trunk, *settings)
 
-            def ours(seed: int, made: Desk = made) -> float:
+            def ours(seed: int, made: Session = made) -> float:
                 return trained(made, seed)
 
             def floor(_: int, size: int = size, trunk: str = trunk, batch: int = batch, steps: int = steps) -> float:
@@ -183,9 +183,9 @@ def measure() -> list[Figure]:
                 ratio(f"epoch against bare step, {size} px", epoch / step, 0.95),
             ]
         trunk = "unet:depth=7,width=64"
-        made = desk(folder / "out-l1", folder / "pictures", "l1_color", 128, trunk, "recipe.batch_size=16")
-        dataset = catalogue.read(folder / "pictures", "photographs")
-        pack = packs.open_pack(packs.Order(dataset, "pictures", packs.PackRule(size=128)), lambda _: None, lambda *_: None)
+        made = session(folder / "out-l1", folder / "images", "l1_color", 128, trunk, "recipe.batch_size=16")
+        dataset = catalogue.read(folder / "images", "photographs")
+        pack = packs.open_pack(packs.Order(dataset, "images", packs.PackRule(size=128)), lambda _: None, lambda *_: None)
         part, network, unet = Part(pack, np.arange(96)), unet_of_others(), make_trunk(trunk)
         loop, trainer = rounds(
             lambda seed: looped(network, part, 16, seed, folder / "loop"), lambda _: lightnings(network, 128, 16, 96)

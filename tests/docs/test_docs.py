@@ -18,7 +18,7 @@ from bench import metrics, record, registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OLD_WORDS = ("picture", "optimiser", "eye", "backbone", "desk", "augment")
+OLD_WORDS = ("image", "optimizer", "preprocessing", "backbone", "session", "augment")
 """Words that have given way to others: one word a thing."""
 
 

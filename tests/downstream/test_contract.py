@@ -32,7 +32,7 @@ def batch_for(task: Downstream) -> dict[str, torch.Tensor]:
     return {"images": images, "target": target}
 
 
-@pytest.mark.parametrize("trunk", ["unet:depth=5,width=8", "timm:resnet10t,eye=rgb"])
+@pytest.mark.parametrize("trunk", ["unet:depth=5,width=8", "timm:resnet10t,preprocessing=rgb"])
 @pytest.mark.parametrize(("name", "protocol"), PAIRS)
 def test_loss_and_metrics_are_finite(name: str, protocol: str, trunk: str) -> None:
     task, model = make(name, protocol, trunk)
@@ -54,11 +54,11 @@ def test_a_frozen_trunk_stays_bit_equal_with_its_buffers_while_the_head_learns(n
     batch = batch_for(task)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     model.set_mode("head")
-    optimiser = torch.optim.Adam(model.head.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.head.parameters(), lr=0.01)
     for _ in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         task.loss(model(batch), batch["target"]).backward()
-        optimiser.step()
+        optimizer.step()
     changed = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])}
     assert changed and all(key.startswith("head.") for key in changed)
 
@@ -95,11 +95,11 @@ def test_confusion_counts_every_pixel_once_with_void_in_its_own_row() -> None:
     confusion = task.predictions(output, batch)["confusion"]
     found = output.argmax(dim=1)
     assert confusion.shape == (4, 5, 4) and confusion.dtype == torch.int32
-    for picture in range(4):
+    for image in range(4):
         for row, value in enumerate([0, 1, 2, 3, 255]):
             for column in range(4):
-                pixels = (batch["target"][picture] == value) & (found[picture] == column)
-                assert confusion[picture, row, column] == pixels.sum()
+                pixels = (batch["target"][image] == value) & (found[image] == column)
+                assert confusion[image, row, column] == pixels.sum()
 
 
 def test_the_original_resolution_is_scored_without_its_padding() -> None:

@@ -37,7 +37,7 @@ def texts(ground: Ground) -> list[Format]:
         grid = resolve.resolve(ground.request(**changes), quiet)
         return grid.jobs[0].id
 
-    settings = ("recipe.lr=1e-4", "protocol.batch_size=8", "l1_color.pictures=[1,5]", "protocol.head_width=0", "recipe.epochs=5")
+    settings = ("recipe.lr=1e-4", "protocol.batch_size=8", "l1_color.images=[1,5]", "protocol.head_width=0", "recipe.epochs=5")
     changes = {**BYTES, **TEXT, **{name: JSON[name] for name in ("deep", "mark")}}
     forms: dict[str, Callable[[], Subject]] = {
         "option-set": option(settings, lambda text: resolved(settings=(text,)), "--set", "setting", "recipe", "protocol"),
@@ -47,7 +47,7 @@ def texts(ground: Ground) -> list[Format]:
         "option-space": option(
             ["head=1e-4:1e-2,all=1e-5:1e-3", "all=1e-4"], lambda text: tuning.Search.parse(8, text), "--space"
         ),
-        "option-trunk": option([TRUNK, "unet:depth=4,eye=rgb"], lambda text: resolved(trunk=text), "trunk", "U-Net"),
+        "option-trunk": option([TRUNK, "unet:depth=4,preprocessing=rgb"], lambda text: resolved(trunk=text), "trunk", "U-Net"),
     }
 
     def plugin() -> Subject:
@@ -97,7 +97,7 @@ parts = ["main"]
 metrics = ["acc_keras"]
 """
 
-ROTATION = '''"""Rotation prediction: by how many quarter turns was the picture turned?"""
+ROTATION = '''"""Rotation prediction: by how many quarter turns was the image turned?"""
 
 import torch
 from torch import nn
@@ -112,12 +112,12 @@ class Rotation(Pretext):
         super().__init__(recipe, trunk)
         self.classifier = nn.Linear(trunk.bottleneck_channels, 4)
 
-    def players(self):
+    def optimizers(self):
         return {"classifier": torch.optim.Adam(self.parameters(), lr=self.recipe.lr)}
 
-    def view(self, images, generator):
-        return {"seen": self.trunk.eye(images)}
+    def make_batch(self, images, generator):
+        return {"seen": self.trunk.preprocessing(images)}
 
-    def turns(self, batch):
+    def training_step(self, batch):
         yield "classifier", self.classifier(self.trunk.encode(batch["seen"])[-1].mean(dim=(2, 3))).mean()
 '''

@@ -1,4 +1,4 @@
-"""Edits that know how pictures, arrays, archives and tensors are built; check sums and lengths are put right, or not."""
+"""Edits that know how images, arrays, archives and tensors are built; check sums and lengths are put right, or not."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def jpeg_frame(rng: random.Random, content: bytes) -> bytes:
 
 
 def jpeg_notes(rng: random.Random, content: bytes) -> bytes:
-    """Add notes that are read before the pixels: EXIF, several pictures in one file, profiles, Photoshop's, XMP."""
+    """Add notes that are read before the pixels: EXIF, several images in one file, profiles, Photoshop's, XMP."""
     segments, rest = _jpeg_segments(content)
     kinds = ((0xB000, 7, 4, 0x30303130), (0xB001, 4, 1, rng.choice((2, 2**31))))
     kinds += ((0xB002, 7, rng.choice((16, 32, 2**31)), rng.choice((0, 50, 2**31))),)
@@ -267,7 +267,7 @@ def tiff_sizes(rng: random.Random, content: bytes) -> bytes:
 
 
 def webp_sizes(rng: random.Random, content: bytes) -> bytes:
-    """Put a canvas of the largest size, with frames or without, before the picture; or spoil a chunk."""
+    """Put a canvas of the largest size, with frames or without, before the image; or spoil a chunk."""
     body = content[12:]
     flags = rng.choice((0x00, 0x02, 0x08, 0x10, 0x20, 0xFF))
     side = rng.choice((16_383, 16_384, 2**24 - 1)) - 1

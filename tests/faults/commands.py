@@ -35,7 +35,7 @@ def commands(ground: Ground, forms: Mapping[str, Format]) -> list[Format]:
 
         return Format(f"{name}-command", make_it, form.mutations, WHOLE)
 
-    def picture() -> Subject:
+    def image() -> Subject:
         path = next((ground.devkit / "JPEGImages").iterdir())
         return Subject(path, lambda: command("data", "verify", ground.devkit), memory=PICTURE_MEMORY)
 
@@ -109,7 +109,7 @@ def commands(ground: Ground, forms: Mapping[str, Format]) -> list[Format]:
         Format("tuning-command", run_on("studies", "studies/*/tuning-2.json", "--trials", 2), {**BYTES, **JSON}, WHOLE),
         Format("option-set-command", typed("--set", "protocol.batch_size=8"), {**BYTES, **TEXT, "deep": JSON["deep"]}, WHOLE),
         Format("option-labels-command", typed("--labels", "0.1,1"), {**BYTES, **TEXT}, WHOLE),
-        Format("jpeg-command", picture, {**BYTES, **JPEG}, WHOLE),
+        Format("jpeg-command", image, {**BYTES, **JPEG}, WHOLE),
         Format("mask-command", mask, {**BYTES, **PNG}, WHOLE),
         under("voc-xml", *verify),
         under("list-main", *verify),

@@ -15,7 +15,7 @@ def formats_below(folder: Path, seeds: Path | None = None) -> dict[str, Format]:
     found = {
         form.name: form
         for form in (
-            *sources.pictures(folder, seeds),
+            *sources.images(folder, seeds),
             *sources.masks(folder, seeds),
             *sources.lists(ground, seeds),
             *written.stored(ground),

@@ -310,7 +310,7 @@ def _read(subject: Subject, expected: object) -> Outcome:
         try:
             said = str(error)[:300]
         except Exception:
-            said = "(does not say)"
+            said = "(does not echo)"
         return Outcome("traceback", f"{type(error).__name__}: {said}", where)
     if subject.exact and not subject.fits(expected, found):
         return Outcome("wrong", "another result, and not a word about it")
@@ -340,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--formats", default="", help="only these, by comma")
     parser.add_argument("--case", action="append", default=[], help="only this case, by its name")
-    parser.add_argument("--seeds", type=Path, help="a VOC folder whose pictures, masks and annotations are examples too")
+    parser.add_argument("--seeds", type=Path, help="a VOC folder whose images, masks and annotations are examples too")
     parser.add_argument("--keep", type=Path, help="folder for broken files with a finding")
     parser.add_argument("--json", type=Path, help="write what became of every format here")
     asked = parser.parse_args(arguments)

@@ -75,7 +75,7 @@ class Ground:
 
     @cached_property
     def drawn(self) -> dict[str, Path]:
-        """Folders of drawn pictures, registered as demo and demo_unlabelled."""
+        """Folders of drawn images, registered as demo and demo_unlabelled."""
         roots = demo.make(self.folder / "drawn", 24, 20, 12)
         for name, root in roots.items():
             catalogue.register(catalogue.read(root, name))
@@ -181,7 +181,7 @@ class Ground:
 
 
 def _seen() -> bytes:
-    """Return pictures with what was found in them, as `bench.experiment.examples` keeps them."""
+    """Return images with what was found in them, as `bench.experiment.examples` keeps them."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, (3, 16, 16), dtype=np.uint8)
     buffer = io.BytesIO()

@@ -47,7 +47,7 @@ parts = ["one", "two"]
 
 @dataclass(frozen=True)
 class Scene:
-    """Pictures, and the folders that commands write below: the home and the results."""
+    """Images, and the folders that commands write below: the home and the results."""
 
     data: dict[str, Path]
     home: Path
@@ -57,7 +57,7 @@ class Scene:
 
     @classmethod
     def draw(cls, folder: Path, **more: Any) -> Scene:
-        """Draw 32 unlabelled and 26 labelled synthetic pictures below a folder."""
+        """Draw 32 unlabelled and 26 labelled synthetic images below a folder."""
         (folder / "study.toml").write_text(STUDY)
         return cls(demo.make(folder / "drawn", 32, 16, 10), folder / "home", folder / "runs", **more)
 

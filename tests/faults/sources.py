@@ -1,4 +1,4 @@
-"""Source data: pictures, masks, annotations and lists, which others wrote. A broken one may be another valid one."""
+"""Source data: images, masks, annotations and lists, which others wrote. A broken one may be another valid one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.ground import Ground, quiet
 from tests.faults.mutations import BYTES, JSON, TEXT, XML
 
 PICTURE_MEMORY = 1200 << 20
-"""A picture of the most pixels that are let in, as it is decoded and as it is given back."""
+"""A image of the most pixels that are let in, as it is decoded and as it is given back."""
 
 
 def _drawing(mode: str = "RGB") -> Image.Image:
@@ -41,7 +41,7 @@ def _some(seeds: Path | None, pattern: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted(seeds.glob(pattern))[:200:10]] if seeds else []
 
 
-def pictures(folder: Path, seeds: Path | None) -> list[Format]:
+def images(folder: Path, seeds: Path | None) -> list[Format]:
     oriented = Image.Exif()
     oriented[0x0112] = 6
     kinds: dict[str, tuple[str, Callable[[], list[bytes]], dict[str, Any], int]] = {
@@ -99,7 +99,7 @@ def pictures(folder: Path, seeds: Path | None) -> list[Format]:
         suffix, examples, _, _ = kinds[name]
 
         def make_it() -> Subject:
-            path = folder / f"picture{suffix}"
+            path = folder / f"image{suffix}"
             every = examples()
             path.write_bytes(every[0])
             loud = name == "tiff"
@@ -129,7 +129,7 @@ def masks(folder: Path, seeds: Path | None) -> list[Format]:
             def read() -> bytes:
                 said = path.read_bytes()[16:24]  # other examples have other sizes
                 size = struct.unpack(">II", said) if seeds is not None and len(said) == 8 else (64, 48)
-                return decode_mask(path, 20, size, folder / "picture.jpg").tobytes()
+                return decode_mask(path, 20, size, folder / "image.jpg").tobytes()
 
             return Subject(path, read, forms[name], memory=PICTURE_MEMORY)
 
@@ -191,6 +191,4 @@ def lists(ground: Ground, seeds: Path | None) -> list[Format]:
 def _needs(name: str) -> tuple[str, ...]:
     """Return how a list that is empty or short is named: by what the split needs."""
     folder = Path(name).parent
-    return (
-        (f"{folder} needs train.txt and val.txt", "pictures to split; at least 10") if folder.parent.name == "ImageSets" else ()
-    )
+    return (f"{folder} needs train.txt and val.txt", "images to split; at least 10") if folder.parent.name == "ImageSets" else ()

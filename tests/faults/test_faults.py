@@ -55,7 +55,7 @@ class Bench:
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server, self.folder = server, folder
-        self.voc, self.pictures = folder / "v1" / "labelled", folder / "v1" / "unlabelled"
+        self.voc, self.images = folder / "v1" / "labelled", folder / "v1" / "unlabelled"
         self.home, self.out = folder / "home", folder / "runs"
         self.devkit = self.voc / "VOCdevkit" / "VOC2012"
 
@@ -66,7 +66,7 @@ class Bench:
 
     def command(self, pretext: str, downstream: str, *more: object) -> tuple[object, ...]:
         """Return a small run; what it computes comes last, so that `more` may change it."""
-        data = ("--data", self.voc, "--pretrain-data", self.pictures, "--out", self.out)
+        data = ("--data", self.voc, "--pretrain-data", self.images, "--out", self.out)
         return "run", *TINY, *EPOCHS, *ONE_PHASE, *data, "--pretext", pretext, "--downstream", downstream, *more
 
     def run(self, pretext: str = "random_init", downstream: str = "voc_seg", *more: object, **options: object) -> Ended:
@@ -271,7 +271,7 @@ def test_08_a_truncated_picture_stops_with_its_name_and_is_left_out_only_when_as
     assert asked.code == 0 and broken.name in asked.out
     assert bench.run("random_init", "voc_seg", "--data", "mine").code == 0
     (one,) = bench.records()
-    assert one.data.left_out == 1 and "1 broken picture left out" in one.data.title
+    assert one.data.left_out == 1 and "1 broken image left out" in one.data.title
 
 
 def test_09_an_empty_file_is_no_picture(bench: Bench) -> None:
@@ -338,7 +338,7 @@ def test_14_a_class_in_no_test_picture_is_undefined_left_out_of_the_mean_and_sai
     done = bench.run("random_init", "voc_seg", *without)
     (one,) = bench.records()
     scores = one.per_class["miou_voc@1"]
-    if scores["star"] is None:  # no picture has it and none was called so
+    if scores["star"] is None:  # no image has it and none was called so
         assert "warning: miou_voc@1 is not defined for" in done.out and "star" in done.out
     defined = [value for name, value in scores.items() if value is not None]
     assert one.metrics["miou_voc@1"] == pytest.approx(sum(defined) / len(defined))
@@ -507,7 +507,7 @@ def test_26_a_checkpoint_of_another_version_or_recipe_is_refused_with_what_diffe
     )
     other.mkdir(exist_ok=True)
     network = nn.Linear(2, 2)
-    facts = {"step": 1, "course": {"id": "another"}, "history": {}, "sums": {}}
+    facts = {"step": 1, "stage": {"id": "another"}, "history": {}, "sums": {}}
     for version, match in ((1, "has version 1, this program writes version"), (checkpoint.VERSION, "")):
         folder = tmp_path / f"version-{version}"
         folder.mkdir()
@@ -521,7 +521,7 @@ def test_26_a_checkpoint_of_another_version_or_recipe_is_refused_with_what_diffe
     shutil.rmtree(path.parent)
     other.rename(path.parent)
     tampered = checkpoint._read(path.parent / path.name)[1]
-    assert tampered["course"]["id"] == path.parent.name
+    assert tampered["stage"]["id"] == path.parent.name
     assert bench.run("l1_color").code == 0
 
 
@@ -568,13 +568,13 @@ from bench.contract import Pretext
 class Mistaken(Pretext):
     """One player, and a name that is not there."""
 
-    def players(self):
+    def optimizers(self):
         return {"all": torch.optim.Adam(self.parameters(), lr=self.recipe.lr)}
 
-    def view(self, images, generator):
+    def make_batch(self, images, generator):
         return {"images": imagess}
 
-    def turns(self, batch):
+    def training_step(self, batch):
         yield "all", batch["images"].sum()
 '''
 

@@ -207,15 +207,15 @@ def networks(ground: Ground) -> list[Format]:
     def saved() -> Subject:
         folder = ground.folder / "checkpoints"
         shutil.rmtree(folder, ignore_errors=True)
-        module, optimisers = trained()
+        module, optimizers = trained()
         module(torch.ones(2, 1, 8, 8)).sum().backward()
-        optimisers["loss"].step()
-        place = checkpoint.save(folder, module, optimisers, {"step": 3, "id": "x"})
+        optimizers["loss"].step()
+        place = checkpoint.save(folder, module, optimizers, {"step": 3, "id": "x"})
 
         def read() -> str:
-            fresh, players = trained()
-            facts = checkpoint.load(folder, fresh, players)
-            state = players["loss"].state_dict()["state"]
+            fresh, optimizers = trained()
+            facts = checkpoint.load(folder, fresh, optimizers)
+            state = optimizers["loss"].state_dict()["state"]
             return repr((checkpoint.digest(fresh), facts, {n: {k: v.tolist() for k, v in s.items()} for n, s in state.items()}))
 
         return Subject(place, read, exact=True)
@@ -305,7 +305,7 @@ def results(ground: Ground) -> list[Format]:
 
 
 def _overlaid(one: record.Record, out: Path) -> str:
-    """Return a run's pictures as the page has them; DataError when they are left out."""
+    """Return a run's images as the page has them; DataError when they are left out."""
     problems: list[str] = []
     found = overlays.overlays(board.boards([one], reader(out))[0], [(0, "Segmentation")], out, problems)
     if problems:

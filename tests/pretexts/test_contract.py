@@ -9,7 +9,7 @@ from bench.experiment.pretraining import make_pretext
 from bench.job import PretrainJob
 
 NAMES = list(registry.summaries("pretexts"))
-TRUNKS = ("unet:depth=5,width=8", "unet:depth=5,width=8,eye=rgb", "timm:resnet10t")
+TRUNKS = ("unet:depth=5,width=8", "unet:depth=5,width=8,preprocessing=rgb", "timm:resnet10t")
 
 
 def make(name: str, trunk: str = TRUNKS[0], **changes: object) -> Pretext:
@@ -20,7 +20,7 @@ def make(name: str, trunk: str = TRUNKS[0], **changes: object) -> Pretext:
     )
 
 
-def pictures(count: int = 4) -> torch.Tensor:
+def images(count: int = 4) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -30,11 +30,11 @@ def seeded() -> torch.Generator:
 
 def step(pretext: Pretext) -> dict[str, float]:
     torch.manual_seed(2)
-    players, losses = pretext.players(), {}
-    for player, loss in pretext.turns(pretext.view(pictures(), seeded())):
-        players[player].zero_grad()
+    optimizers, losses = pretext.optimizers(), {}
+    for player, loss in pretext.training_step(pretext.make_batch(images(), seeded())):
+        optimizers[player].zero_grad()
         loss.backward()
-        players[player].step()
+        optimizers[player].step()
         losses[player] = loss.item()
     return losses
 
@@ -44,7 +44,7 @@ def step(pretext: Pretext) -> dict[str, float]:
 def test_a_step_is_finite_on_every_trunk_and_gives_every_player_a_turn(name: str, trunk: str) -> None:
     pretext = make(name, trunk).train()
     losses = step(pretext)
-    assert losses.keys() == pretext.players().keys()
+    assert losses.keys() == pretext.optimizers().keys()
     assert all(torch.isfinite(torch.tensor(loss)) for loss in losses.values())
 
 
@@ -58,11 +58,11 @@ def test_a_step_is_a_function_of_its_seeds(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_turn_moves_its_own_players_parameters_only(name: str) -> None:
     pretext = make(name).train()
-    players = pretext.players()
+    optimizers = pretext.optimizers()
     owned = {
-        player: {id(p) for group in optimiser.param_groups for p in group["params"]} for player, optimiser in players.items()
+        player: {id(p) for group in optimizer.param_groups for p in group["params"]} for player, optimizer in optimizers.items()
     }
-    for player, loss in pretext.turns(pretext.view(pictures(), seeded())):
+    for player, loss in pretext.training_step(pretext.make_batch(images(), seeded())):
         pretext.zero_grad()
         loss.backward()
         reached = {id(parameter) for parameter in pretext.parameters() if parameter.grad is not None}
@@ -82,10 +82,10 @@ def test_reports_and_pictures_have_one_value_a_picture_and_change_nothing(name: 
     pretext = make(name).train()
     before = {key: tensor.clone() for key, tensor in pretext.state_dict().items()}
     modes = [part.training for part in pretext.modules()]
-    report, rows = pretext.report(pictures(), seeded()), pretext.picture(pictures(), seeded())
+    report, rows = pretext.report(images(), seeded()), pretext.image(images(), seeded())
     assert all(values.shape == (4,) for values in report.values())
     assert all(row.shape == (4, 3, 32, 32) and row.dtype == torch.uint8 for row in rows.values())
-    again = pretext.report(pictures(), seeded())
+    again = pretext.report(images(), seeded())
     assert all(torch.equal(values, again[key]) for key, values in report.items())
     assert all(torch.equal(tensor, pretext.state_dict()[key]) for key, tensor in before.items())
     assert modes == [part.training for part in pretext.modules()]
@@ -107,8 +107,8 @@ def test_the_papers_recipe_is_the_papers() -> None:
 def test_the_gans_losses_are_the_papers_formulas() -> None:
     pretext = make("cgan_color").train()
     torch.manual_seed(2)
-    batch = pretext.view(pictures(), seeded())
-    turns = pretext.turns(batch)
+    batch = pretext.make_batch(images(), seeded())
+    turns = pretext.training_step(batch)
     _, discriminator_loss = next(turns)
     torch.manual_seed(2)
     state = {key: value.clone() for key, value in pretext.discriminator.state_dict().items()}
@@ -128,9 +128,9 @@ def test_the_authors_discriminator_takes_a_step_for_real_images_and_another_for_
     presets = registry.load("pretexts", "cgan_color").presets
     assert presets["paper-code"]["discriminator_steps"] == "apart" and "discriminator_steps" not in presets["small"]
     pretext = make("cgan_color", discriminator_steps="apart", lr=1e-4).train()
-    batch, discriminator = pretext.view(pictures(), seeded()), pretext.players()["discriminator"]
+    batch, discriminator = pretext.make_batch(images(), seeded()), pretext.optimizers()["discriminator"]
     torch.manual_seed(2)
-    turns = pretext.turns(batch)
+    turns = pretext.training_step(batch)
     player, of_real = next(turns)
     real = pretext.judge(batch, batch["chroma"])
     assert player == "discriminator"
@@ -146,14 +146,14 @@ def test_the_authors_discriminator_takes_a_step_for_real_images_and_another_for_
 
 
 def test_inpaintings_discriminator_learns_at_a_tenth_of_the_generators_rate() -> None:
-    players = make("inpainting", lr=0.002).players()
-    rates = {name: optimiser.param_groups[0]["lr"] for name, optimiser in players.items()}
+    optimizers = make("inpainting", lr=0.002).optimizers()
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
     assert rates == {"discriminator": pytest.approx(0.0002), "generator": 0.002}
 
 
 def test_inpainting_never_sees_what_is_in_the_hole() -> None:
     pretext = make("inpainting").eval()
-    batch = pretext.view(pictures(), seeded())
+    batch = pretext.make_batch(images(), seeded())
     inside = pretext.inside(batch)
     side = pretext.hole_size(batch["seen"])
     assert side == 24
@@ -166,7 +166,7 @@ def test_inpainting_never_sees_what_is_in_the_hole() -> None:
 
 def test_colorization_keeps_the_lightness_and_is_random_by_its_dropout() -> None:
     pretext = make("l1_color").eval()
-    first, again = pretext.colorize(pictures(), seeded()), pretext.colorize(pictures(), seeded())
-    other = pretext.colorize(pictures(), torch.Generator().manual_seed(5))
+    first, again = pretext.colorize(images(), seeded()), pretext.colorize(images(), seeded())
+    other = pretext.colorize(images(), torch.Generator().manual_seed(5))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -48,7 +48,7 @@ def make(
     job = {"recipe": recipe, "data": "d" * 64, "split": "s" * 64, "version": 1, "source": "", "size": 64, "seed": trunk_seed}
     report = {"psnr": {"average": 20.0 + seed, "min": 10.0 - seed, "max": 30.0 + seed}}
     pretrain = PretrainRecord(
-        id=f"{pretext}-{trunk_seed}", job=job, data=data, report=report, trivial={"grey picture": report}, report_images=4,
+        id=f"{pretext}-{trunk_seed}", job=job, data=data, report=report, trivial={"grey image": report}, report_images=4,
         cost=COST, weights="w", provenance={},
     )  # fmt: skip
     phases = [{"train": "head", "epochs": 1, "lr": 1e-3}, {"train": "all", "epochs": 1, "lr": 1e-4}]
@@ -74,7 +74,7 @@ def make(
 
 
 def read(record: Record) -> Answers:
-    """Return predictions whose main metric is the record's value, spread over the pictures by the record's seed."""
+    """Return predictions whose main metric is the record's value, spread over the images by the record's seed."""
     (value,) = record.metrics.values()
     ids = tuple(f"{record.data.fingerprint[:1]}{n}" for n in range(PICTURES))
     rng = np.random.default_rng(record.seed)

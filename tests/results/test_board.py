@@ -102,7 +102,7 @@ def test_runs_scored_on_other_pictures_are_refused() -> None:
         answers = reader(record)
         return answers if record is first else Answers(answers.ids[::-1], answers.predictions)
 
-    with pytest.raises(DataError, match="not scored on the same pictures"):
+    with pytest.raises(DataError, match="not scored on the same images"):
         board.boards([first, second], other, resamples=10)
 
 
@@ -137,23 +137,23 @@ def test_a_gain_is_paired_with_random_initialisation_on_the_same_schedule() -> N
     records = seeds("cgan_color", (0.30, 0.41, 0.35)) + seeds("random_init", (0.2, 0.3, 0.25))
     records += seeds("random_init", (0.5, 0.5, 0.5), schedule="one-phase")
     (one,) = boards(records)
-    gain = next(row for row in one.rows if row.pretext == "cgan_color").cells[0].gain
-    assert gain is not None and gain.against == "random_init (two-phase)"
-    assert gain.estimate.value == pytest.approx(0.1033, abs=0.002)
-    assert gain.estimate.p is not None and gain.corrected == gain.estimate.p and gain.distinguishable
+    difference = next(row for row in one.rows if row.pretext == "cgan_color").cells[0].difference
+    assert difference is not None and difference.against == "random_init (two-phase)"
+    assert difference.estimate.value == pytest.approx(0.1033, abs=0.002)
+    assert difference.estimate.p is not None and difference.corrected == difference.estimate.p and difference.distinguishable
     (other,) = boards(records, baseline="random_init:one-phase")
-    gains = {row.label: row.cells[0].gain for row in other.rows}
-    assert gains["cgan_color"] is not None and gains["cgan_color"].estimate.value == pytest.approx(-0.147, abs=0.002)
-    assert gains["cgan_color"].corrected is not None and gains["cgan_color"].estimate.p is not None
-    assert gains["cgan_color"].corrected >= gains["cgan_color"].estimate.p
+    differences = {row.label: row.cells[0].difference for row in other.rows}
+    assert differences["cgan_color"] is not None and differences["cgan_color"].estimate.value == pytest.approx(-0.147, abs=0.002)
+    assert differences["cgan_color"].corrected is not None and differences["cgan_color"].estimate.p is not None
+    assert differences["cgan_color"].corrected >= differences["cgan_color"].estimate.p
 
 
 def test_a_row_that_inherits_less_is_measured_from_the_one_that_inherits_all() -> None:
     records = [*seeds("l1_color", (0.3, 0.4)), *seeds("l1_color", (0.2, 0.2), transfer="encoder")]
     (one,) = boards(records, baseline="l1_color")
-    gains = {row.label: row.cells[0].gain for row in one.rows}
-    assert gains["l1_color"] is None
-    found = gains["l1_color (encoder only)"]
+    differences = {row.label: row.cells[0].difference for row in one.rows}
+    assert differences["l1_color"] is None
+    found = differences["l1_color (encoder only)"]
     assert found is not None and found.against == "l1_color"
     assert found.estimate.value == pytest.approx(-0.15, abs=0.002)
 
@@ -164,7 +164,7 @@ def test_a_row_is_named_by_its_label_where_the_pretext_task_says_too_little() ->
     first, second = (row.label for row in one.rows)
     assert "lr=" in first and "lr=" in second
     (measured,) = boards(records, baseline=second)
-    assert [row.cells[0].gain and row.cells[0].gain.against for row in measured.rows] == [second, None]
+    assert [row.cells[0].difference and row.cells[0].difference.against for row in measured.rows] == [second, None]
 
 
 def test_an_unknown_baseline_names_what_there_is() -> None:
@@ -175,8 +175,13 @@ def test_an_unknown_baseline_names_what_there_is() -> None:
 def test_with_one_seed_nothing_is_called_better() -> None:
     (one,) = boards([make(value=0.9), make("random_init", value=0.1)])
     assert not any(row.cells[0].leading for row in one.rows)
-    gain = one.rows[1].cells[0].gain
-    assert gain is not None and gain.distinguishable is None and gain.estimate.p is None and gain.estimate.low > 0
+    difference = one.rows[1].cells[0].difference
+    assert (
+        difference is not None
+        and difference.distinguishable is None
+        and difference.estimate.p is None
+        and difference.estimate.low > 0
+    )
 
 
 def test_the_best_and_all_that_cannot_be_told_from_it_stand_out() -> None:
@@ -189,8 +194,8 @@ def test_the_best_and_all_that_cannot_be_told_from_it_stand_out() -> None:
 
 def test_a_worse_row_is_told_from_the_baseline_too() -> None:
     (one,) = boards(seeds("cgan_color", (0.2, 0.21, 0.19)) + seeds("random_init", (0.5, 0.52, 0.51)))
-    gain = one.rows[1].cells[0].gain
-    assert gain is not None and gain.distinguishable and gain.estimate.high < 0
+    difference = one.rows[1].cells[0].difference
+    assert difference is not None and difference.distinguishable and difference.estimate.high < 0
 
 
 def test_rows_without_common_seeds_are_neither_compared_nor_bold() -> None:
@@ -218,9 +223,13 @@ def test_the_baseline_shares_the_trunks_seed() -> None:
     records += [make("random_init", seed, 0.1, trunk_seed=0) for seed in (0, 5)]
     records += [make("random_init", seed, 0.2 + seed / 100, trunk_seed=4) for seed in (4, 5, 6)]
     (one,) = boards(records)
-    gains = {row.label: row.cells[0].gain for row in one.rows}
-    gain = gains["cgan_color (one trunk, seed 4)"]
-    assert gain is not None and gain.against == "random_init (two-phase; one trunk, seed 4)" and gain.estimate.seeds == 3
+    differences = {row.label: row.cells[0].difference for row in one.rows}
+    difference = differences["cgan_color (one trunk, seed 4)"]
+    assert (
+        difference is not None
+        and difference.against == "random_init (two-phase; one trunk, seed 4)"
+        and difference.estimate.seeds == 3
+    )
 
 
 def test_a_run_with_a_trunk_of_its_own_stays_on_the_board_beside_one_with_anothers() -> None:
@@ -257,7 +266,7 @@ def test_runs_that_share_a_trunk_are_a_row_of_their_own() -> None:
     assert [row.label for row in one.rows if row.pretext == "random_init"] == [
         "random_init (two-phase)", "random_init (two-phase; one trunk, seed 0)",
     ]  # fmt: skip
-    assert next(row for row in one.rows if row.label == "cgan_color").cells[1].gain is not None
+    assert next(row for row in one.rows if row.label == "cgan_color").cells[1].difference is not None
     (alone,) = boards([make(seed=0), make(seed=1, trunk_seed=0)])
     assert [row.label for row in alone.rows] == ["cgan_color (one trunk, seed 0)"]
 
@@ -265,7 +274,7 @@ def test_runs_that_share_a_trunk_are_a_row_of_their_own() -> None:
 def test_trivial_predictors_are_scored_on_the_same_pictures() -> None:
     (one,) = boards([make(), make(value=0.7, downstream="voc_cls")])
     found = {row.label: [cell.estimate and cell.estimate.value for cell in row.cells] for row in one.trivial}
-    assert found["class prior"] == [1.0, None]  # every picture's first class is also the commonest
+    assert found["class prior"] == [1.0, None]  # every image's first class is also the commonest
     assert found["constant (nothing present)"] == [1.0, None]  # the argmax of equal scores is the first class
     assert found["all background"][0] is None
     assert found["all background"][1] == pytest.approx(0.25 / 4)  # 1 of 4 equal classes found, the others' IoU is 0
@@ -355,8 +364,8 @@ def test_a_difference_is_taken_from_a_control_that_is_alive_and_the_newest() -> 
         (versions(1, 0.2, ALIVE), versions(2, 0.4, DEAD), "version 1"),
     ):
         (one,) = boards([*first, *second, *ours])
-        gain = next(row for row in one.rows if row.pretext == "cgan_color").cells[0].gain
-        assert gain is not None and against in gain.against
+        difference = next(row for row in one.rows if row.pretext == "cgan_color").cells[0].difference
+        assert difference is not None and against in difference.against
 
 
 def test_another_version_of_a_transfer_is_another_row() -> None:
@@ -370,16 +379,16 @@ def test_two_seeds_are_both_shown_and_called_nearly_powerless() -> None:
     (one,) = boards(seeds("cgan_color", (0.46, 0.54)) + seeds("random_init", (0.40, 0.43)))
     assert one.rows[0].cells[0].estimate.values == pytest.approx((0.40, 0.43), abs=1e-3)  # type: ignore[union-attr]
     assert any(note.startswith("n=2: both values are given") for note in one.notes)
-    gain = one.rows[1].cells[0].gain
-    assert gain is not None and gain.verdict == "no" and gain.estimate.p > 0.05  # type: ignore[operator]
+    difference = one.rows[1].cells[0].difference
+    assert difference is not None and difference.verdict == "no" and difference.estimate.p > 0.05  # type: ignore[operator]
 
 
 def test_declared_looks_take_their_share_and_other_numbers_of_seeds_are_exploratory() -> None:
     three = seeds("cgan_color", (0.60, 0.601, 0.602)) + seeds("random_init", (0.40, 0.402, 0.401))
     (plain,), (at_look,), (beside,) = (boards(three, looks=looks) for looks in ((), (3, 5), (5, 10)))
-    gains = [one.rows[1].cells[0].gain for one in (plain, at_look, beside)]
-    assert gains[1].corrected == pytest.approx(gains[0].corrected * 5**3 / 3**3)  # type: ignore[union-attr, operator]
-    assert [gain.verdict for gain in gains] == ["yes", "yes", "exploratory"]  # type: ignore[union-attr]
+    differences = [one.rows[1].cells[0].difference for one in (plain, at_look, beside)]
+    assert differences[1].corrected == pytest.approx(differences[0].corrected * 5**3 / 3**3)  # type: ignore[union-attr, operator]
+    assert [difference.verdict for difference in differences] == ["yes", "yes", "exploratory"]  # type: ignore[union-attr]
     assert not any(row.cells[0].leading for row in beside.rows)
     assert "Looks were declared at 3, 5 seeds" in " ".join(at_look.notes)
 
@@ -401,7 +410,7 @@ def far_apart(count: int) -> list:
 def test_a_row_is_left_out_of_the_bold_ones_at_5_percent_by_the_number_of_others(count: int, bold: bool) -> None:
     (one,) = boards(far_apart(count), baseline="cgan_color")
     row = next(row for row in one.rows if row.label == "l1_color")
-    p = row.cells[0].gain.estimate.p  # type: ignore[union-attr]
+    p = row.cells[0].difference.estimate.p  # type: ignore[union-attr]
     assert p is not None and 0.05 / 3 < p < 0.05
     assert row.cells[0].leading is bold
 

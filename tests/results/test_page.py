@@ -1,4 +1,4 @@
-"""The page says what the boards say, loads nothing, survives hostile names, and works in a browser."""
+"""The page says what the boards echo, loads nothing, survives hostile names, and works in a browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
 from bench.storage.files import sha256_bytes
 from bench.storage.seal import sealed
 from results import charts
-from results.board import Board, Cell, Column, Gain, Row
+from results.board import Board, Cell, Column, Difference, Row
 from results.overlays import ERRORS, PADDING, VOID, _errors, _palette
 from results.page import page
 from results.statistics import Estimate
@@ -33,7 +33,7 @@ HOSTILE = (
     "</svg></style></title>{{ 7 * 7 }}",
 )
 PRESENT = ("Gains over the baseline", "Learning curves", "What the pretext tasks learned", "Segmentations", "Class by class",
-           "How much depends on the learning rate", "Cost against gain")  # fmt: skip
+           "How much depends on the learning rate", "Cost against difference")  # fmt: skip
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -57,7 +57,7 @@ def make(pretext: str, seed: int = 0, name: str = "voc", full: bool = True, kind
     facts: dict[str, Any] = {
         "id": f"{pretext}-{seed}", "job": {}, "pretext": pretext, "schedule": "two-phase", "downstream": "voc_seg", "title": name,
         "protocol": "paper", "trunk": "unet", "size": 8, "seed": seed, "part": "test", "data": data, "cost": cost,
-        "metrics": {"miou_voc@1": 0.5}, "pretrain": pretrain, "predictions": "p", "examples": sha256_bytes(pictures(kind)),
+        "metrics": {"miou_voc@1": 0.5}, "pretrain": pretrain, "predictions": "p", "examples": sha256_bytes(images(kind)),
         "provenance": {"commit": "c" * 40, "versions": {"torch": name}},
     }  # fmt: skip
     if full:
@@ -75,8 +75,8 @@ def board(
         label = f"{name} {place}"
         records = tuple(make(f"pretext{place}", seed, name, full, kind) for seed in range(seeds))
         p = 0.01 if seeds > 1 else None
-        gain = Gain(f"{name} 0", Estimate(value - values[0], -0.01, 0.2, seeds, p=p), p) if place and full else None
-        cell = Cell(records, Estimate(value, value - 0.01, value + 0.01, seeds), gain, leading=place == 2)
+        difference = Difference(f"{name} 0", Estimate(value - values[0], -0.01, 0.2, seeds, p=p), p) if place and full else None
+        cell = Cell(records, Estimate(value, value - 0.01, value + 0.01, seeds), difference, leading=place == 2)
         rows.append(Row(label, f"pretext{place}", "two-phase", "all", "all", (cell,)))
     trivial = Row(f"nothing {name}", "nothing", "", "", "", (Cell((), Estimate(0.2, 0.19, 0.21, 1)),))
     column = Column("voc_seg", f"Segmentation {name}", "miou_voc@1", f"tuned {name}", "v", 3)
@@ -85,16 +85,16 @@ def board(
 
 
 def draw(out: Path, pretext: str = "pretext0", kind: str = "fixed 1") -> None:
-    """Write a run's pictures, and its trunk's Figure 7, below a folder."""
+    """Write a run's images, and its trunk's Figure 7, below a folder."""
     run, trunk = out / "runs" / f"{pretext}-0", out / "pretrained" / f"trunk-{pretext}-0"
     run.mkdir(parents=True)
     trunk.mkdir(parents=True)
-    (run / "examples.npz").write_bytes(pictures(kind))
+    (run / "examples.npz").write_bytes(images(kind))
     Image.new("RGB", (600, 40), "red").save(trunk / "figure7.png")
 
 
-def pictures(kind: str = "fixed 1") -> bytes:
-    """Return the pictures of a run."""
+def images(kind: str = "fixed 1") -> bytes:
+    """Return the images of a run."""
     truth = np.array([[0, 1, 2, VOID, PADDING]] * 5, dtype=np.uint8)
     pixels = {
         "images": np.arange(150, dtype=np.uint8).reshape(2, 5, 5, 3),
@@ -132,7 +132,7 @@ def test_a_cell_has_value_interval_seeds_and_gain(tmp_path: Path) -> None:
     assert "30.00 [29.0, 31.0] n = 2" in text
     assert "−0.50 [−1.0, +20.0], p 0.010, Holm 0.010 against voc 0" in text
     assert "Segmentation voc (miou_voc@1, %; tuned, 3 trials)" in text
-    assert "one seed: interval over pictures only" not in text
+    assert "one seed: interval over images only" not in text
     assert "Synthetic data" in text and "miou_voc@1: mIoU, void ignored." in text
 
 
@@ -197,7 +197,7 @@ def test_damaged_pictures_are_left_out_and_named(content: bytes | str, tmp_path:
                  truth=np.zeros((1, 4, 5), np.uint8), found=np.zeros((1, 4, 4), np.uint8))  # fmt: skip
         content = buffer.getvalue()
     path.write_bytes(path.read_bytes()[:-200] if isinstance(content, str) else content)
-    (tmp_path / "pretrained" / "trunk-pretext0-0" / "figure7.png").write_bytes(b"not a picture")
+    (tmp_path / "pretrained" / "trunk-pretext0-0" / "figure7.png").write_bytes(b"not a image")
     text = page([board()], [], tmp_path, "")
     assert "runs/pretext0-0/examples.npz are damaged or of another run, and left out" in text
     assert "pretrained/trunk-pretext0-0/figure7.png is damaged and left out" in text
@@ -241,9 +241,11 @@ def test_an_axis_has_a_few_round_ticks_within_it(low: float, high: float, log: b
 def test_a_gain_without_an_interval_or_an_undefined_cell_is_no_error(tmp_path: Path) -> None:
     made = board()
     (cell,) = made.rows[1].cells
-    assert cell.gain is not None
+    assert cell.difference is not None
     nan = float("nan")
-    odd = replace(cell, estimate=Estimate(0.2, nan, nan, 2), gain=replace(cell.gain, estimate=Estimate(0.1, nan, nan, 2)))
+    odd = replace(
+        cell, estimate=Estimate(0.2, nan, nan, 2), difference=replace(cell.difference, estimate=Estimate(0.1, nan, nan, 2))
+    )
     cells = (odd, Cell(cell.records), Cell())
     rows = tuple(replace(row, cells=(one,)) for row, one in zip(made.rows, cells, strict=True))
     text = " ".join(Reading(page([replace(made, rows=rows)], [], tmp_path, "")).texts)

@@ -1,4 +1,4 @@
-"""A metric of a resample is the metric of the pictures that were drawn."""
+"""A metric of a resample is the metric of the images that were drawn."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ from results import resampling
 CLASSES = ("a", "b", "c", "d")
 
 
-def predictions(kind: str, pictures: int = 40) -> metrics.Predictions:
+def predictions(kind: str, images: int = 40) -> metrics.Predictions:
     rng = np.random.default_rng(7)
     if kind == "scores":
-        labels = rng.choice([-1, 0, 0, 0, 1], size=(pictures, 4)).astype(np.int8)
-        scores = np.round(rng.uniform(size=(pictures, 4)), 1).astype(np.float32)  # many equal scores
+        labels = rng.choice([-1, 0, 0, 0, 1], size=(images, 4)).astype(np.int8)
+        scores = np.round(rng.uniform(size=(images, 4)), 1).astype(np.float32)  # many equal scores
         labels[:, 3] = 0  # a class that does not occur
         return {"scores": scores, "labels": labels}
-    confusion = rng.integers(0, 50, (pictures, 6, 5)).astype(np.int32)
+    confusion = rng.integers(0, 50, (images, 6, 5)).astype(np.int32)
     confusion[:, 4] = 0
     confusion[:, :, 4] = 0
     return {"confusion": confusion}

@@ -1,4 +1,4 @@
-"""Intervals cover what they say, tests reject as often as they say, and both agree with scipy where scipy has the test."""
+"""Intervals cover what they echo, tests reject as often as they echo, and both agree with scipy where scipy has the test."""
 
 import doctest
 import itertools
@@ -15,7 +15,7 @@ REPETITIONS, PICTURES, RESAMPLES = 500, 150, 400
 
 
 def drawn(rng: np.random.Generator, seeds: int, seed_share: float, mixed_share: float) -> np.ndarray:
-    """Draw scores (seeds, pictures) whose mean has variance 1 around 0: parts from seeds, pictures, and both together."""
+    """Draw scores (seeds, images) whose mean has variance 1 around 0: parts from seeds, images, and both together."""
     picture_share = 1 - seed_share - mixed_share
     of_seed = rng.normal(0, math.sqrt(seed_share * seeds), (seeds, 1))
     of_picture = rng.normal(0, math.sqrt(picture_share * PICTURES), (1, PICTURES))

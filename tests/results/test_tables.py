@@ -1,4 +1,4 @@
-"""Tables and CSV files say what the boards say, and survive hostile names."""
+"""Tables and CSV files say what the boards echo, and survive hostile names."""
 
 import io
 import json
@@ -105,7 +105,7 @@ def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers(
     assert [row.cells for row in table.rows] == [
         ("cgan_color", "psnr", "21.000", "8.000", "32.000", "3"),
         ("Trivial predictors", "", "", "", "", ""),
-        ("grey picture", "psnr", "22.000", "8.000", "32.000", "-"),
+        ("grey image", "psnr", "22.000", "8.000", "32.000", "-"),
     ]
 
 
