@@ -1,4 +1,4 @@
-"""Colour on the device: sRGB bytes to normalised CIELAB and back, and how colourful and how close a image is.
+"""Colour on the device: sRGB bytes to normalised CIELAB and back, and how colourful and how close an image is.
 
 CIELAB is that of D65 and the 2 degree observer, within 1e-4 of scikit-image's `rgb2lab`, which the paper uses; the tests hold
 it there. Normalisation is the paper's: L / 50 - 1 and ab / 128.

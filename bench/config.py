@@ -1,99 +1,281 @@
-"""What a command asks of a grid, as it was written: the options of `bench run`, on the command line or in a study's file."""
+"""Everything that can be set: a run (`RunConfig`), how a task is evaluated (`Protocol`), how a pretext task trains (`Recipe`).
+
+`RunConfig` is what `bench run` takes, what a part of a study's file is and what the Python call takes. A field's name, type, default,
+range and help text stand here once, and the command line is made from them.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from bench.cli.options import names, numbers, seeds_of
-from bench.errors import UsageError
-from bench.experiment.grid import Options
-from bench.experiment.resolve import Request
-from bench.experiment.tuning import Search
-from bench.schema import Frozen
+from bench.errors import UsageError, unknown
+from bench.schema import Schema
+from bench.text import quoted
+
+MOST_SEEDS = 1000
+
+Schedule = Literal["one-phase", "two-phase", "frozen"]
+"""All at once; a frozen trunk first, then all; the trunk frozen throughout."""
+Transfer = Literal["all", "encoder"]
+"""What a downstream task inherits: the whole trunk, or its encoder under a new decoder."""
+Vary = Literal["all", "finetune"]
+"""What a seed changes: pretraining, head and data order, or the last two alone, on one trunk."""
+Train = Literal["head", "all"]
+"""What a phase trains."""
+Calibration = Literal["new", "all"]
+"""Which batch norms have their statistics measured on the training images before the first phase: those that nothing was trained
+with, or the inherited ones too."""
+Statistics = Literal["running", "batch"]
+"""What batch norm normalises with at inference."""
+Rates = dict[Train, tuple[float, float]]
+"""The learning rates that a search may try in the phases that train the head, and in those that train everything."""
+Space = dict[str, tuple[float, float]]
+"""Learning rates to search, low and high, by what a phase trains, or `pretext` for the pretext task's own."""
+
+PRETEXT = "pretext"
+"""The pretext task's own learning rate, in a space."""
 
 
-def _joined(value: Any) -> Any:
-    """Write a list or a number as the option's text: [1, 2] as 1,2; one alone as 1, which is a list of one."""
+def names(text: str) -> tuple[str, ...]:
+    """Return the names in a list by comma."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return the numbers in a list by comma; UsageError names the option."""
+    try:
+        return tuple(float(part) for part in names(text))
+    except ValueError as error:
+        raise UsageError(f"{option} takes numbers by comma, but got {quoted(text)}.") from error
+
+
+def _split(value: Any) -> Any:
+    return names(value) if isinstance(value, str) else value
+
+
+def _numbers(option: str) -> BeforeValidator:
+    def read(value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return (float(value),)
+        return numbers(option, value) if isinstance(value, str) else value
+
+    return BeforeValidator(read)
+
+
+def _choices(kind: str, choices: Any) -> BeforeValidator:
+    """Return what refuses an unknown choice, or one in a list by comma, with the known ones and the nearest."""
+    known = get_args(choices)
+
+    def check(value: Any) -> Any:
+        several = _split(value) if isinstance(value, str) else value
+        for name in several if isinstance(several, tuple | list) else ():
+            if name not in known:
+                raise unknown(kind, str(name), known)
+        return value
+
+    return BeforeValidator(check)
+
+
+def read_seeds(value: Any) -> Any:
+    """Return the seeds of `--seeds`: a number alone counts from 0, a list names them. UsageError for anything else."""
+    if value is None or isinstance(value, tuple):
+        return value
     if isinstance(value, list):
-        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        value = ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    text = str(value)
+    parts = names(text)
+    if not parts or isinstance(value, bool) or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        raise UsageError(f"--seeds takes how many, or a list: 5 or 0,3,7, but got {quoted(value)}.")
+    named = tuple(dict.fromkeys(int(part) for part in parts))
+    if "," in text:
+        return named
+    if not named[0]:
+        raise UsageError("--seeds 0 asks for no run at all; give 1 or more, or a list with a comma (0,).")
+    if named[0] > MOST_SEEDS:
+        raise UsageError(f"--seeds counts seeds, {MOST_SEEDS} at most, but got {text}; a list with a comma names them ({text},).")
+    return tuple(range(named[0]))
 
 
-Text = Annotated[str, BeforeValidator(_joined)]
+def read_space(value: Any) -> Any:
+    """Return ranges of `head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-4:1e-2`, or of one rate; UsageError for anything else."""
+    if not isinstance(value, str):
+        return value
+    ranges: Space = {}
+    for part in names(value):
+        name, _, limits = part.partition("=")
+        low, colon, high = limits.partition(":")
+        if name not in (*get_args(Train), PRETEXT):
+            raise UsageError(f"--space has ranges for head, all and {PRETEXT}, but got {quoted(name)}.")
+        try:
+            ranges[name] = (float(low), float(high if colon else low))
+        except ValueError as error:
+            raise UsageError(
+                f"--space takes head=1e-4:1e-2,all=1e-5:1e-3 or one rate, all=1e-4, but got {quoted(part)}."
+            ) from error
+        if not 0 < ranges[name][0] <= ranges[name][1] < math.inf:
+            raise UsageError(f"--space: 0 < low <= high must hold, but got {quoted(part)}.")
+    return ranges
 
 
-class Asked(Frozen):
-    """The options of `bench run` that say what runs and how it is computed; the fields are the options' names."""
+def as_space(ranges: Mapping[str, tuple[float, float]]) -> str:
+    """Write ranges as `--space` takes them.
 
-    pretext: Text
-    downstream: Text
-    protocol: str | None = None
-    data: str | None = None
-    pretrain_data: str | None = None
-    trunk: str | None = None
-    size: int | None = Field(default=None, ge=8)
-    seed: int | None = Field(default=None, ge=0)
-    seeds: Text | None = None
-    vary: str = "all"
-    schedule: Text | None = None
-    transfer: Text = "all"
-    labels: Text = "1"
-    settings: tuple[str, ...] = Field(default=(), alias="set")
-    rates: Text = ""
-    tune: int = Field(default=0, ge=0, strict=True)
-    space: str = ""
-    storage: str = ""
-    precision: str = "auto"
-    compiled: bool = Field(default=False, alias="compile")
-    device: str = "auto"
-    threads: int | None = Field(default=None, ge=1)
-    workers: int | None = Field(default=None, ge=0)
-    checkpoint_seconds: float = Field(default=30.0, ge=0, allow_inf_nan=True)
-    log: Text = ""
+    >>> as_space({"head": (1e-4, 1e-2), "all": (1e-5, 1e-3)})
+    'head=0.0001:0.01,all=1e-05:0.001'
+    """
+    return ",".join(f"{name}={low:g}:{high:g}" for name, (low, high) in ranges.items())
 
-    def request(self) -> Request:
-        """Return what is to be run; UsageError for a text that cannot be read."""
-        return Request(
-            pretexts=names(self.pretext),
-            downstreams=names(self.downstream),
-            protocol=self.protocol,
-            data=self.data,
-            pretrain_data=self.pretrain_data,
-            trunk=self.trunk,
-            size=self.size,
-            seeds=seeds_of(self.seed, self.seeds),
-            schedules=names(self.schedule or ""),
-            transfers=names(self.transfer),
-            labels=numbers("--labels", self.labels),
-            vary=self.vary,
-            rates=numbers("--rates", self.rates),
-            settings=self.settings,
-        )
 
-    def search(self) -> Search | None:
-        """Return how the rates are searched, None where they are not; UsageError for options that contradict each other."""
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class MachineConfig(Schema):
+    """How a command computes. The precision is part of a row; the rest changes no result."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    threads: int | None = Field(None, ge=1, description="Threads on the CPU.")
+    workers: int | None = Field(None, ge=0, description="Data workers; chosen when left out. They never change a result.")
+    checkpoint_seconds: float = Field(30.0, ge=0, allow_inf_nan=True, description="Seconds between checkpoints.")
+    precision: Annotated[Literal["auto", "fp32", "bf16"], _choices("precision", Literal["auto", "fp32", "bf16"])] = Field(
+        "auto", description="auto, fp32 or bf16; on its own bf16 on a GPU that has it, and on a CPU where it is a tenth faster."
+    )
+    compiled: bool = Field(
+        False, alias="compile", description="Compile the networks (torch.compile); pays for long runs on a GPU."
+    )
+
+
+class RunConfig(MachineConfig):
+    """What is run, and how it is computed; what is None is chosen. Fields are the options of `bench run` by name."""
+
+    pretext: Names = Field(description="Pretext tasks by name, separated by commas, or all.")
+    downstream: Names = Field(description="Downstream tasks by name, separated by commas, or all.")
+    protocol: str | None = Field(None, description="paper, paper-code, standard, small or demo.")
+    data: str | None = Field(None, description="Labelled data: a prepared set or a folder.")
+    pretrain_data: str | None = Field(None, description="Images to pretrain on: a prepared set or a folder.")
+    trunk: str | None = Field(None, description="unet:depth=8,width=64 or timm:resnet18; ,preprocessing=rgb for colour.")
+    size: int | None = Field(None, ge=8, description="Side of the images in pixels.")
+    seed: int | None = Field(None, ge=0, description="One seed.")
+    seeds: Annotated[tuple[int, ...] | None, BeforeValidator(read_seeds)] = Field(
+        None, description="How many seeds, counted from 0, or a list of them: 5 or 0,3,7."
+    )
+    vary: Annotated[Vary, _choices("kind of variation", Vary)] = Field(
+        "all", description="What a seed changes: all (pretraining, head, data order), or finetune (one trunk for all seeds)."
+    )
+    schedule: Annotated[tuple[Schedule, ...], BeforeValidator(_split), _choices("schedule", Schedule)] = Field(
+        (), description="one-phase, two-phase, frozen, or several by comma; the pretext task's own when left out."
+    )
+    transfer: Annotated[tuple[Transfer, ...], BeforeValidator(_split), _choices("transfer", Transfer)] = Field(
+        ("all",), description="What is inherited: all, encoder (the decoder is new), or both by comma."
+    )
+    labels: Annotated[tuple[float, ...], _numbers("--labels")] = Field(
+        (1.0,), description="Shares of the labelled training images by comma, stratified: 0.01,0.1,1."
+    )
+    settings: tuple[str, ...] = Field(
+        (),
+        alias="set",
+        description="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8, voc_seg.size=64",
+    )
+    rates: Annotated[tuple[float, ...], _numbers("--rates")] = Field(
+        (), description="The learning rate of each phase by comma, instead of the protocol's."
+    )
+    tune: int = Field(0, ge=0, strict=True, description="Search the learning rates of every row with N trials first; 0 does not.")
+    space: Annotated[Space, BeforeValidator(read_space)] = Field(
+        {}, description="Learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (a fixed one)."
+    )
+    storage: str = Field("", description="An Optuna RDB URL instead of a journal in --out; workers share --out all the same.")
+    log: Annotated[tuple[Literal["tensorboard"], ...], BeforeValidator(_split), _choices("log", Literal["tensorboard"])] = Field(
+        (), description="tensorboard: event files beside every run, live."
+    )
+
+    SPREAD: ClassVar[frozenset[str]] = frozenset({"storage", "device", "threads", "workers", "checkpoint_seconds", "log"})
+    """Fields that spread the work over a machine and change nothing of the results."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if self.seed is not None and self.seeds is not None:
+            raise UsageError("--seed names one seed and --seeds counts or lists them; give one of the two.")
         if self.rates and self.tune:
             raise UsageError("--rates gives the learning rates and --tune searches them; give one of the two.")
         if (self.space or self.storage) and not self.tune:
             raise UsageError("--space and --storage belong to a search; say how many trials with --tune N.")
-        return Search.parse(self.tune, self.space, self.storage) if self.tune else None
+        if not self.labels:
+            raise UsageError("--labels names at least one share, for example 0.01,0.1,1.")
+        for share in self.labels:
+            if not 0 < share <= 1:
+                raise UsageError(f"--labels takes shares above 0 and at most 1, for example 0.01,0.1,1, but got {share:g}.")
+        if not self.transfer:
+            raise UsageError(f"--transfer names at least one of {', '.join(get_args(Transfer))}.")
+        return self
 
-    def options(self) -> Options:
-        """Return how it is computed."""
-        return Options(
-            self.device,
-            self.threads,
-            self.workers,
-            self.checkpoint_seconds,
-            self.precision,
-            self.compiled,
-            names(self.log),
-        )
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of `seed` or `seeds`; 0 alone when neither is given."""
+        return self.seeds if self.seeds is not None else (self.seed or 0,)
 
-    def meaning(self) -> Mapping[str, Any]:
-        """Return what is asked of the results: all but how the work is spread over a machine."""
-        spread = {"storage", "device", "threads", "workers", "checkpoint_seconds", "log"}
-        return self.model_dump(mode="json", exclude=spread, exclude_defaults=True)
+    def meaning(self) -> dict[str, Any]:
+        """Return the JSON values of what is asked of the results: all that is not a default and not in `SPREAD`."""
+        return self.model_dump(mode="json", exclude=set(self.SPREAD), exclude_defaults=True)
+
+
+class Recipe(Schema):
+    """How a pretext task trains. Defaults are the paper's text (Sensors 2022, 22, 1599, section 4.1)."""
+
+    epochs: int = Field(default=20, ge=0)  # text
+    batch_size: int = Field(default=32, ge=2)  # text
+    lr: float = Field(default=2e-3, gt=0)  # text
+    beta1: float = Field(default=0.5, ge=0, lt=1)  # code; the text names Adam only
+    statistics: Statistics = "running"  # batch norm at inference; the code has the batch's, the text is silent
+    visualize_epochs: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which an image is kept, as in Figure 7
+    evaluation_images: int = Field(default=4000, ge=1)  # text: 4,000 test images
+
+
+class Phase(Schema):
+    """One stretch of a schedule: what is trained, for how many epochs, and how fast."""
+
+    train: Train
+    epochs: int = Field(ge=0)
+    lr: float = Field(gt=0)
+
+
+class Protocol(Schema):
+    """How a downstream task is trained and scored: everything that two rows must share to share a column."""
+
+    told_only: ClassVar[frozenset[str]] = frozenset({"summary"})
+
+    summary: str
+    size: int | None = Field(default=None, ge=8)  # the image's side; None: the size of the pretraining
+    trunk: str = "unet"
+    split_scheme: str  # a name from bench.data.splits
+    fit: tuple[str, ...] = ("train",)  # the splits that are trained on when the test split is scored
+    masks: str = "SegmentationClass"
+    resize: Literal["squash", "letterbox", "crop"]
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    augmentation: Literal["none", "crop", "flip", "scale"] = "none"
+    batch_size: int = Field(ge=2)
+    schedules: dict[Schedule, tuple[Phase, ...]]
+    void: Literal["ignore", "background"] = "ignore"
+    difficult: Literal["positive", "ignore"] = "positive"
+    statistics: Statistics = "running"
+    calibration: Calibration = "new"
+    evaluate_one_by_one: bool = False
+    evaluate_on: Literal["input", "whole"] = "input"  # what the network takes, or whole images in tiles of that size
+    head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
+    pool: Literal["flatten", "average"] = "flatten"
+    metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric
+    space: Rates = {"head": (1e-4, 1e-2), "all": (2e-5, 5e-3)}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Protocol:
+        if not self.fit or not set(self.fit) <= {"train", "val"}:
+            raise ValueError("fit must name train, val or both: the test split is never trained on")
+        if self.split_scheme == "pretraining":
+            raise ValueError("the split scheme must be one of labelled images, official or paper-70-20-10")
+        if self.resize == "crop" and self.augmentation not in ("crop", "scale"):
+            raise ValueError("resize crop needs augmentation crop or scale, which cut the images to size")
+        if self.evaluate_on == "whole" and self.resize != "crop":
+            raise ValueError("only resize crop keeps whole images to evaluate on")
+        return self

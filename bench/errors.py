@@ -31,7 +31,7 @@ class UsageError(BenchError):
 
 
 class DataError(BenchError):
-    """A data set, a image, a mask, a checkpoint or a record that cannot be used as it is."""
+    """A data set, an image, a mask, a checkpoint or a record that cannot be used as it is."""
 
     exit_code = 3
 

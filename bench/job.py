@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bench.contract import Phase, Protocol, Schedule, Transfer
-from bench.schema import Frozen, added_field
+from bench.config import Phase, Protocol, Schedule, Transfer
+from bench.schema import Schema
 
 NO_DATA = "none"
+Split = Literal["test", "val"]
+"""What is scored: the test split, or while rates are searched the validation split."""
 
 
-class PretrainJob(Frozen):
-    """One pretrained trunk. `data` and `split` are fingerprints; both are "none" when nothing is trained."""
+class PretrainJob(Schema):
+    """One pretrained trunk. Both fingerprints are "none" when nothing is trained."""
 
     pretext: str
     version: int
     source: str = ""
-    recipe: dict[str, Any]
+    """The SHA-256 of a plug-in's file, 16 digits; "" for a built-in task, whose version says what it is."""
+    recipe: dict[str, Any] = {}
+    """The settings that are not the task's defaults, so that a new setting changes no id."""
     trunk: str
     size: int
-    data: str
-    split: str
+    data_fingerprint: str
+    splits_fingerprint: str
     seed: int
 
     @property
@@ -31,10 +35,10 @@ class PretrainJob(Frozen):
         return f"{self.pretext}-{self.digest()[:12]}"
 
 
-class Job(Frozen):
-    """One row's run: a pretrained trunk, a downstream task, a protocol, data, and which part is scored.
+class Job(Schema):
+    """One row's run: a pretrained trunk, a downstream task, a protocol, data, and the split that is scored.
 
-    `rates` replace the learning rates of the schedule's phases; `study` and `trials` say which search chose them.
+    `rates` replace the learning rates of the schedule's phases; `study` and `trials` name the search that chose them.
     """
 
     pretrain: PretrainJob
@@ -42,20 +46,30 @@ class Job(Frozen):
     version: int
     source: str = ""
     protocol: str
+    """The protocol's name and its changes, as a row shows it."""
     settings: Protocol
     schedule: Schedule
     size: int
-    data: str
-    split: str
-    part: Literal["test", "val"] = "test"
+    data_fingerprint: str
+    splits_fingerprint: str
+    split: Split = "test"
     seed: int
     transfer: Transfer = "all"
-    statistics_version: int = added_field(1)
+    statistics_version: int = 1
     """2 for --transfer encoder, and for a task that trains but was given no epochs: their new parts have measured statistics."""
-    labels: float = Field(default=1.0, gt=0, le=1)  # the share of the training images whose labels are used
+    labels: float = Field(default=1.0, gt=0, le=1)
+    """The share of the training images whose labels are used."""
     rates: tuple[float, ...] = ()
     study: str = ""
     trials: int = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Job:
+        if self.schedule not in self.settings.schedules:
+            raise ValueError(f"its protocol has no {self.schedule} schedule")
+        if self.rates and len(self.rates) != len(self.settings.schedules[self.schedule]):
+            raise ValueError(f"it has {len(self.rates)} rates for the phases of {self.schedule}")
+        return self
 
     @property
     def id(self) -> str:

@@ -1,7 +1,7 @@
 """Metrics: pure functions of saved predictions, each with an id that says exactly which of its namesakes it is.
 
 Predictions of a classification are `scores` (N, C) in [0, 1] and `labels` (N, C): 1 present, 0 absent, -1 difficult only. Those
-of a segmentation are `confusion` (N, C + 2, C + 1): one matrix a image, row = truth, column = prediction, 0 = background,
+of a segmentation are `confusion` (N, C + 2, C + 1): one matrix an image, row = truth, column = prediction, 0 = background,
 last row = void. `scored` says which of the C classes the data can judge; the others stay out of every mean.
 """
 
@@ -17,6 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import DataError, UsageError, unknown
+
+VOID = 255
+"""The id of annotated void in a mask: pixels that the annotators left open."""
+PADDING = 254
+"""The id of pixels beside the image in a mask, which are never trained on and never scored."""
 
 Predictions = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -84,7 +89,7 @@ def acc_keras(predictions: Predictions, scored: Floats) -> float:
     """Keras' `accuracy` on a multi-hot target: the share of images whose top score is their first positive class.
 
     (1/N) sum [argmax_c s_nc == min {c : y_nc = 1}]. Keras picks categorical accuracy from the shapes alone, and the argmax
-    of a multi-hot row is its lowest index. Difficult objects count as present, as in the annotations. A image without a scored
+    of a multi-hot row is its lowest index. Difficult objects count as present, as in the annotations. An image without a scored
     class is left out. Source: keras 2.7, engine/compile_utils.py.
 
     A bus (class 1) and a person (class 2): a top score for the person is wrong.

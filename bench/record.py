@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, model_validator
 
 from bench.errors import DataError
-from bench.schema import Frozen
+from bench.job import Job, PretrainJob
+from bench.schema import Schema
 from bench.storage import seal
 
 LEAST_RATIO, MOST_COSINE = 0.1, 0.999
 """What the spread of features over images must be at least, and their cosine at most, for a network to be alive."""
 EDGE = 0.1
 """The share of a searched range, in logarithms, that counts as its edge on either side."""
-VERSION = 3
-"""2: metrics have versions. 3: sealed, with the digest of the images beside it. A record of another version is refused, since
-its numbers may mean something else."""
+VERSION = 4
+"""2: metrics have versions. 3: sealed, with the digest of the images beside it. 4: its job is a `Job`, ids leave defaults out. A record
+of another version is refused, since its numbers may mean something else."""
 
 
 def _only_ours(version: int) -> int:
@@ -30,15 +31,17 @@ def _only_ours(version: int) -> int:
 
 
 Version = Annotated[int, AfterValidator(_only_ours)]
+Summary = dict[str, dict[str, float | None]]
+"""Average, minimum and maximum of some scores over images, by the score's name, and how many were not finite."""
 
 
-class DataFacts(Frozen):
-    """Which images a run saw, by fingerprints, and which classes its test can judge."""
+class DataFacts(Schema):
+    """Which images a run was trained and scored on, by fingerprints, and which classes the data can judge."""
 
     name: str
     synthetic: bool
     fingerprint: str
-    split: str
+    splits_fingerprint: str
     counts: dict[str, int]
     classes: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
@@ -62,7 +65,7 @@ class DataFacts(Frozen):
         return title
 
 
-class FeatureSpread(Frozen):
+class FeatureSpread(Schema):
     """How far the features of different training images differ before the first phase, as the network then runs.
 
     `ratio` is that of the worst batch norm, `layer`: the standard deviation over images of its output, as a share of what it is
@@ -89,7 +92,7 @@ class FeatureSpread(Frozen):
         return ""
 
 
-class Cost(Frozen):
+class Cost(Schema):
     """What something cost: seconds of training on one device, images seen, most memory held in bytes.
 
     `joules` is the energy that the device says it used, None where it does not tell.
@@ -102,7 +105,7 @@ class Cost(Frozen):
     joules: float | None = None
 
 
-class Trial(Frozen):
+class Trial(Schema):
     """One trial of a search: the rates that were tried, and the main metric on the validation part after every epoch.
 
     `state` is complete, pruned, or diverged (a loss that was not a number); `value` is the last epoch's of a complete trial.
@@ -117,7 +120,7 @@ class Trial(Frozen):
     images: int = 0
 
 
-class Tuning(Frozen):
+class Tuning(Schema):
     """A search for learning rates: what was searched, how, every trial, what was chosen and what it cost."""
 
     study: str
@@ -159,25 +162,20 @@ class Tuning(Frozen):
         return found
 
 
-def as_space(ranges: Mapping[str, tuple[float, float]]) -> str:
-    """Write ranges as `--space` takes them.
-
-    >>> as_space({"head": (1e-4, 1e-2), "all": (1e-5, 1e-3)})
-    'head=0.0001:0.01,all=1e-05:0.001'
-    """
-    return ",".join(f"{kind}={low:g}:{high:g}" for kind, (low, high) in ranges.items())
-
-
-class PretrainRecord(Frozen):
-    """A pretrained trunk: its job, what it says about itself, its cost, and the SHA-256 of its weights."""
+class PretrainRecord(Schema):
+    """A pretrained trunk: its job, its scores at its own task, its cost, and the SHA-256 of its weights."""
 
     version: Version = VERSION
     id: str
-    job: dict[str, Any]
+    job: PretrainJob
+    recipe: dict[str, Any]
+    """Every setting that it was trained with, defaults included."""
     data: DataFacts | None
-    report: dict[str, dict[str, float | None]] = {}
-    trivial: dict[str, dict[str, dict[str, float | None]]] = {}
-    report_images: int = 0
+    evaluation: Summary = {}
+    """The pretext task's own scores on test images."""
+    baselines: dict[str, Summary] = {}
+    """The scores of answers that need no learning, by their name."""
+    evaluation_images: int = 0
     history: list[dict[str, float]] = []
     cost: Cost
     weights: str
@@ -185,49 +183,75 @@ class PretrainRecord(Frozen):
     """What networks computed in: fp32 or bf16, compiled or not."""
     provenance: dict[str, Any]
 
+    @model_validator(mode="after")
+    def _is_of_its_job(self) -> PretrainRecord:
+        if self.id != self.job.id:
+            raise ValueError(f"its job has the id {self.job.id}")
+        return self
 
-class Record(Frozen):
+
+class Record(Schema):
     """A finished run."""
 
     version: Version = VERSION
     id: str
-    job: dict[str, Any]
-    pretext: str
-    schedule: str
-    downstream: str
+    job: Job
     title: str
-    protocol: str
-    trunk: str
-    size: int
-    seed: int
-    part: str
-    transfer: str = "all"
-    labels: float = 1.0
-    rates: tuple[float, ...] = ()
+    """The downstream task's name in tables."""
     data: DataFacts
     metrics: dict[str, float | None]
     per_class: dict[str, dict[str, float | None]] = {}
-    history: list[dict[str, Any]] = []
+    losses: list[list[float]] = []
+    """The mean loss of each epoch, by phase."""
     cost: Cost
     pretrain: PretrainRecord
     tuning: Tuning | None = None
     predictions: str
+    """The SHA-256 of the predictions beside the record."""
     examples: str = ""
     """The SHA-256 of the images beside the record, "" where there are none."""
     weights: str = ""
     """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""
     spread: FeatureSpread | None = None
-    """How far features differed before the first phase; None in records from before this was looked at."""
+    """How far features differed before the first phase; None in records from before this was measured."""
     precision: str = "fp32"
     """What networks computed in: fp32 or bf16, compiled or not."""
     provenance: dict[str, Any]
 
+    @model_validator(mode="after")
+    def _is_of_its_job(self) -> Record:
+        if self.id != self.job.id:
+            raise ValueError(f"its job has the id {self.job.id}")
+        if self.pretrain.job != self.job.pretrain:
+            raise ValueError("its trunk is another than its job's")
+        if not {identity.partition("@")[0] for identity in self.metrics} <= set(self.job.settings.metrics):
+            raise ValueError("its job has other metrics")
+        phases = {f"phase-{number}" for number in range(1, len(self.job.phases) + 1)}
+        if self.tuning is not None and not phases <= self.tuning.space.keys():
+            raise ValueError("its search has other phases than its job")
+        return self
+
+    @property
+    def pretext(self) -> str:
+        """The pretext task."""
+        return self.job.pretrain.pretext
+
+    @property
+    def downstream(self) -> str:
+        """The downstream task."""
+        return self.job.downstream
+
     @property
     def metric_ids(self) -> tuple[str, ...]:
         """The protocol's metrics in its order, with their versions; the first is the main one."""
-        order = {name: place for place, name in enumerate(self.job["settings"]["metrics"])}
+        order = {name: place for place, name in enumerate(self.job.settings.metrics)}
         return tuple(sorted(self.metrics, key=lambda identity: order[identity.partition("@")[0]]))
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of each phase."""
+        return tuple(phase.lr for phase in self.job.phases)
 
 
 def paths(out: Path) -> list[Path]:
@@ -242,62 +266,17 @@ def read(out: Path) -> list[Record]:
 
 def read_one(path: Path) -> Record:
     """Return one record from its file; DataError when it is not one, or not as it was written."""
-    way_out = "remove its folder to run it again"
-    content = seal.read(path, "a record", way_out)
-    try:
-        record = Record.model_validate_json(content)
-        _check_jobs(record)
-        if record.id != path.parent.name:
-            raise ValueError("its folder has another name than its run")
-    except ValueError as error:  # ValidationError is one
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else error
-        raise DataError(f"{path} is not a record of this version: {reason}; {way_out}.") from error
+    record = seal.read_model(Record, path, "a record", "remove its folder to run it again")
+    if record.id != path.parent.name:
+        raise DataError(f"{path} is the record of {record.id}; remove its folder to run it again.")
     return record
 
 
-def _check_jobs(record: Record) -> None:
-    """Raise ValueError when what tables read of a record's jobs, which are JSON to it, is not there or does not fit it."""
-    _PretrainJob.model_validate(record.pretrain.job)
-    settings = _Job.model_validate(record.job).settings
-    phases = settings.schedules.get(record.schedule)
-    if phases is None:
-        raise ValueError(f"its job has no {record.schedule} schedule")
-    if not {identity.partition("@")[0] for identity in record.metrics} <= set(settings.metrics):
-        raise ValueError("its job has other metrics")
-    if record.tuning is not None and not {f"phase-{n}" for n in range(1, len(phases) + 1)} <= record.tuning.space.keys():
-        raise ValueError("its search has other phases than its job")
+def read_pretrained(path: Path) -> PretrainRecord:
+    """Return the record of a pretrained trunk from its file; DataError when it is not one, or not as it was written."""
+    return seal.read_model(PretrainRecord, path, "a record", "remove its folder to train it again")
 
 
-class _Phase(BaseModel):
-    train: str
-    epochs: int
-    lr: float
-
-
-class _Settings(BaseModel):
-    metrics: tuple[str, ...]
-    schedules: dict[str, tuple[_Phase, ...]]
-    space: dict[str, tuple[float, float]]
-
-
-class _Job(BaseModel):
-    """What tables read of a run's job, which they know as JSON alone."""
-
-    settings: _Settings
-    version: int
-    source: str
-    size: int
-    split: str
-    rates: tuple[float, ...] = ()
-
-
-class _PretrainJob(BaseModel):
-    """The same of a trunk's."""
-
-    recipe: dict[str, Any]
-    data: str
-    split: str
-    version: int
-    source: str
-    size: int
-    seed: int
+def read_tuning(path: Path) -> Tuning:
+    """Return a finished search from its file; DataError when it is not one, or not as it was written."""
+    return seal.read_model(Tuning, path, "a search", "remove the file, and it is made again from its trials")

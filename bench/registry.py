@@ -39,17 +39,17 @@ def summaries(kind: str) -> dict[str, str]:
     for name, point in _points(kind).items():
         found.setdefault(name, f"from {point.dist.name if point.dist else point.value}")
     for name, path in _given.items():
-        if _kind_of(path) == kind:
+        if issubclass(_given_class(name), _base(kind)):
             found[name] = _first_line(path)
     return dict(sorted(found.items()))
 
 
 def load(kind: str, name: str) -> Any:
     """Return a plug-in's class; UsageError for a name that does not exist, DataError for a file that does not load."""
-    if name in _given and _kind_of(_given[name]) == kind:
-        return _class_of(_from_file(name, _given[name]), kind)
+    if name in _given and issubclass(given := _given_class(name), _base(kind)):
+        return given
     if name in _files(kind):
-        return _class_of(importlib.import_module(f"{FOLDERS[kind]}.{name}"), kind)
+        return _class_of(importlib.import_module(f"{FOLDERS[kind]}.{name}"), (_base(kind),))
     points = _points(kind)
     if name not in points:
         raise _unknown(kind, name, summaries(kind))
@@ -121,20 +121,16 @@ def _reason(error: BaseException) -> str:
     return said[:300] or type(error).__name__
 
 
-def _kind_of(path: Path) -> str | None:
-    """Tell a plug-in's kind from the base class that it names, without running it."""
-    tree = _parsed(path)
-    bases = {
-        base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
-        for base in node.bases
-    }
-    if bases & {"Pretext", "Colorization"}:
-        return "pretexts"
-    if "Downstream" in bases:
-        return "downstreams"
-    raise DataError(f"the plug-in {path} has no class that derives from Pretext or Downstream.")
+def _base(kind: str) -> type:
+    """Return the class that a plug-in of a kind derives from."""
+    from bench import contract
+
+    return cast(type, contract.Pretext if kind == "pretexts" else contract.Downstream)
+
+
+def _given_class(name: str) -> type:
+    """Return the class of a file given with --plugin, which may derive from any other task's class."""
+    return _class_of(_from_file(name, _given[name]), tuple(map(_base, FOLDERS)))
 
 
 def _from_file(name: str, path: Path) -> ModuleType:
@@ -162,14 +158,13 @@ class _Anew(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
-def _class_of(module: ModuleType, kind: str) -> Any:
-    from bench import contract
-
-    base = cast(type, contract.Pretext if kind == "pretexts" else contract.Downstream)
+def _class_of(module: ModuleType, bases: tuple[type, ...]) -> type:
+    """Return the one class of a module that derives from one of the bases and is its own; DataError where there is not one."""
     assert module.__spec__ is not None  # its name and file, whatever the module says of itself
     name, file = module.__spec__.name, module.__spec__.origin
-    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, bases)]
     own = list(dict.fromkeys(value for value in classes if value.__module__ == name))
     if len(own) != 1:
-        raise DataError(f"{file} has {len(own)} classes that derive from {base.__name__}; it must have one.")
+        kinds = " or ".join(base.__name__ for base in bases)
+        raise DataError(f"{file} has {len(own)} classes that derive from {kinds}; it must have one.")
     return own[0]

@@ -5,27 +5,50 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
 
 from bench.errors import UsageError, unknown
 from bench.text import quoted
 
 
-class Frozen(BaseModel):
+class Schema(BaseModel):
     """A value: it cannot change, and a field that it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, cache_strings="keys")
 
+    defaults_version: ClassVar[int] = 1
+    """Raised when a default changes: ids leave defaults out, so an old id would otherwise mean something new."""
+
+    told_only: ClassVar[frozenset[str]] = frozenset()
+    """Fields for readers, which change no result and are in no id."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what ids are made from, as JSON values: the fields that do not have their default.
+
+        A field that is added with a default is in no id until it is set, so no id changes by it.
+        """
+        found = {name: identity_of(value) for name, value in self._set_apart()}
+        return {**found, "defaults_version": self.defaults_version} if self.defaults_version > 1 else found
+
+    def _set_apart(self) -> Iterator[tuple[str, Any]]:
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in self.told_only:
+                continue
+            if field.is_required() or value != field.get_default(call_default_factory=True):
+                yield name, value
+
     def digest(self) -> str:
-        """Return the SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+        """Return the SHA-256 of the canonical JSON of `identity`, as 64 hexadecimal digits."""
+        return hashlib.sha256(canonical(self.identity()).encode()).hexdigest()
 
     def differences(self, other: Self) -> dict[str, Any]:
-        """Return the fields whose values are not those of `other`, as JSON values, in alphabetical order."""
-        names = sorted(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
+        """Return the fields whose values are not those of `other`, as JSON values, in alphabetical order; none that is told only."""
+        fields = type(self).model_fields.keys() - self.told_only
+        names = sorted(name for name in fields if getattr(self, name) != getattr(other, name))
         return {name: to_jsonable_python(getattr(self, name)) for name in names}
 
     def with_changes(self, changes: Mapping[str, Any], what: str) -> Self:
@@ -41,9 +64,15 @@ class Frozen(BaseModel):
             raise UsageError(f"{what}: {field}: {problem['msg']}, but got {quoted(problem['input'])}.") from error
 
 
-def added_field(default: Any) -> Any:
-    """Return a field that came after records had been made: with its default it is in no JSON and so in no id."""
-    return Field(default=default, exclude_if=lambda value: bool(value == default))
+def identity_of(value: Any) -> Any:
+    """Return a value as JSON values, every `Schema` in it by its identity."""
+    if isinstance(value, Schema):
+        return value.identity()
+    if isinstance(value, Mapping):
+        return {str(key): identity_of(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [identity_of(item) for item in value]
+    return to_jsonable_python(value)
 
 
 def canonical(value: Any) -> str:

@@ -12,6 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+PRETRAINING = "pretrain {pretext}"
+"""What seeds the steps of pretraining. Texts that seed chance are constants: with another one every score would be another."""
+PHASE = {"head": "{downstream} phase {number} (frozen trunk)", "all": "{downstream} phase {number} (everything)"}
+"""What seeds the steps of a phase of fine-tuning, by what it trains."""
+
 
 def key(*parts: int | str) -> int:
     """Return a 63-bit seed for `parts`; different parts give unrelated seeds.

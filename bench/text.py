@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+Echo = Callable[[str], object]
+"""Prints a line for the user."""
+
+Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Columns, and rows of text."""
 
 LONG = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

@@ -13,71 +13,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from bench.contract import Batch, Downstream, Phase, Protocol, Trunk
+from bench.contract import Batch, Downstream, Protocol, Trunk
 from bench.models.trunk import initialise
+from downstream._protocols import AUTHORS_CODE, DEMO_SUMMARY, SMALL, schedules
 
 PAPER = Protocol(
     summary="the paper's text: all annotated VOC 2012 images 70/20/10, squashed to 256 px, lightness only",
-    split="paper-70-20-10",
+    split_scheme="paper-70-20-10",
     resize="squash",
     batch_size=32,
-    schedules={
-        "one-phase": (Phase(train="all", epochs=4, lr=3e-4),),
-        "two-phase": (Phase(train="head", epochs=3, lr=3e-4), Phase(train="all", epochs=1, lr=5e-5)),
-        "frozen": (Phase(train="head", epochs=4, lr=3e-4),),
-    },
+    schedules=schedules(one_phase=(4, 3e-4), head=(3, 3e-4), everything=(1, 5e-5), frozen=(4, 3e-4)),
     difficult="positive",
     metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
 )
 PAPER_CODE = PAPER.with_changes(
     {
         "summary": "the authors' notebooks: as the text, but batch statistics and dropout always on, nearest-neighbour resize",
-        "interpolation": "nearest",
-        "statistics": "batch",
-        "evaluate_one_by_one": True,
+        **AUTHORS_CODE,
     },
     "paper-code",
 )
 STANDARD = Protocol(
     summary="the field's: VOC 2007 trainval -> test or VOC 2012 train -> val, multilabel mAP, difficult objects not judged",
-    split="official",
+    split_scheme="official",
     fit=("train", "val"),
     resize="squash",
-    augment="flip",
+    augmentation="flip",
     batch_size=32,
-    schedules={
-        "one-phase": (Phase(train="all", epochs=30, lr=3e-4),),
-        "two-phase": (Phase(train="head", epochs=10, lr=3e-4), Phase(train="all", epochs=20, lr=5e-5)),
-        "frozen": (Phase(train="head", epochs=30, lr=3e-4),),
-    },
+    schedules=schedules(one_phase=(30, 3e-4), head=(10, 3e-4), everything=(20, 5e-5), frozen=(30, 3e-4)),
     difficult="ignore",
     metrics=("map_voc", "map_voc07", "f1_macro", "acc_subset", "acc_keras"),
 )
 DEMO = Protocol(
-    summary="small and quick, for the embedded synthetic data and for first looks",
-    size=64,
-    trunk="unet:width=16",
-    split="official",
-    fit=("train", "val"),
-    resize="squash",
+    summary=DEMO_SUMMARY,
     batch_size=32,
-    schedules={
-        "one-phase": (Phase(train="all", epochs=16, lr=5e-4),),
-        "two-phase": (Phase(train="head", epochs=8, lr=5e-4), Phase(train="all", epochs=8, lr=5e-4)),
-        "frozen": (Phase(train="head", epochs=16, lr=5e-4),),
-    },
+    schedules=schedules(one_phase=(16, 5e-4), head=(8, 5e-4), everything=(8, 5e-4), frozen=(16, 5e-4)),
     difficult="ignore",
     head_width=512,
     metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
+    **SMALL,
 )
-SMALL = DEMO.with_changes(
+FEW_CORES = DEMO.with_changes(
     {
-        "summary": "photographs on a few cores: the paper's schedule with four times the epochs at 64 px, official split",
-        "schedules": {
-            "one-phase": (Phase(train="all", epochs=16, lr=5e-4),),
-            "two-phase": (Phase(train="head", epochs=12, lr=5e-4), Phase(train="all", epochs=4, lr=2e-4)),
-            "frozen": (Phase(train="head", epochs=16, lr=5e-4),),
-        },
+        "summary": "photographs on a few cores: the paper's schedule with four times the epochs at 64 px, official split scheme",
+        "schedules": schedules(one_phase=(16, 5e-4), head=(12, 5e-4), everything=(4, 2e-4), frozen=(16, 5e-4)),
         "metrics": ("map_voc", "acc_keras", "map_voc07", "f1_macro", "acc_subset"),
     },
     "small",
@@ -93,13 +72,13 @@ class VocCls(Downstream):
         "paper": PAPER,
         "paper-code": PAPER_CODE,
         "standard": STANDARD,
-        "small": SMALL,
+        "small": FEW_CORES,
         "demo": DEMO,
     }
 
-    def features(self, trunk: Trunk, seen: Tensor) -> Tensor:
+    def features(self, trunk: Trunk, inputs: Tensor) -> Tensor:
         """Return the bottleneck, flattened (N, C h w) as in the paper, or averaged over its places (N, C)."""
-        bottleneck = trunk.encode(seen)[-1]
+        bottleneck = trunk.encode(inputs)[-1]
         return bottleneck.flatten(1) if self.protocol.pool == "flatten" else bottleneck.mean(dim=(2, 3))
 
     def head(self, trunk: Trunk, size: int) -> nn.Module:

@@ -14,21 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from bench.contract import Batch, Downstream, Phase, Protocol, Trunk
-from bench.data.dataset import PADDING, VOID
+from bench.contract import PADDING, VOID, Batch, Downstream, Protocol, Trunk
+from downstream._protocols import AUTHORS_CODE, DEMO_SUMMARY, SMALL, schedules
 
 PAPER = Protocol(
     summary="the paper's text: all VOC 2012 masks 70/20/10, trained on random 256 px crops, tested on whole images in tiles of "
     "that size; void as background and rates from the code",
-    split="paper-70-20-10",
+    split_scheme="paper-70-20-10",
     resize="crop",
-    augment="crop",
+    augmentation="crop",
     batch_size=16,
-    schedules={
-        "one-phase": (Phase(train="all", epochs=6, lr=3e-4),),
-        "two-phase": (Phase(train="head", epochs=1, lr=3e-4), Phase(train="all", epochs=5, lr=5e-5)),
-        "frozen": (Phase(train="head", epochs=6, lr=3e-4),),
-    },
+    schedules=schedules(one_phase=(6, 3e-4), head=(1, 3e-4), everything=(5, 5e-5), frozen=(6, 3e-4)),
     void="background",
     evaluate_on="whole",
     metrics=("miou_paper", "miou_voc", "pixel_acc"),
@@ -36,11 +32,9 @@ PAPER = Protocol(
 PAPER_CODE = PAPER.with_changes(
     {
         "summary": "the authors' notebooks: nearest-neighbour resize to 256 px, void as background, batch statistics, one by one",
+        **AUTHORS_CODE,
         "resize": "squash",
-        "augment": "none",
-        "interpolation": "nearest",
-        "statistics": "batch",
-        "evaluate_one_by_one": True,
+        "augmentation": "none",
         "evaluate_on": "input",
     },
     "paper-code",
@@ -48,41 +42,25 @@ PAPER_CODE = PAPER.with_changes(
 STANDARD = Protocol(
     summary="the field's: VOC 2012 train -> val at 512 px, scaled and flipped, void ignored, scored at the original resolution",
     size=512,
-    split="official",
+    split_scheme="official",
     fit=("train", "val"),
     resize="letterbox",
-    augment="scale",
+    augmentation="scale",
     batch_size=16,
-    schedules={
-        "one-phase": (Phase(train="all", epochs=50, lr=3e-4),),
-        "two-phase": (Phase(train="head", epochs=5, lr=3e-4), Phase(train="all", epochs=45, lr=5e-5)),
-        "frozen": (Phase(train="head", epochs=50, lr=3e-4),),
-    },
+    schedules=schedules(one_phase=(50, 3e-4), head=(5, 3e-4), everything=(45, 5e-5), frozen=(50, 3e-4)),
     metrics=("miou_voc", "pixel_acc", "miou_paper"),
 )
 DEMO = Protocol(
-    summary="small and quick, for the embedded synthetic data and for first looks",
-    size=64,
-    trunk="unet:width=16",
-    split="official",
-    fit=("train", "val"),
-    resize="squash",
+    summary=DEMO_SUMMARY,
     batch_size=16,
-    schedules={
-        "one-phase": (Phase(train="all", epochs=12, lr=1e-3),),
-        "two-phase": (Phase(train="head", epochs=2, lr=2e-3), Phase(train="all", epochs=10, lr=1e-3)),
-        "frozen": (Phase(train="head", epochs=12, lr=2e-3),),
-    },
+    schedules=schedules(one_phase=(12, 1e-3), head=(2, 2e-3), everything=(10, 1e-3), frozen=(12, 2e-3)),
     metrics=("miou_voc", "miou_paper", "pixel_acc"),
+    **SMALL,
 )
-SMALL = DEMO.with_changes(
+FEW_CORES = DEMO.with_changes(
     {
-        "summary": "photographs on a few cores: the paper's schedule at 64 px, official split, void ignored",
-        "schedules": {
-            "one-phase": (Phase(train="all", epochs=6, lr=1e-3),),
-            "two-phase": (Phase(train="head", epochs=1, lr=2e-3), Phase(train="all", epochs=5, lr=1e-3)),
-            "frozen": (Phase(train="head", epochs=6, lr=2e-3),),
-        },
+        "summary": "photographs on a few cores: the paper's schedule at 64 px, official split scheme, void ignored",
+        "schedules": schedules(one_phase=(6, 1e-3), head=(1, 2e-3), everything=(5, 1e-3), frozen=(6, 2e-3)),
     },
     "small",
 )
@@ -97,13 +75,13 @@ class VocSeg(Downstream):
         "paper": PAPER,
         "paper-code": PAPER_CODE,
         "standard": STANDARD,
-        "small": SMALL,
+        "small": FEW_CORES,
         "demo": DEMO,
     }
 
-    def features(self, trunk: Trunk, seen: Tensor) -> Tensor:
+    def features(self, trunk: Trunk, inputs: Tensor) -> Tensor:
         """Return the last decoder activation."""
-        activation: Tensor = trunk(seen)
+        activation: Tensor = trunk(inputs)
         return activation
 
     def head(self, trunk: Trunk, size: int) -> nn.Module:
@@ -138,7 +116,7 @@ class VocSeg(Downstream):
             found[image, :height, :width] = logits[0].argmax(dim=0)
         return {"confusion": self.confusion(found, batch["truth"])}
 
-    def image(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def visualize(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Show the classes found beside the true ones, at the size that the network sees."""
         return {"found": output.argmax(dim=1).byte(), "truth": batch["target"]}
 

@@ -34,7 +34,7 @@ class Colorization(Pretext):
         with random_inference(self, self.recipe.statistics, generator):
             return colour.join_lab(lightness, self.generate(lightness))
 
-    def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Score in sRGB against the true image, as in Table 3, and how colourful the result is beside the truth."""
         return self._scores(self.colorize(images, generator), images)
 
@@ -47,14 +47,14 @@ class Colorization(Pretext):
             "colourfulness_truth": colour.colourfulness(images),
         }
 
-    def trivial(self, images: Tensor, training: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Score the grey image, and lightness with the mean ab of the training images, as `report` scores its own."""
+    def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Score the grey image, and lightness with the mean ab of the training images, as `evaluate` scores its own."""
         lightness, chroma = colour.split_lab(images)
-        mean = colour.split_lab(training)[1].mean(dim=(0, 2, 3), keepdim=True)
+        mean = colour.split_lab(training_images)[1].mean(dim=(0, 2, 3), keepdim=True)
         answers = {"grey image": torch.zeros_like(chroma), "mean colour": mean.expand_as(chroma)}
         return {name: self._scores(colour.join_lab(lightness, answer), images) for name, answer in answers.items()}
 
-    def image(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Show grey, learned colours and truth, as in Figure 7."""
         lightness, chroma = colour.split_lab(images)
         return {

@@ -14,25 +14,24 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 
-from bench import contract
-from bench.contract import Batch, Pretext, Trunk
+from bench.contract import Batch, Pretext, Recipe, Trunk
 from bench.models.discriminator import PatchDiscriminator
 from bench.models.modes import frozen
-from bench.schema import added_field
+from pretexts._adversarial import Adversarial
 from pretexts._colorization import Colorization
 
 
-class CganRecipe(contract.Recipe):
+class CganRecipe(Recipe):
     """The paper's text where it speaks, its released code where it does not."""
 
     l1_weight: float = Field(default=100.0, ge=0)  # code; the text's lambda has no value
     discriminator_weight: float = Field(default=0.5, gt=0)  # code
     discriminator_width: int = Field(default=64, ge=1)  # text
     discriminator_blocks: str = Field(default="text", pattern="^(text|code)$")  # 70x70 field, or the code's fourth stride
-    discriminator_steps: Literal["together", "apart"] = added_field("together")  # real and fake in one step, or the code's two
+    discriminator_steps: Literal["together", "apart"] = "together"  # real and fake in one step, or the code's two
 
 
-class CganColor(Colorization):
+class CganColor(Adversarial, Colorization):
     """Conditional-GAN colorization: BCE on patches + lambda L1."""
 
     Recipe = CganRecipe
@@ -46,15 +45,6 @@ class CganColor(Colorization):
     def __init__(self, recipe: CganRecipe, trunk: Trunk) -> None:
         super().__init__(recipe, trunk)
         self.discriminator = PatchDiscriminator(3, recipe.discriminator_width, recipe.discriminator_blocks == "code")
-
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return the discriminator's and the generator's Adam."""
-        betas = (self.recipe.beta1, 0.999)
-        generator = [*self.trunk.parameters(), *self.output.parameters()]
-        return {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.recipe.lr, betas=betas, fused=True),
-            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
-        }
 
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Let the discriminator tell real from fake, then the generator fool the updated discriminator, with one fake.

@@ -1,8 +1,8 @@
 """Inpainting by a context encoder: a hole in what the trunk sees, filled by reconstruction and an adversary.
 
-Pathak et al. 2016, https://arxiv.org/abs/1604.07379, on the bench's trunk (the paper's has no skips). The trunk sees through its
-own preprocessing, lightness by default, so its input is that of the colorization tasks. As in the paper, the squared error is taken on the
-hole with weight 0.999 and the adversarial term with 0.001, the discriminator judges the hole's square alone and learns at a tenth
+Pathak et al. 2016, https://arxiv.org/abs/1604.07379, on the bench's trunk (the paper's has no skips). The trunk gets
+preprocessed images, lightness by default, so its input is that of the colorization tasks. As in the paper, the squared error is
+taken on the hole with weight 0.999 and the adversarial term with 0.001, the discriminator judges the hole's square alone and learns at a tenth
 of the generator's rate, and the hole's side is half of the image's. Here the hole's place is random, not the centre; it is filled
 with zero, not the mean colour; and the generator's loss sees the updated discriminator, while the released code (train.lua) takes
 what the discriminator said before its step.
@@ -18,14 +18,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from bench import colour, contract
-from bench.contract import Batch, Pretext, Trunk
+from bench import colour
+from bench.contract import Batch, Pretext, Recipe, Trunk
 from bench.errors import UsageError
 from bench.models.discriminator import PatchDiscriminator
 from bench.models.modes import frozen, random_inference
+from pretexts._adversarial import Adversarial
 
 
-class InpaintingRecipe(contract.Recipe):
+class InpaintingRecipe(Recipe):
     """Pathak et al.'s weights and hole; epochs, batch and rate as for the colorization tasks, for a fair comparison."""
 
     hole: float = Field(default=0.5, gt=0, lt=1)  # side of the hole as a share of the image's: 64 of 128 px
@@ -35,7 +36,7 @@ class InpaintingRecipe(contract.Recipe):
     discriminator_lr_ratio: float = Field(default=0.1, gt=0)  # its share of the generator's: lr*10 for the latter in train.lua
 
 
-class Inpainting(Pretext):
+class Inpainting(Adversarial):
     """Context encoder: fill a hole in the image."""
 
     version: ClassVar[int] = 2
@@ -52,28 +53,26 @@ class Inpainting(Pretext):
         self.output = trunk.output(trunk.preprocessing.channels)
         self.discriminator = PatchDiscriminator(trunk.preprocessing.channels, recipe.discriminator_width)
 
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return the discriminator's and the generator's Adam."""
-        betas = (self.recipe.beta1, 0.999)
-        generator = [*self.trunk.parameters(), *self.output.parameters()]
-        slower = self.recipe.lr * self.recipe.discriminator_lr_ratio
-        return {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=slower, betas=betas, fused=True),
-            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
-        }
+    @property
+    def discriminator_lr(self) -> float:
+        """The discriminator's learning rate: a share of the generator's."""
+        lr: float = self.recipe.lr * self.recipe.discriminator_lr_ratio
+        return lr
 
     def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
-        """Return what the preprocessing `seen` (N, C, H, W) and each hole's `corner` (N, 2), row and column of its first pixel."""
-        seen = self.trunk.preprocessing(images)
-        free = seen.shape[-1] - self.hole_size(seen) + 1
+        """Return the trunk's `inputs` (N, C, H, W) and each hole's `corner` (N, 2): row and column of its first pixel."""
+        inputs = self.trunk.preprocessing(images)
+        free = inputs.shape[-1] - self.hole_size(inputs) + 1
         if free < 2:
-            raise UsageError(f"inpainting takes images larger than its hole of {self.hole_size(seen)} px, got {seen.shape[-1]}.")
-        corner = torch.randint(free, (len(seen), 2), generator=generator, device=seen.device)
-        return {"seen": seen, "corner": corner}
+            raise UsageError(
+                f"inpainting takes images larger than its hole of {self.hole_size(inputs)} px, got {inputs.shape[-1]}."
+            )
+        corner = torch.randint(free, (len(inputs), 2), generator=generator, device=inputs.device)
+        return {"inputs": inputs, "corner": corner}
 
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Let the discriminator tell true squares from filled ones, then the generator fill better, with one filling."""
-        truth = self.cut(batch["seen"], batch["corner"])
+        truth = self.cut(batch["inputs"], batch["corner"])
         filled = self.cut(self.fill(batch), batch["corner"])
         real, fake = self.discriminator(truth), self.discriminator(filled.detach())
         loss = binary_cross_entropy_with_logits(real, torch.ones_like(real))
@@ -85,21 +84,21 @@ class Inpainting(Pretext):
         error = (filled - truth).square().mean()
         yield "generator", self.recipe.reconstruction_weight * error + self.recipe.adversarial_weight * fooled
 
-    def hole_size(self, seen: Tensor) -> int:
+    def hole_size(self, inputs: Tensor) -> int:
         """Return the hole's side in pixels: its share of the image's, but no less than the discriminator can judge."""
         share: float = self.recipe.hole
-        return max(self.discriminator.smallest, round(seen.shape[-1] * share))
+        return max(self.discriminator.smallest, round(inputs.shape[-1] * share))
 
     def inside(self, batch: Batch) -> Tensor:
         """Return where the hole is, bool (N, 1, H, W)."""
-        side, place = self.hole_size(batch["seen"]), torch.arange(batch["seen"].shape[-1], device=batch["seen"].device)
+        side, place = self.hole_size(batch["inputs"]), torch.arange(batch["inputs"].shape[-1], device=batch["inputs"].device)
         start = batch["corner"][:, :, None]
         rows, columns = ((place >= start) & (place < start + side)).unbind(dim=1)
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
     def fill(self, batch: Batch) -> Tensor:
-        """Return the generator's image (N, C, H, W) in [-1, 1] from what is seen around the hole; the hole is zero."""
-        return torch.tanh(self.output(self.trunk(batch["seen"].masked_fill(self.inside(batch), 0.0))))
+        """Return the generator's image (N, C, H, W) in [-1, 1] from what is around the hole; the hole itself is zero."""
+        return torch.tanh(self.output(self.trunk(batch["inputs"].masked_fill(self.inside(batch), 0.0))))
 
     def cut(self, images: Tensor, corner: Tensor) -> Tensor:
         """Return each image's square at its hole, (N, C, side, side)."""
@@ -109,25 +108,25 @@ class Inpainting(Pretext):
         return images.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
     def repair(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return with the hole, filled, and true images: uint8 (N, 3, H, W) as the preprocessing sees them."""
+        """Return images with the hole, filled images and true ones, preprocessed: uint8 (N, 3, H, W)."""
         batch = self.make_batch(images, generator)
         with random_inference(self, self.recipe.statistics, generator):
-            filled = torch.where(self.inside(batch), self.fill(batch), batch["seen"])
-        holed = batch["seen"].masked_fill(self.inside(batch), 0.0)
-        return self.shown(holed), self.shown(filled), self.shown(batch["seen"])
+            filled = torch.where(self.inside(batch), self.fill(batch), batch["inputs"])
+        holed = batch["inputs"].masked_fill(self.inside(batch), 0.0)
+        return self.shown(holed), self.shown(filled), self.shown(batch["inputs"])
 
-    def shown(self, seen: Tensor) -> Tensor:
-        """Return what the preprocessing saw as sRGB uint8 (N, 3, H, W)."""
+    def shown(self, inputs: Tensor) -> Tensor:
+        """Return preprocessed images as sRGB uint8 (N, 3, H, W)."""
         if self.trunk.preprocessing.channels == 3:
-            return ((seen.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return colour.join_lab(seen, torch.zeros_like(seen).expand(-1, 2, -1, -1))
+            return ((inputs.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return colour.join_lab(inputs, torch.zeros_like(inputs).expand(-1, 2, -1, -1))
 
-    def report(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Score the filled image against the true one, as the preprocessing sees them."""
+    def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Score the filled image against the true one, both preprocessed."""
         _, filled, truth = self.repair(images, generator)
         return {"psnr": colour.psnr(filled, truth), "ssim": colour.ssim(filled, truth)}
 
-    def image(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Show the hole, what was filled in, and the truth."""
         holed, filled, truth = self.repair(images, generator)
         return {"hole": holed, "learned": filled, "truth": truth}

@@ -13,11 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench import contract
-from bench.contract import Batch, Pretext, Schedule
+from bench.contract import Batch, Pretext, Recipe, Schedule
 
 
-class NoRecipe(contract.Recipe):
+class NoRecipe(Recipe):
     """Nothing is trained."""
 
     epochs: int = Field(default=0, ge=0, le=0)
@@ -26,7 +25,7 @@ class NoRecipe(contract.Recipe):
 class RandomInit(Pretext):
     """Random initialisation, N(0, 0.02) for the U-Net as the paper has it.
 
-    Its batch norms have statistics that are measured before fine-tuning (`bench.models.batch_norm`), as every new part of a trunk.
+    The statistics of its batch norms are measured before fine-tuning (`bench.models.batch_norm`), as for every new part of a trunk.
     """
 
     version: ClassVar[int] = 2
@@ -36,7 +35,7 @@ class RandomInit(Pretext):
     schedules: ClassVar[tuple[Schedule, ...]] = ("one-phase", "two-phase")
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return nobody."""
+        """Return none."""
         return {}
 
     def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:

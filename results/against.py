@@ -107,11 +107,11 @@ def _below(records: Sequence[Record]) -> list[str]:
     for pretext, members in groups(records, lambda record: record.pretext).items():
         trunks = list({record.pretrain.id: record.pretrain for record in members}.values())
         for score in BETTER:
-            own = [value for one in trunks if (value := one.report.get(score, {}).get("average")) is not None]
+            own = [value for one in trunks if (value := one.evaluation.get(score, {}).get("average")) is not None]
             answers = {
                 name: value
                 for one in trunks
-                for name, scores in one.trivial.items()
+                for name, scores in one.baselines.items()
                 if (value := scores.get(score, {}).get("average")) is not None
             }
             best = max(answers, key=lambda name: answers[name], default=None)

@@ -1,6 +1,6 @@
 """From records to a board: rows that may be compared, columns of one metric each, cells with intervals and paired differences.
 
-A board holds runs of the same data, protocol (its changes may be one task's own), trunk, size, scored part and share of labels.
+A board holds runs of the same data, protocol (its changes may be one task's own), trunk, size, scored split and share of labels.
 A row is an initialisation: a pretext task with its recipe, schedule and what is inherited. A column is a downstream task with all
 else that two runs must share, its metric, and how its rates were found; nothing else is ever put beside it. Tables, CSV files and
 the page are drawn from boards.
@@ -123,7 +123,7 @@ class Board:
         """What all rows share, in one line."""
         f = self.facts
         labels = "" if f["labels"] == 1 else f", {100 * f['labels']:.3g} % of the labels"
-        return f"{f['data']}, protocol {f['protocol']}, trunk {f['trunk']} at {f['size']} px{labels}, scored on {f['part']}"
+        return f"{f['data']}, protocol {f['protocol']}, trunk {f['trunk']} at {f['size']} px{labels}, scored on {f['split']}"
 
     def records(self) -> list[Record]:
         """Return every run on the board."""
@@ -139,7 +139,7 @@ def boards(
     cache: Cache | None = None,
     looks: Sequence[int] = (),
 ) -> list[Board]:
-    """Return a board for each combination of data, protocol, trunk, size, part and share of labels (`rows.boards`).
+    """Return a board for each combination of data, protocol, trunk, size, split and share of labels (`rows.boards`).
 
     `chosen` metric ids replace each protocol's main one. `baseline` is a row to measure differences from: `pretext`,
     `pretext:schedule`, or a row's label where that says more; when left out, random initialisation on each row's own schedule.
@@ -149,7 +149,7 @@ def boards(
     known = Cache() if cache is None else cache
     members = rows.boards(records)
     made = [_board(runs, read, chosen, baseline, resamples, known, looks) for runs in members]
-    names = {f"{record.pretext}:{record.schedule}" for record in records}
+    names = {f"{record.pretext}:{record.job.schedule}" for record in records}
     labels = {row.label for board in made for row in board.rows}
     if baseline and baseline not in labels and not any(baseline in (name, name.partition(":")[0]) for name in names):
         raise unknown("row to compare with", baseline, names | labels)
@@ -205,7 +205,7 @@ def _board(
     for name, one in zip(rows.labels(members, records), members, strict=True):
         first = one.records[0]
         cells = tuple(column.cell(one.records) for column in computed)
-        made.append(Row(name, first.pretext, first.schedule, first.transfer, one.vary, cells, one.trunk_seed))
+        made.append(Row(name, first.pretext, first.job.schedule, first.job.transfer, one.vary, cells, one.trunk_seed))
     made, unpaired = _with_differences(made, computed, baseline, looks)
     made = _with_leaders(made, computed, looks)
     notes = (*_notes(records, columns, by_column), *unpaired, *_warnings(made, columns, looks))
@@ -242,10 +242,12 @@ class _Computed:
         """Return the cell of some runs, those of other columns left out; DataError when a seed is there twice."""
         known = {record.id for record in self.records}
         own = tuple(record for record in records if record.id in known)
-        seeds = {record.seed: record.id for record in own}
-        twice = next((record for record in own if seeds[record.seed] != record.id), None)
+        seeds = {record.job.seed: record.id for record in own}
+        twice = next((record for record in own if seeds[record.job.seed] != record.id), None)
         if twice is not None:
-            raise DataError(f"{twice.id} and {seeds[twice.seed]} would be the same seed of one row, and are not the same run.")
+            raise DataError(
+                f"{twice.id} and {seeds[twice.job.seed]} would be the same seed of one row, and are not the same run."
+            )
         found = self.scores.estimate([record.id for record in own if record.id in self.scores.values])
         dead = next((reason for record in own if (reason := rows.dead(record))), "")
         return Cell(own, found, floor=self._floor(found), dead=dead)
@@ -258,8 +260,8 @@ class _Computed:
 
     def difference(self, cell: Cell, other: Cell) -> Estimate | None:
         """Return the paired difference of two cells over the seeds that both have; None when there is none."""
-        ours = {record.seed: record.id for record in cell.records if record.id in self.scores.values}
-        theirs = {record.seed: record.id for record in other.records if record.id in self.scores.values}
+        ours = {record.job.seed: record.id for record in cell.records if record.id in self.scores.values}
+        theirs = {record.job.seed: record.id for record in other.records if record.id in self.scores.values}
         shared = sorted(ours.keys() & theirs.keys())
         return self.scores.estimate([ours[seed] for seed in shared], [theirs[seed] for seed in shared]) if shared else None
 
@@ -318,7 +320,7 @@ def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
 
 def _by_life(row: Row) -> tuple[bool, int]:
     """Return what puts rows that are alive before others, and the newest version of a pretext task first."""
-    versions = [record.pretrain.job["version"] for cell in row.cells for record in cell.records]
+    versions = [record.pretrain.job.version for cell in row.cells for record in cell.records]
     return any(cell.dead for cell in row.cells), -max(versions, default=0)
 
 

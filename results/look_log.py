@@ -5,11 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from bench.data.dataset import Echo
-from bench.errors import DataError
 from bench.storage import files, locks, seal
+from bench.text import Echo
 from results.looks import Looks
 
 FILE = "looks.json"
@@ -26,10 +23,7 @@ def read(folder: Path) -> Looks:
     path = folder / FILE
     if not path.is_file():
         return Looks()
-    try:
-        return Looks.model_validate(seal.load(path, "a list of looks", WAY_OUT))
-    except ValidationError as error:
-        raise DataError(f"{path} is not a list of looks of this version; {WAY_OUT}.") from error
+    return seal.read_model(Looks, path, "a list of looks", WAY_OUT)
 
 
 def keep(folder: Path, before: Looks, after: Looks, lock: Path, echo: Echo) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bench.schema import Frozen
+from bench.schema import Schema
 from results import rows
 from results.board import Board
 
@@ -16,7 +16,7 @@ LEAST = 2
 """Seeds of a row that make a look: one calls nothing better, and a choice by it hardly moves the p values of more."""
 
 
-class Row(Frozen):
+class Row(Schema):
     """A row in a column, as it was looked at: how it was named, its task, and its runs."""
 
     row: str
@@ -24,7 +24,7 @@ class Row(Frozen):
     runs: tuple[str, ...]
 
 
-class Look(Frozen):
+class Look(Schema):
     """The tables that a command showed at a time (UTC), and the numbers of seeds that were declared for them then.
 
     Rows are known by a digest of what they are, whatever rows stand beside them.
@@ -35,7 +35,7 @@ class Look(Frozen):
     rows: dict[str, tuple[Row, ...]]
 
 
-class Looks(Frozen):
+class Looks(Schema):
     """All looks at an output folder, from the first."""
 
     looks: tuple[Look, ...] = ()

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.metrics import PADDING, VOID
 from bench.storage.arrays import unpack
 from results.board import Board, Cell
 
 Pixels = NDArray[np.uint8]
 FIXED = "fixed"
-PADDING, VOID = 254, 255
 MOST = 1 << 28
 """Bytes of a run's images: seven of 2,500 pixels square are fewer."""
 ERRORS = {
@@ -34,7 +34,7 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class _Example:
-    """A image of a test set with what was found in it, as data URIs."""
+    """An image of a test set with what was found in it, as data URIs."""
 
     kind: str
     iou: float
@@ -77,7 +77,7 @@ def overlays(board: Board, tasks: Sequence[tuple[int, str]], out: Path, problems
 
 def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example], int]:
     """Return the images of the lowest seed that has readable ones."""
-    for record in sorted(cell.records, key=lambda record: record.seed):
+    for record in sorted(cell.records, key=lambda record: record.job.seed):
         path = out / "runs" / record.id / "examples.npz"
         if not record.examples or not path.exists():  # a study keeps records without images
             continue
@@ -89,7 +89,7 @@ def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example],
         except (OSError, ValueError, KeyError):
             problems.append(f"The images in runs/{record.id}/examples.npz are damaged or of another run, and left out.")
             continue
-        return [_example(str(kind), float(iou), *pixels) for kind, iou, *pixels in zip(*arrays, strict=True)], record.seed
+        return [_example(str(kind), float(iou), *pixels) for kind, iou, *pixels in zip(*arrays, strict=True)], record.job.seed
     return [], 0
 
 
@@ -141,7 +141,7 @@ def _palette() -> Pixels:
 
 
 def _png(ids: Pixels, palette: Pixels) -> str:
-    """Return ids as a image of the few colours that it has, padding transparent."""
+    """Return ids as an image of the few colours that it has, padding transparent."""
     values, places = np.unique(ids, return_inverse=True)
     image = Image.fromarray(places.reshape(ids.shape).astype(np.uint8))
     image.putpalette(palette[values].tobytes())

@@ -116,14 +116,14 @@ def _curves(board: Board) -> list[dict[str, Any]]:
 
 def _series(style: int, row: Row, cell: Cell) -> Series | None:
     """Return the mean over seeds of the losses of a cell's runs, as far as all have them."""
-    losses = [[loss for phase in record.history for loss in phase.get("losses", ())] for record in cell.records]
+    losses = [[loss for phase in record.losses for loss in phase] for record in cell.records]
     values = tuple(fmean(at_epoch) for at_epoch in zip(*losses, strict=False))
     if not values:
         return None
     epochs = 0
-    for phase, following in pairwise(cell.records[0].history):
-        epochs += len(phase.get("losses", ()))
-        if (phase["train"], following["train"]) == ("head", "all"):
+    for phase, following in pairwise(cell.records[0].job.phases):
+        epochs += phase.epochs
+        if (phase.train, following.train) == ("head", "all"):
             return Series(row.label, style, values, epochs)
     return Series(row.label, style, values)
 
@@ -143,7 +143,7 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
     shown: set[str] = set()
     for row in board.rows:
         trunks = {record.pretrain.id: record.pretrain for cell in row.cells for record in cell.records}
-        for trunk in sorted(trunks.values(), key=lambda one: (one.job.get("seed", 0), one.id)):
+        for trunk in sorted(trunks.values(), key=lambda one: (one.job.seed, one.id)):
             path = out / "pretrained" / trunk.id / "figure7.png"
             if not path.is_file() or trunk.id in shown:
                 continue
@@ -159,7 +159,7 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
             except Exception:  # Pillow has no common base for what a damaged file raises
                 problems.append(f"The image pretrained/{trunk.id}/figure7.png is damaged and left out.")
                 continue
-            title = f"{row.label}, seed {trunk.job['seed']}" if "seed" in trunk.job else row.label
+            title = f"{row.label}, seed {trunk.job.seed}"
             found.append({"title": title, "uri": uri(content), "size": image.size})
             break
     return found
@@ -216,7 +216,7 @@ def _rates(label: str, record: Record, tuning: Tuning, heights: Sequence[float])
         dots = [_trial(trial, name, tuning) for trial in tuning.trials if trial.rates.get(name, 0) > 0]
         if dots:
             rate = _rate(name, record)
-            title = f"{label}: {len(dots)} trials, {tuning.metric} on the validation part against the {rate}"
+            title = f"{label}: {len(dots)} trials, {tuning.metric} on the validation split against the {rate}"
             drawn.append(charts.scatter(title, dots, rate, f"{tuning.metric}, %", heights))
     return drawn
 
@@ -240,8 +240,8 @@ def _reached(trial: Trial) -> float | None:
 def _rate(name: str, record: Record) -> str:
     """Name a searched rate by what it trains."""
     start, _, number = name.partition("-")
-    if start == "phase" and number.isdecimal() and 0 < int(number) <= len(record.history):
-        return f"rate of phase {number} ({record.history[int(number) - 1]['train']})"
+    if start == "phase" and number.isdecimal() and 0 < int(number) <= len(record.job.phases):
+        return f"rate of phase {number} ({record.job.phases[int(number) - 1].train})"
     return f"rate of the {name} task" if name == "pretext" else f"rate {name}"
 
 
@@ -308,7 +308,9 @@ def _origin(board: Board) -> dict[str, Any]:
     return {
         "runs": [(labels[record.id], record, _commit(record)) for record in records],
         "software": list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in one.items()) for one in software)),
-        "data": list(dict.fromkeys((kind, facts.title, facts.fingerprint, facts.split) for kind, facts in data if facts)),
+        "data": list(
+            dict.fromkeys((kind, facts.title, facts.fingerprint, facts.splits_fingerprint) for kind, facts in data if facts)
+        ),
     }
 
 

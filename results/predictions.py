@@ -1,4 +1,4 @@
-"""What a run said of every image, from the file beside its record."""
+"""The predictions of a run for every image, from the file beside its record."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def _check(out: Path, record: Record) -> list[Any]:
     return []
 
 
-ABOUT_A_PICTURE = 4096
-"""Bytes that a image's predictions may take beside its confusion: an id, scores and labels."""
+ABOUT_AN_IMAGE = 4096
+"""Bytes that an image's predictions may take beside its confusion: an id, scores and labels."""
 
 
 def read_answers(out: Path, record: Record) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
     """Return a run's images' ids and what its metrics are computed from; DataError when the file is not the recorded one."""
-    images, classes = record.data.counts.get(record.part, 0), len(record.data.classes)
-    most = images * (8 * (classes + 2) * (classes + 1) + ABOUT_A_PICTURE) + (1 << 20)
+    images, classes = record.data.counts.get(record.job.split, 0), len(record.data.classes)
+    most = images * (8 * (classes + 2) * (classes + 1) + ABOUT_AN_IMAGE) + (1 << 20)
     try:
         predictions = unpack(read_predictions(out, record), most)
         ids = predictions.pop("ids").tolist()

@@ -117,12 +117,12 @@ def _cells(board: Board, one: Published) -> list[tuple[Row, Cell]]:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "voc_cls": {
-        "split": "paper-70-20-10", "fit": ["train"], "resize": "squash", "interpolation": "bilinear", "augment": "none",
+        "split_scheme": "paper-70-20-10", "fit": ["train"], "resize": "squash", "interpolation": "bilinear", "augmentation": "none",
         "batch_size": 32, "difficult": "positive", "statistics": "running", "evaluate_one_by_one": False, "head_width": 4096,
         "pool": "flatten",
     },
     "voc_seg": {
-        "split": "paper-70-20-10", "fit": ["train"], "resize": "crop", "interpolation": "bilinear", "augment": "crop",
+        "split_scheme": "paper-70-20-10", "fit": ["train"], "resize": "crop", "interpolation": "bilinear", "augmentation": "crop",
         "batch_size": 16, "void": "background", "statistics": "running", "evaluate_one_by_one": False,
     },
 }  # fmt: skip
@@ -141,21 +141,25 @@ RECIPE = {
 
 def _deviations(record: Record) -> list[str]:
     """Say where a run differs from what the paper's text describes."""
-    settings, recipe, pretrained = record.job["settings"], record.pretrain.job["recipe"], record.pretrain.data
-    papers = PHASES.get((record.downstream, record.schedule))
-    ours = [(phase["train"], phase["epochs"], phase["lr"]) for phase in record.history]
+    settings, recipe, pretrained = record.job.settings, record.pretrain.recipe, record.pretrain.data
+    papers = PHASES.get((record.downstream, record.job.schedule))
+    ours = [(phase.train, phase.epochs, phase.lr) for phase in record.job.phases]
     facts = [
         ("data", record.data.title, "voc2012"),
-        ("trunk", record.trunk, "unet:depth=8,width=64"),
-        ("size", record.size, 256),
-        ("labels", record.labels, 1.0),
+        ("trunk", record.job.pretrain.trunk, "unet:depth=8,width=64"),
+        ("size", record.job.size, 256),
+        ("labels", record.job.labels, 1.0),
         ("phases", _phases(ours), _phases(papers or ours)),
     ]
-    facts += [(name, settings.get(name), value) for name, value in SETTINGS.get(record.downstream, {}).items()]
+    facts += [(name, _plain(getattr(settings, name)), value) for name, value in SETTINGS.get(record.downstream, {}).items()]
     if recipe.get("epochs"):
         facts.append(("pretraining data", pretrained.title if pretrained else "none", "coco2014"))
         facts += [(f"pretraining's {name}", recipe.get(name), value) for name, value in RECIPE.items()]
     return [f"{name} {mine} (paper {theirs})" for name, mine, theirs in facts if mine != theirs]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _phases(phases: Sequence[tuple[str, int, float]]) -> str:

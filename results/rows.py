@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from bench.metrics import METRICS
 from bench.record import Record
-from bench.schema import canonical
+from bench.schema import Schema, canonical, identity_of
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -27,8 +27,8 @@ def groups(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def digest(value: Any) -> str:
-    """Return eight hexadecimal digits that tell JSON values apart."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:8]
+    """Return eight hexadecimal digits that tell values apart, settings by what in them is no default."""
+    return hashlib.sha256(canonical(identity_of(value)).encode()).hexdigest()[:8]
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -38,8 +38,8 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
         one, other = ours[name], theirs.get(name)
         if one == other:
             continue
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += difference(one, other)
+        if isinstance(one, Schema) and isinstance(other, Schema):
+            found += difference(one.differences(other), other.model_dump(mode="json"))
         else:
             found.append(f"{name} differs ({_short(one)} and {_short(other)})")
     return found
@@ -54,11 +54,11 @@ def board_facts(record: Record) -> dict[str, Any]:
     """Return what runs must share to stand on one board; a task's split differs by column."""
     return {
         "data": record.data.title,
-        "protocol": record.protocol,
-        "trunk": record.trunk,
-        "size": record.pretrain.job["size"],
-        "part": record.part,
-        "labels": record.labels,
+        "protocol": record.job.protocol,
+        "trunk": record.job.pretrain.trunk,
+        "size": record.pretrain.job.size,
+        "split": record.job.split,
+        "labels": record.job.labels,
         "data fingerprint": record.data.fingerprint,
         "synthetic": record.data.synthetic,
     }
@@ -72,17 +72,17 @@ def boards(records: Sequence[Record]) -> list[list[Record]]:
     """
     found: list[list[Record]] = []
     for members in groups(
-        records, lambda record: digest({**board_facts(record), "protocol": _named(record.protocol)[0]})
+        records, lambda record: digest({**board_facts(record), "protocol": _named(record.job.protocol)[0]})
     ).values():
         tasks = groups(members, lambda record: record.downstream).values()
-        one_each = all(len({record.protocol for record in task}) == 1 for task in tasks)
-        found += [members] if one_each else groups(members, lambda record: record.protocol).values()
+        one_each = all(len({record.job.protocol for record in task}) == 1 for task in tasks)
+        found += [members] if one_each else groups(members, lambda record: record.job.protocol).values()
     return found
 
 
 def protocol_of(records: Sequence[Record]) -> str:
     """Say a board's protocol for a reader, with its changes, which may be those of one task."""
-    tasks = {record.downstream: (record.title, *_named(record.protocol)) for record in records}
+    tasks = {record.downstream: (record.title, *_named(record.job.protocol)) for record in records}
     _, name, first = next(iter(tasks.values()))
     if all(changes == first for _, _, changes in tasks.values()):
         said = [_readable(change) for change in first]
@@ -93,7 +93,7 @@ def protocol_of(records: Sequence[Record]) -> str:
 
 def apart(ours: Sequence[Record], theirs: Sequence[Record]) -> list[str]:
     """Say which fields keep two boards apart: the protocols are those of the tasks that both have, of all where there is none."""
-    mine, other = ({record.downstream: record.protocol for record in runs} for runs in (ours, theirs))
+    mine, other = ({record.downstream: record.job.protocol for record in runs} for runs in (ours, theirs))
     common = mine.keys() & other.keys()
     facts = []
     for protocols, runs in ((mine, ours), (other, theirs)):
@@ -132,21 +132,22 @@ def _readable(change: str) -> str:
 
 def column_facts(record: Record) -> dict[str, Any]:
     """Return what two runs of one task must share, beside the board's facts, to stand in one column."""
-    names = ("version", "source", "settings", "size", "split")
-    return {**{name: record.job[name] for name in names}, "metrics": sorted(record.metrics), "rates": rates_of(record)}
+    job = record.job
+    facts = {"version": job.version, "source": job.source, "settings": job.settings, "size": job.size}
+    return {**facts, "splits": job.splits_fingerprint, "metrics": sorted(record.metrics), "rates": rates_of(record)}
 
 
 def rates_of(record: Record) -> str:
     """Say how a run's rates were found, as runs must share it to stand in one column; "" where they are the protocol's."""
     tuning = record.tuning
     if tuning is None:
-        given = record.job.get("rates")
+        given = record.job.rates
         return f"rates given: {', '.join(f'{rate:.6g}' for rate in given)}" if given else ""
-    phases = record.job["settings"]["schedules"][record.schedule]
-    searched = {phase["train"]: tuning.space[f"phase-{number}"] for number, phase in enumerate(phases, start=1)}
-    ranges = tuning.ranges or {**record.job["settings"]["space"], **searched}
+    phases = record.job.phases
+    searched = {str(phase.train): tuning.space[f"phase-{number}"] for number, phase in enumerate(phases, start=1)}
+    ranges = tuning.ranges or {**{str(kind): limits for kind, limits in record.job.settings.space.items()}, **searched}
     text = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in sorted(ranges.items()))
-    kinds = sorted(phase["train"] for phase in phases)
+    kinds = sorted(phase.train for phase in phases)
     if not tuning.drawn and (kinds != ["all", "head"] or set(ranges) - set(kinds) - set(tuning.space)):
         text += ", drawn for this row alone"
     how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
@@ -155,7 +156,7 @@ def rates_of(record: Record) -> str:
 
 def trained(record: Record) -> list[str]:
     """Return what each phase of a run trains: head or all."""
-    return [phase["train"] for phase in record.job["settings"]["schedules"][record.schedule]]
+    return [phase.train for phase in record.job.phases]
 
 
 @dataclass(frozen=True)
@@ -180,34 +181,27 @@ def rows(records: Sequence[Record]) -> list[Members]:
     """
     found: dict[tuple[tuple[str, ...], int | None], list[Record]] = {}
     for column in groups(records, lambda record: (record.downstream, digest(column_facts(record)))).values():
-        shared = {(row_key(r), trunk_seed_of(r)) for r in column if trunk_seed_of(r) != r.seed}
-        own = [record for record in column if trunk_seed_of(record) == record.seed]
-        lent = [record for record in own if (row_key(record), record.seed) in shared]
+        shared = {(row_key(r), trunk_seed_of(r)) for r in column if trunk_seed_of(r) != r.job.seed}
+        own = [record for record in column if trunk_seed_of(record) == record.job.seed]
+        lent = [record for record in own if (row_key(record), record.job.seed) in shared]
         for record in own if len(lent) < len(own) else ():
             found.setdefault((row_key(record), None), []).append(record)
         for record in column:
             if (row_key(record), trunk_seed_of(record)) in shared:
                 found.setdefault((row_key(record), trunk_seed_of(record)), []).append(record)
     order = sorted(found, key=lambda key: (key[0][0] != "random_init", *key[0], -1 if key[1] is None else key[1]))
-    return [Members(tuple(sorted(found[key], key=lambda r: (r.downstream, r.seed))), key[1]) for key in order]
+    return [Members(tuple(sorted(found[key], key=lambda r: (r.downstream, r.job.seed))), key[1]) for key in order]
 
 
 def trunk_seed_of(record: Record) -> int:
     """Return the seed of a run's pretrained trunk."""
-    seed: int = record.pretrain.job["seed"]
-    return seed
+    return record.pretrain.job.seed
 
 
 def row_key(record: Record) -> tuple[str, ...]:
     """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule, what is inherited, precision."""
-    transfer = f"{record.transfer} {statistics_version(record)}"
-    return (*pretext_key(record), record.schedule, transfer, precision_of(record))
-
-
-def statistics_version(record: Record) -> int:
-    """Return the version of the statistics of a run whose trunk has new parts."""
-    version: int = record.job.get("statistics_version", 1)
-    return version
+    transfer = f"{record.job.transfer} {record.job.statistics_version}"
+    return (*pretext_key(record), record.job.schedule, transfer, precision_of(record))
 
 
 def dead(record: Record) -> str:
@@ -218,11 +212,11 @@ def dead(record: Record) -> str:
     """
     if record.spread is not None:
         return record.spread.problem
-    settings, labels = record.job["settings"], METRICS[record.metric_ids[0].partition("@")[0]].needs == "scores"
-    untrained = not record.pretrain.job["recipe"].get("epochs")
-    new_parts = untrained or (record.transfer == "encoder" and not labels) or record.transfer not in ("all", "encoder")
-    has_norms = record.trunk.startswith("unet") or not labels
-    running = settings.get("statistics", "running") == "running"
+    settings, labels = record.job.settings, METRICS[record.metric_ids[0].partition("@")[0]].needs == "scores"
+    untrained = not record.pretrain.recipe.get("epochs")
+    new_parts = untrained or (record.job.transfer == "encoder" and not labels) or record.job.transfer not in ("all", "encoder")
+    has_norms = record.job.pretrain.trunk.startswith("unet") or not labels
+    running = settings.statistics == "running"
     if new_parts and has_norms and running and "head" in trained(record):
         return "an earlier version of the bench froze it with batch-norm statistics that were never measured"
     return ""
@@ -238,12 +232,13 @@ def precision_of(record: Record) -> str:
 def pretext_key(record: Record) -> tuple[str, ...]:
     """Return what the pretrained trunks of a row share, but for the seed."""
     job = record.pretrain.job
-    return record.pretext, canonical(recipe_of(record)), job["data"], job["split"], str(job["version"]), job["source"]
+    recipe = canonical(recipe_of(record, job.recipe))
+    return record.pretext, recipe, job.data_fingerprint, job.splits_fingerprint, str(job.version), job.source
 
 
-def recipe_of(record: Record) -> dict[str, Any]:
-    """Return the pretext's recipe, its rate left open where the search chose it."""
-    recipe = dict(record.pretrain.job["recipe"])
+def recipe_of(record: Record, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the pretext's recipe, or those `settings` of it, its rate left open where the search chose it."""
+    recipe = dict(record.pretrain.recipe if settings is None else settings)
     if record.tuning and "pretext" in record.tuning.best:
         recipe["lr"] = "searched"
     return recipe
@@ -262,12 +257,12 @@ def _label(members: Members, records: Sequence[Record]) -> str:
     """Name a row: the pretext task, its schedule, what it inherits, and what tells it from rows of the same task."""
     record = members.records[0]
     parts = []
-    if record.schedule != "two-phase" or record.pretext == "random_init":
-        is_papers = (record.pretext, record.schedule) == ("random_init", "one-phase")
-        parts.append(record.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
-    if record.transfer != "all":
-        versions = {statistics_version(other) for other in records if other.transfer == record.transfer}
-        parts.append(f"{record.transfer} only" + (f", version {statistics_version(record)}" if len(versions) > 1 else ""))
+    if record.job.schedule != "two-phase" or record.pretext == "random_init":
+        is_papers = (record.pretext, record.job.schedule) == ("random_init", "one-phase")
+        parts.append(record.job.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
+    if record.job.transfer != "all":
+        versions = {other.job.statistics_version for other in records if other.job.transfer == record.job.transfer}
+        parts.append(f"{record.job.transfer} only" + (f", version {record.job.statistics_version}" if len(versions) > 1 else ""))
     if len({precision_of(other) for other in records}) > 1:
         parts.append(precision_of(record))
     if members.trunk_seed is not None:
@@ -285,14 +280,14 @@ def pretext_label(record: Record, records: Sequence[Record], parts: Sequence[str
             parts.append(f"{name}={recipe[name]}")
 
     def differs(name: str) -> bool:
-        return len({other.pretrain.job[name] for other in others}) > 1
+        return len({getattr(other.pretrain.job, name) for other in others}) > 1
 
-    if differs("data") and record.pretrain.data is not None:
+    if differs("data_fingerprint") and record.pretrain.data is not None:
         parts.append(f"on {record.pretrain.data.name} {record.pretrain.data.fingerprint[:6]}")
-    if differs("split") and not differs("data"):
-        parts.append(f"split {job['split'][:6]}")
+    if differs("splits_fingerprint") and not differs("data_fingerprint"):
+        parts.append(f"split {job.splits_fingerprint[:6]}")
     if differs("version"):
-        parts.append(f"version {job['version']}")
+        parts.append(f"version {job.version}")
     if differs("source"):
-        parts.append(f"source {job['source'][:6]}")
+        parts.append(f"source {job.source[:6]}")
     return f"{record.pretext} ({'; '.join(parts)})" if parts else record.pretext

@@ -30,7 +30,7 @@ TOGETHER = 100_000
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run said of every image of its part, by the images' ids."""
+    """The predictions of a run for every image of its split, by the images' ids."""
 
     ids: tuple[str, ...]
     predictions: Predictions

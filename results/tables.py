@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.record import Record, Tuning, as_space
+from bench.config import as_space
+from bench.record import Record, Tuning
 from bench.text import printable
 from results.board import DEAD, FLOOR, Board, Cell, Row
 from results.cost import row_cost
@@ -16,7 +17,7 @@ from results.rows import groups, pretext_key, pretext_label, trained
 from results.statistics import Estimate
 
 SCORES = {
-    "psnr": "psnr in dB and ssim (11x11 Gaussian, 1.5) in sRGB, a value a image",
+    "psnr": "psnr in dB and ssim (11x11 Gaussian, 1.5) in sRGB, a value an image",
     "colourfulness": "colourfulness after Hasler and Suesstrunk, of the result and of the truth",
 }
 READING = (
@@ -124,7 +125,7 @@ def searches(board: Board) -> Table | None:
         return None
     heads = ("Row", "Trials", "Rates chosen", "Best", "First", "Sensitivity", "At the edge, so wider")
     notes = (
-        "Best and first trial on the validation part, per cent. The first has the protocol's own rates where the ranges have "
+        "Best and first trial on the validation split, per cent. The first has the protocol's own rates where the ranges have "
         "them. Sensitivity: by how many points the median complete trial is below the best.",
         "At the edge: a rate was chosen in the outermost tenth of its range, so a better one may lie outside; with this option "
         "every row is searched wider.",
@@ -184,23 +185,23 @@ def under(head: str, lines: list[Line]) -> list[Line]:
 def table3(records: Sequence[Record]) -> list[Table]:
     """Return Table 3 for each pretraining data, trunk and size: what each pretext task says of itself on its test images."""
     tables = []
-    with_report = [record for record in records if record.pretrain.report and record.pretrain.data]
+    with_report = [record for record in records if record.pretrain.evaluation and record.pretrain.data]
     for members in groups(with_report, _pretraining).values():
         rows = []
         for row in groups(members, pretext_key).values():
             unique = {record.pretrain.id: record.pretrain for record in row}
-            reports = [pretrain.report for pretrain in unique.values()]
+            reports = [pretrain.evaluation for pretrain in unique.values()]
             for name in reports[0]:
                 rows.append(Line((pretext_label(row[0], members), name, *_summary([r[name] for r in reports]), str(len(unique)))))
-        answers = {name: scores for record in members for name, scores in record.pretrain.trivial.items()}
+        answers = {name: scores for record in members for name, scores in record.pretrain.baselines.items()}
         if answers:
             rows.append(Line(("Trivial predictors", "", "", "", "", ""), heading=True))
         for name, scores in answers.items():
             rows += [Line((name, score, *_summary([summary]), "-")) for score, summary in scores.items()]
         first = members[0]
         assert first.pretrain.data is not None
-        title = f"Table 3: pretext tasks on {first.pretrain.data.title}, trunk {first.trunk} at {first.pretrain.job['size']} px"
-        counts = sorted({record.pretrain.report_images for record in members})
+        title = f"Table 3: pretext tasks on {first.pretrain.data.title}, trunk {first.job.pretrain.trunk} at {first.pretrain.job.size} px"
+        counts = sorted({record.pretrain.evaluation_images for record in members})
         shown = {row.cells[1] for row in rows}
         explained = [text for name, text in SCORES.items() if name in shown]
         notes = (f"data {first.pretrain.data.fingerprint[:12]}; {', '.join(map(str, counts))} test images", *explained)
@@ -210,7 +211,7 @@ def table3(records: Sequence[Record]) -> list[Table]:
 
 def _pretraining(record: Record) -> tuple[str, str, int]:
     assert record.pretrain.data is not None
-    return record.pretrain.data.fingerprint, record.trunk, record.pretrain.job["size"]
+    return record.pretrain.data.fingerprint, record.job.pretrain.trunk, record.pretrain.job.size
 
 
 def _summary(summaries: Sequence[dict[str, float | None]]) -> tuple[str, str, str]:

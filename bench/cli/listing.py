@@ -1,15 +1,37 @@
-"""What there is, as rows of text."""
+"""`bench list`: what there is, as rows of text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
-from bench import registry
-from bench.data import catalogue
+import typer
+
+from bench.cli.common import add
+from bench.cli.options import Out, Plugins
 from bench.errors import unknown
+from bench.text import Rows
 
-Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+EXAMPLE = "bench list pretexts"
+
+
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="pretexts, downstreams, protocols, trunks, metrics, runs or columns; the first two when left out."),
+    ] = None,
+    out: Out = Path("runs"),
+    plugin: Plugins = None,
+) -> None:
+    """List what there is, by name."""
+    from bench.cli.screen import print_rows
+
+    add(plugin)
+    for name in [what] if what else ["pretexts", "downstreams"]:
+        if not what:
+            print(f"{name}:")
+        print_rows(*rows(name, out))
 
 
 def rows(what: str, out: Path) -> Rows:
@@ -30,6 +52,8 @@ def rows(what: str, out: Path) -> Rows:
 
 def data() -> Rows:
     """Return the prepared data sets."""
+    from bench.data import catalogue
+
     found: list[tuple[str, ...]] = [
         (
             name,
@@ -49,10 +73,14 @@ def _scored(classes: tuple[str, ...], scored: tuple[str, ...]) -> str:
 
 
 def _plugins(kind: str) -> Rows:
+    from bench import registry
+
     return ("Name", "What it is"), list(registry.summaries(kind).items())
 
 
 def _protocols() -> Rows:
+    from bench import registry
+
     found = []
     for downstream in registry.summaries("downstreams"):
         for name, protocol in registry.load("downstreams", downstream).protocols.items():
@@ -92,10 +120,10 @@ def _runs(out: Path) -> Rows:
         found.append(
             (
                 one.id,
-                one.schedule,
-                one.protocol,
+                one.job.schedule,
+                one.job.protocol,
                 one.data.title,
-                str(one.seed),
+                str(one.job.seed),
                 f"{name} {score}",
                 f"{one.cost.seconds:.0f} s",
             )

@@ -1,84 +1,112 @@
-"""What the options of several commands are, and how their texts are read."""
+"""Options made from the fields of `RunConfig`: a field's name, type, default, range and help text stand there alone."""
 
 from __future__ import annotations
 
+import inspect
+import types
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union, get_args, get_origin
 
+import annotated_types
 import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
+from bench.config import MachineConfig, RunConfig
 from bench.errors import UsageError
 from bench.text import quoted
 
-MOST_SEEDS = 1000
-
 Out = Annotated[Path, typer.Option("--out", help="Folder of pretrained trunks, runs and tables.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with one plug-in; its name is the file's.")]
-Pretext = Annotated[str, typer.Option(help="Pretext tasks by name, separated by commas, or all.")]
-Downstream = Annotated[str, typer.Option(help="Downstream tasks by name, separated by commas, or all.")]
-ProtocolName = Annotated[str | None, typer.Option(help="paper, paper-code, standard, small or demo.")]
-Data = Annotated[str | None, typer.Option(help="Labelled data: a prepared set or a folder.")]
-PretrainData = Annotated[str | None, typer.Option(help="Images to pretrain on: a prepared set or a folder.")]
-TrunkName = Annotated[str | None, typer.Option(help="unet:depth=8,width=64 or timm:resnet18; ,preprocessing=rgb for colour.")]
-Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8)]
-Seed = Annotated[int | None, typer.Option(help="One seed.", min=0)]
-Seeds = Annotated[str | None, typer.Option(help="How many seeds, counted from 0, or a list of them: 5 or 0,3,7.")]
-Vary = Annotated[
-    str, typer.Option(help="What a seed changes: all (pretraining, head, data order), or finetune (one trunk for all seeds).")
-]
-ScheduleNames = Annotated[
-    str | None, typer.Option(help="one-phase, two-phase, frozen, or several by comma; the pretext task's own when left out.")
-]
-TransferNames = Annotated[str, typer.Option(help="What is inherited: all, encoder (the decoder is new), or both by comma.")]
-Labels = Annotated[str, typer.Option(help="Shares of the labelled training images by comma, stratified: 0.01,0.1,1.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8, voc_seg.size=64"),
-]
-SpaceText = Annotated[
-    str, typer.Option(help="Learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (a fixed one).")
-]
-Storage = Annotated[str, typer.Option(help="An Optuna RDB URL instead of a journal in --out; workers share --out all the same.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)]
-Workers = Annotated[int | None, typer.Option(help="Data workers; chosen when left out. They never change a result.", min=0)]
-CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
+Plan = Annotated[bool, typer.Option("--plan", help="Say what would run and how long it would take; train nothing.")]
 
-Precision = Annotated[
-    str, typer.Option(help="auto, fp32 or bf16; on its own bf16 on a GPU that has it, and on a CPU where it is a tenth faster.")
-]
-Compiled = Annotated[bool, typer.Option("--compile", help="Compile the networks (torch.compile); pays for long runs on a GPU.")]
+Command = Callable[..., None]
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Return the names in a list by comma."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def fields(without: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the names of the configuration's fields, what is run first and how it is computed last, without some."""
+    machine = MachineConfig.model_fields
+    own = [name for name in RunConfig.model_fields if name not in machine]
+    return tuple(name for name in (*own, *machine) if name not in without)
 
 
-def seeds_of(seed: int | None, seeds: str | None) -> tuple[int, ...]:
-    """Read --seed and --seeds: a number alone counts seeds from 0, a list names them."""
-    if seed is not None and seeds is not None:
-        raise UsageError("--seed names one seed and --seeds counts or lists them; give one of the two.")
-    if seeds is None:
-        return (seed or 0,)
-    parts = names(seeds)
-    if not parts or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        raise UsageError(f"--seeds takes how many, or a list: 5 or 0,3,7, but got {quoted(seeds)}.")
-    named = tuple(dict.fromkeys(int(part) for part in parts))
-    if "," in seeds:
-        return named
-    if not named[0]:
-        raise UsageError("--seeds 0 asks for no run at all; give 1 or more, or a list with a comma (0,).")
-    if named[0] > MOST_SEEDS:
-        raise UsageError(
-            f"--seeds counts seeds, {MOST_SEEDS} at most, but got {seeds}; a list with a comma names them ({seeds},)."
-        )
-    return tuple(range(named[0]))
+def configured(*names: str) -> Callable[[Command], Command]:
+    """Give a command an option for each of these fields; its parameter `options` gets those that were given, by their names.
+
+    The signature that Typer reads is the command's own, with these options in the place of `options`.
+    """
+
+    def decorate(command: Command) -> Command:
+        def call(**given: Any) -> None:
+            chosen = {name: given.pop(name) for name in names}
+            command(options={_name(name): value for name, value in chosen.items() if value is not None}, **given)
+
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+            parameters += map(option, names) if name == "options" else [parameter]
+        required = [one for one in parameters if one.default is inspect.Parameter.empty]
+        optional = [one for one in parameters if one.default is not inspect.Parameter.empty]
+        ordered = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*required, *optional)]
+        call.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in ordered}
+        call.__name__, call.__doc__, call.__module__ = command.__name__, command.__doc__, command.__module__
+        return call
+
+    return decorate
 
 
-def numbers(option: str, text: str) -> tuple[float, ...]:
-    """Return the numbers in a list by comma; UsageError names the option."""
+def option(name: str) -> inspect.Parameter:
+    """Return the option of a field: None where it is not given, and checked by the configuration where it is."""
+    field = RunConfig.model_fields[name]
+    flag, kind = f"--{_name(name).replace('_', '-')}", _kind(field)
+    shown = None if field.is_required() else _text(field.get_default(call_default_factory=True))
+    least: Any = next((limit.ge for limit in field.metadata if isinstance(limit, annotated_types.Ge)), None)
+    declared = typer.Option(flag, help=field.description, show_default=shown or False, min=least)
+    default = inspect.Parameter.empty if field.is_required() else None
+    kind = kind if field.is_required() else kind | None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared])
+
+
+def config_of(options: dict[str, Any]) -> RunConfig:
+    """Return the configuration of a command's options; UsageError names the option that is wrong."""
     try:
-        return tuple(float(part) for part in names(text))
-    except ValueError as error:
-        raise UsageError(f"{option} takes numbers by comma, but got {quoted(text)}.") from error
+        return RunConfig.model_validate(options)
+    except ValidationError as error:
+        raise _usage_error(error) from error
+
+
+def machine_of(options: dict[str, Any]) -> MachineConfig:
+    """Return how a command computes, from its options; UsageError names the option that is wrong."""
+    try:
+        return MachineConfig.model_validate(options)
+    except ValidationError as error:
+        raise _usage_error(error) from error
+
+
+def _usage_error(error: ValidationError) -> UsageError:
+    problem = error.errors()[0]
+    flag = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
+    return UsageError(f"--{flag}: {problem['msg']}, but got {quoted(problem['input'])}.")
+
+
+def _name(name: str) -> str:
+    """Return how a field is spelled: its alias, where its name is no good word for Python."""
+    return RunConfig.model_fields[name].alias or name
+
+
+def _kind(field: FieldInfo) -> Any:
+    """Return what the command line reads for a field: a flag, a number, texts one by one, or a text that the field reads."""
+    kind = field.annotation
+    if get_origin(kind) in (Union, types.UnionType):
+        (kind, *_) = (one for one in get_args(kind) if one is not types.NoneType)
+    if kind in (bool, int, float):
+        return kind
+    return list[str] if kind == tuple[str, ...] and not field.metadata else str
+
+
+def _text(default: Any) -> str:
+    """Write a default as it would be typed; "" for one that is chosen or empty."""
+    if isinstance(default, tuple):
+        return ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in default)
+    return "" if default in (None, False, {}, "") else f"{default:g}" if isinstance(default, float) else str(default)

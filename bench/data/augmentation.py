@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.dataset import PADDING
+from bench.metrics import PADDING
 
 Bytes = NDArray[np.uint8]
 Transform = Callable[[Bytes, Bytes | None, int], tuple[Bytes, Bytes | None]]

@@ -21,11 +21,11 @@ from bench.errors import MachineError, let_workers_end
 READ_TOGETHER = 256
 """Images that are read together on their way into the device's memory."""
 
-Plan = tuple[int, NDArray[np.int64]]  # epoch, positions in the part
+Plan = tuple[int, NDArray[np.int64]]  # epoch, positions in the split
 
 
-class Held(Protocol):
-    """Rows of a part that are held ready, by their position in it."""
+class RowReader(Protocol):
+    """Rows of a split that need not be read from its pack, by their position in the split."""
 
     def read(self, positions: NDArray[np.int64]) -> Tensor:
         """Return the rows at `positions`, (n, ...)."""
@@ -43,25 +43,25 @@ class InMemory:
 
 
 @dataclass(frozen=True)
-class Part(Dataset[dict[str, Tensor]]):
-    """One part of a split, as batches: `part[epoch, positions]` reads those images.
+class SplitData(Dataset[dict[str, Tensor]]):
+    """The images of one split, as batches: `split[epoch, positions]` reads those images.
 
     A batch has `images` uint8 (N, 3, H, W), channels last in memory; `target` with labels int8 (N, classes) or masks uint8
     (N, H, W); where it is scored, also the height and width of each image's `content`, int64 (N, 2), and with the original
-    resolution kept `truth` uint8 (N, P, P) and `original` int64 (N, 2). Random
-    changes are keyed by (seed, epoch, row), so nothing depends on who reads which batch. What is `held` ready replaces images and
-    target: the same `images` (N, H, W, 3) in the device's memory, or their `features` instead of them.
+    resolution kept `truth` uint8 (N, P, P) and `original` int64 (N, 2). Augmentation is keyed by (seed, epoch, row), so nothing
+    depends on who reads which batch. What is `cached` replaces images and target: the same `images` (N, H, W, 3) in the device's
+    memory, or their `features` instead of them.
     """
 
     pack: Pack
     rows: NDArray[np.int64]
     labels: NDArray[np.int8] | None = None
     masked: bool = False
-    change: str = "none"
+    augmentation: str = "none"
     size: int = 0
     seed: int = 0
     with_truth: bool = False
-    held: Mapping[str, Held] = field(default_factory=dict)
+    cached: Mapping[str, RowReader] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +69,7 @@ class Part(Dataset[dict[str, Tensor]]):
     def __getitem__(self, plan: Plan) -> dict[str, Tensor]:
         epoch, positions = plan
         rows = self.rows[positions]
-        batch = {name: held.read(positions) for name, held in self.held.items()} or self._read(rows, positions, epoch)
+        batch = {name: reader.read(positions) for name, reader in self.cached.items()} or self._read(rows, positions, epoch)
         if "images" in batch:
             batch["images"] = batch["images"].permute(0, 3, 1, 2)
         if self.with_truth:
@@ -82,8 +82,8 @@ class Part(Dataset[dict[str, Tensor]]):
     def _read(self, rows: NDArray[np.int64], positions: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
         images = self.pack.images.read(rows)
         masks = self.pack.masks.read(rows) if self.masked and self.pack.masks is not None else None
-        if self.change != "none":
-            images, masks = self._changed(images, masks, rows, epoch)
+        if self.augmentation != "none":
+            images, masks = self._augmented(images, masks, rows, epoch)
         batch = {"images": torch.from_numpy(images)}
         if self.labels is not None:
             batch["target"] = torch.from_numpy(self.labels[positions])
@@ -91,10 +91,10 @@ class Part(Dataset[dict[str, Tensor]]):
             batch["target"] = torch.from_numpy(masks)
         return batch
 
-    def _changed(
+    def _augmented(
         self, images: NDArray[np.uint8], masks: NDArray[np.uint8] | None, rows: NDArray[np.int64], epoch: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        transform = _transform(self.change, self.size)
+        transform = _transform(self.augmentation, self.size)
         pairs = []
         for place, row in enumerate(rows.tolist()):
             height, width = self.pack.manifest.content[row]
@@ -116,16 +116,16 @@ def _transform(kind: str, size: int) -> augmentation.Transform:
 
 
 def training(
-    part: Part, batch_size: int, seed: int, epochs: int, start: int, workers: int, device: torch.device
+    split: SplitData, batch_size: int, seed: int, epochs: int, start: int, workers: int, device: torch.device
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yield (epoch, batch on the device) for every step from `start` on; the workers change the speed only."""
-    if not workers or part.held:
-        for epoch, positions in seeding.batches(len(part), batch_size, seed, epochs, start):
-            yield epoch, to_device(part[epoch, positions], device)
+    if not workers or split.cached:
+        for epoch, positions in seeding.batches(len(split), batch_size, seed, epochs, start):
+            yield epoch, to_device(split[epoch, positions], device)
         return
-    plan = list(seeding.batches(len(part), batch_size, seed, epochs, start))
+    plan = list(seeding.batches(len(split), batch_size, seed, epochs, start))
     loader = DataLoader(
-        part,
+        split,
         sampler=cast(Any, plan),
         batch_size=None,
         num_workers=workers,
@@ -141,20 +141,20 @@ def training(
         raise MachineError(f"a data worker died ({type(error).__name__}); run again, or with --workers 0.") from error
 
 
-def resident(part: Part, device: torch.device, room: int) -> Part:
-    """Return a part that is held in the device's memory, when it is the same in every epoch and needs at most `room` bytes."""
-    if part.change != "none" or part.held:
-        return part
-    arrays = {"images": part.pack.images} | ({"target": part.pack.masks} if part.masked and part.pack.masks else {})
-    if sum(len(part) * math.prod(array.shape[1:]) for array in arrays.values()) > room:
-        return part
-    held: dict[str, Held] = {name: InMemory(_held(array, part.rows, device)) for name, array in arrays.items()}
-    if part.labels is not None:
-        held["target"] = InMemory(torch.from_numpy(part.labels).to(device))
-    return replace(part, held=held)
+def resident(split: SplitData, device: torch.device, room: int) -> SplitData:
+    """Return a split whose images lie in the device's memory, when they are the same in every epoch and need at most `room` bytes."""
+    if split.augmentation != "none" or split.cached:
+        return split
+    arrays = {"images": split.pack.images} | ({"target": split.pack.masks} if split.masked and split.pack.masks else {})
+    if sum(len(split) * math.prod(array.shape[1:]) for array in arrays.values()) > room:
+        return split
+    cached: dict[str, RowReader] = {name: InMemory(_on_device(array, split.rows, device)) for name, array in arrays.items()}
+    if split.labels is not None:
+        cached["target"] = InMemory(torch.from_numpy(split.labels).to(device))
+    return replace(split, cached=cached)
 
 
-def _held(array: Rows, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+def _on_device(array: Rows, rows: NDArray[np.int64], device: torch.device) -> Tensor:
     whole = torch.empty((len(rows), *array.shape[1:]), dtype=torch.uint8, device=device)
     for first in range(0, len(rows), READ_TOGETHER):
         some = array.read(rows[first : first + READ_TOGETHER])

@@ -11,18 +11,17 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from bench.data import coco, folder, voc
-from bench.data.dataset import Dataset, Echo, choose_scored, decode, decode_mask, fingerprinted
+from bench.data.dataset import Dataset, choose_scored, decode, decode_mask, fingerprinted
 from bench.data.download import ARCHIVES
 from bench.data.threads import in_order
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.storage import files, seal
+from bench.text import Echo
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
-INDEX_VERSION = 2
-"""2: an index is sealed. Those of paths are made anew for another version."""
+INDEX_VERSION = 3
+"""2: an index is sealed. 3: it names images and splits. Those of paths are made anew for another version."""
 LABELLED_DEFAULTS = ("voc2012", "voc2007")
 UNLABELLED_DEFAULTS = ("coco2014", "coco2017")
 
@@ -68,9 +67,9 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
         dataset = _without(dataset, exclude)
     if broken:
         dataset = _without_broken(dataset, broken)
-    strange = next((file for file in dataset.images.files if not file.isprintable() or _undecodable(file)), None)
+    strange = next((image.file for image in dataset.images if not image.file.isprintable() or _undecodable(image.file)), None)
     if strange is not None:
-        raise DataError(f"{root} has a image with the file name {strange!r}, which is no readable text; rename it.")
+        raise DataError(f"{root} has an image with the file name {strange!r}, which is no readable text; rename it.")
     return choose_scored(dataset, score) if score else dataset
 
 
@@ -117,7 +116,7 @@ def _sound(dataset: Dataset, echo: Echo) -> Dataset:
     """Return a data set without the images that do not decode or have a mask that does not."""
     broken: set[str] = set()
     of_mask = {f"{folder}/{identity}.png": identity for folder, ids in dataset.masks.items() for identity in ids}
-    file_of = dict(zip(dataset.images.ids, dataset.images.files, strict=True)) if of_mask else {}
+    file_of = {image.id: image.file for image in dataset.images} if of_mask else {}
     for file, problem in in_order(lambda file: (file, _problem(dataset.root / file)), dataset.files()):
         if problem is not None:
             echo(f"left out: {problem}")
@@ -135,7 +134,7 @@ def _problem(path: Path) -> str | None:
 
 
 def _check_of(dataset: Dataset, masks_only: bool = False) -> Callable[[Path], None]:
-    """Return what decodes one file of a data set fully: a image, or a mask against its image."""
+    """Return what decodes one file of a data set fully: an image, or a mask against its image."""
     by_id = {image.id: image for image in dataset.images} if dataset.masks else {}
     images = {dataset.mask_path(folder, name): by_id[name] for folder, ids in dataset.masks.items() for name in ids}
 
@@ -211,11 +210,7 @@ def is_of_this_version(place: Path) -> bool:
 def read_index(path: Path) -> Dataset:
     """Return a data set from its index; DataError when it is damaged or another version's."""
     way_out = "prepare the data set again" if path.is_relative_to(files.home() / "data") else "remove its folder"
-    content = seal.load(path, "an index", way_out)  # pydantic's own reader takes three times the memory
-    try:
-        return Dataset.model_validate(content)
-    except ValidationError as error:
-        raise DataError(f"{path} is not an index of this version; {way_out}.") from error
+    return seal.read_model(Dataset, path, "an index", way_out)
 
 
 def defaults(pretrain_data: str | None) -> tuple[str, str, str]:

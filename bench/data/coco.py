@@ -11,11 +11,11 @@ import io
 import json
 from pathlib import Path, PurePath
 
-from bench.data.dataset import Dataset, ImageFile, ImageFiles
+from bench.data.dataset import Dataset, ImageFile
 from bench.errors import DataError
 from bench.text import quoted
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def looks_like(root: Path) -> bool:
@@ -39,9 +39,9 @@ def read(root: Path, name: str) -> Dataset:
             if subset.startswith("test"):
                 continue
             raise DataError(f"{path} lists images, but there is no folder {root / subset} to hold them.")
-        part = next((part for part in PARTS if subset.startswith(part)), "train")
+        split = next((split for split in SPLITS if subset.startswith(split)), "train")
         for file in listed:
-            image = ImageFile(id=Path(file).stem, file=(folder / file).relative_to(root).as_posix(), part=part)
+            image = ImageFile(id=Path(file).stem, file=(folder / file).relative_to(root).as_posix(), split=split)
             if image.id in images:
                 raise DataError(f"{path} lists {quoted(file)}, and {image.id} is listed already; file names must differ.")
             images[image.id] = image
@@ -55,7 +55,7 @@ def read(root: Path, name: str) -> Dataset:
         kind="coco",
         root=root,
         synthetic=(root / "SYNTHETIC.txt").is_file(),
-        images=ImageFiles(sorted(images.values(), key=lambda image: image.id)),
+        images=tuple(sorted(images.values(), key=lambda image: image.id)),
     )
 
 

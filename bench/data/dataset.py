@@ -6,33 +6,27 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import Field
 
-from bench.data.columns import Texts, column_schema
 from bench.data.threads import in_order
 from bench.errors import BenchError, DataError, MachineError
-from bench.schema import Frozen, digest_of
+from bench.metrics import VOID
+from bench.schema import Schema, digest_of
 from bench.storage import files
 from bench.text import quoted
-
-Echo = Callable[[str], object]
-VOID = 255
-"""The id of annotated void in a mask: pixels that the annotators left open."""
-PADDING = 254
-"""The id of pixels beside the image, which are never trained on and never scored."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """What is read, whatever a file's name ends in. Pillow reads more: PostScript, for which it runs a program, and others that
 nobody keeps images in."""
 MOST_PIXELS = 89_478_485
-"""The most pixels of a image, from which on Pillow warns of a file that was made to fill the memory: 256 MiB at 3 bytes."""
+"""The most pixels of an image, from which on Pillow warns of a file that was made to fill the memory: 256 MiB at 3 bytes."""
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file, and what decides is whether its pixels decode
 
@@ -62,47 +56,20 @@ VOC_CLASSES = tuple(
 )
 
 
-class ImageFile(Frozen):
-    """One image: its id, its file relative to the root, and the part of the data set it came in.
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One image: its id, its file relative to the root, and the split of the data set that it came in.
 
     `labels` holds one number a class: 1 present, 0 absent, -1 present but difficult only; None where nothing is known.
     """
 
     id: str
     file: str
-    part: str = ""
+    split: str = ""
     labels: tuple[int, ...] | None = None
 
 
-class ImageFiles:
-    """Images in an order, kept as columns; a `ImageFile` is made when it is asked for."""
-
-    def __init__(self, images: Iterable[ImageFile] = ()) -> None:
-        self.ids, self.files = Texts(), Texts()
-        self.parts: list[str] = []
-        self.labels: list[tuple[int, ...] | None] = []
-        shared: dict[Any, Any] = {}
-        for image in images:
-            self.ids.append(image.id)
-            self.files.append(image.file)
-            self.parts.append(shared.setdefault(image.part, image.part))
-            self.labels.append(shared.setdefault(image.labels, image.labels))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, place: int) -> ImageFile:
-        return ImageFile(id=self.ids[place], file=self.files[place], part=self.parts[place], labels=self.labels[place])
-
-    def __iter__(self) -> Iterator[ImageFile]:
-        return map(self.__getitem__, range(len(self)))
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return column_schema(cls, handler(ImageFile))
-
-
-class Dataset(Frozen):
+class Dataset(Schema):
     """A data set that can be read. `scored` are the classes that its tests can judge; others stay out of every mean.
 
     `masks` maps a mask folder to the ids that have a mask in it; `lists` maps `Main` and `Segmentation` to the official
@@ -116,7 +83,7 @@ class Dataset(Frozen):
     synthetic: bool = False
     classes: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
-    images: ImageFiles
+    images: tuple[ImageFile, ...]
     masks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lists: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     exclude: tuple[str, ...] = ()
@@ -129,11 +96,11 @@ class Dataset(Frozen):
         return f"{self.name} (synthetic)" if self.synthetic else self.name
 
     def path(self, image: ImageFile) -> Path:
-        """Return where a image lies."""
+        """Return where an image lies."""
         return self.root / image.file
 
     def mask_path(self, folder: str, identity: str) -> Path:
-        """Return where a image's mask lies."""
+        """Return where an image's mask lies."""
         return self.root / folder / f"{identity}.png"
 
     def without(self, ids: Collection[str], **update: Any) -> Dataset:
@@ -146,7 +113,7 @@ class Dataset(Frozen):
             task: {split: tuple(one for one in listed if one not in ids) for split, listed in splits.items()}
             for task, splits in self.lists.items()
         }
-        return self.model_copy(update={"images": ImageFiles(kept), "masks": masks, "lists": lists, **update})
+        return self.model_copy(update={"images": tuple(kept), "masks": masks, "lists": lists, **update})
 
     @property
     def unsaid(self) -> set[str]:
@@ -155,14 +122,13 @@ class Dataset(Frozen):
 
     def files(self) -> Iterator[str]:
         """Yield every image and mask, relative to the root."""
-        yield from self.images.files
+        yield from (image.file for image in self.images)
         for folder, ids in self.masks.items():
             yield from (f"{folder}/{identity}.png" for identity in ids)
 
     def known_labels(self) -> dict[str, tuple[int, ...]]:
         """Return the labels of every image that has some, by its id."""
-        pairs = zip(self.images.ids, self.images.labels, strict=True)
-        return {identity: labels for identity, labels in pairs if labels is not None}
+        return {image.id: image.labels for image in self.images if image.labels is not None}
 
     def labels(self, ids: Sequence[str]) -> NDArray[np.int8]:
         """Return the labels of some images, int8 (N, classes); DataError when one has none."""
@@ -185,15 +151,18 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}.") from error
 
+    # Names in a fingerprint stay what they were when it was first made.
     content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "images", *dataset.unsaid})
     content["files"] = in_order(read, dataset.files())
-    content["images"] = (image.model_dump() for image in dataset.images)
+    content["pictures"] = (
+        {"id": image.id, "file": image.file, "part": image.split, "labels": image.labels} for image in dataset.images
+    )
     return dataset.model_copy(update={"fingerprint": digest_of(content)})
 
 
 @contextlib.contextmanager
 def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
-    """Open a image file, its pixels not decoded yet; what goes wrong until the block ends is told with the file's name.
+    """Open an image file, its pixels not decoded yet; what goes wrong until the block ends is told with the file's name.
 
     DataError for a file that does not decode, that is none of `FORMATS`, or that has more than `MOST_PIXELS` pixels; MachineError
     when there is not enough memory.

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from bench.data.dataset import VOID, voc_palette
+from bench.data.dataset import voc_palette
+from bench.metrics import VOID
 from bench.seeding import key
 from bench.storage import files
 

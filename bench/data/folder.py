@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.data.dataset import Dataset, ImageFile, ImageFiles
+from bench.data.dataset import Dataset, ImageFile
 from bench.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -22,7 +22,7 @@ def read(root: Path, name: str) -> Dataset:
         kind="folder",
         root=root,
         synthetic=(root / "SYNTHETIC.txt").is_file(),
-        images=ImageFiles(ImageFile(id=name, file=name) for name in names),
+        images=tuple(ImageFile(id=name, file=name) for name in names),
     )
 
 

@@ -1,7 +1,7 @@
 """Packs: each image is decoded and resized once, into one array on the disk that every run reads.
 
 A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks `masks.npy` uint8 (N, S, S); a pack that
-keeps the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded. Files are written a image at a time and
+keeps the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded. Files are written an image at a time and
 read a row at a time, so memory does not grow with the number of images.
 """
 
@@ -19,20 +19,21 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator
 
-from bench.data.columns import Texts
-from bench.data.dataset import PADDING, VOID, Dataset, Echo, decode, decode_mask, opened
+from bench.data.dataset import Dataset, decode, decode_mask, opened
 from bench.data.threads import in_order
 from bench.errors import DataError
-from bench.schema import Frozen
+from bench.metrics import PADDING, VOID
+from bench.schema import Schema
 from bench.storage import files, locks, seal
+from bench.text import Echo
 
 Bytes = NDArray[np.uint8]
 
 
-class PackRule(Frozen):
-    """What a image becomes: a square of `size` pixels.
+class PackRule(Schema):
+    """What an image becomes: a square of `size` pixels.
 
     `squash` changes the proportions (the paper's code); `letterbox` shrinks the longer side to `size` when it is longer and
     pads; `crop` keeps every pixel and pads, to be cropped to `size` later (the paper's text), so its squares are as large as the
@@ -57,7 +58,7 @@ def _shared(sizes: Iterable[Size]) -> tuple[Size, ...]:
 Sizes = Annotated[tuple[Size, ...], AfterValidator(_shared)]
 
 
-class Manifest(Frozen):
+class Manifest(Schema):
     """What a pack holds and what it was made from."""
 
     version: int = 2
@@ -66,7 +67,7 @@ class Manifest(Frozen):
     subset: str
     rule: PackRule
     side: int
-    ids: Texts
+    ids: tuple[str, ...]
     content: Sizes  # of each image inside its square
     original: Sizes  # of each image as it came
     void: tuple[int, ...] = ()
@@ -159,7 +160,7 @@ class Pack:
 
 
 def fit(image: Image.Image, rule: PackRule, side: int) -> tuple[Bytes, tuple[int, int]]:
-    """Return a image in its square, uint8 (side, side, 3), and the height and width of its content."""
+    """Return an image in its square, uint8 (side, side, 3), and the height and width of its content."""
     resized = image.resize(_target(image.size, rule), _FILTERS[rule.interpolation])
     square = np.zeros((side, side, 3), dtype=np.uint8)
     square[: resized.height, : resized.width] = np.asarray(resized)
@@ -210,10 +211,10 @@ class Order:
                     f"{self.dataset.name} has no masks in {self.subset}; segmentation needs a VOC data set with masks."
                 )
             wanted = masked if wanted is None else masked & wanted
-        return [place for place, identity in enumerate(self.dataset.images.ids) if wanted is None or identity in wanted]
+        return [place for place, image in enumerate(self.dataset.images) if wanted is None or image.id in wanted]
 
 
-class _PackKey(Frozen):
+class _PackKey(Schema):
     version: int = 3
     fingerprint: str
     subset: str
@@ -233,11 +234,7 @@ def open_pack(order: Order, echo: Echo, progress: Callable[[int, int], object]) 
                 echo(f"packing {len(order.places()):,} images of {order.dataset.title} at {order.rule.size} px (once)")
                 files.publish_folder(folder, lambda place: _write(place, order, progress), needs=_bytes(order))
     path = folder / "manifest.json"
-    content = seal.load(path, "a pack's manifest", REMADE)
-    try:
-        manifest = Manifest.model_validate(content)
-    except ValidationError as error:
-        raise DataError(f"{path} is not a manifest of this version; {REMADE}.") from error
+    manifest = seal.read_model(Manifest, path, "a pack's manifest", REMADE)
     arrays = {
         name: Rows.open(folder / f"{name}.npy", len(manifest.ids), 0 if name == "truth" else manifest.side, digest)
         for name, digest in manifest.sums.items()
@@ -291,7 +288,7 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
         subset=subset,
         rule=rule,
         side=side,
-        ids=Texts(dataset.images.ids[place] for place in places),
+        ids=tuple(dataset.images[place].id for place in places),
         content=tuple(contents),
         original=tuple(original),
         void=tuple(void),

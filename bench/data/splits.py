@@ -1,9 +1,9 @@
-"""Splits: which images are trained on, which choose, which are scored. A split is a file, made once and then only read.
+"""Splits: which images are trained on, which choose, which are scored, by a scheme. They are a file, made once and then only read.
 
 - `official`: the data set's own lists. VOC 2007: trainval -> test; VOC 2012: train -> val, since its test labels are not public.
-  A stratified tenth of the training list is the validation part.
+  A stratified tenth of the training list is the validation split.
 - `paper-70-20-10`: all annotated images, by iterative stratification (Sechidis et al. 2011), as the paper splits VOC 2012.
-- `pretraining`: images without labels; the test part is COCO's test or val images, else a twentieth held out; 4,000 at most.
+- `pretraining`: images without labels; the test split is COCO's test or val images, else a twentieth held out; 4,000 at most.
 """
 
 from __future__ import annotations
@@ -15,110 +15,109 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from bench.data.dataset import Dataset, Echo, ImageFile, ImageFiles
+from bench.data.dataset import Dataset, ImageFile
 from bench.errors import DataError, unknown
-from bench.schema import Frozen, canonical
+from bench.schema import Schema, canonical
 from bench.seeding import key
 from bench.storage import files, seal
+from bench.text import Echo
 
+FILE_VERSION = 2
+"""2: the file says `members`. Files of another version are left alone, and the same splits are made again."""
 SCHEMES = ("official", "paper-70-20-10", "pretraining")
 TASKS = {"labels": "Main", "masks": "Segmentation"}
 
 
-class Split(Frozen):
-    """The ids of each part of one data set under one scheme."""
+class Splits(Schema):
+    """The ids of each split (train, val, test) of one data set under one scheme."""
 
     scheme: str
     dataset: str
     data_fingerprint: str
     subset: str
-    parts: dict[str, tuple[str, ...]]
+    members: dict[str, tuple[str, ...]]
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of the parts."""
-        return hashlib.sha256(canonical({name: list(ids) for name, ids in self.parts.items()}).encode()).hexdigest()
+        """The SHA-256 of the splits and their ids."""
+        return hashlib.sha256(canonical({name: list(ids) for name, ids in self.members.items()}).encode()).hexdigest()
 
-    def ids(self, *parts: str) -> list[str]:
-        """Return the ids of some parts, in order."""
-        return [identity for part in parts for identity in self.parts[part]]
+    def ids(self, *names: str) -> list[str]:
+        """Return the ids of some splits, in order."""
+        return [identity for name in names for identity in self.members[name]]
 
 
-def open_split(dataset: Dataset, scheme: str, subset: str, echo: Echo | None = None) -> Split:
-    """Return a split, from its file when there is one; `subset` is `labels`, `images` or a mask folder."""
+def open_splits(dataset: Dataset, scheme: str, subset: str, echo: Echo | None = None) -> Splits:
+    """Return the splits of a scheme, from their file when there is one; `subset` is `labels`, `images` or a mask folder."""
     if scheme not in SCHEMES:
-        raise unknown("split", scheme, SCHEMES)
-    path = files.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}.json"
+        raise unknown("split scheme", scheme, SCHEMES)
+    path = files.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}-{FILE_VERSION}.json"
     if not path.is_file():
         made = _make(dataset, scheme, subset)
         _check_disjoint(made)
         files.publish_json(path, made.model_dump(mode="json"))
         if echo is not None:
-            counts = ", ".join(f"{name} {len(ids):,}" for name, ids in made.parts.items())
-            echo(f"made the {scheme} split of {dataset.title}, {subset} (once): {counts}")
+            counts = ", ".join(f"{name} {len(ids):,}" for name, ids in made.members.items())
+            echo(f"made the {scheme} splits of {dataset.title}, {subset} (once): {counts}")
     return _read(path)
 
 
-def _read(path: Path) -> Split:
-    way_out = "remove it to have it made again"
-    try:
-        return Split.model_validate_json(seal.read(path, "a split", way_out))
-    except ValidationError as error:
-        raise DataError(f"{path} is not a split of this version; {way_out}.") from error
+def _read(path: Path) -> Splits:
+    return seal.read_model(Splits, path, "a file of splits", "remove it to have it made again")
 
 
 SHARES = (0.1, 0.01)
 """The usual shares of labels: a smaller one is drawn from the larger one, so that they are nested."""
 
 
-def open_share(dataset: Dataset, split: Split, share: float) -> Split:
-    """Return a split whose train and val parts have a share of their images, stratified, from its file when there is one.
+def open_share(dataset: Dataset, whole: Splits, share: float) -> Splits:
+    """Return splits whose train and val have a share of their images, stratified, from their file when there is one.
 
-    A tenth is drawn from the whole part, a hundredth from the tenth. The test part is whole; the validation part has its share
+    A tenth is drawn from the whole split, a hundredth from the tenth. The test split is whole; the validation split has its share
     too, so that rates are not chosen with labels that a row says it did without.
     """
     if share == 1:
-        return split
-    name = f"{split.dataset}-{split.scheme}-{split.subset}-{split.fingerprint[:16]}-{share:g}.json"
+        return whole
+    name = f"{whole.dataset}-{whole.scheme}-{whole.subset}-{whole.fingerprint[:16]}-{share:g}-{FILE_VERSION}.json"
     path = files.home() / "splits" / name
     if not path.is_file():
-        larger = open_share(dataset, split, min((s for s in SHARES if s > share), default=1.0))
-        known = dataset.known_labels()
-        parts = dict(split.parts)
-        for part in ("train", "val"):
-            ids = np.array(larger.parts[part])
-            count = max(2, round(share * len(split.parts[part])))
-            if count < len(ids):
-                labels = _presence([known.get(identity) for identity in larger.parts[part]])
-                kept, taken = _cut(np.arange(len(ids)), labels, count)
-                chosen = np.concatenate([taken, kept])[:count]  # stratification may be some images off
-                parts[part] = tuple(ids[np.sort(chosen)].tolist())
-            else:
-                parts[part] = larger.parts[part]
-        files.publish_json(path, split.model_copy(update={"parts": parts}).model_dump(mode="json"))
+        larger = open_share(dataset, whole, min((s for s in SHARES if s > share), default=1.0))
+        drawn = {split: _drawn(dataset, larger.members[split], share * len(whole.members[split])) for split in ("train", "val")}
+        made = whole.model_copy(update={"members": {**whole.members, **drawn}})
+        files.publish_json(path, made.model_dump(mode="json"))
     return _read(path)
 
 
-def _check_disjoint(split: Split) -> None:
-    seen: dict[str, str] = {}
-    for name, ids in split.parts.items():
+def _drawn(dataset: Dataset, ids: tuple[str, ...], count: float) -> tuple[str, ...]:
+    """Return about `count` of some images, two at least, stratified by their labels."""
+    wanted = max(2, round(count))
+    if wanted >= len(ids):
+        return ids
+    known = dataset.known_labels()
+    kept, taken = _cut(np.arange(len(ids)), _presence([known.get(identity) for identity in ids]), wanted)
+    chosen = np.concatenate([taken, kept])[:wanted]  # stratification may be some images off
+    return tuple(np.array(ids)[np.sort(chosen)].tolist())
+
+
+def _check_disjoint(splits: Splits) -> None:
+    known: dict[str, str] = {}
+    for name, ids in splits.members.items():
         for identity in ids:
-            if identity in seen:
-                where = f"in the {seen[identity]} and the {name}" if seen[identity] != name else f"twice in the {name}"
-                raise DataError(f"{split.dataset}: {identity} is {where} part of its {split.scheme} split.")
-            seen[identity] = name
+            if identity in known:
+                where = f"in the {known[identity]} and the {name}" if known[identity] != name else f"twice in the {name}"
+                raise DataError(f"{splits.dataset}: {identity} is {where} split of the scheme {splits.scheme}.")
+            known[identity] = name
 
 
-def _make(dataset: Dataset, scheme: str, subset: str) -> Split:
+def _make(dataset: Dataset, scheme: str, subset: str) -> Splits:
     if scheme == "pretraining":
-        parts = _pretraining(dataset.images)
+        members = _pretraining(dataset.images)
     else:
         images = _eligible(dataset, subset)
         official = scheme == "official"
-        parts = _official(dataset, images, subset) if official else _shares(images, (0.7, 0.2, 0.1), dataset.name)
-    return Split(scheme=scheme, dataset=dataset.name, data_fingerprint=dataset.fingerprint, subset=subset, parts=parts)
+        members = _official(dataset, images, subset) if official else _shares(images, (0.7, 0.2, 0.1), dataset.name)
+    return Splits(scheme=scheme, dataset=dataset.name, data_fingerprint=dataset.fingerprint, subset=subset, members=members)
 
 
 def _eligible(dataset: Dataset, subset: str) -> dict[str, ImageFile]:
@@ -139,7 +138,7 @@ def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> di
     fit, test = ("trainval", "test") if {"trainval", "test"} <= lists.keys() else ("train", "val")
     if not (lists.get(fit) and lists.get(test)):
         raise DataError(
-            f"{dataset.name} has no official split: ImageSets/{task} needs {fit}.txt and {test}.txt, naming images that have "
+            f"{dataset.name} has no official splits: ImageSets/{task} needs {fit}.txt and {test}.txt, naming images that have "
             f"{'annotations' if subset == 'labels' else 'masks in ' + subset}."
         )
     if subset == "SegmentationClassAug":  # SBD: every masked image that is not in the test list
@@ -163,7 +162,7 @@ def _shares(images: dict[str, ImageFile], shares: tuple[float, float, float], na
     everything = np.arange(count)
     rest, test = _cut(everything, labels, test_count) if test_count else (everything, everything[:0])
     train, val = _cut(rest, labels, val_count)
-    return {part: tuple(ids[np.sort(rows)].tolist()) for part, rows in (("train", train), ("val", val), ("test", test))}
+    return {split: tuple(ids[np.sort(rows)].tolist()) for split, rows in (("train", train), ("val", val), ("test", test))}
 
 
 def _presence(labels: Sequence[tuple[int, ...] | None]) -> NDArray[np.int64] | None:
@@ -186,15 +185,15 @@ def _cut(rows: NDArray[np.int64], labels: NDArray[np.int64] | None, count: int) 
     return rows[kept], rows[taken]
 
 
-def _pretraining(images: ImageFiles) -> dict[str, tuple[str, ...]]:
-    ids = list(images.ids)
-    training = [identity for identity, part in zip(ids, images.parts, strict=True) if part in ("", "train")]
+def _pretraining(images: Sequence[ImageFile]) -> dict[str, tuple[str, ...]]:
+    training = tuple(image.id for image in images if image.split in ("", "train"))
     for name in ("test", "val"):
-        others = [identity for identity, part in zip(ids, images.parts, strict=True) if part == name]
+        others = [image.id for image in images if image.split == name]
         if others and training:
-            return {"train": tuple(training), "test": tuple(_some(others, 4000))}
-    held = set(_some(ids, min(4000, max(1, len(ids) // 20))))
-    return {"train": tuple(i for i in ids if i not in held), "test": tuple(i for i in ids if i in held)}
+            return {"train": training, "test": tuple(_some(others, 4000))}
+    ids = [image.id for image in images]
+    test = set(_some(ids, min(4000, max(1, len(ids) // 20))))
+    return {"train": tuple(i for i in ids if i not in test), "test": tuple(i for i in ids if i in test)}
 
 
 def _some(ids: Sequence[str], count: int) -> list[str]:

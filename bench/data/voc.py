@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from bench.data.dataset import PADDING, VOC_CLASSES, Dataset, ImageFile, ImageFiles, choose_scored
+from bench.data.dataset import VOC_CLASSES, Dataset, ImageFile, choose_scored
 from bench.errors import DataError
+from bench.metrics import PADDING
 from bench.text import quoted
 
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -71,7 +72,7 @@ def read(root: Path, name: str) -> Dataset:
         ids = tuple(sorted(path.stem for path in (folder / mask_folder).glob("*.png")))
         stray = [identity for identity in ids if identity not in known]
         if stray and len(stray) == len(ids):
-            raise DataError(f"{folder / mask_folder} has masks, but none of a image in JPEGImages.")
+            raise DataError(f"{folder / mask_folder} has masks, but none of an image in JPEGImages.")
         if ids and len(classes) > MOST_MASKED:
             raise DataError(
                 f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {mask_folder} has ids for {MOST_MASKED} "
@@ -86,7 +87,7 @@ def read(root: Path, name: str) -> Dataset:
         root=folder,
         synthetic=(folder / "SYNTHETIC.txt").is_file(),
         classes=classes,
-        images=ImageFiles(images),
+        images=tuple(images),
         masks=masks,
         lists=lists,
     )

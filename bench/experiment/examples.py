@@ -1,4 +1,4 @@
-"""Images that a row can be looked at by: the same few for every row, and its own best, median and worst."""
+"""Some images of a run to be shown: the same few for every run, and its own best, median and worst."""
 
 from __future__ import annotations
 
@@ -8,24 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contract import Downstream
-from bench.data.batches import Part
-from bench.models.network import Model
+from bench.experiment.finetuning import FineTuning
 from bench.seeding import key
-from bench.training.evaluation import evaluation_batch, look
-from bench.training.machine import Machine
+from bench.training.evaluation import evaluation_batch, predict_batch
 
 FIXED = 4
 
 
-def choose(
-    model: Model, downstream: Downstream, part: Part, ids: list[str], predictions: dict[str, NDArray[Any]], machine: Machine
-) -> bytes | None:
+def choose(tuned: FineTuning, predictions: dict[str, NDArray[Any]]) -> bytes | None:
     """Return the bytes of a compressed .npz with what was found in a few images; None when the task shows nothing.
 
     It holds `kinds` and `ids` (text), `iou` (each image's own mean IoU), and uint8 `images` (K, S, S, 3), `truth` and `found`
-    (K, S, S). The fixed images depend on the part only.
+    (K, S, S). The fixed images depend on the split only.
     """
+    ids, split, downstream = tuned.data.ids, tuned.data.scored, tuned.downstream
     if "confusion" not in predictions or not ids:
         return None
     quality = image_iou(predictions["confusion"])
@@ -36,8 +32,8 @@ def choose(
     size = evaluation_batch(downstream)
     kept: dict[str, list[NDArray[np.uint8]]] = {"images": [], "truth": [], "found": []}
     for _, place in chosen:
-        output, batch = look(model, downstream, part, place // size, machine)
-        shown = downstream.image(output, batch)
+        output, batch = predict_batch(tuned.model, downstream, split, place // size, tuned.session.machine)
+        shown = downstream.visualize(output, batch)
         if not shown:
             return None
         within = place % size

@@ -1,4 +1,4 @@
-"""The learning progress of a pretext task as one image (Figure 7): what goes in, what was learned by epoch, the truth."""
+"""The progress of a pretext task as one image (Figure 7): what goes in, what was learned by epoch, the truth."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench.storage import files, seal
 
+IMAGES = "images"
+"""The folder of what was kept after some epochs, in the working folder."""
 LEARNED = "learned"
 MARGIN, LABEL = 4, 96
 
@@ -28,18 +30,18 @@ def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
     files.publish_json(folder / "rows.json", {"rows": list(rows)})
 
 
-def figure7(folder: Path, path: Path) -> None:
+def draw(folder: Path, path: Path) -> None:
     """Draw the kept rows below each other, each with its name; epochs stand where the learned row was."""
     names: list[str] = json.loads(seal.read(folder / "rows.json", "a list of rows", f"remove {folder.parent}"))["rows"]
     epochs = sorted(folder.glob("epoch *.png"), key=lambda file: int(file.stem.split()[1]))
-    files: list[Path] = []
+    paths: list[Path] = []
     for name in names:
-        files += epochs if name == LEARNED else [folder / f"{name}.png"]
-    strips = [Image.open(file).convert("RGB") for file in files]
+        paths += epochs if name == LEARNED else [folder / f"{name}.png"]
+    strips = [Image.open(file).convert("RGB") for file in paths]
     height = strips[0].height + MARGIN
     canvas = Image.new("RGB", (LABEL + strips[0].width, height * len(strips)), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
-    for place, (file, strip) in enumerate(zip(files, strips, strict=True)):
+    for place, (file, strip) in enumerate(zip(paths, strips, strict=True)):
         pen.text((MARGIN, place * height + strip.height // 2), file.stem, fill="black", font=font, anchor="lm")
         canvas.paste(strip, (LABEL, place * height))
     canvas.save(path)

@@ -4,207 +4,204 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.table import Table
 
 from bench import registry, seeding
-from bench.cli.screen import Screen
+from bench.config import as_space
+from bench.contract import Batch, Downstream
 from bench.data import packs, splits
-from bench.data.dataset import Dataset, ImageFile, decode
-from bench.experiment.finetuning import find
-from bench.experiment.pretraining import find_pretrained, make_model, make_pretext
-from bench.experiment.resolve import pack_of, subset_of
+from bench.data.dataset import Dataset, decode
+from bench.experiment.finetuning import make_model, phase_stage
+from bench.experiment.pretraining import find_pretrained, make_pretext, pretraining_stage
+from bench.experiment.resolve import pack_of, recipe_of, subset_of
+from bench.experiment.runs import find
+from bench.experiment.search import chosen_by, search_of
 from bench.experiment.session import Session
-from bench.experiment.tuning import Search, chosen_by, find_tuning, study_of
+from bench.experiment.tuning import find_tuning
 from bench.job import Job
 from bench.models import batch_norm
-from bench.record import Record, as_space
+from bench.record import Record, Tuning
+from bench.training.loop import Stage, take_step
 
 WARM, TIMED = 1, 2
 
 
-def show(
-    session: Session,
-    screen: Screen,
-    search: Search | None = None,
-    planned: dict[str, int] | None = None,
-    known: Sequence[Record] = (),
-) -> float:
-    """Print a line for each pretrained trunk and each run that a command would make or reuse; return the estimate in seconds.
+@dataclass(frozen=True)
+class Line:
+    """One piece of work: a pretrained trunk, a search or a run."""
 
-    What is in `planned`, with a search's trials, is work of a plan before this one and not counted again; this plan's is added.
-    `known` are records that lie elsewhere, and would be taken with their searches.
-    """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (("What", "left"), ("State", "left"), ("Estimate", "right")):
-        table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
-    total = 0.0
-    for line in _lines(session, search, {} if planned is None else planned, known):
-        total += line.seconds
-        table.add_row(line.name, line.state, f"{line.seconds:,.0f} s" if line.seconds else "-")
-    screen.table(table)
-    screen.echo(f"{total:,.0f} s of training in all on this machine ({session.machine.device.type}), packing and scoring aside")
-    return total
-
-
-class _Line(NamedTuple):
     name: str
     state: str
     seconds: float = 0.0
 
 
-def _lines(session: Session, search: Search | None, planned: dict[str, int], known: Sequence[Record]) -> list[_Line]:
-    runs = {record.id for record in known}
-    searches = {(record.tuning.study, record.tuning.budget): record.tuning for record in known if record.tuning}
-    lines: dict[str, _Line] = {}
-    measured: dict[str, float] = {}
+@dataclass
+class Plan:
+    """The work of a session. `done` are the trunks, searches and runs that plans before it have counted, with their number."""
 
-    def per_step(key: str, measure: Callable[[], float]) -> float:
-        if key not in measured:
-            measured[key] = measure()
-        return measured[key]
+    session: Session
+    known: Sequence[Record] = ()
+    """Records that lie elsewhere, and would be taken with their searches."""
+    done: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, Line] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
+    """Seconds a step, by what is trained."""
 
-    def add(identity: str, name: str, state: str, seconds: Callable[[], float], times: int = 1) -> None:
-        left = max(0, times - planned.get(identity, 0))
-        planned[identity] = planned.get(identity, 0) + left
-        lines[identity] = _Line(name, state, left * seconds()) if left else _Line(name, "above")
+    @property
+    def seconds(self) -> float:
+        """The estimate for all that is to be done."""
+        return sum(line.seconds for line in self.lines.values())
 
-    def pretraining(job: Job) -> float:
-        return per_step(job.pretrain.pretext, partial(_pretraining_step, job, session)) * _pretraining_steps(job, session)
+    def add(self, identity: str, name: str, state: str, seconds: Callable[[], float], times: int = 1) -> None:
+        """Add work that is done `times` times, as far as no plan before this one has counted it."""
+        left = max(0, times - self.done.get(identity, 0))
+        self.done[identity] = self.done.get(identity, 0) + left
+        self.lines[identity] = Line(name, state, left * seconds()) if left else Line(name, "above")
 
-    def finetuning(job: Job) -> float:
-        total, steps = 0.0, _finetune_steps(job, session)
-        new_parts = job.settings.calibration == "all" or job.transfer != "all" or not job.pretrain.recipe["epochs"]
-        if new_parts and job.settings.statistics == "running":
-            measured = min(steps, batch_norm.MEASURED // job.settings.batch_size)
-            total += measured * per_step(f"{job.downstream} head", partial(_finetune_step, job, "head", session))
-        for phase in job.phases:
-            kind, epochs = f"{job.downstream} {phase.train}", phase.epochs
-            if epochs > 1 and phase.train == "head" and _looks_once(job):
-                total += (epochs - 1) * steps * per_step(f"{kind} alone", partial(_finetune_step, job, "head", session, True))
-                epochs = 1
-            total += epochs * steps * per_step(kind, partial(_finetune_step, job, phase.train, session))
-        return total
+    def per_step(self, name: str, measure: Callable[[], float]) -> float:
+        """Return the seconds of a step, measured once for all of that name."""
+        if name not in self.measured:
+            self.measured[name] = measure()
+        return self.measured[name]
 
+
+def plan(session: Session, done: dict[str, int] | None = None, known: Sequence[Record] = ()) -> Plan:
+    """Return a line for each pretrained trunk, search and run that a session would make or reuse, with the estimate in seconds.
+
+    What is in `done` is work of a plan before this one and not counted again; this plan's is added.
+    """
+    made = Plan(session, known, {} if done is None else done)
+    finished = {record.id for record in known}
     for job in session.grid.jobs:
-        pretrain = job.pretrain
-        if pretrain.id not in lines:
-            if find_pretrained(pretrain, session.out) is not None:
-                lines[pretrain.id] = _Line(pretrain.id, "pretrained")
-            elif not pretrain.recipe["epochs"]:
-                lines[pretrain.id] = _Line(pretrain.id, "no pretraining")
-            else:
-                add(pretrain.id, pretrain.id, _state(session, pretrain.id), partial(pretraining, job))
-        chosen = job
-        if search is not None:
-            study = study_of(job, search, session.grid.jobs)
-            tuning = find_tuning(study, search, session.out) or searches.get((study.id, search.trials))
-            if study.id not in lines and tuning is not None:
-                wider = tuning.wider([phase.train for phase in job.phases])
-                edge = f", a rate at the edge of its range: --space {as_space(wider)} searches wider" if wider else ""
-                lines[study.id] = _Line(f"  {study.id}", f"searched{edge}")
-            elif study.id not in lines:
-                trials = f"{search.trials} trials, fewer seconds when pruned"
-                add(study.id, f"  {study.id}", trials, partial(finetuning, job), search.trials)
-            if tuning is None:
-                name = f"{pretrain.pretext}-{job.downstream}, rates not known yet"
-                add(
-                    f"{study.id} {search.trials} {job.id}",
-                    f"  {name} (seed {job.seed}, {job.schedule})",
-                    "to do",
-                    partial(finetuning, job),
-                )
-                continue
-            chosen = chosen_by(tuning, job)
-        if chosen.id in runs or find(chosen, session.out) is not None:
-            lines[chosen.id] = _Line(f"  {chosen.id}", "finished")
+        _add_trunk(made, job)
+        chosen: Job | None = job
+        if session.config.tune:
+            chosen = _add_search(made, job)
+        if chosen is None:
+            continue
+        if chosen.id in finished or find(chosen, session.out) is not None:
+            made.lines[chosen.id] = Line(f"  {chosen.id}", "finished")
             continue
         name = f"  {chosen.id} (seed {job.seed}, {job.schedule})"
-        add(chosen.id, name, _state(session, chosen.id), partial(finetuning, job))
-    return list(lines.values())
+        made.add(chosen.id, name, _state(session, chosen.id), partial(_finetuning_seconds, made, job))
+    return made
 
 
-def _looks_once(job: Job) -> bool:
-    """Tell whether a frozen trunk looks at the images in the first epoch only, and the head alone is trained in the others."""
-    return job.settings.statistics == "running" and job.settings.augment == "none"
+def _add_trunk(made: Plan, job: Job) -> None:
+    trunk = job.pretrain.id
+    if trunk in made.lines:
+        return
+    if find_pretrained(job.pretrain, made.session.out) is not None:
+        made.lines[trunk] = Line(trunk, "pretrained")
+    elif not recipe_of(job.pretrain).epochs:
+        made.lines[trunk] = Line(trunk, "no pretraining")
+    else:
+        made.add(trunk, trunk, _state(made.session, trunk), partial(_pretraining_seconds, made, job))
+
+
+def _add_search(made: Plan, job: Job) -> Job | None:
+    """Add the search of a job, and return the job with its rates; where they are not known yet, add the run and return None."""
+    session, trials = made.session, made.session.config.tune
+    search = search_of(job, session.config, session.grid.jobs)
+    tuning = find_tuning(search, trials, session.out) or _known_tuning(made.known, search.id, trials)
+    if search.id not in made.lines and tuning is not None:
+        wider = tuning.wider([phase.train for phase in job.phases])
+        edge = f", a rate at the edge of its range: --space {as_space(wider)} searches wider" if wider else ""
+        made.lines[search.id] = Line(f"  {search.id}", f"searched{edge}")
+    elif search.id not in made.lines:
+        state = f"{trials} trials, fewer seconds when pruned"
+        made.add(search.id, f"  {search.id}", state, partial(_finetuning_seconds, made, job), trials)
+    if tuning is not None:
+        return chosen_by(tuning, job)
+    name = f"  {job.pretrain.pretext}-{job.downstream}, rates not known yet (seed {job.seed}, {job.schedule})"
+    made.add(f"{search.id} {trials} {job.id}", name, "to do", partial(_finetuning_seconds, made, job))
+    return None
+
+
+def _known_tuning(known: Sequence[Record], study: str, trials: int) -> Tuning | None:
+    tunings = (record.tuning for record in known if record.tuning is not None)
+    return next((tuning for tuning in tunings if (tuning.study, tuning.budget) == (study, trials)), None)
 
 
 def _state(session: Session, identity: str) -> str:
     return "interrupted, goes on" if (session.out / "work" / identity).is_dir() else "to do"
 
 
-def _pretraining_steps(job: Job, session: Session) -> int:
-    dataset = session.grid.pretrain_data
+def _pretraining_seconds(made: Plan, job: Job) -> float:
+    dataset = made.session.grid.pretrain_data
     assert dataset is not None, "a job that trains has data"
-    count = len(splits.open_split(dataset, "pretraining", "images").ids("train"))
-    recipe = job.pretrain.recipe
-    return int(recipe["epochs"]) * seeding.steps_per_epoch(count, recipe["batch_size"])
+    recipe = recipe_of(job.pretrain)
+    count = len(splits.open_splits(dataset, "pretraining", "images").ids("train"))
+    steps = recipe.epochs * seeding.steps_per_epoch(count, recipe.batch_size)
+    return steps * made.per_step(job.pretrain.pretext, partial(_pretraining_step, made.session, job, dataset))
 
 
-def _finetune_steps(job: Job, session: Session) -> int:
-    subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
-    split = splits.open_split(session.grid.data, job.settings.split, subset)
-    split = splits.open_share(session.grid.data, split, job.labels)
-    return seeding.steps_per_epoch(len(split.ids(*job.settings.fit)), job.settings.batch_size)
+def _finetuning_seconds(made: Plan, job: Job) -> float:
+    """Return the estimate for the phases of a job, and for measuring batch-norm statistics before them."""
+    session, settings = made.session, job.settings
+    subset = subset_of(registry.load("downstreams", job.downstream), settings)
+    share = splits.open_share(session.grid.data, splits.open_splits(session.grid.data, settings.split_scheme, subset), job.labels)
+    steps = seeding.steps_per_epoch(len(share.ids(*settings.fit)), settings.batch_size)
+    total = 0.0
+    new_parts = settings.calibration == "all" or job.transfer != "all" or not recipe_of(job.pretrain).epochs
+    if new_parts and settings.statistics == "running":
+        measured = min(steps, batch_norm.MEASURED // settings.batch_size)
+        total += measured * made.per_step(f"{job.downstream} head", partial(_finetuning_step, session, job, 1))
+    features_once = settings.statistics == "running" and settings.augmentation == "none"
+    for number, phase in enumerate(job.phases, start=1):
+        name, epochs = f"{job.downstream} {phase.train}", phase.epochs
+        if epochs > 1 and phase.train == "head" and features_once:
+            head_alone = partial(_finetuning_step, session, job, number, from_features=True)
+            total += (epochs - 1) * steps * made.per_step(f"{name} alone", head_alone)
+            epochs = 1
+        total += epochs * steps * made.per_step(name, partial(_finetuning_step, session, job, number))
+    return total
+
+
+def _pretraining_step(session: Session, job: Job, dataset: Dataset) -> float:
+    pretext = session.machine.place(make_pretext(job.pretrain)).train()
+    images = _images(dataset, packs.PackRule(size=job.pretrain.size), pretext.recipe.batch_size)
+    return _timed(session, pretraining_stage(job.pretrain, pretext), {"images": images.to(session.machine.device)})
+
+
+def _finetuning_step(session: Session, job: Job, number: int, from_features: bool = False) -> float:
+    """Return the seconds of a step of a phase: on images, or on features that a frozen trunk has computed before."""
+    downstream, model = make_model(job, make_pretext(job.pretrain).trunk, len(session.grid.data.classes))
+    session.machine.place(model).set_mode(job.phases[number - 1].train)
+    _, rule = pack_of(subset_of(downstream, job.settings), job.settings, job.size)
+    images = _images(session.grid.data, rule.model_copy(update={"resize": "squash"}), job.settings.batch_size)
+    batch = {"images": images.to(session.machine.device), "target": _targets(downstream, len(images), job.size, session)}
+    if from_features:
+        batch["features"] = model.frozen_features(batch.pop("images"))
+    return _timed(session, phase_stage(job, model, downstream, number), batch)
+
+
+def _targets(downstream: Downstream, count: int, size: int, session: Session) -> torch.Tensor:
+    """Return targets that say nothing is there."""
+    shape = (count, downstream.classes) if downstream.data == "labels" else (count, size, size)
+    kind = torch.int8 if downstream.data == "labels" else torch.uint8
+    return torch.zeros(shape, dtype=kind, device=session.machine.device)
 
 
 def _images(dataset: Dataset, rule: packs.PackRule, count: int) -> torch.Tensor:
     """Decode `count` of the data set's images, some twice when there are fewer: uint8 (count, 3, S, S)."""
-    chosen: Sequence[ImageFile] = [dataset.images[place % len(dataset.images)] for place in range(count)]
+    chosen = [dataset.images[place % len(dataset.images)] for place in range(count)]
     squares = [packs.fit(decode(dataset.path(image)), rule, rule.size)[0] for image in chosen]
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
 
 
-def _pretraining_step(job: Job, session: Session) -> float:
-    dataset = session.grid.pretrain_data
-    assert dataset is not None, "a job that trains has data"
-    pretext = session.machine.place(make_pretext(job.pretrain)).train()
-    images = _images(dataset, packs.PackRule(size=job.pretrain.size), pretext.recipe.batch_size).to(session.machine.device)
-    optimizers = pretext.optimizers()
-    generator = torch.Generator(session.machine.device).manual_seed(0)
-
-    def step() -> None:
-        with session.machine.autocast():
-            for player, loss in pretext.training_step(pretext.make_batch(images, generator)):
-                optimizers[player].zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizers[player].step()
-
-    return _timed(step, session)
-
-
-def _finetune_step(job: Job, train: str, session: Session, looked: bool = False) -> float:
-    pretext = make_pretext(job.pretrain)
-    downstream, model = make_model(job, pretext.trunk, len(session.grid.data.classes))
-    session.machine.place(model).set_mode("head" if train == "head" else "all")
-    subset = subset_of(downstream, job.settings)
-    _, rule = pack_of(subset, job.settings, job.size)
-    images = _images(session.grid.data, rule.model_copy(update={"resize": "squash"}), job.settings.batch_size)
-    images = images.to(session.machine.device)
-    batch = {"features": model.look(images)} if looked else {"images": images}
-    optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad])
-
-    def step() -> None:
-        with session.machine.autocast():
-            loss = model(batch).float().square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    return _timed(step, session)
-
-
-def _timed(step: Callable[[], None], session: Session) -> float:
-    for _ in range(WARM):
-        step()
+def _timed(session: Session, stage: Stage, batch: Batch) -> float:
+    """Return the seconds of a training step."""
+    for step in range(WARM):
+        take_step(stage, session.machine, batch, step)
     _wait(session)
     started = time.monotonic()
-    for _ in range(TIMED):
-        step()
+    for step in range(TIMED):
+        take_step(stage, session.machine, batch, step)
     _wait(session)
     return (time.monotonic() - started) / TIMED
 

@@ -8,25 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from bench import registry
-from bench.cli.screen import Screen
-from bench.contract import Protocol
+from bench.config import MachineConfig, Protocol, RunConfig
 from bench.data import catalogue, splits
 from bench.data.dataset import Dataset
 from bench.errors import BenchError, DataError, UsageError, unknown
-from bench.experiment.finetuning import run
-from bench.experiment.grid import Options, make_session
-from bench.experiment.resolve import PAPER_SIZE, Grid, statistics_version, subset_of
-from bench.job import NO_DATA, Job
+from bench.experiment.resolve import PAPER_SIZE, Grid, recipe_of, statistics_version, subset_of
+from bench.experiment.runs import run
+from bench.experiment.session import Screen, make_session
+from bench.job import NO_DATA
 from bench.record import Cost, Record, paths, read_one
-from bench.text import shell
-from bench.training import machine
+from bench.text import Rows, shell
+from bench.training.machine import stoppable
 
 TOLERANCE = 0.02
 """By how much a metric may be off that was made on another processor or a GPU."""
-Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def find(out: Path, beginning: str) -> Record:
@@ -40,29 +36,24 @@ def find(out: Path, beginning: str) -> Record:
     return read_one(found[matching[0]])
 
 
-def job_of(record: Record) -> Job:
-    """Return a record's job; DataError when this version has other jobs."""
-    try:
-        return Job.model_validate(record.job)
-    except ValidationError as error:
-        raise DataError(f"the job of {record.id} is not one of this version: {error.errors()[0]['msg']}.") from error
-
-
 def story(record: Record) -> Rows:
     """Return what a run is, scored and cost, and where it came from, as rows of text."""
-    origin, job = record.provenance, record.pretrain.job
+    origin, job, pretrain = record.provenance, record.job, record.pretrain
     facts: list[tuple[str, str]] = [
         ("run", record.id),
-        ("pretext task", f"{record.pretext}, {json.dumps(job['recipe'])}"),
-        ("downstream task", f"{record.downstream}, protocol {record.protocol}, {record.schedule}"),
-        ("trunk", f"{record.trunk}, pretrained at {job['size']} px, inherited: {record.transfer}"),
-        ("seed", f"{record.seed} (pretraining {job['seed']})"),
-        ("data", f"{record.data.title} {record.data.fingerprint[:12]}, split {record.data.split[:12]}, {record.data.counts}"),
+        ("pretext task", f"{record.pretext}, {json.dumps(pretrain.recipe)}"),
+        ("downstream task", f"{record.downstream}, protocol {job.protocol}, {job.schedule}"),
+        ("trunk", f"{pretrain.job.trunk}, pretrained at {pretrain.job.size} px, inherited: {job.transfer}"),
+        ("seed", f"{job.seed} (pretraining {pretrain.job.seed})"),
+        (
+            "data",
+            f"{record.data.title} {record.data.fingerprint[:12]}, splits {record.data.splits_fingerprint[:12]}, {record.data.counts}",
+        ),
     ]
     if record.pretrain.data:
         facts.append(("pretraining data", f"{record.pretrain.data.title} {record.pretrain.data.fingerprint[:12]}"))
-    if record.labels != 1:
-        facts.append(("labels", f"{100 * record.labels:.3g} % of the training images"))
+    if job.labels != 1:
+        facts.append(("labels", f"{100 * job.labels:.3g} % of the training images"))
     facts.append(("rates", ", ".join(f"{rate:.3g}" for rate in record.rates)))
     if record.tuning:
         tuning = record.tuning
@@ -98,22 +89,13 @@ def command(record: Record) -> list[str]:
 
     A run on another seed's trunk needs that seed's own run beside it. Rates that were searched are given, not searched again.
     """
-    job, origin = job_of(record), record.provenance
+    job, origin = record.job, record.provenance
     pretrain = job.pretrain
     base = job.protocol.partition("+")[0]
-    words = [
-        "bench",
-        "run",
-        *_plugins(origin["command"]),
-        "--pretext",
-        pretrain.pretext,
-        "--downstream",
-        job.downstream,
-        "--protocol",
-        base,
-    ]
+    words = ["bench", "run", *_plugins(origin["command"])]
+    words += ["--pretext", pretrain.pretext, "--downstream", job.downstream, "--protocol", base]
     words += ["--data", str(origin["data"])]
-    if pretrain.data != NO_DATA:
+    if pretrain.data_fingerprint != NO_DATA:
         words += ["--pretrain-data", str(origin["pretrain_data"])]
     protocol: Protocol = registry.load("downstreams", job.downstream).protocols[base]
     if job.settings.trunk == protocol.trunk:
@@ -131,7 +113,7 @@ def command(record: Record) -> list[str]:
         words += ["--rates", ",".join(repr(rate) for rate in job.rates)]
     plugin = registry.load("pretexts", pretrain.pretext)
     default = plugin.Recipe().with_changes(dict(plugin.presets.get(base, {})), "recipe")
-    words += _settings(pretrain.pretext, plugin.Recipe.model_validate(pretrain.recipe).differences(default))
+    words += _settings(pretrain.pretext, recipe_of(pretrain).differences(default))
     words += _settings("protocol", job.settings.differences(protocol))
     was = origin["machine"]
     words += ["--threads", str(was["threads"]), "--precision", was["precision"]]
@@ -155,7 +137,7 @@ def _settings(owner: str, changes: Mapping[str, Any]) -> list[str]:
 
 def changed_since(record: Record) -> str:
     """Say what of the program is another than when a record was made, so that its job has another id now; "" where nothing is."""
-    job = job_of(record)
+    job = record.job
     for kind, name, version, source in (
         ("pretexts", job.pretrain.pretext, job.pretrain.version, job.pretrain.source),
         ("downstreams", job.downstream, job.version, job.source),
@@ -169,20 +151,34 @@ def changed_since(record: Record) -> str:
     return ""
 
 
-def reproduce(record: Record, folder: Path, options: Options, screen: Screen) -> Record:
+def config_of(record: Record, machine: MachineConfig) -> RunConfig:
+    """Return the configuration of a record's run alone, computed as `machine` says.
+
+    The threads are the record's where none are given, and on a CPU so is the precision.
+    """
+    was = record.provenance["machine"]
+    precision = was["precision"] if was["type"] == "cpu" else "auto"
+    given = {**machine.model_dump(by_alias=True), "precision": precision, "compile": was.get("compiled", False)}
+    given["threads"] = machine.threads if machine.threads is not None else was["threads"]
+    return RunConfig.model_validate({"pretext": (record.pretext,), "downstream": (record.downstream,), **given})
+
+
+def reproduce(record: Record, folder: Path, machine: MachineConfig, screen: Screen) -> Record:
     """Run a record's job in another folder, from pretraining on; DataError or UsageError when data or plug-ins are others."""
-    job, origin = job_of(record), record.provenance
+    job, origin = record.job, record.provenance
     changed = changed_since(record)
     if changed:
         raise UsageError(f"{record.id} cannot be made again: {changed}.")
-    data = _data(str(origin["data"]), job.data, screen)
-    pretrain_data = _data(str(origin["pretrain_data"]), job.pretrain.data, screen) if job.pretrain.data != NO_DATA else None
+    trained = job.pretrain.data_fingerprint
+    data = _data(str(origin["data"]), job.data_fingerprint, screen)
+    pretrain_data = _data(str(origin["pretrain_data"]), trained, screen) if trained != NO_DATA else None
     subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
-    if splits.open_split(data, job.settings.split, subset, screen.echo).fingerprint != job.split:
-        raise DataError(f"the {job.settings.split} split of {data.name} here is not the one of {record.id}.")
+    scheme = job.settings.split_scheme
+    if splits.open_splits(data, scheme, subset, screen.echo).fingerprint != job.splits_fingerprint:
+        raise DataError(f"the {scheme} splits of {data.name} here are not those of {record.id}.")
     grid = Grid([job], data, pretrain_data, str(origin["data"]), origin["pretrain_data"])
-    session = make_session(grid, options, folder, screen)
-    with machine.stoppable(session.machine.stop):
+    session = make_session(config_of(record, machine), grid, folder, screen)
+    with stoppable(session.machine.stop):
         return run(job, session, record.tuning)
 
 

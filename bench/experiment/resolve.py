@@ -1,57 +1,37 @@
-"""From what was asked on the command line to jobs: names looked up, defaults filled in, data opened, settings applied."""
+"""From a configuration to jobs: names looked up, defaults filled in, settings applied, data opened."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from bench import metrics, registry
-from bench.contract import Protocol, Recipe, Schedule, Transfer
+from bench.config import Protocol, Recipe, RunConfig, Schedule, Transfer
 from bench.data import catalogue, splits
-from bench.data.dataset import Dataset, Echo
+from bench.data.dataset import Dataset
 from bench.data.packs import PackRule
 from bench.errors import UsageError, unknown
 from bench.job import NO_DATA, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size
 from bench.schema import canonical
-from bench.text import quoted
+from bench.text import Echo, quoted
 
-SCHEDULES: tuple[Schedule, ...] = ("one-phase", "two-phase", "frozen")
-TRANSFERS: tuple[Transfer, ...] = ("all", "encoder")
 STATISTICS_VERSION = 2
 """2: the batch norms of a new decoder, and of a trunk that was left untrained, have measured statistics."""
-VARY = ("all", "finetune")
 PAPER_SIZE = 256
 SMALL = ("small", "demo")
 """Protocols whose size is that of the pretraining too; another's is that of its own images (standard segmentation: 512)."""
 
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; None means: choose."""
-
-    pretexts: tuple[str, ...]
-    downstreams: tuple[str, ...]
-    protocol: str | None = None
-    data: str | None = None
-    pretrain_data: str | None = None
-    trunk: str | None = None
-    size: int | None = None
-    seeds: tuple[int, ...] = (0,)
-    schedules: tuple[str, ...] = ()
-    transfers: tuple[str, ...] = ("all",)
-    labels: tuple[float, ...] = (1.0,)
-    vary: str = "all"
-    rates: tuple[float, ...] = ()
-    settings: tuple[str, ...] = ()
+Changes = Mapping[str, Mapping[str, Any]]
+"""What `--set` changes, by owner: recipe, protocol, a pretext task or a downstream task."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every job that a request means, and the data they read."""
+    """Every job that a configuration means, and the data they read."""
 
     jobs: list[Job]
     data: Dataset
@@ -62,31 +42,32 @@ class Grid:
     notes: list[str] = field(default_factory=list)
 
 
-def resolve(request: Request, echo: Echo) -> Grid:
-    """Return the jobs of a request; UsageError or DataError when something does not exist or does not fit."""
-    pretexts = registry.names("pretexts", request.pretexts)
-    downstreams = registry.names("downstreams", request.downstreams)
-    changes = _settings(request.settings, pretexts, downstreams)
-    for owner in downstreams:
-        if "trunk" in changes.get(owner, {}):
-            raise UsageError(f"--set {owner}.trunk: one trunk serves every downstream task; give --trunk.")
-    for name, asked in (("size", request.size), ("trunk", request.trunk)):
-        for owner in ("protocol", *downstreams):
-            if asked and name in changes.get(owner, {}):
-                raise UsageError(f"--{name} and --set {owner}.{name} contradict each other; give one of the two.")
-    data_name, pretrain_name, notes = _choose_data(request)
-    protocol_name = request.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
-    shared = changes.get("protocol", {})
-    protocols = {name: _protocol(name, protocol_name, {**shared, **changes.get(name, {})}) for name in downstreams}
+@dataclass(frozen=True)
+class _Task:
+    """A downstream task with its protocol, and the protocol's name with its changes."""
+
+    name: str
+    label: str
+    protocol: Protocol
+    size: int
+
+
+def resolve(config: RunConfig, echo: Echo) -> Grid:
+    """Return the jobs of a configuration; UsageError or DataError when something does not exist or does not fit."""
+    pretexts = registry.names("pretexts", config.pretext)
+    names, data_named = _tasks(config)
+    downstreams = registry.names("downstreams", names)
+    changes = _settings(config.settings, pretexts, downstreams)
+    _check_contradictions(config, downstreams, changes)
+    data_name, pretrain_name, notes = _choose_data(config, data_named)
+    protocol_name = config.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
+    protocols = {name: _protocol(name, protocol_name, changes) for name in downstreams}
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
-    schedules = {name: _schedules(name, request.schedules) for name in pretexts}
-    transfers = _transfers(request.transfers)
-    _check_shares(request)
-    first = protocols[downstreams[0]][1]
-    small = protocol_name in SMALL
-    size = request.size or next((p.size for _, p in protocols.values() if p.size and small), PAPER_SIZE)
-    trunk = TrunkName.parse(request.trunk or first.trunk).fitted(size)
-    for fitting in {size, *(request.size or protocol.size or size for _, protocol in protocols.values())}:
+    own_size = next((p.size for _, p in protocols.values() if p.size and protocol_name in SMALL), None)
+    size = config.size or own_size or PAPER_SIZE
+    tasks = [_Task(name, label, p, config.size or p.size or size) for name, (label, p) in protocols.items()]
+    trunk = TrunkName.parse(config.trunk or tasks[0].protocol.trunk).fitted(size)
+    for fitting in {size, *(task.size for task in tasks)}:
         check_size(str(trunk), fitting)
     data = catalogue.open_dataset(data_name, echo)
     needs_images = any(recipe.epochs for recipe in recipes.values())
@@ -94,61 +75,69 @@ def resolve(request: Request, echo: Echo) -> Grid:
         pretrain_name = catalogue.pretraining_data_for(data_name)
     pretrain_data = catalogue.open_dataset(pretrain_name, echo) if needs_images and pretrain_name else None
     if pretrain_data is not None:
-        splits.open_split(pretrain_data, "pretraining", "images", echo)
-    jobs = []
-    for seed in request.seeds:
+        splits.open_splits(pretrain_data, "pretraining", "images", echo)
+    jobs: list[Job] = []
+    for seed in config.all_seeds:
         for pretext in pretexts:
-            trunk_seed = seed if request.vary == "all" else request.seeds[0]
+            trunk_seed = seed if config.vary == "all" else config.all_seeds[0]
             pretrain = pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_data, trunk_seed)
-            for downstream in downstreams:
-                label, protocol = protocols[downstream]
-                plugin = registry.load("downstreams", downstream)
-                own_size = request.size or protocol.size or size
-                missing = [name for name in schedules[pretext] if name not in protocol.schedules]
-                _check_rates(request.rates, protocol, schedules[pretext])
-                if missing:
-                    raise UsageError(f"protocol {label} has no {missing[0]} schedule, on which {pretext} runs; see --schedule.")
-                split = splits.open_split(data, protocol.split, subset_of(plugin, protocol), echo)
-                jobs += [
-                    Job(
-                        pretrain=pretrain,
-                        downstream=downstream,
-                        version=plugin.version,
-                        source=registry.source_digest("downstreams", downstream),
-                        protocol=label,
-                        settings=protocol,
-                        schedule=schedule,
-                        size=own_size,
-                        data=data.fingerprint,
-                        split=split.fingerprint,
-                        seed=seed,
-                        transfer=transfer,
-                        statistics_version=statistics_version(pretrain, transfer),
-                        labels=share,
-                        rates=request.rates,
-                    )
-                    for share in dict.fromkeys(request.labels)
-                    for transfer in (transfers if recipes[pretext].epochs else ("all",))
-                    for schedule in schedules[pretext]
-                ]
+            for task in tasks:
+                jobs += _jobs(config, pretrain, task, data, seed, echo)
     return Grid(jobs, data, pretrain_data, data_name, pretrain_name, notes)
+
+
+def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data: Dataset, seed: int, echo: Echo) -> Iterator[Job]:
+    """Yield the jobs of one trunk on one task: every share of labels, what is inherited, every schedule."""
+    plugin = registry.load("downstreams", task.name)
+    schedules = tuple(dict.fromkeys(config.schedule)) or registry.load("pretexts", pretrain.pretext).schedules
+    _check_rates(config.rates, task.protocol, schedules)
+    missing = [name for name in schedules if name not in task.protocol.schedules]
+    if missing:
+        raise UsageError(f"protocol {task.label} has no {missing[0]} schedule, on which {pretrain.pretext} runs; see --schedule.")
+    made = splits.open_splits(data, task.protocol.split_scheme, subset_of(plugin, task.protocol), echo)
+    transfers: Sequence[Transfer] = tuple(dict.fromkeys(config.transfer)) if recipe_of(pretrain).epochs else ("all",)
+    for share in dict.fromkeys(config.labels):
+        for transfer in transfers:
+            for schedule in schedules:
+                yield Job(
+                    pretrain=pretrain,
+                    downstream=task.name,
+                    version=plugin.version,
+                    source=registry.source_digest("downstreams", task.name),
+                    protocol=task.label,
+                    settings=task.protocol,
+                    schedule=schedule,
+                    size=task.size,
+                    data_fingerprint=data.fingerprint,
+                    splits_fingerprint=made.fingerprint,
+                    seed=seed,
+                    transfer=transfer,
+                    statistics_version=statistics_version(pretrain, transfer),
+                    labels=share,
+                    rates=config.rates,
+                )
 
 
 def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Dataset | None, seed: int) -> PretrainJob:
     """Return the job of one pretrained trunk; a recipe of no epochs needs no data."""
     plugin = registry.load("pretexts", pretext)
-    trained = recipe.epochs > 0 and data is not None
+    trained = data if recipe.epochs else None
     return PretrainJob(
         pretext=pretext,
         version=plugin.version,
         source=registry.source_digest("pretexts", pretext),
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.identity(),
         trunk=trunk,
         size=size,
-        data=data.fingerprint if trained and data else NO_DATA,
-        split=splits.open_split(data, "pretraining", "images").fingerprint if trained and data else NO_DATA,
+        data_fingerprint=trained.fingerprint if trained else NO_DATA,
+        splits_fingerprint=splits.open_splits(trained, "pretraining", "images").fingerprint if trained else NO_DATA,
         seed=seed,
     )
+
+
+def recipe_of(job: PretrainJob) -> Recipe:
+    """Return every setting of a pretext task's job, defaults included."""
+    return cast(Recipe, registry.load("pretexts", job.pretext).Recipe.model_validate(job.recipe))
 
 
 def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
@@ -156,7 +145,7 @@ def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
 
     A task that never trains, random_init, has a version of its own.
     """
-    untrained = not pretrain.recipe["epochs"] and registry.load("pretexts", pretrain.pretext).Recipe().epochs
+    untrained = not recipe_of(pretrain).epochs and registry.load("pretexts", pretrain.pretext).Recipe().epochs
     return STATISTICS_VERSION if transfer != "all" or untrained else 1
 
 
@@ -171,20 +160,44 @@ def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
     return ("images" if subset == "labels" else subset), rule
 
 
-def _choose_data(request: Request) -> tuple[str, str | None, list[str]]:
-    if request.data:
-        return request.data, request.pretrain_data, []
-    data, pretrain, note = catalogue.defaults(request.pretrain_data)
-    return data, pretrain, [note] if note else []
+def _tasks(config: RunConfig) -> tuple[tuple[str, ...], str | None]:
+    """Return the downstream tasks of TASK or TASK@DATA, and the labelled data that is named; so far one for all tasks."""
+    named = {data for _, at, data in (task.partition("@") for task in config.downstream) if at} | ({config.data} - {None})
+    if len(named) > 1:
+        raise UsageError(
+            f"one grid has one labelled data set so far, but got {', '.join(sorted(map(str, named)))}; run them apart."
+        )
+    if "" in named:
+        raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
+    return tuple(task.partition("@")[0] for task in config.downstream), next(iter(named), None)
 
 
-def _protocol(downstream: str, name: str, changes: dict[str, Any]) -> tuple[str, Protocol]:
-    """Return a protocol with its changes, and its name with the ones that make a difference, in a fixed order."""
+def _choose_data(config: RunConfig, data: str | None) -> tuple[str, str | None, list[str]]:
+    """Return the labelled data, the images to pretrain on (None: chosen by the labelled data), and what to tell the user."""
+    if data:
+        return data, config.pretrain_data, []
+    labelled, unlabelled, note = catalogue.defaults(config.pretrain_data)
+    return labelled, unlabelled, [note] if note else []
+
+
+def _check_contradictions(config: RunConfig, downstreams: Sequence[str], changes: Changes) -> None:
+    for owner in downstreams:
+        if "trunk" in changes.get(owner, {}):
+            raise UsageError(f"--set {owner}.trunk: one trunk serves every downstream task; give --trunk.")
+    for name, given in (("size", config.size), ("trunk", config.trunk)):
+        for owner in ("protocol", *downstreams):
+            if given and name in changes.get(owner, {}):
+                raise UsageError(f"--{name} and --set {owner}.{name} contradict each other; give one of the two.")
+
+
+def _protocol(downstream: str, name: str, changes: Changes) -> tuple[str, Protocol]:
+    """Return a protocol's name with the changes that make a difference, in a fixed order, and the changed protocol."""
     plugin = registry.load("downstreams", downstream)
     if name not in plugin.protocols:
         raise unknown(f"protocol of {downstream}", name, plugin.protocols)
     base: Protocol = plugin.protocols[name]
-    protocol = base.with_changes(changes, f"protocol {name} of {downstream}") if changes else base
+    own = {**changes.get("protocol", {}), **changes.get(downstream, {})}
+    protocol = base.with_changes(own, f"protocol {name} of {downstream}") if own else base
     if protocol.evaluate_on == "whole" and plugin.data == "labels":
         raise UsageError(f"evaluate_on=whole is for tasks with masks, and {downstream} has labels.")
     needed = "scores" if plugin.data == "labels" else "confusion"
@@ -198,31 +211,13 @@ def _protocol(downstream: str, name: str, changes: dict[str, Any]) -> tuple[str,
     return "+".join([name, *texts]), protocol
 
 
-def _recipe(pretext: str, protocol: str, changes: dict[str, dict[str, Any]]) -> Recipe:
+def _recipe(pretext: str, protocol: str, changes: Changes) -> Recipe:
     plugin = registry.load("pretexts", pretext)
-    preset = dict(plugin.presets.get(protocol, {}))
-    known = plugin.Recipe.model_fields
+    known = plugin.Recipe.model_fields if plugin.Recipe().epochs else ()
     common = {name: value for name, value in changes.get("recipe", {}).items() if name in known}
-    if plugin.Recipe().epochs == 0:
-        common = {}
+    preset = plugin.presets.get(protocol, {})
     recipe = plugin.Recipe().with_changes({**preset, **common, **changes.get(pretext, {})}, f"recipe of {pretext}")
     return cast(Recipe, recipe)
-
-
-def _schedules(pretext: str, asked: Sequence[str]) -> tuple[Schedule, ...]:
-    for name in asked:
-        if name not in SCHEDULES:
-            raise unknown("schedule", name, SCHEDULES)
-    return cast(tuple[Schedule, ...], tuple(dict.fromkeys(asked))) or registry.load("pretexts", pretext).schedules
-
-
-def _transfers(asked: Sequence[str]) -> tuple[Transfer, ...]:
-    for name in asked:
-        if name not in TRANSFERS:
-            raise unknown("transfer", name, TRANSFERS)
-    if not asked:
-        raise UsageError(f"--transfer names at least one of {', '.join(TRANSFERS)}.")
-    return cast(tuple[Transfer, ...], tuple(dict.fromkeys(asked)))
 
 
 def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence[Schedule]) -> None:
@@ -236,17 +231,7 @@ def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence
             )
 
 
-def _check_shares(request: Request) -> None:
-    if not request.labels:
-        raise UsageError("--labels names at least one share, for example 0.01,0.1,1.")
-    for share in request.labels:
-        if not 0 < share <= 1:
-            raise UsageError(f"--labels takes shares above 0 and at most 1, for example 0.01,0.1,1, but got {share:g}.")
-    if request.vary not in VARY:
-        raise unknown("kind of variation", request.vary, VARY)
-
-
-def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequence[str]) -> Changes:
     """Read `--set owner.name=value`; the owner is recipe or a pretext task, protocol or a downstream task."""
     owners = ("recipe", "protocol", *pretexts, *downstreams)
     changes: dict[str, dict[str, Any]] = {}

@@ -1,131 +1,86 @@
-"""What every job of a command shares, and what a record says about data, cost and origin."""
+"""What every job of a command shares: configuration, machine, data, output folder, screen and cache."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-
-from bench.data import splits
-from bench.data.dataset import Dataset, Echo
-from bench.experiment.resolve import Grid
-from bench.record import Cost, DataFacts
+from bench.config import RunConfig
+from bench.experiment.resolve import Grid, resolve
+from bench.training import cpu_load, loggers, machine
 from bench.training.feature_cache import Cache
-from bench.training.loop import History, Watcher
+from bench.training.loop import Logger
 from bench.training.machine import Machine
+from bench.training.throughput import images_per_second
+
+
+class Screen(Logger, Protocol):
+    """What a user looks at while a command works."""
+
+    def echo(self, text: str) -> None:
+        """Print a line."""
+
+    def packing(self, done: int, total: int) -> None:
+        """Show how many images are packed."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What every job of a command shares: where results go, the machine, the data, and who is told."""
+    """What every job of a command shares: what is run, where results go, the machine, the jobs with their data, the screen."""
 
+    config: RunConfig
     out: Path
     machine: Machine
     grid: Grid
-    echo: Echo
-    watcher: Watcher
-    packing: Callable[[int, int], object]
+    screen: Screen
     cache: Cache
-    log: tuple[str, ...] = ()
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 
+    def echo(self, text: str) -> None:
+        """Print a line."""
+        self.screen.echo(text)
 
-def facts(dataset: Dataset, split: splits.Split, fit: Sequence[str], scored: dict[str, int], void: int = 0) -> DataFacts:
-    """Return what a record says about the images a run saw.
-
-    Those it was fitted to, how many of them are `void` throughout, and how many of a part were `scored`.
-    """
-    known = dataset.known_labels()
-    labels = [known.get(identity) for identity in fit]
-    present = np.array([one for one in labels if one is not None])
-    return DataFacts(
-        name=dataset.name,
-        synthetic=dataset.synthetic,
-        left_out=len(dataset.broken),
-        fingerprint=dataset.fingerprint,
-        split=split.fingerprint,
-        counts={"train": len(fit), **scored},
-        classes=dataset.classes,
-        scored=dataset.scored,
-        fitted=hashlib.sha256("\n".join(fit).encode()).hexdigest(),
-        void=void,
-        prior=tuple(np.round((present != 0).mean(axis=0), 9).tolist()) if None not in labels and len(labels) else (),
-    )
+    def packing(self, done: int, total: int) -> None:
+        """Show how many images are packed; Interrupted after a signal."""
+        self.machine.stop.check()
+        self.screen.packing(done, total)
 
 
-def cost(history: History, machine: Machine) -> Cost:
-    """Return what training cost."""
-    return Cost(
-        seconds=round(history.seconds, 3),
-        images=history.images,
-        peak_memory=machine.peak_memory(),
-        device=machine.device.type,
-        joules=None if history.joules is None else round(history.joules, 1),
-    )
+def open_session(config: RunConfig, out: Path, screen: Screen) -> Session:
+    """Resolve a configuration to jobs and open a session for them; a device that is not there is refused first."""
+    machine.check_device(config.device)
+    loggers.check(config.log)
+    grid = resolve(config, screen.echo)
+    for note in grid.notes:
+        screen.echo(note)
+    return make_session(config, grid, out, screen)
 
 
-def provenance(session: Session) -> dict[str, Any]:
-    """Return where a record comes from: command, time, versions, machine, commit and whether files were changed since."""
-    names = (
-        "pretext-bench",
-        "torch",
-        "torchvision",
-        "timm",
-        "lightning",
-        "albumentations",
-        "kornia",
-        "numpy",
-        "optuna",
-        "pillow",
-    )
-    return {
-        "command": _without_storage(session.command),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": {name: _installed(name) for name in names},
-        "machine": session.machine.describe(),
-        "data": _place(session.grid.data_name),
-        "pretrain_data": _place(session.grid.pretrain_name),
-        **commit(),
-    }
+def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen) -> Session:
+    """Make the machine and the session for a grid."""
+    commit()
+    around = cpu_load.Neighbours()
+    size, trunk = max((max(job.size, job.pretrain.size), job.pretrain.trunk) for job in grid.jobs)
+    made = machine.make_machine(config, trunk, size)
+    if made.device.type == "cpu":
 
+        def speed(threads: int) -> float:
+            return images_per_second(trunk, size, threads, made.precision)
 
-def _without_storage(words: Sequence[str]) -> list[str]:
-    """Return a command without the database's URL, which may hold a password."""
-    kept = []
-    for before, word in zip(["", *words], words, strict=False):
-        hidden = before == "--storage" or word.startswith("--storage=")
-        kept.append("--storage=..." if word.startswith("--storage=") else "..." if hidden else word)
-    return kept
-
-
-def _place(data: str | None) -> str | None:
-    """Return a prepared set's name as it is, and a folder so that it is found from anywhere."""
-    return str(Path(data).resolve()) if data and ("/" in data or data.startswith(".")) else data
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        made = replace(made, notice=cpu_load.Notice(made.describe()["threads"], screen.echo, speed, around))
+        made.notice()
+    return Session(config, out, made, grid, screen, Cache(made, out / "work"))
 
 
 @cache
 def commit() -> dict[str, Any]:
     """Return the program's commit, and whether its files were changed; what a study left beside them is no change of it.
 
-    As they are when a process first asks, which it does before it works (`grid.make_session`): its code is of that time.
+    As they are when a process first asks, which it does before it works (`session.make_session`): its code is of that time.
     """
     place = Path(__file__).parent
 

@@ -34,199 +34,43 @@ same.
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
-
-from bench import metrics, registry
-from bench.cli.screen import Screen
-from bench.config import Asked
+from bench import registry
+from bench.config import RunConfig
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, UsageError, explained, unknown
-from bench.experiment.grid import open_session, run_grid
+from bench.experiment.grid import run_grid
+from bench.experiment.plan import Plan
+from bench.experiment.plan import plan as plan_session
 from bench.experiment.resolve import STATISTICS_VERSION, Grid, resolve
-from bench.experiment.session import Session
-from bench.experiment.tuning import Search, path_of, study_of
+from bench.experiment.search import search_of
+from bench.experiment.session import Screen, Session, open_session
+from bench.experiment.study_file import RECORDS, Study
+from bench.experiment.tuning import path_of
 from bench.record import Record, paths, read_one
-from bench.schema import Frozen, canonical
+from bench.schema import Schema, canonical
 from bench.storage import files, locks, offline, seal
-from bench.text import LONG, quoted
 from results import look_log
 from results.predictions import predictions_path, read_predictions
 
-FILE = "study.toml"
-MOST = 1 << 20
-"""Bytes that a study's file may have."""
-RECORDS = "records"
 PARTS = "parts.json"
 PAGE = "report.html"
 FILES = (PAGE, "table4.md", "table4.tex", "leaderboard.csv", "per_run.csv", "per_class.csv", "agreement.csv")
 
 
-def _plain(name: str) -> str:
-    if not name or not all(character.isascii() and (character.isalnum() or character in "_-") for character in name):
-        raise ValueError("a name is ASCII letters, digits, '_' and '-'")
-    if name == RECORDS:
-        raise ValueError(f"{RECORDS} is the folder of the records")
-    return name
+class _Kept(Schema):
+    """Which runs a part came to, and a digest of its configuration."""
 
-
-Name = Annotated[str, AfterValidator(_plain)]
-
-
-class Table(Frozen):
-    """A report of some parts' runs, as `bench report` makes it."""
-
-    parts: tuple[Name, ...] = Field(min_length=1)
-    metrics: tuple[str, ...] = ()
-    baseline: str = ""
-    leave_out: tuple[str, ...] = ()
-    """Rows that this table is without, `pretext` or `pretext:schedule`."""
-
-
-class Study(Frozen):
-    """A study's file: grids by name, and tables of them."""
-
-    title: str
-    parts: dict[Name, Asked] = Field(min_length=1)
-    tables: dict[Name, Table] = {}
-    fingerprints: dict[str, str] = {}
-    """What the data sets' fingerprints begin with, by the name they are prepared under."""
-    looks: tuple[Annotated[int, Field(ge=2)], ...] = ()
-    """The numbers of seeds at which the results are looked at, as declared beforehand."""
-
-    @field_validator("looks")
-    @classmethod
-    def _grow(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
-        if list(looks) != sorted(set(looks)):
-            raise ValueError("each look has more seeds than the one before")
-        return looks
-
-
-class _Kept(Frozen):
-    """Which runs a part came to, and what was asked for."""
-
-    asked: str
+    config: str
     runs: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What a command changes in every part of a study, to run it smaller or larger: its results go to another folder."""
+class _Parts(Schema):
+    """The parts of a study whose records are all there, by name."""
 
-    seeds: str | None = None
-    tune: int | None = None
-    settings: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return self != Changes()
-
-    def of(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a part's options with the changes."""
-        changed = dict(options)
-        if self.seeds is not None:
-            changed = {name: value for name, value in changed.items() if name != "seed"} | {"seeds": self.seeds}
-        if self.tune is not None:
-            changed["tune"] = self.tune
-        if self.tune == 0:
-            changed = {name: value for name, value in changed.items() if name not in ("space", "storage")}
-        if self.settings:
-            own = changed.get("set", [])
-            changed["set"] = [*own, *self.settings] if isinstance(own, list) else own
-        return changed
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How a command spreads the work over a machine; None leaves it to the study's file."""
-
-    device: str | None = None
-    threads: int | None = None
-    workers: int | None = None
-
-
-def find(place: Path) -> Path:
-    """Return the study's file of a folder or a path; UsageError when there is none."""
-    path = place / FILE if place.is_dir() else place
-    if not path.is_file():
-        raise UsageError(f"{place} has no {FILE}; a study is a folder with one, or such a file.")
-    return path
-
-
-def own_folder(file: Path) -> Path:
-    """Return where a study's records and tables lie: beside `study.toml`, and in a folder of its name for another file."""
-    return file.parent if file.name == FILE else file.with_suffix("")
-
-
-def load(path: Path, changes: Changes = Changes(), spread: Spread = Spread()) -> Study:
-    """Read a study's file; DataError says what in it cannot be used."""
-    try:
-        if path.stat().st_size > MOST:
-            raise DataError(f"{path} is larger than {MOST:,} bytes, which no study is.")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not a study: {' '.join(str(error).split())[:200]}.") from error
-    try:
-        common = _options(content.pop("options", {}), "options")
-        parts = {name: _options(own, f"parts.{name}") for name, own in _mapping(content.get("parts", {}), "parts").items()}
-        content["parts"] = {name: _asked(changes.of({**common, **_own(name, parts)}), spread) for name in parts}
-        study = Study.model_validate(content)
-        for asked in study.parts.values():
-            asked.request()
-            asked.search()
-        for name, table in study.tables.items():
-            for part in set(table.parts) - study.parts.keys():
-                raise unknown(f"part in tables.{name}", part, study.parts)
-            for metric in table.metrics:
-                metrics.get(metric)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])[:LONG]
-        what = problem["msg"].removeprefix("Value error, ")
-        raise DataError(f"{path}: {where or 'the file'}: {what}, but got {quoted(problem['input'])}.") from error
-    except UsageError as error:
-        raise DataError(f"{path}: {error}") from error
-    return study
-
-
-def _mapping(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UsageError(f"{name[:LONG]} is a table of options, but got {quoted(value)}.")
-    return value
-
-
-def _options(value: Any, name: str) -> dict[str, Any]:
-    """Return a table of options by their names in Python; UsageError for one that is given in both spellings."""
-    options: dict[str, Any] = {}
-    for spelled, given in _mapping(value, name).items():
-        option = spelled.replace("-", "_")
-        if option in options:
-            raise UsageError(f"{name[:LONG]} has {quoted(spelled)} twice.")
-        options[option] = given
-    return options
-
-
-def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a part's options: its own, and those of the part that it is like."""
-    own = dict(parts[name])
-    like = own.pop("like", None)
-    if like is None:
-        return own
-    if not isinstance(like, str) or like not in parts:
-        raise unknown(f"part that parts.{name} is like", str(like), parts)
-    if "like" in parts[like]:
-        raise UsageError(f"parts.{name} is like {like}, which is like {quoted(parts[like]['like'])}: name that one.")
-    return {**parts[like], **own}
-
-
-def _asked(options: Mapping[str, Any], spread: Spread) -> dict[str, Any]:
-    return {**options, **{name: value for name, value in vars(spread).items() if value is not None}}
+    parts: dict[str, _Kept] = {}
 
 
 def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> list[str]:
@@ -235,17 +79,17 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     All are opened before the first is run, so that a mistake in the last is told at once. A part that fails is not kept, and the
     others go on; what was wrong is returned.
     """
-    for name, asked in _to_do(study, into, only, screen):
-        offline.check_storage(asked.storage)
+    for name, config in _to_do(study, into, only, screen):
+        offline.check_storage(config.storage)
         with _about(name, into):
-            _check_data(study, resolve(asked.request(), screen.echo))
+            _check_data(study, resolve(config, screen.echo))
     failed = []
-    for name, asked in _to_do(study, into, only, screen, tell=True):
-        screen.echo(f"{name}: {canonical(asked.meaning())}")
-        session = open_session(asked.request(), asked.options(), out, screen)
+    for name, config in _to_do(study, into, only, screen, tell=True):
+        screen.echo(f"{name}: {canonical(config.meaning())}")
+        session = open_session(config, out, screen)
         try:
-            _copy_known(into, session, asked.search())
-            _keep(into, out, name, asked, run_grid(session, screen, asked.search()))
+            _copy_known(into, session)
+            _keep(into, out, name, config, run_grid(session))
         except Interrupted:
             raise
         except Exception as error:
@@ -256,20 +100,14 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     return failed
 
 
-def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> None:
-    """Say what is missing of some parts, or all, and how long it would take."""
-    from bench.experiment.plan import show
-
-    planned: dict[str, int] = {}
-    seconds = []
-    for name, asked in _to_do(study, into, only, screen, tell=True):
-        screen.echo(f"{name}:")
+def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> Iterator[tuple[str, Plan]]:
+    """Yield what is missing of each part, or of some, and how long it would take; what parts share is counted once."""
+    done: dict[str, int] = {}
+    for name, config in _to_do(study, into, only, screen, tell=True):
         with _about(name, into):
-            session = open_session(asked.request(), asked.options(), out, screen)
+            session = open_session(config, out, screen)
             _check_data(study, session.grid)
-        seconds.append(show(session, screen, asked.search(), planned, _known(into, session, asked.search())))
-    if len(seconds) > 1:
-        screen.echo(f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together, what they share once")
+        yield name, plan_session(session, done, _known(into, session))
 
 
 @contextmanager
@@ -296,25 +134,25 @@ def _check_fingerprint(study: Study, name: str, fingerprint: str) -> None:
         )
 
 
-def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: bool = False) -> Iterator[tuple[str, Asked]]:
+def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: bool = False) -> Iterator[tuple[str, RunConfig]]:
     """Give the parts whose records are not all there, one after the other."""
     for name in only:
         if name not in study.parts:
             raise unknown("part", name, study.parts)
-    for name, asked in study.parts.items():
+    for name, config in study.parts.items():
         if only and name not in only:
             continue
         kept = _kept(into).get(name)
-        if kept is not None and _is_done(into, asked, kept):
+        if kept is not None and _is_done(into, config, kept):
             if tell:
                 screen.echo(f"{name}: {len(kept.runs)} runs, finished before")
         else:
-            yield name, asked
+            yield name, config
 
 
-def _is_done(into: Path, asked: Asked, kept: _Kept | None) -> bool:
-    """Tell whether the records are those of what is asked now, and all there."""
-    return kept is not None and kept.asked == _digest(asked) and all(_record_of(into, run).is_file() for run in kept.runs)
+def _is_done(into: Path, config: RunConfig, kept: _Kept | None) -> bool:
+    """Tell whether the records are those of what is config now, and all there."""
+    return kept is not None and kept.config == _digest(config) and all(_record_of(into, run).is_file() for run in kept.runs)
 
 
 def tables(
@@ -323,7 +161,7 @@ def tables(
     """Write the tables whose parts are done, from the records below `into` alone; return the files, and what went wrong.
 
     The same records and looks give the same bytes. What lies in the folder of a table that waits is of another time, and is
-    removed; so is a page that is not asked for. With `images`, an output folder, each table has one, with the images that lie
+    removed; so is a page that is not config for. With `images`, an output folder, each table has one, with the images that lie
     there and the `command` that makes it again.
     """
     from results.cache import Cache
@@ -374,7 +212,7 @@ def _read(study: Study, into: Path, run: str) -> Record:
 
 def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]:
     """Return the records that no name, `pretext` or `pretext:schedule`, leaves out; UsageError for a name that fits none."""
-    names = {record.id: (record.pretext, f"{record.pretext}:{record.schedule}") for record in records}
+    names = {record.id: (record.pretext, f"{record.pretext}:{record.job.schedule}") for record in records}
     every = {name for pair in names.values() for name in pair}
     for name in left_out:
         if name not in every:
@@ -385,24 +223,23 @@ def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]
     return found
 
 
-def _digest(asked: Asked) -> str:
-    """Return a digest of what is asked for, and of the versions that its plug-ins have here where they are not the first."""
-    request = asked.request()
-    names = {"pretexts": request.pretexts, "downstreams": request.downstreams}
+def _digest(config: RunConfig) -> str:
+    """Return a digest of what is config for, and of the versions that its plug-ins have here where they are not the first."""
+    names = {"pretexts": config.pretext, "downstreams": tuple(task.partition("@")[0] for task in config.downstream)}
     versions = {
         name: version for kind in names for name in registry.names(kind, names[kind])
         if (version := registry.load(kind, name).version) != 1
     }  # fmt: skip
-    if set(request.transfers) - {"all"}:
+    if set(config.transfer) - {"all"}:
         versions["statistics"] = STATISTICS_VERSION
-    return files.sha256_bytes(canonical({**asked.meaning(), **({"versions": versions} if versions else {})}).encode())
+    return files.sha256_bytes(canonical({**config.meaning(), **({"versions": versions} if versions else {})}).encode())
 
 
-def _known(into: Path, session: Session, search: Search | None) -> list[Record]:
+def _known(into: Path, session: Session) -> list[Record]:
     """Return the records of a study that a grid asks for: by the runs' ids, or by the searches that chose their rates."""
-    jobs = session.grid.jobs
+    jobs, trials = session.grid.jobs, session.config.tune
     runs = {job.id for job in jobs}
-    searches = {(study_of(job, search, jobs).id, search.trials) for job in jobs} if search else set()
+    searches = {(search_of(job, session.config, jobs).id, trials) for job in jobs} if trials else set()
     found = []
     for path in paths(into / RECORDS):
         try:
@@ -416,9 +253,9 @@ def _known(into: Path, session: Session, search: Search | None) -> list[Record]:
     return found
 
 
-def _copy_known(into: Path, session: Session, search: Search | None) -> None:
+def _copy_known(into: Path, session: Session) -> None:
     """Copy the runs and searches of a grid that the study's records hold to the output folder, so that none is made again."""
-    for record in _known(into, session, search):
+    for record in _known(into, session):
 
         def fill(folder: Path, record: Record = record) -> None:
             made = _record_of(into, record.id)
@@ -435,12 +272,9 @@ def _kept(into: Path) -> dict[str, _Kept]:
     path = into / RECORDS / PARTS
     if not path.is_file():
         return {}
-    way_out = "remove it, and the study's runs are looked for again"
-    found = seal.load(path, "the list of a study's runs", way_out)
-    try:
-        return {str(name): _Kept.model_validate(kept) for name, kept in found["parts"].items()}
-    except (ValidationError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not of this version; {way_out}.") from error
+    return seal.read_model(
+        _Parts, path, "the list of a study's runs", "remove it, and the study's runs are looked for again"
+    ).parts
 
 
 def _record_of(into: Path, run: str) -> Path:
@@ -453,7 +287,7 @@ def _lock(into: Path) -> Path:
     return files.home() / "locks" / f"study-{place}.lock"
 
 
-def _keep(into: Path, out: Path, name: str, asked: Asked, records: Sequence[Record]) -> None:
+def _keep(into: Path, out: Path, name: str, config: RunConfig, records: Sequence[Record]) -> None:
     """Copy the records of a part and what they were scored from, then list them; DataError where another record is kept."""
     with locks.lock(_lock(into), lambda text: None):
         for record in records:
@@ -467,5 +301,5 @@ def _keep(into: Path, out: Path, name: str, asked: Asked, records: Sequence[Reco
             if there.read_bytes() != made.read_bytes():
                 raise DataError(f"{there} is of another run of the same id than {made}; remove the folder of one of them.")
         kept = _kept(into)
-        kept[name] = _Kept(asked=_digest(asked), runs=tuple(sorted(record.id for record in records)))
-        files.publish_json(into / RECORDS / PARTS, {"parts": {part: one.model_dump(mode="json") for part, one in kept.items()}})
+        kept[name] = _Kept(config=_digest(config), runs=tuple(sorted(record.id for record in records)))
+        files.publish_json(into / RECORDS / PARTS, _Parts(parts=kept).model_dump(mode="json"))

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bench.cli.listing import Rows
 from bench.data import catalogue
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.record import read_one
 from bench.storage import files, locks
 from bench.storage.disk import amount, size
+from bench.text import Rows
 
 ALL = "all"
 TRACES = ("runs/*/record.json", "pretrained/*/pretrain.json", "studies/*/journal.log", "data/*/index.json", "paths/*/index.json")
@@ -44,7 +44,7 @@ class Place:
         for path in (run / "record.json" for run in _entries(self.out / "runs")):
             if os.path.lexists(path):
                 record = read_one(path)
-                found |= {record.pretrain.id, record.job.get("study", ""), record.tuning.study if record.tuning else ""}
+                found |= {record.pretrain.id, record.job.study, record.tuning.study if record.tuning else ""}
         return frozenset(found)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A trunk and a head as one network, which is trained in phases."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class Model(nn.Module):
         self.frozen = False
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the head's output for sRGB `images` uint8 (N, 3, H, W), or for the `features` that the trunk has of them."""
+        """Return the head's output for sRGB `images` uint8 (N, 3, H, W), or for their `features`."""
         if "features" in batch:
             features = batch["features"]
         elif self.frozen:
-            features = self.look(batch["images"])
+            features = self.frozen_features(batch["images"])
         else:
             features = self.features(batch["images"])
         output: Tensor = self.head(features)
         return output
 
     @torch.no_grad()
-    def look(self, images: Tensor) -> Tensor:
-        """Return the features that the frozen trunk has of images (N, 3, H, W), without a graph.
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """Return what the head gets of images (N, 3, H, W) from a frozen trunk, without a graph.
 
-        It looks at whole batches, the last one filled up with copies, so that a image's features are the same to the bit
-        whatever images are beside it; with the batch's own statistics they are not, and nothing is filled up.
+        The batch is filled up with copies of its first image, so that an image's features are the same to the bit whatever images are
+        beside it. With the batch's own statistics they are not, and nothing is filled up.
         """
         protocol, count = self.downstream.protocol, len(images)
         missing = -count % protocol.batch_size if protocol.statistics == "running" else 0

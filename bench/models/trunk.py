@@ -1,7 +1,6 @@
 """Trunks: the network that a pretext task trains and a downstream task inherits.
 
-A trunk takes sRGB images and looks at them through its own preprocessing, lightness (`l`, as in the paper) or colour (`rgb`); the
-preprocessing is part of the trunk's name and travels with its weights. It declares the channels of its bottleneck and of its last
+A trunk takes sRGB images through its own preprocessing, lightness (`l`, as in the paper) or colour (`rgb`); the preprocessing is part of the trunk's name and travels with its weights. It declares the channels of its bottleneck and of its last
 decoder activation, and the sizes that it can take.
 
     unet                          depth from the image's size, width 64, lightness: the paper's at 256 px
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 from bench.contract import PreprocessingName, Trunk
 from bench.errors import UsageError, unknown
-from bench.schema import Frozen
+from bench.schema import Schema
 from bench.text import quoted
 
 M = TypeVar("M", bound=nn.Module)
@@ -32,7 +31,7 @@ M = TypeVar("M", bound=nn.Module)
 class UNet(Trunk):
     """The paper's generator without its output layer (Isola et al. 2017, https://arxiv.org/abs/1611.07004).
 
-    `depth` convolutions 4x4 of stride 2, so a image of 2^depth pixels ends as 1x1; channels grow from `width` to
+    `depth` convolutions 4x4 of stride 2, so an image of 2^depth pixels ends as 1x1; channels grow from `width` to
     8 x `width`. Dropout 0.5 in the decoder's first three blocks. At depth 8 and width 64 it has, with a two-channel
     output layer, the paper's 54.4 million parameters.
     """
@@ -63,12 +62,12 @@ class UNet(Trunk):
             )
         initialise(self)
 
-    def encode(self, seen: Tensor) -> list[Tensor]:
+    def encode(self, inputs: Tensor) -> list[Tensor]:
         """Return `depth` features, (N, width, H/2, W/2) down to (N, 8 width, H/2^depth, W/2^depth)."""
         features = []
         for block in self.down:
-            seen = block(seen)
-            features.append(seen)
+            inputs = block(inputs)
+            features.append(inputs)
         return features
 
     def decode(self, features: list[Tensor]) -> Tensor:
@@ -110,9 +109,9 @@ class TimmTrunk(Trunk):
         self.channels = sizes[0]
         initialise(self.up)
 
-    def encode(self, seen: Tensor) -> list[Tensor]:
+    def encode(self, inputs: Tensor) -> list[Tensor]:
         """Return the encoder's feature pyramid."""
-        return list(self.down(seen))
+        return list(self.down(inputs))
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Return (N, channels, H/s, W/s) at the stride s of the finest feature."""
@@ -133,7 +132,7 @@ def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
 
 
-class TrunkName(Frozen):
+class TrunkName(Schema):
     """A trunk's name, taken apart: `family[:option=value,...]`."""
 
     family: Literal["unet", "timm"]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Arrays on the disk: the predictions of a run as a compressed .npz, packed and unpacked without pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Locks are the kernel's (`flock`): a dead holder's lock is free at once, and whoever waits is told who holds it."""
 
 from __future__ import annotations
 

@@ -63,11 +63,11 @@ def load_weights(path: Path, digest: str, module: nn.Module) -> None:
 def save(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], facts: Mapping[str, Any]) -> Path:
     """Publish a checkpoint in `folder` and remove the ones before it."""
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
-    for player, optimizer in optimizers.items():
+    for owner, optimizer in optimizers.items():
         for number, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 if value is not None:
-                    tensors[f"optimizer/{player}/{number}/{name}"] = torch.as_tensor(value)
+                    tensors[f"optimizer/{owner}/{number}/{name}"] = torch.as_tensor(value)
     place = files.publish_written(
         folder / "checkpoint",
         lambda path: _write(path, tensors, facts),
@@ -98,12 +98,12 @@ def load(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.O
     except RuntimeError as error:
         raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
     try:
-        for player, optimizer in optimizers.items():
+        for wanted, optimizer in optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in tensors.items():
                 kind, _, rest = name.partition("/")
                 owner, _, tail = rest.partition("/")
-                if kind == "optimizer" and owner == player:
+                if kind == "optimizer" and owner == wanted:
                     number, _, field = tail.partition("/")
                     state.setdefault(int(number), {})[field] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""A trunk and a head as one network, and what it says of images."""
+"""What a network predicts for the images of a split, in batches that are the same whenever they are asked for."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from torch import Tensor
 
 from bench.contract import Batch, Downstream
 from bench.data import batches
+from bench.data.batches import SplitData
 from bench.models.network import Model
 from bench.seeding import key
 from bench.training.machine import Machine
 
 
 @torch.no_grad()
-def predict(model: Model, downstream: Downstream, part: batches.Part, machine: Machine) -> dict[str, NDArray[Any]]:
-    """Return what is kept of every image of a part, in its order; the images are looked at once."""
+def predict(model: Model, downstream: Downstream, split: SplitData, machine: Machine) -> dict[str, NDArray[Any]]:
+    """Return the predictions for every image of a split, in its order: name -> (N, ...)."""
     kept: dict[str, list[Tensor]] = {}
-    for number in range(-(-len(part) // evaluation_batch(downstream))):
+    for number in range(-(-len(split) // evaluation_batch(downstream))):
         machine.stop.check()
-        output, batch = look(model, downstream, part, number, machine)
+        output, batch = predict_batch(model, downstream, split, number, machine)
         for name, values in downstream.predictions(output, batch).items():
             kept.setdefault(name, []).append(values)
     return {name: torch.cat(values).cpu().numpy() for name, values in kept.items()}
 
 
 def evaluation_batch(downstream: Downstream) -> int:
-    """Return how many images are looked at together when they are scored."""
+    """Return how many images are in a batch when they are scored."""
     return 1 if downstream.protocol.evaluate_one_by_one else downstream.protocol.batch_size
 
 
 @torch.no_grad()
-def look(model: Model, downstream: Downstream, part: batches.Part, number: int, machine: Machine) -> tuple[Tensor, Batch]:
-    """Return the output for the part's batch of that number, the same whenever it is asked for, and the batch."""
+def predict_batch(model: Model, downstream: Downstream, split: SplitData, number: int, machine: Machine) -> tuple[Tensor, Batch]:
+    """Return the network's output for the split's batch of that number, the same whenever it is asked for, and the batch."""
     size = evaluation_batch(downstream)
-    positions = np.arange(number * size, min((number + 1) * size, len(part)))
-    batch = batches.to_device(part[0, positions], machine.device)
+    positions = np.arange(number * size, min((number + 1) * size, len(split)))
+    batch = batches.to_device(split[0, positions], machine.device)
     torch.manual_seed(key("evaluate", number))  # matters where the protocol keeps dropout on
     with machine.autocast():
-        output = tiled(model, batch, part.size, size) if downstream.protocol.evaluate_on == "whole" else model(batch)
+        output = tiled(model, batch, split.size, size) if downstream.protocol.evaluate_on == "whole" else model(batch)
     return output.float(), batch
 
 

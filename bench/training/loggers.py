@@ -1,4 +1,4 @@
-"""Live logs: what a run tells the screen, told to TensorBoard as well."""
+"""Loggers beside the screen: TensorBoard, live."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, unknown
-from bench.training.loop import Watcher
+from bench.training.loop import Logger
 
 KINDS = ("tensorboard",)
 EVENTS = "tensorboard"
@@ -29,12 +29,12 @@ def check(kinds: Sequence[str]) -> None:
 
 
 @contextmanager
-def watching(kinds: Sequence[str], watcher: Watcher, work: Path) -> Iterator[Watcher]:
-    """Give the watcher of a stage: the screen's, or one that also writes event files below the working folder."""
+def opened(kinds: Sequence[str], logger: Logger, work: Path) -> Iterator[Logger]:
+    """Give the logger of a stage: the one of the screen, or one that also writes event files below the working folder."""
     if "tensorboard" not in kinds:
-        yield watcher
+        yield logger
         return
-    both = TensorBoard(work / EVENTS, watcher)
+    both = TensorBoardLogger(work / EVENTS, logger)
     try:
         yield both
     finally:
@@ -47,13 +47,13 @@ def keep(work: Path, folder: Path) -> None:
         shutil.copytree(work / EVENTS, folder / EVENTS)
 
 
-class TensorBoard:
-    """A watcher that writes event files for each stage, and tells another watcher all that it is told.
+class TensorBoardLogger:
+    """Writes event files for each stage, and passes everything on to another logger.
 
     A step is a batch; losses are written when the screen gets them, so nothing waits for the device.
     """
 
-    def __init__(self, folder: Path, then: Watcher) -> None:
+    def __init__(self, folder: Path, then: Logger) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.then, self.name, self.step_number = then, "", 0
@@ -67,14 +67,14 @@ class TensorBoard:
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
         """Count a step and write its losses when they are known."""
         self.step_number += 1
-        for player, value in (losses or {}).items():
-            self.writer.add_scalar(f"{self.name}/loss/{player}", value, self.step_number)
+        for optimizer, value in (losses or {}).items():
+            self.writer.add_scalar(f"{self.name}/loss/{optimizer}", value, self.step_number)
         self.then.step(epoch, losses, images)
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
         """Write the means of a finished epoch and its speed, and make them visible."""
-        for player, value in losses.items():
-            self.writer.add_scalar(f"{self.name}/epoch loss/{player}", value, epoch + 1)
+        for optimizer, value in losses.items():
+            self.writer.add_scalar(f"{self.name}/epoch loss/{optimizer}", value, epoch + 1)
         self.writer.add_scalar(f"{self.name}/images per second", images / max(seconds, 1e-9), epoch + 1)
         self.writer.flush()
         self.then.epoch(epoch, losses, seconds, images)

@@ -1,7 +1,7 @@
 """The one training loop: pretext tasks and the phases of downstream tasks alike.
 
-A step reads a batch, makes a view of it and gives each player its turn. Every step seeds torch from (seed, stage, step), so
-dropout and masks are the same after a resume, and data order is a pure function of the seed (`bench.seeding`).
+A step reads a batch, makes the task out of it, and lets each optimizer take its step. Every step seeds torch from (key of the
+stage, seed, step), so dropout and masks are the same after a resume. Data order is a pure function of the seed (`bench.seeding`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,35 +21,41 @@ from torch import Tensor, nn
 from bench import seeding
 from bench.contract import Batch
 from bench.data import batches
+from bench.data.batches import SplitData
 from bench.errors import BenchError, DataError, Diverged, MachineError, out_of_memory
 from bench.training import checkpoint
 from bench.training.energy import Meter
 from bench.training.machine import Machine
 
+LOSSES_KEPT = 50
+"""Steps whose losses stay on the device before they are read: one wait for all of them."""
 
-class Watcher(Protocol):
-    """Who is told how training goes."""
+
+class Logger(Protocol):
+    """Is told how training goes: the screen, or event files as well."""
 
     def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
-        """A stage of `epochs` x `steps` begins, with `done` steps behind it."""
+        """Begin a stage of `epochs` x `steps`, of which `done` steps are done."""
 
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
-        """A step is done; losses are told when they are known without waiting for the device."""
+        """End a step of so many images; losses are given when they are known without waiting for the device."""
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
-        """An epoch is done."""
+        """End an epoch."""
 
 
 @dataclass
 class Stage:
-    """One stretch of training: what is trained, who plays, on which images, for how long."""
+    """One stretch of training, a pretext task's or a phase of fine-tuning: what is trained, how, and for how long."""
 
     name: str
+    """What the screen calls it."""
+    key: str
+    """What seeds its steps (`bench.seeding`); never a text for the screen."""
     module: nn.Module
     optimizers: dict[str, torch.optim.Optimizer]
     training_step: Callable[[Batch], Iterator[tuple[str, Tensor]]]
     make_batch: Callable[[Batch, torch.Generator], Batch]
-    part: batches.Part
     batch_size: int
     epochs: int
     seed: int
@@ -74,108 +81,73 @@ class History:
             self.joules = (self.joules or 0.0) + other.joules
 
 
-LOSSES_KEPT = 50
-"""Steps whose losses stay on the device before they are read: one wait for all of them."""
+def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger: Logger) -> History:
+    """Train a stage on a split to its end, from its checkpoint in `folder` when there is one; return its history.
 
-
-def train(stage: Stage, machine: Machine, folder: Path, watcher: Watcher) -> History:
-    """Train a stage to its end, from its checkpoint in `folder` when there is one; return its history.
-
-    A checkpoint is written every `machine.checkpoint_seconds`, so what is lost by a kill is never more, and short stages
-    write none.
+    A checkpoint is written every `machine.checkpoint_seconds`, so a kill never loses more than that; short stages write none.
 
     Raises Diverged at the first loss that is not a number, DataError for a checkpoint of another job, MachineError when memory
     runs out, and Interrupted after a signal, with a checkpoint on the disk.
     """
-    history, step, sums = History(), 0, _Sums(list(stage.optimizers))
-    facts = checkpoint.load(folder, stage.module, stage.optimizers)
-    if facts is not None:
-        different = [name for name in stage.facts if facts["stage"].get(name) != stage.facts[name]]
-        if different:
-            raise DataError(f"{folder} holds a checkpoint of another job ({', '.join(different)} differ); remove it.")
-        step = facts["step"]
-        history = History(**facts["history"])
-        sums.restore(facts["sums"])
-    per_epoch = seeding.steps_per_epoch(len(stage.part), stage.batch_size)
+    state = _Progress(stage, machine, folder)
+    per_epoch = seeding.steps_per_epoch(len(split), stage.batch_size)
     if stage.epochs and not per_epoch:
-        raise DataError(f"{stage.name} has {len(stage.part)} images to train on; at least 2 are needed.")
-    watcher.stage(stage.name, stage.epochs, per_epoch, step)
-    started = saved = time.monotonic()
-    epoch_started = started
-    before, joules_before, meter = history.seconds, history.joules or 0.0, Meter(machine.device)
-
-    def measure() -> None:
-        history.seconds = before + time.monotonic() - started
-        used = meter.joules()
-        history.joules = None if used is None else joules_before + used
-
-    def save() -> None:
-        sums.read(step)
-        measure()
-        state = dataclasses.asdict(history)
-        checkpoint.save(
-            folder,
-            stage.module,
-            stage.optimizers,
-            {"step": step, "stage": stage.facts, "history": state, "sums": sums.state()},
-        )
-
-    workers = machine.data_workers(stage.part.change != "none")
-    stream = batches.training(stage.part, stage.batch_size, stage.seed, stage.epochs, step, workers, machine.device)
-    try:
-        for epoch, raw in stream:
-            losses = _step(stage, machine, raw, step)
-            step += 1
-            count = len(raw["features"] if "features" in raw else raw["images"])
-            history.images += count
-            sums.add(losses, count)
-            if step % LOSSES_KEPT == 0 or machine.device.type == "cpu":
-                sums.read(step)
-            watcher.step(epoch, sums.latest, count)
-            if step % per_epoch == 0:
-                sums.read(step)
-                history.epochs.append(sums.means())
-                watcher.epoch(epoch, history.epochs[-1], time.monotonic() - epoch_started, sums.images)
-                sums.clear()
-                epoch_started = time.monotonic()
+        raise DataError(f"{stage.name} has {len(split)} images to train on; at least 2 are needed.")
+    logger.stage(stage.name, stage.epochs, per_epoch, state.step)
+    workers = machine.data_workers(split.augmentation != "none")
+    stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device)
+    with _named_out_of_memory(stage):
+        for epoch, batch in stream:
+            count = len(batch["features"] if "features" in batch else batch["images"])
+            state.add(take_step(stage, machine, batch, state.step), count)
+            logger.step(epoch, state.sums.latest, count)
+            if state.step % per_epoch == 0:
+                logger.epoch(epoch, *state.end_epoch())
                 stage.after_epoch(epoch + 1)
-                looked = time.monotonic()
-                machine.notice()
-                started += time.monotonic() - looked  # is no training
-            if machine.stop.signal_number or time.monotonic() - saved >= machine.checkpoint_seconds:
-                save()
-                saved = time.monotonic()
+                with state.paused():
+                    machine.notice()
+            if machine.stop.signal_number or state.seconds_since_checkpoint() >= machine.checkpoint_seconds:
+                state.save()
                 machine.stop.check()
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        raise MachineError(
-            f"out of memory in {stage.name} with batches of {stage.batch_size}; "
-            f"try a batch size of {max(1, stage.batch_size // 2)}."
-        ) from error
-    measure()
-    return history
+    state.measure()
+    return state.history
 
 
-def _step(stage: Stage, machine: Machine, raw: Batch, step: int) -> dict[str, Tensor]:
-    seed = seeding.key(stage.name, stage.seed, step)
+def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Train one step on a batch, images or features and target on the device; return the losses by optimizer."""
+    seed = seeding.key(stage.key, stage.seed, step)
     torch.manual_seed(seed)
     generator = torch.Generator(device=machine.device).manual_seed(seed)
     losses: dict[str, Tensor] = {}
     with machine.autocast():
-        turns = stage.training_step(stage.make_batch(raw, generator))
-        for player, loss in turns:
-            if player not in stage.optimizers:
-                raise BenchError(f"{stage.name} gives a turn to {player!r}, who is not a player ({', '.join(stage.optimizers)}).")
-            optimizer = stage.optimizers[player]
+        for name, loss in stage.training_step(stage.make_batch(batch, generator)):
+            if name not in stage.optimizers:
+                raise BenchError(
+                    f"{stage.name} yields a loss for {name!r}, which is no optimizer ({', '.join(stage.optimizers)})."
+                )
+            optimizer = stage.optimizers[name]
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(machine.device.type, enabled=False):
                 loss.float().backward()  # type: ignore[no-untyped-call]
                 _lay_out_gradients(optimizer)
                 optimizer.step()
-            torch.clear_autocast_cache()  # the next turn sees this player's new weights, not their old casts
-            losses[player] = losses.get(player, 0) + loss.detach().float()
+            torch.clear_autocast_cache()  # the next loss sees the new weights, not casts of the old ones
+            losses[name] = losses.get(name, 0) + loss.detach().float()
     return losses
+
+
+@contextmanager
+def _named_out_of_memory(stage: Stage) -> Iterator[None]:
+    """Turn every error of memory inside the block into one that names the stage and a batch size to try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        half = max(1, stage.batch_size // 2)
+        raise MachineError(
+            f"out of memory in {stage.name} with batches of {stage.batch_size}; try a batch size of {half}."
+        ) from error
 
 
 def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:
@@ -190,21 +162,79 @@ def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:
                 parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
+class _Progress:
+    """Where a stage stands: its step, its losses and its cost, from a checkpoint when there is one."""
+
+    def __init__(self, stage: Stage, machine: Machine, folder: Path) -> None:
+        self.stage, self.machine, self.folder = stage, machine, folder
+        self.step, self.history, self.sums = 0, History(), _Sums(list(stage.optimizers))
+        facts = checkpoint.load(folder, stage.module, stage.optimizers)
+        if facts is not None:
+            different = [name for name in stage.facts if facts["stage"].get(name) != stage.facts[name]]
+            if different:
+                raise DataError(f"{folder} holds a checkpoint of another job ({', '.join(different)} differ); remove it.")
+            self.step, self.history = facts["step"], History(**facts["history"])
+            self.sums.restore(facts["sums"])
+        self.started = self.saved = self.epoch_started = time.monotonic()
+        self.before, self.meter = dataclasses.replace(self.history), Meter(machine.device)
+
+    def add(self, losses: dict[str, Tensor], images: int) -> None:
+        """Count a step; its losses are read from a GPU later, many at once."""
+        self.step += 1
+        self.history.images += images
+        self.sums.add(losses, images)
+        if self.step % LOSSES_KEPT == 0 or self.machine.device.type == "cpu":
+            self.sums.read(self.step)
+
+    def end_epoch(self) -> tuple[dict[str, float], float, int]:
+        """Return the mean losses, the seconds and the images of the epoch that ends, and begin the next."""
+        self.sums.read(self.step)
+        self.history.epochs.append(self.sums.means())
+        found = self.history.epochs[-1], time.monotonic() - self.epoch_started, self.sums.images
+        self.sums.clear()
+        self.epoch_started = time.monotonic()
+        return found
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the seconds inside the block as training."""
+        began = time.monotonic()
+        yield
+        self.started += time.monotonic() - began
+
+    def seconds_since_checkpoint(self) -> float:
+        return time.monotonic() - self.saved
+
+    def measure(self) -> None:
+        """Write into the history what training has cost so far."""
+        self.history.seconds = self.before.seconds + time.monotonic() - self.started
+        used = self.meter.joules()
+        self.history.joules = None if used is None else (self.before.joules or 0.0) + used
+
+    def save(self) -> None:
+        """Publish a checkpoint."""
+        self.sums.read(self.step)
+        self.measure()
+        facts = {"step": self.step, "stage": self.stage.facts, "history": dataclasses.asdict(self.history)}
+        checkpoint.save(self.folder, self.stage.module, self.stage.optimizers, {**facts, "sums": self.sums.state()})
+        self.saved = time.monotonic()
+
+
 class _Sums:
     """Losses summed over an epoch, read from the device many steps at a time."""
 
-    def __init__(self, optimizers: list[str]) -> None:
-        self.optimizers = optimizers
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
         self.waiting: list[tuple[Tensor, int]] = []
         self.latest: dict[str, float] | None = None
         self.clear()
 
     def clear(self) -> None:
-        self.totals, self.images = dict.fromkeys(self.optimizers, 0.0), 0
+        self.totals, self.images = dict.fromkeys(self.names, 0.0), 0
 
     def add(self, losses: dict[str, Tensor], count: int) -> None:
         zero = next(iter(losses.values())) * 0 if losses else torch.zeros(())
-        self.waiting.append((torch.stack([losses.get(player, zero) for player in self.optimizers]), count))
+        self.waiting.append((torch.stack([losses.get(name, zero) for name in self.names]), count))
 
     def read(self, step: int) -> None:
         if not self.waiting:
@@ -212,18 +242,18 @@ class _Sums:
         values = torch.stack([losses for losses, _ in self.waiting]).tolist()
         first = step - len(values)
         for place, (row, (_, count)) in enumerate(zip(values, self.waiting, strict=True)):
-            for player, value in zip(self.optimizers, row, strict=True):
+            for name, value in zip(self.names, row, strict=True):
                 if not math.isfinite(value):
                     raise Diverged(
-                        f"the loss of {player} is {value} at step {first + place + 1}; a smaller learning rate may help."
+                        f"the loss of {name} is {value} at step {first + place + 1}; a smaller learning rate may help."
                     )
-                self.totals[player] += value * count
+                self.totals[name] += value * count
             self.images += count
-        self.latest = dict(zip(self.optimizers, values[-1], strict=True))
+        self.latest = dict(zip(self.names, values[-1], strict=True))
         self.waiting.clear()
 
     def means(self) -> dict[str, float]:
-        return {player: total / max(1, self.images) for player, total in self.totals.items()}
+        return {name: total / max(1, self.images) for name, total in self.totals.items()}
 
     def state(self) -> dict[str, Any]:
         return {"totals": self.totals, "images": self.images}

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from bench.config import MachineConfig
 from bench.contract import Trunk
 from bench.errors import DataError, Interrupted, UsageError
 from bench.schema import digest_of
@@ -38,7 +39,7 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 @dataclass
 class Stop:
-    """Whether a signal asked the command to stop; the training loop looks at it between steps."""
+    """Whether a signal asked the command to stop; the training loop asks between steps."""
 
     signal_number: int = 0
 
@@ -84,7 +85,7 @@ class Machine:
         return min(16 if changes_images else 2, os.cpu_count() or 1)
 
     def room(self, share: int) -> int:
-        """Return the bytes that may be held on the device beside what computes: one part in `share` of what is free."""
+        """Return the bytes that may be held on the device beside what computes: a `share`-th of what is free."""
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0]) // share
         return free_memory() // share
@@ -157,17 +158,8 @@ def check_device(device: str) -> tuple[str, str]:
     return kind, number
 
 
-def make_machine(
-    device: str = "auto",
-    threads: int | None = None,
-    workers: int | None = None,
-    checkpoint_seconds: float = 30.0,
-    precision: str = "auto",
-    compiled: bool = False,
-    trunk: str = "",
-    size: int = 0,
-) -> Machine:
-    """Make the machine: `device` is auto, cpu, cuda or cuda:N; `precision` is auto, fp32 or bf16.
+def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machine:
+    """Make the machine that a configuration asks for.
 
     On its own a GPU that has bfloat16 computes in it. A CPU computes in float32, unless it has AMX and a step of `trunk` at
     `size` px, tried once, is a tenth faster in bfloat16.
@@ -175,18 +167,17 @@ def make_machine(
     import logging
     import warnings
 
-    kind, number = check_device(device)
+    kind, number = check_device(config.device)
     warnings.filterwarnings("ignore", module="lightning.*")
     for logger in ("lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     from lightning.fabric import Fabric
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     use_cuda = kind == "cuda" or (kind == "auto" and torch.cuda.is_available())
-    if precision not in ("auto", "fp32", "bf16"):
-        raise UsageError(f"--precision takes auto, fp32 or bf16, but got {precision!r}.")
-    in_bf16 = precision == "bf16" or (precision == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size)))
+    wanted = config.precision
+    in_bf16 = wanted == "bf16" or (wanted == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size)))
     chosen: Precision = "bf16" if in_bf16 else "fp32"
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
@@ -198,7 +189,7 @@ def make_machine(
         torch.backends.cudnn.benchmark = True
     else:
         _keep_freed_memory()
-    return Machine(fabric, fabric.device, chosen, workers, checkpoint_seconds, compiled)
+    return Machine(fabric, fabric.device, chosen, config.workers, config.checkpoint_seconds, config.compiled)
 
 
 def has_bf16() -> bool:

@@ -22,7 +22,7 @@ Bench = Callable[..., "object"]
         ("--pretext", "random_init", "--schedule", "one-phase"),
         ("--pretext", "cgan_color", "--set", "cgan_color.l1_weight=10", "--seed", 3),
         ("--pretext", "l1_color", "--transfer", "encoder", "--labels", "0.5", "--rates", "0.001,0.0003"),
-        ("--pretext", "l1_color", "--schedule", "frozen", "--set", "protocol.augment=flip"),
+        ("--pretext", "l1_color", "--schedule", "frozen", "--set", "protocol.augmentation=flip"),
         ("--pretext", "l1_color", "--tune", 2),
         ("--pretext", "random_init", "--schedule", "one-phase", "--labels", "0.333333333333"),
     ],
@@ -42,7 +42,7 @@ def test_the_command_of_a_run_asks_for_that_run(
     monkeypatch.setattr("bench.experiment.grid.resolve", lambda *rest: asked.append(original(*rest)) or asked[0])
     assert bench(*words[1:], "--plan", "--device", "cpu", "--out", tmp_path / "other").code == 0
     (job,) = asked[0].jobs
-    searched = {"study": one.job["study"], "trials": one.job["trials"]}
+    searched = {"study": one.job.study, "trials": one.job.trials}
     assert job.model_copy(update=searched).id == one.id
 
 

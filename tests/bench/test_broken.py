@@ -43,7 +43,7 @@ def test_a_broken_picture_leaves_the_pictures_masks_and_lists(bench: Callable, v
     )
     dataset = catalogue.prepared()["mine"]
     assert [Path(name).stem for name in dataset.broken] == [file.stem]
-    assert file.stem not in dataset.images.ids
+    assert file.stem not in {image.id for image in dataset.images}
     assert all(file.stem not in ids for ids in dataset.masks.values())
     assert all(file.stem not in ids for splits in dataset.lists.values() for ids in splits.values())
     assert any("39 (1 left out)" in line for line in bench("data", "list").out.splitlines())
@@ -63,7 +63,7 @@ def test_what_was_left_out_is_part_of_the_fingerprint(bench: Callable, voc: Path
     bench("data", "prepare", "one", "--root", voc, "--skip-broken")
     bench("data", "prepare", "two", "--root", voc, "--exclude", first.name)
     one, two = catalogue.prepared()["one"], catalogue.prepared()["two"]
-    assert one.images.ids[0] == two.images.ids[0] and one.fingerprint != two.fingerprint
+    assert one.images[0].id == two.images[0].id and one.fingerprint != two.fingerprint
 
 
 def test_a_mask_that_decodes_and_is_wrong_is_not_skipped(bench: Callable, voc: Path) -> None:

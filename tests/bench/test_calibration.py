@@ -172,7 +172,7 @@ def test_every_initialisation_transfer_schedule_and_protocol_is_alive(protocol: 
     assert len(records) == 2 * 3 * (3 * 2 + 1)
     for one in records:
         assert one.spread is not None and one.spread.ratio is not None and not one.spread.problem, one.spread
-        measures = one.job["settings"]["statistics"] == "running"
+        measures = one.job.settings.statistics == "running"
         decoder = "trunk.up." if (one.transfer, one.downstream) == ("encoder", "voc_seg") else None
         new = "trunk." if one.pretext == "random_init" else decoder
         assert bool(one.spread.measured) == (measures and new is not None) == bool(one.spread.measured_on)
@@ -182,10 +182,10 @@ def test_every_initialisation_transfer_schedule_and_protocol_is_alive(protocol: 
 def test_with_calibration_all_inherited_statistics_are_measured_anew(tiny: Bench, tmp_path: Path) -> None:
     asked = ("--pretext", "l1_color,random_init", "--downstream", "voc_seg", "--schedule", "frozen")
     assert tiny(*asked).code == 0 and tiny(*asked, "--set", "protocol.calibration=all").code == 0
-    found = {(one.pretext, one.job["settings"].get("calibration", "new")): one for one in record.read(tmp_path / "runs")}
+    found = {(one.pretext, one.job.settings.get("calibration", "new")): one for one in record.read(tmp_path / "runs")}
     measured = {key: len(one.spread.measured) for key, one in found.items()}  # type: ignore[union-attr]
     assert measured["l1_color", "new"] == 0 < measured["l1_color", "all"] == measured["random_init", "new"]
-    assert "calibration" not in found["l1_color", "new"].job["settings"]
+    assert "calibration" not in found["l1_color", "new"].job.settings
     assert found["l1_color", "new"].weights != found["l1_color", "all"].weights
     same = found["random_init", "new"], found["random_init", "all"]
     assert same[0].predictions == same[1].predictions and same[0].id != same[1].id
@@ -361,7 +361,7 @@ def test_a_pretext_task_that_was_not_trained_is_measured_and_has_an_id_of_its_ow
     asked = ("--pretext", "l1_color", "--downstream", "voc_seg", "--schedule", "frozen", "--set", "l1_color.epochs=0")
     assert tiny(*asked).code == 0
     (one,) = record.read(tmp_path / "runs")
-    assert one.job["statistics_version"] == 2 and one.spread is not None and one.spread.measured and not one.spread.problem
+    assert one.job.statistics_version == 2 and one.spread is not None and one.spread.measured and not one.spread.problem
 
 
 PLUGIN = (Path(__file__).parents[2] / "README.md").read_text().split("```python\n")[1].split("```")[0]

@@ -41,7 +41,7 @@ def test_what_is_inherited_is_in_the_row_and_makes_a_difference(tiny: Bench, ben
 
 def test_shares_of_labels_are_nested_stratified_and_kept(drawn: dict[str, Path], tmp_path: Path) -> None:
     data = catalogue.open_dataset(str(drawn["demo"]), print)
-    split = splits.open_split(data, "official", "labels")
+    split = splits.open_splits(data, "official", "labels")
     whole = set(split.ids("train"))
     half, tenth = (splits.open_share(data, split, share) for share in (0.5, 0.1))
     assert len(half.ids("train")) == round(len(whole) / 2) and len(tenth.ids("train")) == 2
@@ -65,7 +65,7 @@ def test_a_share_of_the_labels_stands_on_a_board_of_its_own(tiny: Bench, bench: 
     assert (half.labels, half.data.counts["train"], whole.data.counts["train"]) == (0.5, 13, 24) or half.data.counts[
         "train"
     ] == 12
-    assert half.data.fitted != whole.data.fitted and half.data.split == whole.data.split
+    assert half.data.fitted != whole.data.fitted and half.data.splits_fingerprint == whole.data.splits_fingerprint
     report = bench("report", "--out", tmp_path / "runs").out
     assert "50 % of the labels" in report and "labels differs" in report.replace("\n", " ")
 
@@ -102,11 +102,11 @@ def test_seeds_vary_everything_or_fine_tuning_alone(tiny: Bench, bench: Bench, t
     asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--schedule", "frozen", "--seeds", "4,7")
     assert tiny(*asked, "--vary", "finetune").code == 0
     found = record.read(tmp_path / "runs")
-    assert sorted(one.seed for one in found) == [4, 7] and {one.pretrain.job["seed"] for one in found} == {4}
+    assert sorted(one.seed for one in found) == [4, 7] and {one.pretrain.job.seed for one in found} == {4}
     assert len({one.weights for one in found}) == 2
     assert "l1_color (frozen; one trunk, seed 4)" in bench("report", "--out", tmp_path / "runs").out
     assert tiny(*asked).code == 0
-    assert {one.pretrain.job["seed"] for one in record.read(tmp_path / "runs")} == {4, 7}
+    assert {one.pretrain.job.seed for one in record.read(tmp_path / "runs")} == {4, 7}
     report = bench("report", "--out", tmp_path / "runs").out
     assert "l1_color (frozen; one trunk, seed 4)" in report and "  l1_color (frozen)  " in report
 

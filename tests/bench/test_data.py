@@ -118,7 +118,7 @@ def test_data_are_known_by_what_they_were_always_known_by(
         (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "d" / name).write_text(text)
     dataset = catalogue.open_dataset(str(tmp_path / "d"), quiet)
-    split = splits.open_split(dataset, scheme, subset)
+    split = splits.open_splits(dataset, scheme, subset)
     pack_folder = packs.Order(dataset, subset, packs.PackRule(size=64), tuple(split.ids("train"))).folder
     assert (dataset.fingerprint[:16], split.fingerprint[:16], pack_folder.name) == known
 
@@ -144,7 +144,7 @@ def test_coco_lists_the_pictures_of_its_json_by_part(tmp_path: Path) -> None:
     dataset = catalogue.open_dataset(str(tmp_path), quiet)
     assert dataset.kind == "coco"
     assert [image.part for image in dataset.images] == ["train"] * 3 + ["val"] * 2
-    split = splits.open_split(dataset, "pretraining", "images")
+    split = splits.open_splits(dataset, "pretraining", "images")
     assert (len(split.ids("train")), len(split.ids("test"))) == (3, 2)
     (tmp_path / "train2014" / "train2014_1.jpg").unlink()
     with pytest.raises(DataError, match=r"lists 'train2014_1\.jpg'"):
@@ -159,7 +159,7 @@ def test_a_folder_of_pictures_is_a_data_set_and_files_can_be_left_out(tmp_path: 
     assert len(catalogue.read(tmp_path, "f").images) == 4
     assert [p.id for p in catalogue.read(tmp_path, "f", exclude=["b_*"]).images] == ["a/x.jpg", "a/y.PNG"]
     with pytest.raises(DataError, match="has no labels"):
-        splits.open_split(catalogue.read(tmp_path, "f"), "official", "labels")
+        splits.open_splits(catalogue.read(tmp_path, "f"), "official", "labels")
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_flipped_bit_in_a_pack_is_noticed_before_a_picture_is_used(file: str, 
 
 def test_the_papers_split_is_70_20_10_and_stratified(voc: Path) -> None:
     dataset = catalogue.open_dataset(str(voc), quiet)
-    split = splits.open_split(dataset, "paper-70-20-10", "labels")
+    split = splits.open_splits(dataset, "paper-70-20-10", "labels")
     parts = [set(split.ids(part)) for part in ("train", "val", "test")]
     assert np.abs(np.array([len(part) for part in parts]) - [28, 8, 4]).max() <= 1
     assert len(set.union(*parts)) == 40
@@ -284,7 +284,7 @@ def test_the_papers_split_is_70_20_10_and_stratified(voc: Path) -> None:
 
 def test_the_official_split_tests_on_val_and_holds_a_tenth_of_train_back(voc: Path) -> None:
     dataset = catalogue.open_dataset(str(voc), quiet)
-    split = splits.open_split(dataset, "official", "SegmentationClass")
+    split = splits.open_splits(dataset, "official", "SegmentationClass")
     assert set(split.ids("test")) == set(dataset.lists["Segmentation"]["val"])
     assert set(split.ids("train", "val")) == set(dataset.lists["Segmentation"]["train"])
     assert 1 <= len(split.ids("val")) <= 3
@@ -292,13 +292,13 @@ def test_the_official_split_tests_on_val_and_holds_a_tenth_of_train_back(voc: Pa
 
 def test_a_split_is_a_file_that_is_read_and_not_made_again(voc: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = catalogue.open_dataset(str(voc), quiet)
-    first = splits.open_split(dataset, "paper-70-20-10", "labels")
+    first = splits.open_splits(dataset, "paper-70-20-10", "labels")
     monkeypatch.setattr(splits, "_make", lambda *_: pytest.fail("made again"))
-    assert splits.open_split(dataset, "paper-70-20-10", "labels").fingerprint == first.fingerprint
+    assert splits.open_splits(dataset, "paper-70-20-10", "labels").fingerprint == first.fingerprint
     (file,) = (home / "splits").iterdir()
     file.write_text("{")
     with pytest.raises(DataError, match="is not a split"):
-        splits.open_split(dataset, "paper-70-20-10", "labels")
+        splits.open_splits(dataset, "paper-70-20-10", "labels")
 
 
 def test_a_prepared_set_is_verified_against_what_it_was(voc: Path) -> None:
@@ -381,7 +381,7 @@ def test_a_data_set_of_one_class_can_be_split(tmp_path: Path) -> None:
     (devkit(root) / "classes.txt").write_text("aeroplane\n")
     for path in (devkit(root) / "Annotations").iterdir():
         path.write_text("<annotation><object><name>aeroplane</name></object></annotation>")
-    split = splits.open_split(catalogue.open_dataset(str(root), quiet), "paper-70-20-10", "labels")
+    split = splits.open_splits(catalogue.open_dataset(str(root), quiet), "paper-70-20-10", "labels")
     assert sum(len(ids) for ids in split.parts.values()) == 12
 
 
@@ -389,11 +389,11 @@ def test_lists_that_overlap_are_refused(voc: Path) -> None:
     lists = devkit(voc) / "ImageSets" / "Main"
     (lists / "val.txt").write_text((lists / "train.txt").read_text())
     with pytest.raises(DataError, match="part of its official split"):
-        splits.open_split(catalogue.open_dataset(str(voc), quiet), "official", "labels")
+        splits.open_splits(catalogue.open_dataset(str(voc), quiet), "official", "labels")
 
 
 def test_a_split_is_the_same_under_another_name(voc: Path) -> None:
-    found = [splits.open_split(catalogue.read(voc, name), "official", "labels") for name in ("one", "two")]
+    found = [splits.open_splits(catalogue.read(voc, name), "official", "labels") for name in ("one", "two")]
     assert found[0].fingerprint == found[1].fingerprint
 
 
@@ -410,10 +410,10 @@ def test_an_empty_list_and_a_name_listed_twice_are_refused(voc: Path) -> None:
     ids = path.read_text()
     path.write_text("")
     with pytest.raises(DataError, match=r"needs train\.txt and val\.txt"):
-        splits.open_split(catalogue.open_dataset(str(voc), quiet), "official", "SegmentationClass")
+        splits.open_splits(catalogue.open_dataset(str(voc), quiet), "official", "SegmentationClass")
     path.write_text(ids + ids.splitlines()[0])
     with pytest.raises(DataError, match=r"val\.txt names 'demo_\d+' twice"):
-        splits.open_split(catalogue.open_dataset(str(voc), quiet), "official", "SegmentationClass")
+        splits.open_splits(catalogue.open_dataset(str(voc), quiet), "official", "SegmentationClass")
 
 
 def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_a_file_that_runs_a_program_to_be_read_is_no_picture(tmp_path: Path) -> 
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
     with Image.open(path) as image:
         assert image.format == "EPS"  # which Pillow gives to Ghostscript
-    with pytest.raises(DataError, match=r"a\.jpg does not decode as a image: it is none of JPEG, PNG"):
+    with pytest.raises(DataError, match=r"a\.jpg does not decode as an image: it is none of JPEG, PNG"):
         decode(path)
 
 

@@ -10,6 +10,7 @@ import torch
 import typer
 from torch import nn
 
+from bench.config import MachineConfig
 from bench import record
 from bench.cli.app import app
 from bench.training import checkpoint, machine
@@ -89,7 +90,7 @@ def test_a_gpu_computes_in_the_precision_that_is_asked_for(two_gpus: None) -> No
         ("bf16", "bf16", "bf16-mixed"),
         ("fp32", "fp32", "32-true"),
     ):
-        made = machine.make_machine("cuda:1", precision=asked)
+        made = machine.make_machine(MachineConfig(device="cuda:1", precision=asked))
         assert (str(made.device), made.precision, made.fabric.precision) == ("cuda:1", precision, fabrics)
         assert made.describe()["device"] == "stand-in cuda:1" and made.describe()["type"] == "cuda"
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.config import MachineConfig
 from bench import record
 from bench.data import batches, packs
 from bench.experiment import finetuning, pretraining
@@ -147,7 +148,7 @@ def test_features_are_not_kept_where_a_picture_depends_on_its_batch(
     kept: list[str] = []
     looked_at = Cache.looked_at
     monkeypatch.setattr(Cache, "looked_at", lambda cache, *rest: kept.append("") or looked_at(cache, *rest))
-    changed = ("--set", f"protocol.statistics={statistics}", "--set", "protocol.augment=flip")
+    changed = ("--set", f"protocol.statistics={statistics}", "--set", "protocol.augmentation=flip")
     assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", *changed).code == 0
     assert not kept
 
@@ -173,7 +174,7 @@ def test_pictures_in_memory_are_those_on_the_disk(tmp_path: Path) -> None:
     pack = _pack(tmp_path)
     labels = np.random.default_rng(1).integers(0, 2, (5, 20)).astype(np.int8)
     for options in ({"labels": labels}, {"masked": True}):
-        part = batches.Part(pack, np.array([4, 0, 3, 1, 2]), **options)
+        part = batches.SplitData(pack, np.array([4, 0, 3, 1, 2]), **options)
         held = batches.resident(part, torch.device("cpu"), 1 << 30)
         assert held.held
         for positions in (np.array([2, 0]), np.array([1, 4, 3])):
@@ -184,16 +185,16 @@ def test_pictures_in_memory_are_those_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_only_pictures_that_fit_and_never_change_are_held(tmp_path: Path) -> None:
-    part = batches.Part(_pack(tmp_path), np.arange(5))
+    part = batches.SplitData(_pack(tmp_path), np.arange(5))
     size = 5 * 8 * 8 * 3
     assert batches.resident(part, torch.device("cpu"), size).held
     assert not batches.resident(part, torch.device("cpu"), size - 1).held
-    assert not batches.resident(batches.Part(part.pack, part.rows, change="flip", size=8), torch.device("cpu"), size).held
+    assert not batches.resident(batches.SplitData(part.pack, part.rows, change="flip", size=8), torch.device("cpu"), size).held
 
 
 def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cache, "_room", lambda cache: 900)
-    cache = Cache(make_machine("cpu", threads=1), tmp_path)
+    cache = Cache(make_machine(MachineConfig(device="cpu", threads=1)), tmp_path)
     part = _part(tmp_path, 0, 1, 2, 3, 4)
     asked: list[int] = []
     for key, looks in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):  # 600 bytes each
@@ -204,7 +205,7 @@ def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("room", [10_000, 0])
 def test_only_pictures_that_no_part_has_shown_are_looked_at(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cache, "_room", lambda cache: room)
-    cache = Cache(make_machine("cpu", threads=1), tmp_path / "work")
+    cache = Cache(make_machine(MachineConfig(device="cpu", threads=1)), tmp_path / "work")
     asked: list[int] = []
     first = cache.looked_at(_part(tmp_path, 3, 1), "a", _counting(asked), 2)
     second = cache.looked_at(_part(tmp_path, 0, 3, 4), "a", _counting(asked), 2)
@@ -228,14 +229,14 @@ def _counting(asked: list[int]) -> Callable[[Tensor], Tensor]:
     return see
 
 
-def _part(folder: Path, *rows: int) -> batches.Part:
+def _part(folder: Path, *rows: int) -> batches.SplitData:
     labels = np.random.default_rng(2).integers(0, 2, (5, 20)).astype(np.int8)
-    return batches.Part(_pack(folder), np.array(rows), labels=labels[list(rows)])
+    return batches.SplitData(_pack(folder), np.array(rows), labels=labels[list(rows)])
 
 
 def test_a_file_of_features_leaves_nothing_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cache, "_room", lambda cache: 0)
-    cache = Cache(make_machine("cpu", threads=1), tmp_path / "work")
+    cache = Cache(make_machine(MachineConfig(device="cpu", threads=1)), tmp_path / "work")
     held = cache.looked_at(_part(tmp_path, 0, 1, 2, 3, 4), "a", _counting([]), 2)
     assert isinstance(held.held["features"].kept, feature_cache.InFile)
     assert not list((tmp_path / "work").iterdir())
@@ -243,7 +244,7 @@ def test_a_file_of_features_leaves_nothing_on_the_disk(tmp_path: Path, monkeypat
 
 def test_a_disk_that_fills_up_costs_time_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cache, "_room", lambda cache: 0)
-    cache = Cache(make_machine("cpu", threads=1), tmp_path / "work")
+    cache = Cache(make_machine(MachineConfig(device="cpu", threads=1)), tmp_path / "work")
     part = _part(tmp_path, 0, 1, 2, 3, 4)
     make = tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("wb"))  # noqa: SIM115

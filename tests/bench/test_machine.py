@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.config import MachineConfig
 from bench import record
 from bench.errors import UsageError, out_of_memory
 from bench.models.trunk import make_trunk
@@ -40,7 +41,7 @@ def test_a_processor_computes_in_bf16_where_a_timing_shows_that_it_pays(
     monkeypatch.setattr("bench.training.machine.images_per_second", speed)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
     for _ in range(2):  # the second time it is known
-        made = machine.make_machine("cpu", threads=1, precision=asked, trunk="unet:depth=8,width=64", size=size)
+        made = machine.make_machine(MachineConfig(device="cpu", threads=1, precision=asked), trunk="unet:depth=8,width=64", size=size)
         assert tried == (["fp32", "bf16"] if (asked, has, size) == ("auto", "amx_bf16", 256) else [])
     assert made.precision == made.describe()["precision"] == chosen
     layer = nn.Linear(2, 2)
@@ -50,7 +51,7 @@ def test_a_processor_computes_in_bf16_where_a_timing_shows_that_it_pays(
 
 def test_a_precision_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="auto, fp32 or bf16, but got 'half'"):
-        machine.make_machine("cpu", precision="half")
+        machine.make_machine(MachineConfig(device="cpu", precision="half"))
 
 
 def test_rows_say_their_precision_and_are_made_again_in_it(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
@@ -70,15 +71,15 @@ def test_compiled_networks_compute_the_same() -> None:
     plain = nn.Sequential(make_trunk("unet:depth=3,width=4").eval())
     compiled = nn.Sequential(make_trunk("unet:depth=3,width=4").eval())
     compiled.load_state_dict(plain.state_dict())
-    machine.make_machine("cpu", threads=1, compiled=True).place(compiled)
+    machine.make_machine(MachineConfig(device="cpu", threads=1, compile=True)).place(compiled)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     seen = torch.rand(2, 1, 16, 16)
     assert torch.allclose(compiled(seen), plain(seen), atol=1e-5)
-    assert "compiled" in str(machine.make_machine("cpu", threads=1, compiled=True))
+    assert "compiled" in str(machine.make_machine(MachineConfig(device="cpu", threads=1, compile=True)))
 
 
 def test_room_is_a_share_of_the_memory_that_is_free() -> None:
-    made = machine.make_machine("cpu", threads=1)
+    made = machine.make_machine(MachineConfig(device="cpu", threads=1))
     assert 0 < made.room(4) < made.room(2)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bench import record
-from bench.data.dataset import PADDING
+from bench.metrics import PADDING
 from bench.training import evaluation
 from results import predictions
 
@@ -73,7 +73,7 @@ def test_the_papers_segmentation_is_scored_on_every_pixel_of_every_image(
     asked = ("--pretext", "random_init", "--downstream", "voc_seg", "--protocol", "paper", "--schedule", "two-phase")
     assert tiny(*asked).code == 0
     (one,) = record.read(tmp_path / "runs")
-    assert one.job["settings"]["evaluate_on"] == "whole" and one.spread is not None and not one.spread.problem
+    assert one.job.settings.evaluate_on == "whole" and one.spread is not None and not one.spread.problem
     ids, found = predictions.read_answers(tmp_path / "runs", one)
     masks = next(drawn["demo"].rglob("SegmentationClass"))
     assert len(ids) == one.data.counts["test"] > 1

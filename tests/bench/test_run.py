@@ -40,10 +40,10 @@ def test_every_pretext_task_runs_on_every_downstream_task_and_makes_a_table(tiny
     assert len(weights(tmp_path / "runs")) == 4
     assert not list((tmp_path / "runs" / "work").glob("*"))
     for one in records:
-        assert one.provenance["versions"]["torch"] and one.data.split and one.data.counts == {"train": 24, "test": 16}
+        assert one.provenance["versions"]["torch"] and one.data.splits_fingerprint and one.data.counts == {"train": 24, "test": 16}
         assert all(0 <= value <= 1 for value in one.metrics.values() if value is not None)
         assert [len(phase["losses"]) for phase in one.history] == [
-            p["epochs"] for p in one.job["settings"]["schedules"][one.schedule]
+            p["epochs"] for p in one.job.settings.schedules[one.schedule]
         ]
     report = bench("report", "--out", tmp_path / "runs")
     assert report.code == 0
@@ -224,7 +224,7 @@ def test_while_another_process_trains_the_trunk_of_a_search_the_other_trunks_are
 
 
 def test_data_workers_change_nothing(tiny: Bench, tmp_path: Path) -> None:
-    arguments = ("--pretext", "l1_color", "--downstream", "all", "--set", "protocol.augment=flip")
+    arguments = ("--pretext", "l1_color", "--downstream", "all", "--set", "protocol.augmentation=flip")
     found = []
     for workers in (0, 2):
         done = tiny(*arguments, "--workers", workers)
@@ -306,7 +306,7 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--set", "voc_seg.size=64"), 2, "contradict each other"),
         (("--set", "voc_seg.trunk=unet"), 2, "one trunk serves every downstream task"),
         (("--set", "voc_set.size=64"), 2, "did you mean 'voc_seg'"),
-        (("--set", "protocol.split=pretraining"), 2, "must be one of labelled images"),
+        (("--set", "protocol.split_scheme=pretraining"), 2, "must be one of labelled images"),
         (("--trunk", "timm:resnet19"), 2, "did you mean 'resnet"),
         (("--device", "cpu:3"), 2, "auto, cpu, cuda or cuda:N"),
         (("--downstream", ","), 2, "at least one of the downstreams"),
@@ -344,7 +344,7 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
                 "--set",
                 "protocol.resize=crop",
                 "--set",
-                "protocol.augment=crop",
+                "protocol.augmentation=crop",
                 "--set",
                 "protocol.evaluate_on=whole",
             ),

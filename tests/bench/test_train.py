@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.config import MachineConfig
 from bench.data import batches, packs
 from bench.errors import BenchError, DataError, MachineError
 from bench.experiment.pretraining import summary
@@ -22,7 +23,7 @@ from bench.training.machine import Machine, make_machine
 from tests.conftest import write_rows
 
 
-class Pictures(batches.Part):
+class Pictures(batches.SplitData):
     """Images that need no pack."""
 
     def __getitem__(self, plan: batches.Plan) -> dict[str, Tensor]:
@@ -36,7 +37,7 @@ class Deaf(SimpleNamespace):
 
 @pytest.fixture
 def machine() -> Machine:
-    return make_machine("cpu", threads=1)
+    return make_machine(MachineConfig(device="cpu", threads=1))
 
 
 def stage(turns: object, optimizers: dict[str, torch.optim.Optimizer], module: nn.Module, count: int = 4) -> Stage:
@@ -168,7 +169,7 @@ def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None
     pack = packs.Pack(tmp_path, manifest, rows, None, None)
 
     def look(seed: int, epoch: int, *positions: int) -> Tensor:
-        part = batches.Part(pack, np.array([0, 1]), change="crop", size=8, seed=seed)
+        part = batches.SplitData(pack, np.array([0, 1]), change="crop", size=8, seed=seed)
         return part[epoch, np.array(positions)]["images"]
 
     assert torch.equal(look(0, 0, 0, 1)[1], look(0, 0, 1)[0])

@@ -67,7 +67,7 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
     # The 16 test images are looked at once a record, the validation part after every epoch of a trial.
     assert looked.count(16) == len(records) and len(set(looked)) == 2 and max(looked) == 16
     for one in records:
-        assert one.tuning is not None and one.job["study"] == one.tuning.study and one.part == "test"
+        assert one.tuning is not None and one.job.study == one.tuning.study and one.part == "test"
         assert list(one.rates) == [one.tuning.best[f"phase-{n}"] for n in range(1, len(one.rates) + 1)]
         assert one.data.counts == {"train": 24, "test": 16}
     looked.clear()
@@ -191,7 +191,7 @@ def test_the_pretext_tasks_own_rate_is_searched_when_asked(tiny: Bench, tmp_path
     (tuning,) = studies(tmp_path / "runs")
     assert tuning.space["pretext"] == (1e-4, 1e-2) and tuning.space["phase-1"] == (1e-3, 1e-2)
     (one,) = record.read(tmp_path / "runs")
-    assert one.pretrain.job["recipe"]["lr"] == tuning.best["pretext"]
+    assert one.pretrain.recipe["lr"] == tuning.best["pretext"]
 
 
 def test_no_trial_is_pruned_before_a_quarter_of_its_last_phase(tiny: Bench, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from bench.config import MachineConfig
 from bench.training.machine import make_machine
 from tests.benchmarks.common import Figure, photographs, ratio, workplace
 from tests.benchmarks.step import session, trained
@@ -21,7 +22,7 @@ def measure() -> list[Figure]:
     python = os.environ.get("KERAS_PYTHON", "")
     if not Path(python).is_file():
         return [Figure("Keras is not there: name its Python in KERAS_PYTHON", float("nan"), "")]
-    precision = make_machine("cpu", trunk="unet:depth=8,width=64", size=256).precision
+    precision = make_machine(MachineConfig(device="cpu"), trunk="unet:depth=8,width=64", size=256).precision
     found: list[Figure] = []
     with workplace() as folder:
         for batch in BATCHES:

@@ -21,7 +21,7 @@ from tests.benchmarks.step import Silent, bare, session, trained
 
 COCO, EPOCHS, MEASURED = 83_000, 20, 4096
 FLOP = 86e9
-"""Of a conditional GAN's step at 256 px, width 64, a image."""
+"""Of a conditional GAN's step at 256 px, width 64, an image."""
 VOC_CLASSIFICATION, VOC_SEGMENTATION = 11_987, 2_039
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
+from bench.config import MachineConfig
 from bench import colour
 from bench.data import batches, catalogue, packs
 from bench.training.machine import make_machine
@@ -18,7 +19,7 @@ PICTURES, BATCH, PACKED_EPOCHS = 192, 16, 8
 
 
 def papers(files: list[Path], size: int) -> None:
-    """Do as the released generator does: decode and resize (nearest) a image at a time, scikit-image's rgb2lab on the batch."""
+    """Do as the released generator does: decode and resize (nearest) an image at a time, scikit-image's rgb2lab on the batch."""
     for first in range(0, len(files), BATCH):
         batch = np.empty((BATCH, size, size, 3), dtype=np.float32)
         for place, file in enumerate(files[first : first + BATCH]):
@@ -41,7 +42,7 @@ def torchvisions(folder: Path, size: int) -> None:
         torch.cat([lab[:, :1] / 50 - 1, lab[:, 1:] / 128], dim=1)
 
 
-def packed(part: batches.Part, epochs: int) -> None:
+def packed(part: batches.SplitData, epochs: int) -> None:
     """Do as the bench does in training."""
     for _, batch in batches.training(part, BATCH, 0, epochs, 0, 0, torch.device("cpu")):
         colour.split_lab(batch["images"])
@@ -49,7 +50,7 @@ def packed(part: batches.Part, epochs: int) -> None:
 
 def measure() -> list[Figure]:
     """Return images/s of the three at the paper's size and the demo's."""
-    make_machine("cpu", threads=CORES)
+    make_machine(MachineConfig(device="cpu", threads=CORES))
     found: list[Figure] = []
     with workplace() as folder:
         files = photographs(folder / "images" / "all", PICTURES)
@@ -57,7 +58,7 @@ def measure() -> list[Figure]:
         for size in (256, 64):
             order = packs.Order(dataset, "images", packs.PackRule(size=size))
             pack = packs.open_pack(order, lambda _: None, lambda *_: None)
-            part = batches.Part(pack, np.arange(PICTURES))
+            part = batches.SplitData(pack, np.arange(PICTURES))
             packed(part, 1)
             ours = PICTURES * PACKED_EPOCHS / seconds(lambda part=part: packed(part, PACKED_EPOCHS))  # type: ignore[misc]
             paper = PICTURES / seconds(lambda size=size: papers(files, size))  # type: ignore[misc]

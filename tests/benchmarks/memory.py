@@ -14,7 +14,7 @@ from tests.benchmarks.common import Figure
 COUNTS = (1_000, 100_000)
 QUICK = """
     --pretext l1_color --downstream voc_seg --protocol demo --size 64 --trunk unet:depth=3,width=1 --device cpu --threads 1
-    --set recipe.epochs=1 --set recipe.batch_size=64 --set recipe.report_images=32
+    --set recipe.epochs=1 --set recipe.batch_size=64 --set recipe.evaluation_images=32
 """.split()
 WATCH = """
 import resource, subprocess, sys

@@ -68,7 +68,7 @@ def _run(size: int, protocol: str, pretext: str, task: str, seed: int) -> tuple[
     )
     record = make(pretext, seed, 0.5, task, size=size, protocol=protocol, tuning=tuning(budget=20, trials=trials))
     pretrain = record.pretrain
-    job = {**record.job, "settings": {**record.job["settings"], "metrics": list(TASKS[task])}}
+    job = {**record.job, "settings": {**record.job.settings, "metrics": list(TASKS[task])}}
     changes: dict[str, Any] = {
         "id": f"{pretext}-{task}-{sha256_bytes(packed)[:12]}",
         "job": job,

@@ -19,7 +19,7 @@ SEEDS, TRIALS = 3, 8
 
 def request(pretexts: tuple[str, ...], downstreams: tuple[str, ...], seeds: int) -> Request:
     """Return a request of the demo's protocol on the two-phase schedule, with a narrow trunk."""
-    trunk, settings = "unet:width=8", ("recipe.report_images=16", "recipe.images=[]")  # at 32 px, for the time
+    trunk, settings = "unet:width=8", ("recipe.evaluation_images=16", "recipe.images=[]")  # at 32 px, for the time
     return Request(
         pretexts, downstreams, "demo", "demo", trunk=trunk, size=32, seeds=tuple(range(seeds)), schedules=("two-phase",),
         settings=settings,

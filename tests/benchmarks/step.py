@@ -11,10 +11,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits as judge
 from torch.nn.functional import l1_loss
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.config import MachineConfig
 from bench.colour import split_lab
 from bench.contract import Batch
 from bench.data import catalogue, packs
-from bench.data.batches import Part
+from bench.data.batches import SplitData
 from bench.experiment import grid
 from bench.experiment.pretraining import pretrain
 from bench.experiment.resolve import Request
@@ -42,7 +43,7 @@ def session(folder: Path, images: Path, pretext: str, size: int, trunk: str, *se
     wide = ("cgan_color.discriminator_width=64",) if pretext == "cgan_color" else ()
     request = Request(
         (pretext,), ("voc_cls",), "demo", "demo", str(images), trunk, size,
-        settings=("recipe.epochs=1", "recipe.report_images=1", "recipe.images=[]", *wide, *settings),
+        settings=("recipe.epochs=1", "recipe.evaluation_images=1", "recipe.images=[]", *wide, *settings),
     )  # fmt: skip
     return grid.open_session(request, grid.Options(device), folder, Silent())  # type: ignore[arg-type]
 
@@ -146,7 +147,7 @@ def looped(network: torch.nn.Module, part: Part, batch: int, seed: int, folder: 
 
     optimizers = {"loss": torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)}
     stage = Stage("another's network", network, optimizers, training_step, make_batch, part, batch, 1, seed)
-    history = train(stage, make_machine("cpu"), folder / str(seed), Silent())
+    history = train(stage, make_machine(MachineConfig(device="cpu")), folder / str(seed), Silent())
     return history.images / history.seconds
 
 

@@ -153,7 +153,7 @@ def test_the_plug_in_runs_by_file(tiny: Callable, bench: Callable, tmp_path: Pat
     listed = bench("list", "pretexts", "--plugin", path)
     assert "Rotation prediction" in listed.out
     path.write_text(text.replace("lr=self.recipe.lr", "lr=self.recipe.lr / 2"))
-    assert registry.source_digest("pretexts", "rotation") not in {one.pretrain.job["source"] for one in records}
+    assert registry.source_digest("pretexts", "rotation") not in {one.pretrain.job.source for one in records}
 
 
 def test_the_plug_in_that_loads_weights_scores_what_the_same_weights_score(

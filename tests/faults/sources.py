@@ -161,7 +161,7 @@ def lists(ground: Ground, seeds: Path | None) -> list[Format]:
             def read() -> str:
                 dataset = catalogue.open_dataset(str(ground.devkit), quiet)
                 subset = "labels" if "Main" in name else "SegmentationClass"
-                return splits.open_split(dataset, "official", subset).model_dump_json()
+                return splits.open_splits(dataset, "official", subset).model_dump_json()
 
             def tidy() -> None:
                 ground.clear("paths", "splits")

@@ -42,9 +42,9 @@ def stored(ground: Ground) -> list[Format]:
     def split() -> Subject:
         dataset = catalogue.open_dataset("demo", quiet) if ground.drawn else None
         assert dataset is not None
-        splits.open_split(dataset, "official", "labels")
+        splits.open_splits(dataset, "official", "labels")
         path = next((files.home() / "splits").glob("demo-official-labels-*.json"))
-        return Subject(path, lambda: splits.open_split(dataset, "official", "labels").model_dump_json(), exact=True)
+        return Subject(path, lambda: splits.open_splits(dataset, "official", "labels").model_dump_json(), exact=True)
 
     def in_pack(name: str) -> Callable[[], Subject]:
         def make_it() -> Subject:

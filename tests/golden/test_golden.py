@@ -43,11 +43,11 @@ def told(one: record.Record) -> dict[str, Any]:
     """Return what a record says that no change of form may change."""
     return {
         "metrics": one.metrics,
-        "losses": [phase["losses"] for phase in one.history],
+        "losses": one.losses,
         "pretraining": one.pretrain.history,
-        "report": one.pretrain.report,
-        "trivial": one.pretrain.trivial,
-        "data": [one.data.fingerprint, one.data.split, one.data.fitted, one.data.counts],
+        "report": one.pretrain.evaluation,
+        "trivial": one.pretrain.baselines,
+        "data": [one.data.fingerprint, one.data.splits_fingerprint, one.data.fitted, one.data.counts],
         "rates": one.rates,
         "trials": [[trial.rates, trial.state, trial.value] for trial in one.tuning.trials] if one.tuning else [],
         "spread": [one.spread.ratio, one.spread.cosine] if one.spread else None,
@@ -56,7 +56,7 @@ def told(one: record.Record) -> dict[str, Any]:
 
 
 def by_name(records: list[record.Record]) -> dict[str, Any]:
-    return {f"{one.pretext} {one.schedule} {one.downstream}": told(one) for one in records}
+    return {f"{one.pretext} {one.job.schedule} {one.downstream}": told(one) for one in records}
 
 
 @pytest.fixture

@@ -82,10 +82,10 @@ def test_reports_and_pictures_have_one_value_a_picture_and_change_nothing(name: 
     pretext = make(name).train()
     before = {key: tensor.clone() for key, tensor in pretext.state_dict().items()}
     modes = [part.training for part in pretext.modules()]
-    report, rows = pretext.report(images(), seeded()), pretext.image(images(), seeded())
+    report, rows = pretext.evaluate(images(), seeded()), pretext.image(images(), seeded())
     assert all(values.shape == (4,) for values in report.values())
     assert all(row.shape == (4, 3, 32, 32) and row.dtype == torch.uint8 for row in rows.values())
-    again = pretext.report(images(), seeded())
+    again = pretext.evaluate(images(), seeded())
     assert all(torch.equal(values, again[key]) for key, values in report.items())
     assert all(torch.equal(tensor, pretext.state_dict()[key]) for key, tensor in before.items())
     assert modes == [part.training for part in pretext.modules()]

@@ -48,7 +48,7 @@ def make(
     job = {"recipe": recipe, "data": "d" * 64, "split": "s" * 64, "version": 1, "source": "", "size": 64, "seed": trunk_seed}
     report = {"psnr": {"average": 20.0 + seed, "min": 10.0 - seed, "max": 30.0 + seed}}
     pretrain = PretrainRecord(
-        id=f"{pretext}-{trunk_seed}", job=job, data=data, report=report, trivial={"grey image": report}, report_images=4,
+        id=f"{pretext}-{trunk_seed}", job=job, data=data, report=report, trivial={"grey image": report}, evaluation_images=4,
         cost=COST, weights="w", provenance={},
     )  # fmt: skip
     phases = [{"train": "head", "epochs": 1, "lr": 1e-3}, {"train": "all", "epochs": 1, "lr": 1e-4}]

@@ -18,7 +18,7 @@ IMAGES = 80
 def classified(pretext: str, seed: int, **changes: Any) -> Record:
     record = make(pretext, seed, 0.5, "voc_cls", **changes)
     pretrain = record.pretrain.model_copy(update={"trivial": {}})
-    job = {**record.job, "settings": {**record.job["settings"], "metrics": ["map_voc", "f1_macro"]}}
+    job = {**record.job, "settings": {**record.job.settings, "metrics": ["map_voc", "f1_macro"]}}
     metrics = {"map_voc@1": 0.5, "f1_macro@1": 0.5}
     identity = f"{pretext}-{seed}"
     changed = {"job": job, "metrics": metrics, "id": identity, "predictions": identity, "pretrain": pretrain}

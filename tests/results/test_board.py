@@ -341,7 +341,7 @@ def test_a_control_of_before_is_dead_where_it_was_frozen_with_statistics_that_no
     def of_before(schedule: str, transfer: str = "all", epochs: int = 0, **settings: object) -> str:
         record = make("random_init", schedule=schedule, transfer=transfer)
         job = {**record.pretrain.job, "recipe": {"epochs": epochs}}
-        runs_job = {**record.job, "settings": {**record.job["settings"], **settings}}
+        runs_job = {**record.job, "settings": {**record.job.settings, **settings}}
         return rows.dead(record.model_copy(update={"job": runs_job, "pretrain": record.pretrain.model_copy(update={"job": job})}))
 
     assert of_before("two-phase") and of_before("frozen") and of_before("two-phase", "encoder", 2)

@@ -197,7 +197,7 @@ def test_damaged_pictures_are_left_out_and_named(content: bytes | str, tmp_path:
                  truth=np.zeros((1, 4, 5), np.uint8), found=np.zeros((1, 4, 4), np.uint8))  # fmt: skip
         content = buffer.getvalue()
     path.write_bytes(path.read_bytes()[:-200] if isinstance(content, str) else content)
-    (tmp_path / "pretrained" / "trunk-pretext0-0" / "figure7.png").write_bytes(b"not a image")
+    (tmp_path / "pretrained" / "trunk-pretext0-0" / "figure7.png").write_bytes(b"not an image")
     text = page([board()], [], tmp_path, "")
     assert "runs/pretext0-0/examples.npz are damaged or of another run, and left out" in text
     assert "pretrained/trunk-pretext0-0/figure7.png is damaged and left out" in text

@@ -175,7 +175,7 @@ def test_ours_stand_beside_the_papers_numbers_with_what_deviates() -> None:
     records = [make(metrics={"miou_paper@1": 0.4}, value=0.4)]
     records.append(make(metrics={"miou_paper@1": 0.3}, pretext="random_init", schedule="one-phase"))
     for record in records:
-        record.job["settings"]["metrics"] = ["miou_paper"]
+        record.job.settings.metrics = ["miou_paper"]
     lines = [row.cells for row in published.paper_table(boards(records)).rows]
     ours = next(line for line in lines if line[3].startswith("cgan_color"))
     assert lines[lines.index(ours) - 1][:3] == ("Colorization pre-training", "miou_paper@1", "47.07 %")
@@ -214,8 +214,8 @@ def test_the_papers_settings_are_those_of_the_protocol_paper() -> None:
 )
 def test_every_setting_that_deviates_from_the_paper_is_told(settings: dict, recipe: dict, text: str) -> None:
     record = make(metrics={"miou_paper@1": 0.4}, value=0.4)
-    record.job["settings"] |= {**published.SETTINGS["voc_seg"], "metrics": ["miou_paper"], **settings}
-    record.pretrain.job["recipe"] |= {**published.RECIPE, **recipe}
+    record.job.settings |= {**published.SETTINGS["voc_seg"], "metrics": ["miou_paper"], **settings}
+    record.pretrain.recipe |= {**published.RECIPE, **recipe}
     ours = next(row.cells for row in published.paper_table(boards([record])).rows if row.cells[3].startswith("cgan_color"))
     assert text in ours[4]
 
@@ -235,7 +235,7 @@ def test_rows_of_different_precision_are_apart_and_say_so() -> None:
 def test_two_metrics_of_the_same_rows_agree_or_differ_in_order() -> None:
     def row(pretext: str, seed: int, first: float, second: float | None) -> Record:
         one = make(pretext, seed, first)
-        job = {**one.job, "settings": {**one.job["settings"], "metrics": ["miou_voc", "pixel_acc"]}}
+        job = {**one.job, "settings": {**one.job.settings, "metrics": ["miou_voc", "pixel_acc"]}}
         return one.model_copy(update={"job": job, "metrics": {"miou_voc@1": first, "pixel_acc@1": second}})
 
     records = [row("a", 0, 0.1, 0.5), row("a", 1, 0.3, 0.7), row("b", 0, 0.3, 0.5), row("c", 0, 0.4, 0.9), row("d", 0, 0.5, None)]

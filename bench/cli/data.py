@@ -1,0 +1,78 @@
+"""`bench data`: prepare, verify and list data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.common import hold, use
+from bench.config import names
+from bench.errors import UsageError
+
+PREPARE_EXAMPLE = "bench data prepare voc2012 --root ~/data/VOCdevkit"
+VERIFY_EXAMPLE = "bench data verify ~/data/VOCdevkit"
+LIST_EXAMPLE = "bench data list"
+
+
+def prepare(
+    name: Annotated[str, typer.Argument(help="voc2012, voc2007, coco2014, coco2017, demo, or a name of your own with --root.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Take this folder (VOCdevkit, COCO or any images) and download nothing.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out files whose names match, for example 'animalweb_*'.")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="The classes that tests can judge, by comma; all when left out.")] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out images that do not decode, or whose mask does not; each is named.")
+    ] = False,
+) -> None:
+    """Download a data set or take a folder, verify it by decoding every image, and put it under its name."""
+    from bench.cli.screen import Screen
+    from bench.data import catalogue, download
+    from bench.storage import files
+
+    use()
+    with Screen() as screen:
+        if name == catalogue.DEMO_LABELLED and root is None:
+            made = [catalogue.open_dataset(demo, screen.echo) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
+        else:
+            folder = root if root is not None else download.fetch(name, files.home() / "downloads", screen)
+            screen.echo(f"reading and decoding every image of {name}")
+            found = catalogue.read(folder, _set_name(name), exclude or (), names(score or ""))
+            made = [catalogue.register(found, skip_broken, screen.echo)]
+        for dataset in made:
+            left_out = f" ({len(dataset.broken):,} left out)" if dataset.broken else ""
+            screen.echo(
+                f"{dataset.name} is ready: {len(dataset.images):,} images{left_out}, fingerprint {dataset.fingerprint[:12]}"
+            )
+
+
+def verify(
+    path: Annotated[str, typer.Argument(help="A prepared set's name or a folder.")],
+) -> None:
+    """Decode every image and mask; for a prepared set, compare with what was prepared."""
+    from bench.cli.screen import Screen
+    from bench.data import catalogue
+    from bench.storage import files
+
+    hold(files.home())
+    screen = Screen()
+    checked = catalogue.verify(path)
+    screen.echo(f"{checked.name}: {len(checked.images):,} images decode, fingerprint {checked.fingerprint[:12]}")
+
+
+def list_data() -> None:
+    """List the prepared data sets: what, where, how many images, which fingerprint."""
+    from bench.cli import listing
+    from bench.cli.screen import print_rows
+
+    print_rows(*listing.data())
+
+
+def _set_name(name: str) -> str:
+    if not name or not all(character.isalnum() or character in "_-." for character in name) or name.startswith("."):
+        raise UsageError(f"a data set's name is letters, digits, '_', '-' and '.', but got {name!r}.")
+    return name

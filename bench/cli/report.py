@@ -1,0 +1,81 @@
+"""`bench report`: tables, CSV files and the page, all from the records."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.common import hold, warn
+from bench.cli.options import Out
+from bench.config import names
+from bench.errors import MachineError, UsageError
+from bench.text import shell
+
+EXAMPLE = "bench report --metric map_voc,miou_voc --html"
+
+
+def report(
+    out: Out = Path("runs"),
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Metric ids for the columns, recomputed from the predictions; the protocols' main ones when left out."),
+    ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(help="Only these runs, by the beginnings of their ids, in one table; refused when they cannot share one."),
+    ] = None,
+    baseline: Annotated[
+        str,
+        typer.Option(help="The row to compare with: l1_color, random_init:one-phase or a row's label; else random_init."),
+    ] = "",
+    with_published: Annotated[bool, typer.Option("--with-published", help="Published numbers in a table of their own.")] = False,
+    compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Ours beside the paper's Table 4.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write report.html too: tables, curves and images.")] = False,
+) -> None:
+    """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write the files beside them.
+
+    leaderboard.csv, per_run.csv, per_class.csv, agreement.csv (bench list columns), table4.md and table4.tex. The CSV files
+    always hold the protocols' metrics.
+    """
+    from bench import record
+    from bench.cli.screen import Screen, drawn
+    from bench.storage import files
+    from results import look_log
+    from results.cache import Cache
+    from results.report import Wanted, make
+
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is no folder.")
+    hold(out)
+    records = record.read(out)
+    if not records:
+        raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
+    wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
+    kept = out / "cache" / "report.json"
+    cache = Cache.read(kept)
+    before = look_log.read(out)
+    made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before)
+    for problem in made.problems:
+        warn(problem)
+    if cache.changed:
+        with suppress(MachineError):  # it saves time and nothing else
+            files.publish_file(kept, cache.text())
+    unwritten = None
+    try:
+        for name, text in made.files.items():
+            files.publish_file(out / name, text)
+        if not wanted.runs:  # a table of chosen runs says so itself
+            look_log.keep(out, before, before.with_boards(made.boards, look_log.now()), out / "locks" / "looks.lock", warn)
+    except MachineError as error:
+        unwritten = error
+    screen = Screen()
+    for table in made.tables:
+        screen.table(drawn(table))
+        screen.echo("")
+    if unwritten is not None:
+        raise unwritten
+    screen.echo(f"wrote {', '.join(made.files)} in {out}")

@@ -1,0 +1,50 @@
+"""`bench reproduce`: a run made again from its record, and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli.common import begin, use
+from bench.cli.options import Out, Plugins, configured, machine_of
+from bench.errors import BenchError
+
+EXAMPLE = "bench reproduce cgan_color-voc_seg-0a1b2c3d4e5f"
+
+
+@configured("device", "threads", "workers")
+def reproduce(
+    run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
+    options: dict[str, Any],
+    out: Out = Path("runs"),
+    into: Annotated[Path | None, typer.Option(help="Folder for the new run; OUT/reproduced/RUN when left out.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="How far a metric may be off; without it no bit on such a CPU and 0.02 elsewhere.", min=0)
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Make a run again from its record alone, pretraining included, and compare weights, predictions and metrics.
+
+    The threads are the record's when left out: on a processor of the same kind, with as many threads and the same torch, the
+    result is equal to the bit. Elsewhere it says what differs, and compares metrics.
+    """
+    from bench.cli.screen import Screen, print_rows
+    from bench.experiment import reproduction
+    from bench.storage import files
+
+    machine = machine_of(options)
+    begin(plugin, out)
+    one = reproduction.find(out, run)
+    folder = into or out / "reproduced" / one.id
+    if into is None:
+        files.remove_folder(folder)
+    use(folder)
+    with Screen() as screen:
+        made = reproduction.reproduce(one, folder, machine, screen)
+    compared = reproduction.compare(one, made, tolerance)
+    print_rows(*compared.rows)
+    if not compared.equal:
+        raise BenchError(compared.verdict)
+    print(compared.verdict)

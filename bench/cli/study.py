@@ -1,0 +1,72 @@
+"""`bench study`: the grids and tables of a study's file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli.common import begin
+from bench.cli.options import Plan, Plugins, configured
+from bench.config import names
+from bench.errors import BenchError, UsageError
+from bench.text import shell
+
+EXAMPLE = "bench study results/studies/voc_mini"
+
+
+@configured("seeds", "tune", "settings", "device", "threads", "workers")
+def study(
+    place: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with a study.toml, or such a file.")],
+    options: dict[str, Any],
+    only: Annotated[str, typer.Option(help="Only these of its parts, by comma.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of trunks and runs; runs/ and the folder's name when left out.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of the records and tables; the study's own when left out and nothing is changed.")
+    ] = None,
+    plugin: Plugins = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page for each table too, with the images that lie in --out.")
+    ] = False,
+    plan: Plan = False,
+) -> None:
+    """Run what is missing of a study, keep its records without images beside it, and write its tables from them.
+
+    A study is a file with grids and tables. What its records already hold is not run again and needs no data. Several processes
+    share the work. Options given here replace those of every part of the study.
+    """
+    from bench.cli.screen import Screen, print_plan
+    from bench.experiment import study, study_file
+    from bench.experiment.grid import SOME_FAILED
+    from bench.storage import files
+
+    file = study_file.find(place)
+    if into is None and any(name in options for name in study_file.RESULTS):
+        raise UsageError("--seeds, --tune and --set make another study of it; name a folder for its records with --into.")
+    read = study_file.load(file, options)
+    folder = into or study_file.own_folder(file)
+    runs = out or Path("runs") / study_file.own_folder(file.resolve()).name
+    begin(plugin, runs)
+    files.make_folder(folder)
+    with Screen() as screen:
+        if plan:
+            seconds = []
+            for name, planned in study.plan(read, runs, folder, names(only), screen):
+                screen.echo(f"{name}:")
+                print_plan(planned, screen)
+                seconds.append(planned.seconds)
+            if len(seconds) > 1:
+                total = f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together"
+                screen.echo(f"{total}; what they share is counted once")
+            return
+        failed = study.run(read, runs, folder, names(only), screen)
+        written, wrong = study.tables(read, folder, screen, runs if html else None, shell(["bench", *sys.argv[1:]]))
+        screen.echo(f"wrote {len(written)} files in {folder}")
+    if failed or wrong:
+        summary = BenchError("; ".join([*failed, *wrong]))
+        summary.exit_code = SOME_FAILED
+        raise summary

@@ -1,0 +1,93 @@
+"""What a record says about its data, its cost and where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.data.dataset import Dataset
+from bench.data.splits import Splits
+from bench.experiment.session import Session, commit
+from bench.record import Cost, DataFacts
+from bench.training.loop import History
+from bench.training.machine import Machine
+
+PACKAGES = (
+    "pretext-bench", "torch", "torchvision", "timm", "lightning", "albumentations", "kornia", "numpy", "optuna", "pillow",
+)  # fmt: skip
+
+
+def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dict[str, int], void: int = 0) -> DataFacts:
+    """Return what a record says about the images of a run.
+
+    `fit` are the ids it was trained on, of which `void` have a mask that is void throughout; `scored` counts the others by split.
+    """
+    known = dataset.known_labels()
+    labels = [known.get(identity) for identity in fit]
+    present = np.array([one for one in labels if one is not None])
+    return DataFacts(
+        name=dataset.name,
+        synthetic=dataset.synthetic,
+        left_out=len(dataset.broken),
+        fingerprint=dataset.fingerprint,
+        splits_fingerprint=splits.fingerprint,
+        counts={"train": len(fit), **scored},
+        classes=dataset.classes,
+        scored=dataset.scored,
+        fitted=hashlib.sha256("\n".join(fit).encode()).hexdigest(),
+        void=void,
+        prior=tuple(np.round((present != 0).mean(axis=0), 9).tolist()) if None not in labels and len(labels) else (),
+    )
+
+
+def cost(history: History, machine: Machine) -> Cost:
+    """Return what training cost."""
+    return Cost(
+        seconds=round(history.seconds, 3),
+        images=history.images,
+        peak_memory=machine.peak_memory(),
+        device=machine.device.type,
+        joules=None if history.joules is None else round(history.joules, 1),
+    )
+
+
+def provenance(session: Session) -> dict[str, Any]:
+    """Return where a record comes from: command, time, versions, machine, commit and whether files were changed since."""
+    return {
+        "command": _without_storage(session.command),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": {name: _installed(name) for name in PACKAGES},
+        "machine": session.machine.describe(),
+        "data": _findable(session.grid.data_name),
+        "pretrain_data": _findable(session.grid.pretrain_name),
+        **commit(),
+    }
+
+
+def _without_storage(words: Sequence[str]) -> list[str]:
+    """Return a command without the database's URL, which may hold a password."""
+    kept = []
+    for before, word in zip(["", *words], words, strict=False):
+        hidden = before == "--storage" or word.startswith("--storage=")
+        kept.append("--storage=..." if word.startswith("--storage=") else "..." if hidden else word)
+    return kept
+
+
+def _findable(data: str | None) -> str | None:
+    """Return a prepared set's name as it is, and a folder so that it is found from anywhere."""
+    return str(Path(data).resolve()) if data and ("/" in data or data.startswith(".")) else data
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,112 @@
+"""What a search for learning rates ranges over: a cell of the grid, its ranges, and the rates that are tried first."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+from bench import metrics
+from bench.config import PRETEXT, RunConfig, Space, Train
+from bench.experiment.resolve import recipe_of
+from bench.job import Job
+from bench.record import Tuning
+from bench.schema import Schema
+from bench.seeding import key
+
+STARTUP = 8
+"""Rates that do not depend on what was found, the same for every pretext task; later ones are drawn by the sampler."""
+
+
+class Search(Schema):
+    """What is searched: a cell of the grid, scored on the validation split. Its digest is the name of its Optuna study."""
+
+    cell: Job
+    space: Space
+    ranges: Space
+    drawn: tuple[tuple[str, ...], ...] = ()
+    """What the Sobol sequences range over, each group by one sequence: what cells share gets the same values in all of them."""
+    sampler: str = "8 Sobol, then TPE"
+    pruner: str = "median by epoch, from a quarter of the last phase on"
+
+    @property
+    def id(self) -> str:
+        """The pretext, the downstream task and twelve hexadecimal digits."""
+        return f"{self.cell.pretrain.pretext}-{self.cell.downstream}-{self.digest()[:12]}"
+
+    @property
+    def metric(self) -> str:
+        """The objective: the protocol's main metric, with its version."""
+        return metrics.get(self.cell.settings.metrics[0]).key
+
+    @property
+    def warmup(self) -> int:
+        """The epochs before a trial may be pruned: what a frozen trunk has reached says little of the rate that comes after."""
+        *before, last = (phase.epochs for phase in self.cell.phases)
+        return sum(before) + max(1, math.ceil(last / 4))
+
+    def own_rates(self) -> dict[str, float]:
+        """Return the rates of the protocol, and of the recipe when it is searched."""
+        rates = {f"phase-{number}": phase.lr for number, phase in enumerate(self.cell.phases, start=1)}
+        return {**rates, PRETEXT: recipe_of(self.cell.pretrain).lr} if PRETEXT in self.space else rates
+
+    def first_rates(self, draw: int) -> dict[str, float]:
+        """Return the rates of one of the first `STARTUP` draws.
+
+        The protocol's own where the space has them, then a Sobol sequence over the logarithms of the rates.
+        """
+        from scipy.stats import qmc
+
+        own = {name: low if low == high else self.own_rates()[name] for name, (low, high) in self.space.items()}
+        if draw == 0 and all(low <= own[name] <= high for name, (low, high) in self.space.items()):
+            return own
+        place: dict[str, float] = {}
+        for number, names in enumerate(self.drawn):
+            seed = key("tune", self.cell.seed, *([number] if number else []))
+            place |= zip(names, qmc.Sobol(len(names), rng=seed % 2**32).random(STARTUP)[draw].tolist(), strict=True)
+        return {name: low * (high / low) ** place[name] for name, (low, high) in self.space.items()}
+
+
+def search_of(job: Job, config: RunConfig, jobs: list[Job]) -> Search:
+    """Return the search that tunes a job for all its seeds: that of the first seed among `jobs`."""
+    first = next(other for other in jobs if _seedless(other) == _seedless(job))
+    ranges = ranges_of(job, config)
+    space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
+    if PRETEXT in ranges and recipe_of(job.pretrain).epochs:
+        space[PRETEXT] = ranges[PRETEXT]
+    return Search(cell=first.model_copy(update={"split": "val"}), space=space, ranges=ranges, drawn=_drawn(job, ranges))
+
+
+def ranges_of(job: Job, config: RunConfig) -> Space:
+    """Return the protocol's ranges with the configuration's changes, by what a phase trains, and the pretext's own when asked."""
+    return {**{str(kind): limits for kind, limits in job.settings.space.items()}, **config.space}
+
+
+def with_rates(job: Job, rates: dict[str, float]) -> Job:
+    """Return a job whose phases, and pretext task when it is named, train at other rates."""
+    changes: dict[str, Any] = {"rates": tuple(rates[f"phase-{number}"] for number in range(1, len(job.phases) + 1))}
+    if PRETEXT in rates:
+        recipe = recipe_of(job.pretrain).with_changes({"lr": rates[PRETEXT]}, "recipe").identity()
+        changes["pretrain"] = job.pretrain.model_copy(update={"recipe": recipe})
+    return job.model_copy(update=changes)
+
+
+def chosen_by(tuning: Tuning, job: Job) -> Job:
+    """Return a job with the rates of a search, named in it."""
+    return with_rates(job, tuning.best).model_copy(update={"study": tuning.study, "trials": tuning.budget})
+
+
+def _drawn(job: Job, ranges: Space) -> tuple[tuple[str, ...], ...]:
+    """Return what is drawn together: a rate for each kind of phase, whether the schedule has it or not, and the pretext's own.
+
+    What else a schedule has, a kind's second phase, is drawn apart, since another dimension changes those before it.
+    """
+    first: dict[str, str] = {}
+    phases = [f"phase-{number}" for number in range(1, len(job.phases) + 1)]
+    for name, phase in zip(phases, job.phases, strict=True):
+        first.setdefault(phase.train, name)
+    together = (*(first.get(kind, kind) for kind in get_args(Train)), *([PRETEXT] if PRETEXT in ranges else []))
+    return together, *((name,) for name in phases if name not in together)
+
+
+def _seedless(job: Job) -> Job:
+    return job.model_copy(update={"seed": 0, "pretrain": job.pretrain.model_copy(update={"seed": 0})})

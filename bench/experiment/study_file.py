@@ -1,0 +1,150 @@
+"""A study's file: which grids answer a question, and which tables show it (`bench.experiment.study` has an example)."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError, field_validator
+
+from bench import metrics
+from bench.config import RunConfig
+from bench.errors import DataError, UsageError, unknown
+from bench.schema import Schema
+from bench.text import LONG, quoted
+
+FILE = "study.toml"
+MOST = 1 << 20
+"""Bytes that a study's file may have."""
+RECORDS = "records"
+RESULTS = ("seed", "seeds", "tune", "set")
+"""Options of a command that make another study of it, whose records need another folder."""
+
+
+def _plain(name: str) -> str:
+    if not name or not all(character.isascii() and (character.isalnum() or character in "_-") for character in name):
+        raise ValueError("a name is ASCII letters, digits, '_' and '-'")
+    if name == RECORDS:
+        raise ValueError(f"{RECORDS} is the folder of the records")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+
+
+class Table(Schema):
+    """A report of some parts' runs, as `bench report` makes it."""
+
+    parts: tuple[Name, ...] = Field(min_length=1)
+    metrics: tuple[str, ...] = ()
+    baseline: str = ""
+    leave_out: tuple[str, ...] = ()
+    """Rows that this table is without, `pretext` or `pretext:schedule`."""
+
+
+class Study(Schema):
+    """A study's file: grids by name, and tables of them."""
+
+    title: str
+    parts: dict[Name, RunConfig] = Field(min_length=1)
+    tables: dict[Name, Table] = {}
+    fingerprints: dict[str, str] = {}
+    """What the data sets' fingerprints begin with, by the name they are prepared under."""
+    looks: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """The numbers of seeds at which the results are looked at, as declared beforehand."""
+
+    @field_validator("looks")
+    @classmethod
+    def _grow(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        if list(looks) != sorted(set(looks)):
+            raise ValueError("each look has more seeds than the one before")
+        return looks
+
+
+def find(place: Path) -> Path:
+    """Return the study's file of a folder or a path; UsageError when there is none."""
+    path = place / FILE if place.is_dir() else place
+    if not path.is_file():
+        raise UsageError(f"{place} has no {FILE}; a study is a folder with one, or such a file.")
+    return path
+
+
+def own_folder(file: Path) -> Path:
+    """Return where a study's records and tables lie: beside `study.toml`, and in a folder of its name for another file."""
+    return file.parent if file.name == FILE else file.with_suffix("")
+
+
+def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
+    """Read a study's file; DataError says what in it cannot be used. `given` options of a command replace those of every part."""
+    try:
+        if path.stat().st_size > MOST:
+            raise DataError(f"{path} is larger than {MOST:,} bytes, which no study is.")
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a study: {' '.join(str(error).split())[:200]}.") from error
+    try:
+        common = _options(content.pop("options", {}), "options")
+        parts = {name: _options(own, f"parts.{name}") for name, own in _mapping(content.get("parts", {}), "parts").items()}
+        content["parts"] = {name: _changed({**common, **_own(name, parts)}, given or {}) for name in parts}
+        study = Study.model_validate(content)
+        for name, table in study.tables.items():
+            for part in set(table.parts) - study.parts.keys():
+                raise unknown(f"part in tables.{name}", part, study.parts)
+            for metric in table.metrics:
+                metrics.get(metric)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])[:LONG]
+        what = problem["msg"].removeprefix("Value error, ")
+        raise DataError(f"{path}: {where or 'the file'}: {what}, but got {quoted(problem['input'])}.") from error
+    except UsageError as error:
+        raise DataError(f"{path}: {error}") from error
+    return study
+
+
+def _changed(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part's options with those that a command gives."""
+    changed = {**options, **{name: value for name, value in given.items() if name != "set"}}
+    if "seeds" in given:
+        changed.pop("seed", None)
+    if given.get("tune") == 0:
+        changed.pop("space", None)
+        changed.pop("storage", None)
+    if given.get("set"):
+        own = changed.get("set", [])
+        changed["set"] = [*own, *given["set"]] if isinstance(own, list) else own
+    return changed
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{name[:LONG]} is a table of options, but got {quoted(value)}.")
+    return value
+
+
+def _options(value: Any, name: str) -> dict[str, Any]:
+    """Return a table of options by their names in Python; UsageError for one that is given in both spellings."""
+    options: dict[str, Any] = {}
+    for spelled, given in _mapping(value, name).items():
+        option = spelled.replace("-", "_")
+        if option in options:
+            raise UsageError(f"{name[:LONG]} has {quoted(spelled)} twice.")
+        options[option] = given
+    return options
+
+
+def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a part's options: its own, and those of the part that it is like."""
+    own = dict(parts[name])
+    like = own.pop("like", None)
+    if like is None:
+        return own
+    if not isinstance(like, str) or like not in parts:
+        raise unknown(f"part that parts.{name} is like", str(like), parts)
+    if "like" in parts[like]:
+        raise UsageError(f"parts.{name} is like {like}, which is like {quoted(parts[like]['like'])}: name that one.")
+    return {**parts[like], **own}

@@ -1,0 +1,50 @@
+"""The images that a job is trained and scored on, read from packs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.contract import Downstream
+from bench.data import packs
+from bench.data.batches import SplitData
+from bench.data.splits import Splits, open_share, open_splits
+from bench.experiment.provenance import data_facts
+from bench.experiment.resolve import pack_of, subset_of
+from bench.experiment.session import Session
+from bench.job import Job
+from bench.record import DataFacts
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The training images of a job and those it is scored on; `ids` are the latter's, in order."""
+
+    training: SplitData
+    scored: SplitData
+    ids: list[str]
+    facts: DataFacts
+    splits: Splits
+    """With a share of the labels: the splits that have that share."""
+
+
+def open_task_data(job: Job, downstream: Downstream, session: Session) -> TaskData:
+    """Return the data of a job; a pack is made when it is not there. While rates are searched nothing is trained on val."""
+    dataset, protocol = session.grid.data, job.settings
+    subset = subset_of(downstream, protocol)
+    whole = open_splits(dataset, protocol.split_scheme, subset)
+    share = open_share(dataset, whole, job.labels)
+    pack = packs.open_pack(packs.Order(dataset, *pack_of(subset, protocol, job.size)), session.echo, session.packing)
+    fit_ids, scored_ids = share.ids(*(name for name in protocol.fit if name != job.split)), share.ids(job.split)
+    masked = downstream.data == "masks"
+
+    def split_data(ids: list[str], augmentation: str, seed: int, with_truth: bool) -> SplitData:
+        labels = None if masked else dataset.labels(ids)
+        rows = pack.places(ids)
+        return session.cache.resident(SplitData(pack, rows, labels, masked, augmentation, job.size, seed, with_truth))
+
+    cropped = protocol.resize == "crop" and protocol.evaluate_on == "input"
+    training = split_data(fit_ids, protocol.augmentation, job.seed, with_truth=False)
+    scored = split_data(scored_ids, "crop" if cropped else "none", 0, with_truth=True)
+    void = len({*pack.manifest.void} & {*training.rows.tolist()}) if masked else 0
+    facts = data_facts(dataset, whole, fit_ids, {job.split: len(scored_ids)}, void)
+    return TaskData(training, scored, scored_ids, facts, share)

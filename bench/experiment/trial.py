@@ -1,0 +1,109 @@
+"""One trial of a search: a network trained at some rates, scored on the validation split after every epoch, pruned or finished."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import metrics
+from bench.config import PRETEXT
+from bench.errors import Diverged
+from bench.experiment.finetuning import FineTuning, finetune
+from bench.experiment.optuna_study import OptunaStudy
+from bench.experiment.pretraining import find_pretrained, pretrain
+from bench.experiment.search import with_rates
+from bench.schema import Schema
+from bench.storage import files, seal
+from bench.training.energy import Meter
+
+
+class TrialProgress(Schema):
+    """What a trial has found and cost so far, on the disk so that a kill does not lose it: a score for each epoch."""
+
+    values: dict[int, float] = {}
+    seconds: float = 0.0
+    images: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> TrialProgress:
+        """Return what was kept, or nothing yet; DataError when it cannot be read."""
+        if not path.is_file():
+            return cls()
+        return seal.read_model(cls, path, "what a trial has found", "remove its folder, and the trial begins anew")
+
+
+class _Pruned(Exception):
+    """The trial is worse than the median of the others at the same epoch."""
+
+
+class _Attempt:
+    """A trial as it goes on: scores its network after every epoch and tells the study."""
+
+    def __init__(self, study: OptunaStudy, trial: Any, work: Path) -> None:
+        self.study, self.trial, self.path = study, trial, work / "trial.json"
+        self.state = TrialProgress.read(self.path)
+        self.network_states: list[str] = []
+        for epoch, value in self.state.values.items():
+            trial.report(value, epoch)
+        self.begin()
+
+    def begin(self) -> None:
+        """Count time and energy from now on, beside what is kept."""
+        self.started = time.monotonic() - self.state.seconds
+        self.meter = Meter(self.study.session.machine.device)
+
+    def seconds(self) -> float:
+        """Return what the trial has taken so far."""
+        return time.monotonic() - self.started
+
+    def after_epoch(self, tuned: FineTuning, epoch: int, known: float | None) -> float:
+        """Return the score after an epoch, computed when it is not known; raise _Pruned for one below the others' median."""
+        self.network_states = list(tuned.states)
+        values = self.state.values
+        if epoch not in values:
+            facts = tuned.data.facts
+            if known is None:
+                found = metrics.compute(self.study.search.metric, tuned.predictions(), facts.classes, facts.scored)
+                known = found if math.isfinite(found) else 0.0
+            self.state = TrialProgress(
+                values={**values, epoch: known}, seconds=self.seconds(), images=epoch * facts.counts["train"]
+            )
+            files.publish_json(self.path, self.state.model_dump(mode="json"))
+            self.trial.report(known, epoch)
+        if self.trial.should_prune():
+            raise _Pruned
+        return self.state.values[epoch]
+
+
+def attempt(study: OptunaStudy, trial: Any) -> None:
+    """Train one trial, telling its validation score after every epoch; what was told survives a kill, as the weights do."""
+    from optuna.trial import TrialState
+
+    search, session = study.search, study.session
+    job = with_rates(search.cell, trial.params)
+    session.echo(f"  {search.id} trial {trial.number}: {', '.join(f'{name} {rate:.2e}' for name, rate in trial.params.items())}")
+    work = study.folder / "work" / job.id
+    progress = _Attempt(study, trial, work)
+    state, score, extra_images = TrialState.COMPLETE, None, 0
+    trunk_is_new = PRETEXT in trial.params and find_pretrained(job.pretrain, session.out) is None
+    try:
+        pretrained = pretrain(job.pretrain, session)
+        if not trunk_is_new:
+            progress.begin()
+        finetune(job, pretrained, session, progress.after_epoch, work)
+        score = progress.state.values[max(progress.state.values)]
+        extra_images = pretrained.cost.images if trunk_is_new else 0
+    except _Pruned:
+        state = TrialState.PRUNED
+    except Diverged as error:
+        state = TrialState.PRUNED
+        trial.set_user_attr("diverged", str(error))
+    study.forget_networks(progress.network_states, score)
+    images = progress.state.images + extra_images
+    trial.set_user_attr("cost", {"seconds": progress.seconds(), "images": images, "joules": progress.meter.joules()})
+    study.optuna.tell(trial, score, state=state)
+    files.remove_folder(work)
+    outcome = f"{search.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"
+    session.echo(f"  {search.id} trial {trial.number}: {outcome}; {max(0, study.budget - len(study.finished()))} to go")

@@ -1,0 +1,41 @@
+"""What the protocols of several tasks share: the three schedules, what the authors' code does otherwise, and the small protocols."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.contract import Phase, Schedule
+
+Stretch = tuple[int, float]
+"""Epochs and learning rate."""
+
+
+def schedules(one_phase: Stretch, head: Stretch, everything: Stretch, frozen: Stretch) -> dict[Schedule, tuple[Phase, ...]]:
+    """Return the three schedules: all at once; `head` on a frozen trunk, then `everything`; the trunk frozen throughout."""
+
+    def phase(train: str, stretch: Stretch) -> Phase:
+        return Phase.model_validate({"train": train, "epochs": stretch[0], "lr": stretch[1]})
+
+    return {
+        "one-phase": (phase("all", one_phase),),
+        "two-phase": (phase("head", head), phase("all", everything)),
+        "frozen": (phase("head", frozen),),
+    }
+
+
+AUTHORS_CODE: dict[str, Any] = {
+    "interpolation": "nearest",
+    "statistics": "batch",
+    "evaluate_one_by_one": True,
+}
+"""What the released notebooks do where the paper's text says something else."""
+
+SMALL: dict[str, Any] = {
+    "size": 64,
+    "trunk": "unet:width=16",
+    "split_scheme": "official",
+    "fit": ("train", "val"),
+    "resize": "squash",
+}
+"""Small and quick: 64 px, a narrow trunk, the data set's own lists."""
+DEMO_SUMMARY = "small and quick, for the embedded synthetic data and for first looks"

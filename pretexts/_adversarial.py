@@ -1,0 +1,31 @@
+"""What the tasks with an adversary share: a generator (trunk and output layer) and a discriminator, each with its Adam."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bench.contract import Pretext
+from bench.models.discriminator import PatchDiscriminator
+
+
+class Adversarial(Pretext):
+    """A pretext task with an `output` layer on the trunk and a `discriminator`."""
+
+    output: nn.Module
+    discriminator: PatchDiscriminator
+
+    @property
+    def discriminator_lr(self) -> float:
+        """The discriminator's learning rate: the recipe's, as the generator's."""
+        lr: float = self.recipe.lr
+        return lr
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the discriminator's and the generator's Adam."""
+        betas = (self.recipe.beta1, 0.999)
+        generator = [*self.trunk.parameters(), *self.output.parameters()]
+        return {
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=betas, fused=True),
+            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
+        }
