@@ -17,6 +17,8 @@ from bench.schema import Schema
 from bench.text import quoted
 
 MOST_SEEDS = 1000
+PAPER_SIZE = 256
+"""Side of the images in pixels, in the paper and where nothing else is asked for."""
 
 Schedule = Literal["one-phase", "two-phase", "frozen"]
 """All at once; a frozen trunk first, then all; the trunk frozen throughout."""

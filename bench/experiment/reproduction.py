@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.config import MachineConfig, Protocol, RunConfig
+from bench.config import PAPER_SIZE, MachineConfig, Protocol, RunConfig
 from bench.data import catalogue, splits
 from bench.data.dataset import Dataset
 from bench.errors import BenchError, DataError, UsageError, unknown
-from bench.experiment.resolve import PAPER_SIZE, Grid, recipe_of, statistics_version, subset_of
+from bench.experiment.resolve import Grid, recipe_of, statistics_version, subset_of
 from bench.experiment.runs import run
 from bench.experiment.session import Screen, make_session
 from bench.job import NO_DATA

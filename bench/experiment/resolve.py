@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from bench import metrics, registry
-from bench.config import Protocol, Recipe, RunConfig, Schedule, Transfer
+from bench.config import PAPER_SIZE, Protocol, Recipe, RunConfig, Schedule, Transfer
 from bench.data import catalogue, splits
 from bench.data.dataset import Dataset
 from bench.data.packs import PackRule
@@ -21,7 +21,6 @@ from bench.text import Echo, quoted
 
 STATISTICS_VERSION = 2
 """2: the batch norms of a new decoder, and of a trunk that was left untrained, have measured statistics."""
-PAPER_SIZE = 256
 SMALL = ("small", "demo")
 """Protocols whose size is that of the pretraining too; another's is that of its own images (standard segmentation: 512)."""
 

@@ -305,7 +305,7 @@ def _caches(out: Path) -> Check:
 def _data() -> tuple[list[Check], dict[str, int]]:
     """Return a check for each prepared data set, and the bytes that the main job has yet to write for each that it takes."""
     from bench.data import catalogue
-    from bench.experiment.resolve import PAPER_SIZE
+    from bench.config import PAPER_SIZE
 
     labelled, unlabelled, _ = catalogue.defaults(None)
     checks = []
