@@ -1,4 +1,4 @@
-"""A search of the frozen rate with features computed once, against the same search that looks anew each time."""
+"""A search of the frozen rate with features computed once, against the same search that computes them anew each time."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
-from bench.experiment import grid
 from bench.experiment.finetuning import finetune
 from bench.experiment.pretraining import pretrain
-from bench.experiment.resolve import Request
-from bench.experiment.tuning import Search, chosen_by, study_of, tune
+from bench.experiment.search import chosen_by, search_of
+from bench.experiment.tuning import tune
 from bench.record import Tuning
 from bench.training.feature_cache import Cache
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
-from tests.benchmarks.step import Silent
+from tests.benchmarks.step import opened
 
 TRIALS, MEASURED, EPOCHS, SHARE = 20, 3, 3, 0.4
 CASES = {
@@ -27,16 +26,14 @@ CASES = {
 def search(out: Path, downstream: str, size: int, trunk: str, settings: tuple[str, ...], trials: int) -> tuple[float, Tuning]:
     """Return the seconds of a search of the head's rate and of the training that it ends in, and the search."""
     phase = f'protocol.schedules={{"frozen":[{{"train":"head","epochs":{EPOCHS},"lr":0.0003}}]}}'
-    request = Request(
-        ("random_init",), (downstream,), "demo", "demo", trunk=trunk, size=size, schedules=("frozen",), labels=(SHARE,),
-        settings=(phase, *settings),
-    )  # fmt: skip
-    session = grid.open_session(request, grid.Options("cpu"), out, Silent())  # type: ignore[arg-type]
-    job, asked, found = session.grid.jobs[0], Search.parse(trials), []
+    data = {"data": "demo", "protocol": "demo", "trunk": trunk, "size": size, "device": "cpu"}
+    grid = {"pretext": "random_init", "downstream": downstream, "schedule": "frozen", "labels": SHARE, "tune": trials}
+    session = opened(out, **data, **grid, set=(phase, *settings))
+    job, found = session.grid.jobs[0], []
     trunk_record = pretrain(job.pretrain, session)
 
     def work() -> None:
-        found.append(tune(study_of(job, asked, session.grid.jobs), asked, session))
+        found.append(tune(search_of(job, session.config, session.grid.jobs), session))
         finetune(chosen_by(found[0], job), trunk_record, session)
 
     return seconds(work), found[0]
@@ -62,7 +59,7 @@ def measure() -> list[Figure]:
             whole = few * epochs(kept) / epochs(plain)
             found += [
                 Figure(f"{name}: {TRIALS} trials, features kept", taken, "s"),
-                Figure(f"{name}: looked at anew ({MEASURED} trials measured, by the epoch)", whole, "s"),
+                Figure(f"{name}: computed anew ({MEASURED} trials measured, by the epoch)", whole, "s"),
                 ratio(name, whole / taken, 20),
             ]
     return found

@@ -12,12 +12,10 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
-from bench.experiment import grid
 from bench.experiment.finetuning import finetune
 from bench.experiment.pretraining import pretrain
-from bench.experiment.resolve import Request
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
-from tests.benchmarks.step import Silent, bare, session, trained
+from tests.benchmarks.step import bare, opened, session, trained
 
 COCO, EPOCHS, MEASURED = 83_000, 20, 4096
 FLOP = 86e9
@@ -69,18 +67,18 @@ def _protocols(folder: Path) -> list[Figure]:
     found = []
     for protocol in ("paper", "paper-code", "standard"):
         for downstream, count in (("voc_cls", VOC_CLASSIFICATION), ("voc_seg", VOC_SEGMENTATION)):
-            asked = Request(("random_init",), (downstream,), protocol, "demo", trunk="unet", schedules=("two-phase",))
-            made = grid.open_session(asked, grid.Options("cuda"), folder / protocol, Silent())  # type: ignore[arg-type]
+            grid = {"pretext": "random_init", "downstream": downstream, "schedule": "two-phase"}
+            made = opened(folder / protocol, **grid, protocol=protocol, data="demo", trunk="unet", device="cuda")
             job = made.grid.jobs[0]
             trunk = pretrain(job.pretrain, made)
             finetune(job, trunk, made)
-            made.cache.seen.clear()
+            made.cache.features.clear()
             tuned = finetune(job.model_copy(update={"seed": 1}), trunk, made)
-            whole = tuned.history.seconds * count / tuned.data.counts["train"]
-            scoring = seconds(lambda tuned=tuned, made=made: tuned.predictions(made.machine))  # type: ignore[misc]
+            whole = tuned.history.seconds * count / tuned.data.facts.counts["train"]
+            scoring = seconds(lambda tuned=tuned: tuned.predictions())  # type: ignore[misc]
             found += [
                 Figure(f"{downstream}, {protocol}, two phases on {count:,} images", whole, "s"),
-                Figure(f"{downstream}, {protocol}, scoring", len(tuned.part) / scoring, "images/s"),
+                Figure(f"{downstream}, {protocol}, scoring", len(tuned.data.scored) / scoring, "images/s"),
             ]
     return found
 

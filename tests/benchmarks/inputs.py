@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from bench.config import MachineConfig
 from bench import colour
+from bench.config import MachineConfig
 from bench.data import batches, catalogue, packs
 from bench.training.machine import make_machine
 from tests.benchmarks.common import CORES, Figure, photographs, ratio, seconds, workplace
 
-PICTURES, BATCH, PACKED_EPOCHS = 192, 16, 8
+IMAGES, BATCH, PACKED_EPOCHS = 192, 16, 8
 
 
 def papers(files: list[Path], size: int) -> None:
@@ -42,9 +42,9 @@ def torchvisions(folder: Path, size: int) -> None:
         torch.cat([lab[:, :1] / 50 - 1, lab[:, 1:] / 128], dim=1)
 
 
-def packed(part: batches.SplitData, epochs: int) -> None:
+def packed(split: batches.SplitData, epochs: int) -> None:
     """Do as the bench does in training."""
-    for _, batch in batches.training(part, BATCH, 0, epochs, 0, 0, torch.device("cpu")):
+    for _, batch in batches.training(split, BATCH, 0, epochs, 0, 0, torch.device("cpu")):
         colour.split_lab(batch["images"])
 
 
@@ -53,16 +53,16 @@ def measure() -> list[Figure]:
     make_machine(MachineConfig(device="cpu", threads=CORES))
     found: list[Figure] = []
     with workplace() as folder:
-        files = photographs(folder / "images" / "all", PICTURES)
+        files = photographs(folder / "images" / "all", IMAGES)
         dataset = catalogue.read(folder / "images", "photographs")
         for size in (256, 64):
             order = packs.Order(dataset, "images", packs.PackRule(size=size))
             pack = packs.open_pack(order, lambda _: None, lambda *_: None)
-            part = batches.SplitData(pack, np.arange(PICTURES))
-            packed(part, 1)
-            ours = PICTURES * PACKED_EPOCHS / seconds(lambda part=part: packed(part, PACKED_EPOCHS))  # type: ignore[misc]
-            paper = PICTURES / seconds(lambda size=size: papers(files, size))  # type: ignore[misc]
-            vision = PICTURES / seconds(lambda size=size: torchvisions(folder / "images", size))  # type: ignore[misc]
+            split = batches.SplitData(pack, np.arange(IMAGES))
+            packed(split, 1)
+            ours = IMAGES * PACKED_EPOCHS / seconds(lambda split=split: packed(split, PACKED_EPOCHS))  # type: ignore[misc]
+            paper = IMAGES / seconds(lambda size=size: papers(files, size))  # type: ignore[misc]
+            vision = IMAGES / seconds(lambda size=size: torchvisions(folder / "images", size))  # type: ignore[misc]
             found += [
                 Figure(f"pack to Lab, {size} px", ours, "images/s"),
                 Figure(f"the paper's pipeline, {size} px", paper, "images/s"),

@@ -1,42 +1,38 @@
-"""A whole grid, tuned, against the same jobs run each for itself: what is pretrained, looked at and searched once."""
+"""A whole grid, tuned, against the same jobs run each for itself: what is pretrained, computed and searched once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bench.experiment import grid
-from bench.experiment.finetuning import finetune
+from bench.experiment.finetuning import FineTuning, finetune
+from bench.experiment.grid import run_grid
 from bench.experiment.pretraining import pretrain
-from bench.experiment.resolve import Request
-from bench.experiment.tuning import Search
+from bench.experiment.session import Session
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
-from tests.benchmarks.step import Silent
+from tests.benchmarks.step import opened
 
 PRETEXTS = ("random_init", "l1_color", "inpainting", "cgan_color")
 DOWNSTREAMS = ("voc_cls", "voc_seg")
 SEEDS, TRIALS = 3, 8
 
 
-def request(pretexts: tuple[str, ...], downstreams: tuple[str, ...], seeds: int) -> Request:
-    """Return a request of the demo's protocol on the two-phase schedule, with a narrow trunk."""
-    trunk, settings = "unet:width=8", ("recipe.evaluation_images=16", "recipe.images=[]")  # at 32 px, for the time
-    return Request(
-        pretexts, downstreams, "demo", "demo", trunk=trunk, size=32, seeds=tuple(range(seeds)), schedules=("two-phase",),
-        settings=settings,
-    )  # fmt: skip
+def session(folder: Path, pretexts: tuple[str, ...], downstreams: tuple[str, ...], seeds: int, trials: int = 0) -> Session:
+    """Return a session of the demo's protocol on the two-phase schedule, with a narrow trunk."""
+    data = {"data": "demo", "protocol": "demo", "trunk": "unet:width=8", "size": 32, "device": "cpu"}  # at 32 px, for the time
+    grid = {"pretext": pretexts, "downstream": downstreams, "seeds": seeds, "schedule": "two-phase", "tune": trials}
+    return opened(folder, **data, **grid, set=("recipe.evaluation_images=16", "recipe.visualize_epochs=[]"))
 
 
 def alone(folder: Path, pretext: str, downstream: str) -> float:
     """Return the seconds of one job that shares nothing: pretrain, fine-tune, score after every epoch as a trial is."""
-    screen = Silent()
-    session = grid.open_session(request((pretext,), (downstream,), 1), grid.Options("cpu"), folder, screen)  # type: ignore[arg-type]
-    job = session.grid.jobs[0].model_copy(update={"part": "val"})
+    made = session(folder, (pretext,), (downstream,), 1)
+    job = made.grid.jobs[0].model_copy(update={"split": "val"})
 
-    def score(tuned: object, *_: object) -> float:
-        tuned.predictions(session.machine)  # type: ignore[attr-defined]
+    def score(tuned: FineTuning, *_: object) -> float:
+        tuned.predictions()
         return 0.0
 
-    return seconds(lambda: finetune(job, pretrain(job.pretrain, session), session, score))
+    return seconds(lambda: finetune(job, pretrain(job.pretrain, made), made, score))
 
 
 def measure() -> list[Figure]:
@@ -48,9 +44,8 @@ def measure() -> list[Figure]:
             for pretext in PRETEXTS
             for downstream in DOWNSTREAMS
         }
-        screen = Silent()
-        session = grid.open_session(request(PRETEXTS, DOWNSTREAMS, SEEDS), grid.Options("cpu"), folder / "all", screen)  # type: ignore[arg-type]
-        shared = seconds(lambda: grid.run_grid(session, screen, Search.parse(TRIALS)))  # type: ignore[arg-type]
+        whole = session(folder / "all", PRETEXTS, DOWNSTREAMS, SEEDS, TRIALS)
+        shared = seconds(lambda: run_grid(whole))
     independent = sum(each.values()) * SEEDS * TRIALS
     return [
         Figure("the grid: 4 pretexts x 2 tasks x 3 seeds, 8 trials", shared, "s"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +12,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits as judge
 from torch.nn.functional import l1_loss
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.config import MachineConfig
 from bench.colour import split_lab
+from bench.config import MachineConfig, RunConfig
 from bench.contract import Batch
 from bench.data import catalogue, packs
 from bench.data.batches import SplitData
-from bench.experiment import grid
 from bench.experiment.pretraining import pretrain
-from bench.experiment.resolve import Request
-from bench.experiment.session import Session
+from bench.experiment.session import Session, open_session
 from bench.job import Job
 from bench.models.discriminator import PatchDiscriminator
 from bench.models.modes import frozen
@@ -41,11 +40,14 @@ class Silent:
 def session(folder: Path, images: Path, pretext: str, size: int, trunk: str, *settings: str, device: str = "cpu") -> Session:
     """Return a session with the one job of a pretext task on some images; the discriminator has the paper's width."""
     wide = ("cgan_color.discriminator_width=64",) if pretext == "cgan_color" else ()
-    request = Request(
-        (pretext,), ("voc_cls",), "demo", "demo", str(images), trunk, size,
-        settings=("recipe.epochs=1", "recipe.evaluation_images=1", "recipe.images=[]", *wide, *settings),
-    )  # fmt: skip
-    return grid.open_session(request, grid.Options(device), folder, Silent())  # type: ignore[arg-type]
+    own = ("recipe.epochs=1", "recipe.evaluation_images=1", "recipe.visualize_epochs=[]", *wide, *settings)
+    data = {"data": "demo", "pretrain_data": str(images), "trunk": trunk, "size": size}
+    return opened(folder, pretext=pretext, downstream="voc_cls", protocol="demo", device=device, set=own, **data)
+
+
+def opened(folder: Path, **options: Any) -> Session:
+    """Return a silent session of a configuration."""
+    return open_session(RunConfig.model_validate(options), folder, Silent())  # type: ignore[arg-type]
 
 
 def trained(made: Session, seed: int) -> float:
@@ -135,7 +137,7 @@ def lightnings(network: torch.nn.Module, size: int, batch: int, count: int) -> f
     return count / seconds(lambda: trainer.fit(Colours(), loader))
 
 
-def looped(network: torch.nn.Module, part: Part, batch: int, seed: int, folder: Path) -> float:
+def looped(network: torch.nn.Module, split: SplitData, batch: int, seed: int, folder: Path) -> float:
     """Return the images/s of the same network in the bench's loop, from a pack, its images converted to Lab."""
 
     def make_batch(batch: Batch, _: torch.Generator) -> Batch:
@@ -146,8 +148,8 @@ def looped(network: torch.nn.Module, part: Part, batch: int, seed: int, folder: 
         yield "loss", l1_loss(torch.tanh(network(batch["lightness"])), batch["chroma"])
 
     optimizers = {"loss": torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)}
-    stage = Stage("another's network", network, optimizers, training_step, make_batch, part, batch, 1, seed)
-    history = train(stage, make_machine(MachineConfig(device="cpu")), folder / str(seed), Silent())
+    stage = Stage("another's network", "benchmark", network, optimizers, training_step, make_batch, batch, 1, seed)
+    history = train(stage, split, make_machine(MachineConfig(device="cpu")), folder / str(seed), Silent())
     return history.images / history.seconds
 
 
@@ -187,9 +189,9 @@ def measure() -> list[Figure]:
         made = session(folder / "out-l1", folder / "images", "l1_color", 128, trunk, "recipe.batch_size=16")
         dataset = catalogue.read(folder / "images", "photographs")
         pack = packs.open_pack(packs.Order(dataset, "images", packs.PackRule(size=128)), lambda _: None, lambda *_: None)
-        part, network, unet = Part(pack, np.arange(96)), unet_of_others(), make_trunk(trunk)
+        split, network, unet = SplitData(pack, np.arange(96)), unet_of_others(), make_trunk(trunk)
         loop, trainer = rounds(
-            lambda seed: looped(network, part, 16, seed, folder / "loop"), lambda _: lightnings(network, 128, 16, 96)
+            lambda seed: looped(network, split, 16, seed, folder / "loop"), lambda _: lightnings(network, 128, 16, 96)
         )
         ours = max(trained(made, seed) for seed in range(ROUNDS))
         our_gflop, their_gflop = gflop(torch.nn.Sequential(unet, unet.output(2)), 128), gflop(network, 128)

@@ -17,7 +17,7 @@ import pytest
 
 from bench import text
 from results import leaderboards
-from tests.bench.test_data import devkit
+from tests.data.test_data import devkit
 
 ROOT = Path(__file__).parent.parent.parent
 PLUGINS = (

@@ -1,0 +1,221 @@
+"""The loop: turns, precision, randomness, and what it refuses."""
+
+import dataclasses
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.config import MachineConfig
+from bench.data import batches, packs
+from bench.errors import BenchError, DataError, MachineError
+from bench.experiment.pretraining import summary
+from bench.storage import files
+from bench.training import checkpoint
+from bench.training.loop import Stage, train
+from bench.training.machine import Machine, make_machine
+from tests.conftest import write_rows
+
+
+class Images(batches.SplitData):
+    """Images that need no pack."""
+
+    def __getitem__(self, plan: batches.Plan) -> dict[str, Tensor]:
+        return {"images": torch.ones(len(plan[1]), 3, 4, 4)}
+
+
+class Deaf(SimpleNamespace):
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return make_machine(MachineConfig(device="cpu", threads=1))
+
+
+def stage(step: object, optimizers: dict[str, torch.optim.Optimizer], module: nn.Module) -> Stage:
+    return Stage("stage", "key", module, optimizers, step, lambda batch, _: batch, 2, 1, 0)  # type: ignore[arg-type]
+
+
+def split(count: int = 4) -> Images:
+    return Images(None, np.arange(count))  # type: ignore[arg-type]
+
+
+def test_a_turn_sees_the_weights_of_the_turn_before_in_low_precision_too(machine: Machine, tmp_path: Path) -> None:
+    critic = nn.Linear(4, 1, bias=False)
+    nn.init.ones_(critic.weight)
+    seen = []
+
+    def training_step(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16):
+            for _ in range(2):
+                output = critic(torch.ones(1, 4))
+                seen.append(output.item())
+                yield "critic", output.sum()
+
+    train(stage(training_step, {"critic": torch.optim.SGD(critic.parameters(), lr=0.5)}, critic), split(), machine, tmp_path, Deaf())
+    assert seen == [4.0, 2.0, 0.0, -2.0]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_update_is_right_whatever_the_strides_of_a_gradient(fused: bool, machine: Machine, tmp_path: Path) -> None:
+    """A gradient whose numbers lie in another order than its parameter's makes CPU's fused Adam update the wrong numbers."""
+    weight = nn.Parameter(torch.zeros(2, 3))
+    slopes = torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, 1.0]])
+
+    def turned(parameter: Tensor) -> None:
+        parameter.grad = slopes.t().contiguous().t()
+
+    weight.register_post_accumulate_grad_hook(turned)
+    network = nn.ParameterList([weight])
+
+    def training_step(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield "loss", weight.sum()
+
+    adam = torch.optim.Adam(network.parameters(), lr=0.1, fused=fused)
+    train(stage(training_step, {"loss": adam}, network), split(2), machine, tmp_path, Deaf())
+    assert torch.allclose(weight.detach(), -0.1 * slopes)  # Adam's first step is the rate against each sign
+
+
+def test_players_may_skip_turns_and_strangers_get_none(machine: Machine, tmp_path: Path) -> None:
+    module = nn.Linear(4, 1)
+    optimizers = {name: torch.optim.SGD(module.parameters(), lr=0.1) for name in ("often", "never")}
+
+    def some(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield "often", module(torch.ones(1, 4)).square().sum()
+
+    history = train(stage(some, optimizers, module), machine, tmp_path / "a", Deaf())
+    assert history.epochs[0]["never"] == 0 and history.images == 4
+
+    def strange(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield "stranger", module(torch.ones(1, 4)).sum()
+
+    with pytest.raises(BenchError, match="'stranger', who is not a player"):
+        train(stage(strange, optimizers, module), machine, tmp_path / "b", Deaf())
+
+
+def test_too_few_pictures_to_train_on_are_refused(machine: Machine, tmp_path: Path) -> None:
+    module = nn.Linear(4, 1)
+    with pytest.raises(DataError, match="has 1 images to train on; at least 2"):
+        train(stage(lambda _: iter(()), {}, module, count=1), machine, tmp_path, Deaf())
+
+
+@pytest.mark.parametrize("make", [lambda p: torch.optim.Adam(p, fused=True), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)])
+def test_a_checkpoint_gives_back_network_and_optimiser_bit_for_bit(tmp_path: Path, make: object) -> None:
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        return module, make(module.parameters())  # type: ignore[operator]
+
+    def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        module(torch.arange(8.0).view(2, 4)).square().sum().backward()
+        optimizer.step()
+
+    module, optimizer = made()
+    step(module, optimizer)
+    checkpoint.save(tmp_path, module, {"a": optimizer}, {"step": 1})
+    checkpoint.save(tmp_path, module, {"a": optimizer}, {"step": 2})
+    assert len(list(tmp_path.iterdir())) == 1
+    other, theirs = made()
+    assert checkpoint.load(tmp_path, other, {"a": theirs}) == {"step": 2, "version": checkpoint.VERSION}
+    for _ in range(3):
+        step(module, optimizer)
+        step(other, theirs)
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_damaged_checkpoint_and_another_networks_are_refused(tmp_path: Path) -> None:
+    module = nn.Linear(4, 4)
+    path = checkpoint.save(tmp_path, module, {}, {"step": 1})
+    with pytest.raises(DataError, match="does not fit this network"):
+        checkpoint.load(tmp_path, nn.Linear(4, 5), {})
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
+        checkpoint.load(tmp_path, module, {})
+
+
+@pytest.mark.parametrize(("said", "instead"), [(b"loss/0/step", b"loss/0/stop"), (b"loss/0/step", b"loss/x/step")])
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path, said: bytes, instead: bytes) -> None:
+    module = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(module.parameters())
+    module(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    path = checkpoint.save(tmp_path, module, {"loss": optimizer}, {"step": 1})
+    content = path.read_bytes().replace(said, instead)
+    path.unlink()
+    (tmp_path / f"000000001-{files.sha256_bytes(content)}.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match="does not fit these optimizers"):
+        checkpoint.load(tmp_path, module, {"loss": torch.optim.Adam(module.parameters())})
+
+
+def test_a_perfect_picture_does_not_hide_the_average() -> None:
+    assert summary(np.array([10.0, np.inf, 20.0])) == {"average": 15.0, "min": 10.0, "max": 20.0, "not_finite": 1.0}
+
+
+def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    rows, digest = write_rows(tmp_path / "images.npy", np.stack([image, image]))
+    manifest = packs.Manifest(
+        dataset="d", fingerprint="f", subset="images", rule=packs.PackRule(size=16), side=16,
+        ids=("a", "b"), content=((16, 16),) * 2, original=((16, 16),) * 2, sums={"images": digest},
+    )  # fmt: skip
+    pack = packs.Pack(tmp_path, manifest, rows, None, None)
+
+    def look(seed: int, epoch: int, *positions: int) -> Tensor:
+        part = batches.SplitData(pack, np.array([0, 1]), change="crop", size=8, seed=seed)
+        return part[epoch, np.array(positions)]["images"]
+
+    assert torch.equal(look(0, 0, 0, 1)[1], look(0, 0, 1)[0])
+    assert torch.equal(look(0, 0, 0), look(0, 0, 0))
+    for other in (look(0, 1, 0), look(1, 0, 0), look(0, 0, 1)):
+        assert not torch.equal(look(0, 0, 0), other)
+
+
+def test_a_checkpoint_of_another_job_is_refused_with_what_differs(machine: Machine, tmp_path: Path) -> None:
+    module = nn.Linear(4, 1)
+
+    def training_step(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield "one", module(torch.ones(1, 4)).square().sum()
+
+    def made(identity: str) -> Stage:
+        one = stage(training_step, {"one": torch.optim.SGD(module.parameters(), lr=0.1)}, module)
+        one.facts = {"id": identity, "phase": 1}
+        return one
+
+    train(made("a"), dataclasses.replace(machine, checkpoint_seconds=0.0), tmp_path, Deaf())
+    with pytest.raises(DataError, match=r"checkpoint of another job \(id differ\)"):
+        train(made("b"), split(), machine, tmp_path, Deaf())
+
+
+def test_after_a_data_workers_death_the_ends_of_the_others_interrupt_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        def __init__(self, *_: object, **__: object) -> None:
+            signal.signal(signal.SIGCHLD, lambda *_: None)  # as torch does
+
+        def __iter__(self) -> Iterator[object]:
+            raise EOFError
+
+    class Pictures:
+        held = False
+
+        def __len__(self) -> int:
+            return 4
+
+    before = signal.getsignal(signal.SIGCHLD)
+    monkeypatch.setattr(batches, "DataLoader", Dying)
+    try:
+        with pytest.raises(MachineError, match="a data worker died"):
+            next(iter(batches.training(cast(Any, Pictures()), 2, 0, 1, 0, 1, torch.device("cpu"))))
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
