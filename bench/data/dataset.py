@@ -161,7 +161,7 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
 
 
 @contextlib.contextmanager
-def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
+def opened(path: Path, what: str = "an image") -> Iterator[Image.Image]:
     """Open an image file, its pixels not decoded yet; what goes wrong until the block ends is told with the file's name.
 
     DataError for a file that does not decode, that is none of `FORMATS`, or that has more than `MOST_PIXELS` pixels; MachineError
@@ -178,15 +178,15 @@ def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"{path} has more than {MOST_PIXELS:,} pixels, the most of a {what}; shrink it, or leave it out."
+            f"{path} has more than {MOST_PIXELS:,} pixels, the most of {what}; shrink it, or leave it out."
         ) from error
     except MemoryError as error:
         raise MachineError(f"there is not enough memory to decode {path}; close other programs, or leave it out.") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} does not decode as a {what}: it is none of {', '.join(FORMATS)}.") from error
+        raise DataError(f"{path} does not decode as {what}: it is none of {', '.join(FORMATS)}.") from error
     except Exception as error:  # Pillow's plug-ins have no common base for what a damaged file raises
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        raise DataError(f"{path} does not decode as a {what}: {reason}.") from error
+        raise DataError(f"{path} does not decode as {what}: {reason}.") from error
 
 
 def decode(path: Path, upright: bool = False) -> Image.Image:
@@ -213,7 +213,7 @@ def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path) -
     A palette or grey image is read as it is, an RGB one through the VOC palette. DataError for another size than the
     image's (width, height), for a colour that the palette has not and for an id out of range.
     """
-    with opened(path, "mask") as image:
+    with opened(path, "a mask") as image:
         if image.size != size:
             raise DataError(
                 f"{path} is {image.width}x{image.height}, but its image {source} is {size[0]}x{size[1]}; "

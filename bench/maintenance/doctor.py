@@ -304,8 +304,8 @@ def _caches(out: Path) -> Check:
 
 def _data() -> tuple[list[Check], dict[str, int]]:
     """Return a check for each prepared data set, and the bytes that the main job has yet to write for each that it takes."""
-    from bench.data import catalogue
     from bench.config import PAPER_SIZE
+    from bench.data import catalogue
 
     labelled, unlabelled, _ = catalogue.defaults(None)
     checks = []

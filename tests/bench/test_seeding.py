@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from bench import seeding
-from bench.job import PretrainJob
 
 
 def test_every_epoch_sees_every_picture_once_in_another_order() -> None:
@@ -27,13 +26,3 @@ def test_going_on_from_a_step_gives_the_rest_of_the_batches(start: int) -> None:
 def test_a_last_batch_of_one_picture_is_left_out(count: int, steps: int) -> None:
     assert seeding.steps_per_epoch(count, 4) == steps
     assert len(list(seeding.batches(count, 4, 0, 1))) == steps
-
-
-def test_an_id_depends_on_everything_in_the_job_and_on_nothing_else() -> None:
-    job = PretrainJob(pretext="a", version=1, recipe={"lr": 0.1, "epochs": 2}, trunk="unet", size=32, data="x", split="y", seed=0)
-    same = PretrainJob(
-        pretext="a", version=1, recipe={"epochs": 2, "lr": 0.1}, trunk="unet", size=32, data="x", split="y", seed=0
-    )
-    assert job.id == same.id
-    changes = {"version": 2, "recipe": {"lr": 0.2}, "trunk": "t", "size": 64, "data": "z", "split": "z", "seed": 1, "source": "s"}
-    assert len({job.id, *(job.model_copy(update={name: value}).id for name, value in changes.items())}) == 1 + len(changes)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCES = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for package in ("bench", "pretexts", "downstream", "results")
@@ -124,7 +124,7 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
     ),
     "a shell": (mentions("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn"), ()),
     "a shell by keyword": (keyword("shell", False), ()),
-    "other programs": (imports("subprocess"), ("bench/session.py",)),
+    "other programs": (imports("subprocess"), ("bench/experiment/session.py",)),
     "os.exec and os.spawn": (
         attributes("execv", "execve", "execvp", "execvpe", "execl", "execlp", "spawnv", "spawnl", "posix_spawn"),
         (),
@@ -147,12 +147,12 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
         (),
     ),
     "http": (imports("http"), ("bench/data/download.py",)),
-    "sockets": (imports("socket"), ("bench/network.py", "bench/store.py")),
+    "sockets": (imports("socket"), ("bench/storage/files.py", "bench/storage/locks.py", "bench/storage/offline.py")),
     "downloads by others": (imports("torchvision.datasets", "huggingface_hub", "datasets", "transformers", "kagglehub"), ()),
     "pretrained weights of others": (keyword("pretrained", False), ()),
     "archives": (
         imports("tarfile", "zipfile"),
-        ("bench/data/archive.py", "results/record.py"),
+        ("bench/data/archive.py", "bench/storage/arrays.py"),
     ),  # record.py: what an .npz says of itself
     "unpacking by others": (mentions("shutil.unpack_archive", "shutil.make_archive"), ()),
     "an archive's own unpacking": (attributes("extractall", "extract"), ("bench/data/archive.py",)),
@@ -174,7 +174,10 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
         attributes("exec_module", "load_module", "spec_from_file_location", "run_path", "run_module"),
         ("bench/registry.py",),
     ),
-    "import by name": (mentions("importlib.import_module", "importlib.reload"), ("bench/doctor.py", "bench/registry.py")),
+    "import by name": (
+        mentions("importlib.import_module", "importlib.reload"),
+        ("bench/maintenance/doctor.py", "bench/registry.py"),
+    ),
     "entry points": (mentions("importlib.metadata.entry_points", "importlib.metadata.EntryPoint"), ("bench/registry.py",)),
     "markup that is not escaped": (attributes("to_html"), ()),
     "a page without escapes": (keyword("autoescape", True), ()),
@@ -280,7 +283,7 @@ importlib.metadata.version("torch")
 
 
 def test_the_whole_program_is_looked_at() -> None:
-    assert {"bench/cli.py", "bench/data/voc.py", "pretexts/cgan_color.py", "downstream/voc_seg.py", "results/page.py"} <= set(
+    assert {"bench/cli/app.py", "bench/data/voc.py", "pretexts/cgan_color.py", "downstream/voc_seg.py", "results/page.py"} <= set(
         SOURCES
     )
 

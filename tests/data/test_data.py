@@ -143,7 +143,7 @@ def test_coco_lists_the_pictures_of_its_json_by_part(tmp_path: Path) -> None:
         (tmp_path / "annotations" / f"instances_{part}.json").write_text(text)
     dataset = catalogue.open_dataset(str(tmp_path), quiet)
     assert dataset.kind == "coco"
-    assert [image.part for image in dataset.images] == ["train"] * 3 + ["val"] * 2
+    assert [image.split for image in dataset.images] == ["train"] * 3 + ["val"] * 2
     split = splits.open_splits(dataset, "pretraining", "images")
     assert (len(split.ids("train")), len(split.ids("test"))) == (3, 2)
     (tmp_path / "train2014" / "train2014_1.jpg").unlink()
@@ -297,7 +297,7 @@ def test_a_split_is_a_file_that_is_read_and_not_made_again(voc: Path, home: Path
     assert splits.open_splits(dataset, "paper-70-20-10", "labels").fingerprint == first.fingerprint
     (file,) = (home / "splits").iterdir()
     file.write_text("{")
-    with pytest.raises(DataError, match="is not a split"):
+    with pytest.raises(DataError, match="is not a file of splits"):
         splits.open_splits(dataset, "paper-70-20-10", "labels")
 
 
@@ -382,13 +382,13 @@ def test_a_data_set_of_one_class_can_be_split(tmp_path: Path) -> None:
     for path in (devkit(root) / "Annotations").iterdir():
         path.write_text("<annotation><object><name>aeroplane</name></object></annotation>")
     split = splits.open_splits(catalogue.open_dataset(str(root), quiet), "paper-70-20-10", "labels")
-    assert sum(len(ids) for ids in split.parts.values()) == 12
+    assert sum(len(ids) for ids in split.members.values()) == 12
 
 
 def test_lists_that_overlap_are_refused(voc: Path) -> None:
     lists = devkit(voc) / "ImageSets" / "Main"
     (lists / "val.txt").write_text((lists / "train.txt").read_text())
-    with pytest.raises(DataError, match="part of its official split"):
+    with pytest.raises(DataError, match="split of the scheme official"):
         splits.open_splits(catalogue.open_dataset(str(voc), quiet), "official", "labels")
 
 
@@ -548,7 +548,7 @@ def test_a_mask_has_ids_for_253_classes_and_no_more(voc: Path) -> None:
     [
         ('{"images": ' + "[" * 100_000, "is nested too deeply"),
         ('{"images": [{"id": ' + "1" * 5000 + "}]}", "is not a COCO annotation file"),
-        ('{"images": []}', "it has no 'images'"),
+        ('{"photographs": []}', "it has no 'images'"),
         ('{"images": []}', "lists no images"),
         ('{"images": [3]}', "is not a COCO annotation file"),
         ('{"images": [{"id": 1, "file_name": "../val2014/a.jpg"}]}', "which is no file name below a folder"),

@@ -340,7 +340,7 @@ def test_a_disk_that_fills_while_unpacking_leaves_nothing_and_says_what_is_missi
 
 def test_archives_of_one_data_set_share_their_folders(tmp_path: Path) -> None:
     for name, members in {"1.tar": ("V/J/1", "V/both", "V/first"), "2.tar": ("V/J/2", "V/both", "W/2")}.items():
-        (tmp_path / name).write_bytes(files(*members))
+        (tmp_path / name).write_bytes(archive_of(*members))
         archives.unpack(tmp_path / name, tmp_path / "root")
     assert set(contents(tmp_path / "root")) == {"V/J/1", "V/J/2", "V/both", "V/first", "W/2"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.tar", "2.tar", "root"]

@@ -47,15 +47,15 @@ def test_shares_of_labels_are_nested_stratified_and_kept(drawn: dict[str, Path],
     half, tenth = (splits.open_share(data, split, share) for share in (0.5, 0.1))
     assert len(half.ids("train")) == round(len(whole) / 2) and len(tenth.ids("train")) == 2
     assert set(tenth.ids("train")) < whole and set(half.ids("train")) < whole
-    assert half.parts["test"] == split.parts["test"]
+    assert half.members["test"] == split.members["test"]
     hundredth = splits.open_share(data, split, 0.01)
     assert set(hundredth.ids("train")) <= set(tenth.ids("train"))
     assert splits.open_share(data, split, 0.5) == half and splits.open_share(data, split, 1) is split
     labels = np.abs(data.labels(split.ids("train"))).mean(axis=0)
     assert np.abs(np.abs(data.labels(half.ids("train"))).mean(axis=0) - labels).max() < 0.15
-    (path,) = (tmp_path / "home" / "splits").glob("*-0.5.json")
+    (path,) = (tmp_path / "home" / "splits").glob("*-0.5-*.json")
     path.write_text("{}")
-    with pytest.raises(DataError, match="not a split"):
+    with pytest.raises(DataError, match="not a file of splits"):
         splits.open_share(data, split, 0.5)
 
 

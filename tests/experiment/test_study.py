@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -259,7 +260,7 @@ def test_what_a_study_left_is_no_change_of_the_program(tmp_path: Path) -> None:
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", root, copy], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this is no git clone")
-    shutil.copy(root / "bench" / "session.py", copy / "bench")
+    shutil.copy(root / "bench" / "experiment" / "session.py", copy / "bench" / "experiment")
     git = ["git", "-C", copy, "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "commit", "--all", "--allow-empty", "--message", "as it is"], check=True, capture_output=True)
 
@@ -313,7 +314,12 @@ def test_a_plan_counts_the_measuring_and_names_the_edge_of_a_search(
     asked = ("study", folder, "--only", "main", "--seeds", "1", "--into", tmp_path / "kept", "--out")
     assert bench(*asked, tmp_path / "runs").code == 0
     steps: list[str] = []
-    monkeypatch.setattr(plan, "_finetune_step", lambda job, train, *_: steps.append(f"{job.pretrain.pretext} {train}") or 1.0)
+
+    def step(_: object, job: Any, number: int, **__: object) -> float:
+        steps.append(f"{job.pretrain.pretext} {number}")
+        return 1.0
+
+    monkeypatch.setattr(plan, "_finetuning_step", step)
     monkeypatch.setattr(plan, "_pretraining_step", lambda *_: 1.0)
     path = folder / "study.toml"
     path.write_text(
@@ -322,7 +328,7 @@ def test_a_plan_counts_the_measuring_and_names_the_edge_of_a_search(
     planned = bench(
         "study", folder, "--only", "alone", "--seeds", "1", "--into", tmp_path / "other", "--out", tmp_path / "new", "--plan"
     )
-    assert planned.code == 0 and "random_init head" in steps, "the forward passes of the measuring"
+    assert planned.code == 0 and steps.count("random_init 1") == 2, "the forward passes of the measuring"
     path = next((tmp_path / "kept" / "records" / "runs").glob("l1_color*/record.json"))
     one = record.read_one(path)
     assert one.tuning is not None

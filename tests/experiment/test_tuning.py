@@ -47,7 +47,9 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
 ) -> None:
     looked: list[int] = []
     predict = evaluation.predict
-    monkeypatch.setattr(finetuning, "predict", lambda m, d, split, machine: looked.append(len(split)) or predict(m, d, split, machine))
+    monkeypatch.setattr(
+        finetuning, "predict", lambda m, d, split, machine: looked.append(len(split)) or predict(m, d, split, machine)
+    )
     asked = ("--pretext", "random_init,l1_color", "--downstream", "voc_seg", "--tune", 3, "--seeds", 2)
     done = tiny(*asked)
     assert done.code == 0, done.err

@@ -182,10 +182,10 @@ def test_every_initialisation_transfer_schedule_and_protocol_is_alive(protocol: 
 def test_with_calibration_all_inherited_statistics_are_measured_anew(tiny: Bench, tmp_path: Path) -> None:
     asked = ("--pretext", "l1_color,random_init", "--downstream", "voc_seg", "--schedule", "frozen")
     assert tiny(*asked).code == 0 and tiny(*asked, "--set", "protocol.calibration=all").code == 0
-    found = {(one.pretext, one.job.settings.get("calibration", "new")): one for one in record.read(tmp_path / "runs")}
+    found = {(one.pretext, one.job.settings.calibration): one for one in record.read(tmp_path / "runs")}
     measured = {key: len(one.spread.measured) for key, one in found.items()}  # type: ignore[union-attr]
     assert measured["l1_color", "new"] == 0 < measured["l1_color", "all"] == measured["random_init", "new"]
-    assert "calibration" not in found["l1_color", "new"].job.settings
+    assert "calibration" not in found["l1_color", "new"].job.settings.identity()
     assert found["l1_color", "new"].weights != found["l1_color", "all"].weights
     same = found["random_init", "new"], found["random_init", "all"]
     assert same[0].predictions == same[1].predictions and same[0].id != same[1].id

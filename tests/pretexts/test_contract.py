@@ -14,9 +14,18 @@ TRUNKS = ("unet:depth=5,width=8", "unet:depth=5,width=8,preprocessing=rgb", "tim
 
 def make(name: str, trunk: str = TRUNKS[0], **changes: object) -> Pretext:
     plugin = registry.load("pretexts", name)
-    recipe = plugin.Recipe().with_changes(changes, name).model_dump(mode="json")
+    recipe = plugin.Recipe().with_changes(changes, name).identity()
     return make_pretext(
-        PretrainJob(pretext=name, version=1, recipe=recipe, trunk=trunk, size=32, data="none", split="none", seed=0)
+        PretrainJob(
+            pretext=name,
+            version=1,
+            recipe=recipe,
+            trunk=trunk,
+            size=32,
+            data_fingerprint="none",
+            splits_fingerprint="none",
+            seed=0,
+        )
     )
 
 
@@ -82,7 +91,7 @@ def test_reports_and_pictures_have_one_value_a_picture_and_change_nothing(name: 
     pretext = make(name).train()
     before = {key: tensor.clone() for key, tensor in pretext.state_dict().items()}
     modes = [part.training for part in pretext.modules()]
-    report, rows = pretext.evaluate(images(), seeded()), pretext.image(images(), seeded())
+    report, rows = pretext.evaluate(images(), seeded()), pretext.visualize(images(), seeded())
     assert all(values.shape == (4,) for values in report.values())
     assert all(row.shape == (4, 3, 32, 32) and row.dtype == torch.uint8 for row in rows.values())
     again = pretext.evaluate(images(), seeded())
@@ -155,13 +164,13 @@ def test_inpainting_never_sees_what_is_in_the_hole() -> None:
     pretext = make("inpainting").eval()
     batch = pretext.make_batch(images(), seeded())
     inside = pretext.inside(batch)
-    side = pretext.hole_size(batch["seen"])
+    side = pretext.hole_size(batch["inputs"])
     assert side == 24
     assert (inside.sum(dim=(1, 2, 3)) == side * side).all()
-    changed = {**batch, "seen": torch.where(inside, torch.rand_like(batch["seen"]), batch["seen"])}
+    changed = {**batch, "inputs": torch.where(inside, torch.rand_like(batch["inputs"]), batch["inputs"])}
     assert torch.equal(pretext.fill(batch), pretext.fill(changed))
-    cut = pretext.cut(batch["seen"], batch["corner"])
-    assert torch.equal(cut.flatten(1), torch.stack([s[i] for s, i in zip(batch["seen"], inside, strict=True)]))
+    cut = pretext.cut(batch["inputs"], batch["corner"])
+    assert torch.equal(cut.flatten(1), torch.stack([s[i] for s, i in zip(batch["inputs"], inside, strict=True)]))
 
 
 def test_colorization_keeps_the_lightness_and_is_random_by_its_dropout() -> None:

@@ -60,7 +60,9 @@ def test_a_turn_sees_the_weights_of_the_turn_before_in_low_precision_too(machine
                 seen.append(output.item())
                 yield "critic", output.sum()
 
-    train(stage(training_step, {"critic": torch.optim.SGD(critic.parameters(), lr=0.5)}, critic), split(), machine, tmp_path, Deaf())
+    train(
+        stage(training_step, {"critic": torch.optim.SGD(critic.parameters(), lr=0.5)}, critic), split(), machine, tmp_path, Deaf()
+    )
     assert seen == [4.0, 2.0, 0.0, -2.0]
 
 
@@ -91,20 +93,20 @@ def test_players_may_skip_turns_and_strangers_get_none(machine: Machine, tmp_pat
     def some(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         yield "often", module(torch.ones(1, 4)).square().sum()
 
-    history = train(stage(some, optimizers, module), machine, tmp_path / "a", Deaf())
+    history = train(stage(some, optimizers, module), split(), machine, tmp_path / "a", Deaf())
     assert history.epochs[0]["never"] == 0 and history.images == 4
 
     def strange(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         yield "stranger", module(torch.ones(1, 4)).sum()
 
-    with pytest.raises(BenchError, match="'stranger', who is not a player"):
-        train(stage(strange, optimizers, module), machine, tmp_path / "b", Deaf())
+    with pytest.raises(BenchError, match="'stranger', which is no optimizer"):
+        train(stage(strange, optimizers, module), split(), machine, tmp_path / "b", Deaf())
 
 
 def test_too_few_pictures_to_train_on_are_refused(machine: Machine, tmp_path: Path) -> None:
     module = nn.Linear(4, 1)
     with pytest.raises(DataError, match="has 1 images to train on; at least 2"):
-        train(stage(lambda _: iter(()), {}, module, count=1), machine, tmp_path, Deaf())
+        train(stage(lambda _: iter(()), {}, module), split(1), machine, tmp_path, Deaf())
 
 
 @pytest.mark.parametrize("make", [lambda p: torch.optim.Adam(p, fused=True), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)])
@@ -172,7 +174,7 @@ def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None
     pack = packs.Pack(tmp_path, manifest, rows, None, None)
 
     def look(seed: int, epoch: int, *positions: int) -> Tensor:
-        part = batches.SplitData(pack, np.array([0, 1]), change="crop", size=8, seed=seed)
+        part = batches.SplitData(pack, np.array([0, 1]), augmentation="crop", size=8, seed=seed)
         return part[epoch, np.array(positions)]["images"]
 
     assert torch.equal(look(0, 0, 0, 1)[1], look(0, 0, 1)[0])
@@ -192,7 +194,7 @@ def test_a_checkpoint_of_another_job_is_refused_with_what_differs(machine: Machi
         one.facts = {"id": identity, "phase": 1}
         return one
 
-    train(made("a"), dataclasses.replace(machine, checkpoint_seconds=0.0), tmp_path, Deaf())
+    train(made("a"), split(), dataclasses.replace(machine, checkpoint_seconds=0.0), tmp_path, Deaf())
     with pytest.raises(DataError, match=r"checkpoint of another job \(id differ\)"):
         train(made("b"), split(), machine, tmp_path, Deaf())
 
@@ -205,8 +207,8 @@ def test_after_a_data_workers_death_the_ends_of_the_others_interrupt_nothing(mon
         def __iter__(self) -> Iterator[object]:
             raise EOFError
 
-    class Pictures:
-        held = False
+    class Images:
+        cached = False
 
         def __len__(self) -> int:
             return 4
@@ -215,7 +217,7 @@ def test_after_a_data_workers_death_the_ends_of_the_others_interrupt_nothing(mon
     monkeypatch.setattr(batches, "DataLoader", Dying)
     try:
         with pytest.raises(MachineError, match="a data worker died"):
-            next(iter(batches.training(cast(Any, Pictures()), 2, 0, 1, 0, 1, torch.device("cpu"))))
+            next(iter(batches.training(cast(Any, Images()), 2, 0, 1, 0, 1, torch.device("cpu"))))
         assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGCHLD, before)
