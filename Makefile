@@ -1,9 +1,10 @@
-# `make demo`: the main job on the embedded data, from nothing to a printed Table 4. `make test`: everything that must hold.
+# `make demo`: the main job on the embedded data, from nothing to a printed Table 4. `make check`: lint, types and unit tests.
+# `make test`: everything that must hold.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test soak lint docs bench clean
+.PHONY: demo check test soak lint docs bench clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +23,10 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+check: lint
+	$(BIN)/pytest -n 2 -m unit
+
+test: lint docs
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # The documentation as a web site in site/: reference pages written from the code, then a build that a broken link fails.

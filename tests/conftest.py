@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import sys
@@ -57,6 +58,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(registry, "_given", {})
     torch.set_num_threads(1)
     return tmp_path / "home"
+
+
+COMMANDS = {"bench", "tiny", "server"}
+"""Fixtures that run the command line or a server: a test that has one is no unit test."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its place and by what it runs: unit, integration, stress or browser; gpu is marked by hand."""
+    for item in items:
+        fixtures, source = set(getattr(item, "fixturenames", ())), inspect.getsource(getattr(item, "function", type(item)))
+        if "stress" in item.path.parts:
+            kind = "stress"
+        elif "browser" in fixtures:
+            kind = "browser"
+        elif fixtures & COMMANDS or "golden" in item.path.parts or "subprocess" in source:
+            kind = "integration"
+        else:
+            kind = "unit"
+        item.add_marker(kind)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

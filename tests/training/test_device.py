@@ -13,7 +13,10 @@ from torch import nn
 from bench import record
 from bench.cli.app import app
 from bench.config import MachineConfig
+from bench.experiment.pretraining import make_pretext, pretraining_stage
+from bench.job import PretrainJob
 from bench.training import checkpoint, machine
+from bench.training.loop import take_step
 
 Bench = Callable[..., Any]
 
@@ -132,3 +135,21 @@ def test_a_resumed_fused_adam_takes_channels_last_parameters(tmp_path: Path, mon
         step(network, optimizer, seed)
         step(other, theirs, seed)
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_a_step_on_a_gpu_is_that_of_the_processor_within_rounding() -> None:
+    """The same job's first losses on both devices, in float32."""
+    losses = {}
+    for device in ("cpu", "cuda"):
+        job = PretrainJob(
+            pretext="cgan_color", version=1, recipe={"epochs": 1, "batch_size": 4}, trunk="unet:depth=5,width=8", size=32,
+            data_fingerprint="none", splits_fingerprint="none", seed=0,
+        )  # fmt: skip
+        made = machine.make_machine(MachineConfig(device=device, precision="fp32"))
+        pretext = made.place(make_pretext(job)).eval()  # no dropout: generators of different devices differ
+        images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        batch = {"images": images.to(made.device)}
+        losses[device] = {name: float(loss) for name, loss in take_step(pretraining_stage(job, pretext), made, batch, 0).items()}
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
