@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from bench.cli.options import Out
 from bench.config import names
 from bench.errors import MachineError, UsageError
 from bench.text import shell
+
+if TYPE_CHECKING:
+    from results.report import Report
 
 EXAMPLE = "bench report --metric map_voc,miou_voc --html"
 
@@ -64,13 +67,12 @@ def report(
     if cache.changed:
         with suppress(MachineError):  # it saves time and nothing else
             files.publish_file(kept, cache.text())
-    unwritten = None
+    unwritten: MachineError | None = None
     try:
-        for name, text in made.files.items():
-            files.publish_file(out / name, text)
+        _write(made, out)
         if not wanted.runs:  # a table of chosen runs says so itself
             look_log.keep(out, before, before.with_boards(made.boards, look_log.now()), out / "locks" / "looks.lock", warn)
-    except MachineError as error:
+    except MachineError as error:  # what was computed is shown all the same
         unwritten = error
     screen = Screen()
     for table in made.tables:
@@ -79,3 +81,10 @@ def report(
     if unwritten is not None:
         raise unwritten
     screen.echo(f"wrote {', '.join(made.files)} in {out}")
+
+
+def _write(made: Report, out: Path) -> None:
+    from bench.storage import files
+
+    for name, text in made.files.items():
+        files.publish_file(out / name, text)
