@@ -11,10 +11,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import typer
 from safetensors.torch import load_file, save_file
 
 from bench import metrics, record, registry
+from bench.models.trunk import make_trunk
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -130,7 +132,7 @@ def test_a_file_that_a_page_links_to_exists(page: Path) -> None:
 def plugin(page: str, name: str) -> str:
     """Return the text of the plug-in of a page whose class has this name."""
     found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    (text,) = [text for text in found if f"class {name}(Pretext)" in text]
+    (text,) = [text for text in found if f"class {name}(" in text]
     return str(text)
 
 
@@ -156,6 +158,37 @@ def test_the_plug_in_runs_by_file(tiny: Callable, bench: Callable, tmp_path: Pat
     assert "Rotation prediction" in listed.out
     path.write_text(text.replace("lr=self.recipe.lr", "lr=self.recipe.lr / 2"))
     assert registry.source_digest("pretexts", "rotation") not in {one.pretrain.job.source for one in records}
+
+
+def test_the_plug_in_learns_where_images_have_an_orientation(tmp_path: Path) -> None:
+    path = tmp_path / "rotation.py"
+    path.write_text(plugin("docs/your-pretext-task.md", "Rotation"))
+    registry.add_plugin(path)
+    found = registry.load("pretexts", "rotation")
+    torch.manual_seed(0)
+    task = found(found.Recipe(lr=1e-3), make_trunk("unet:depth=5,width=8"))
+    optimizer, generator = task.optimizers()["classifier"], torch.Generator().manual_seed(0)
+    sky = torch.linspace(255, 30, 32)[:, None].expand(64, 3, 32, 32)
+    images = (sky - 25 * torch.rand(64, 3, 32, 32)).byte()
+    before = task.eval().evaluate(images, generator)["accuracy"].mean()
+    task.train()
+    for _ in range(40):
+        for _, loss in task.training_step(task.make_batch(images, generator)):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    after = task.eval().evaluate(images, generator)["accuracy"].mean()
+    assert before < 0.6 and after > 0.95
+
+
+def test_the_plug_in_that_derives_from_another_task_runs(tiny: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "vivid.py"
+    path.write_text(plugin("docs/your-pretext-task.md", "Vivid"))
+    done = tiny("--plugin", path, "--pretext", "l1_color,vivid", "--downstream", "voc_seg")
+    assert done.code == 0, done.err
+    l1, vivid = (one.pretrain for one in record.read(tmp_path / "runs"))
+    assert (l1.job.pretext, vivid.job.pretext) == ("l1_color", "vivid")
+    assert l1.weights != vivid.weights and l1.evaluation.keys() == vivid.evaluation.keys()
 
 
 def test_the_plug_in_that_loads_weights_scores_what_the_same_weights_score(
