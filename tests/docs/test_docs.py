@@ -301,6 +301,10 @@ def test_what_markdown_would_read_as_markup_is_escaped(generate: ModuleType) -> 
     assert generate.table(("A",), [("b|c",)]) == "| A |\n| --- |\n| b\\|c |\n"
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
 def test_the_glossary_is_short() -> None:
     rows = re.findall(r"^\| ([a-z][^|]*) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
     assert 20 < len(rows) <= 30 and rows == sorted(rows)
