@@ -280,7 +280,7 @@ def comments(model: type[BaseModel]) -> dict[str, str]:
 
 def texts_of_types() -> dict[str, str]:
     """Return the text below each type that bench.config names, on one line and without its full stop."""
-    found = {}
+    found: dict[str, str] = {}
     for line, text in pairwise(ast.parse(inspect.getsource(config)).body):
         if isinstance(line, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             said = " ".join(str(text.value.value).split()).removesuffix(".")
