@@ -6,13 +6,15 @@ code. A page of the API names a module; mkdocstrings reads its docstrings during
 
 from __future__ import annotations
 
+import ast
 import csv
 import inspect
 import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,9 +22,9 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from bench import metrics, registry
+from bench import config, metrics, registry
 from bench.cli.app import app
-from bench.contract import Protocol
+from bench.config import Protocol
 from results.leaderboards import SCHEMAS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +37,8 @@ API = {
     "record": "what a run leaves behind",
     "metrics": "how predictions are scored",
 }
+APART = ("summary", "schedules", "metrics")
+"""Fields of a protocol that are shown in another way than its settings."""
 GENERATED = "<!-- Written by docs/generate.py from the code; edit the code instead. -->\n"
 
 
@@ -55,57 +59,97 @@ def main(folder: Path = FOLDER) -> None:
 
 
 def protocols_page() -> str:
-    """Return each protocol of each downstream task: metrics, phases, settings, and what runs of it took."""
+    """Return the settings of protocols, and each protocol of each downstream task."""
     parts = [
         "# Protocols\n\nA protocol is data: it says how a downstream task is trained and scored. Its name stands in every row, "
         "and rows of different protocols never share a column. `--set protocol.NAME=VALUE` changes a setting for all downstream "
-        "tasks, `--set voc_seg.NAME=VALUE` for one; the row then names the change.\n"
+        "tasks, `--set voc_seg.NAME=VALUE` for one; the row then names the change.\n",
+        "## Settings\n\nEach protocol below names the settings in which it differs from these defaults.\n",
+        settings_table(),
+        "## Score and cost\n\nWhere the repository has runs of exactly a protocol, its section shows their main metric and cost, "
+        "from `leaderboard.csv` in the folder that is named, below `results/studies`. Each study's README says on which data and "
+        "machine it ran, and what its figures do not show. Seconds are those of pretraining, of the search for learning rates, "
+        "and of fine-tuning: means over the seeds, on a machine that did other work besides.\n",
     ]
-    meanings = comments(Protocol)
     for task in registry.summaries("downstreams"):
         plugin = registry.load("downstreams", task)
         parts.append(f"## {task}\n\n{prose(inspect.getdoc(sys.modules[plugin.__module__]) or '')}\n")
         for name, protocol in plugin.protocols.items():
-            settings = fields(protocol)
-            schedules, summary = settings.pop("schedules"), settings.pop("summary")
-            ids = ", ".join(f"[`{one}`](metrics.md#{one})" for one in settings.pop("metrics"))
-            phases = [
-                (schedule, str(place), phase["train"], str(phase["epochs"]), f"{phase['lr']:g}")
-                for schedule, found in schedules.items()
-                for place, phase in enumerate(found, start=1)
-            ]
-            cost = cost_of(task, name)
-            parts += [
-                f"### {task}, protocol {name}\n\n{prose(summary[0].upper() + summary[1:])}.\n",
-                f"Metrics, the main one first: {ids}.\n",
-                table(("Schedule", "Phase", "Trains", "Epochs", "Learning rate"), phases),
-                f"{cost}\n",
-                table(
-                    ("Setting", "Value", "What it is"),
-                    [(f"`{key}`", code(value), prose(meanings.get(key, ""))) for key, value in settings.items()],
-                ),
-            ]
+            parts += protocol_sections(task, name, protocol)
     return "\n".join(parts)
 
 
-def cost_of(task: str, protocol: str, studies: Path = STUDIES) -> str:
-    """Echo how long runs of a protocol took that lie in the repository, by schedule; the CSV files are those of `bench study`."""
-    seconds: dict[str, dict[str, float]] = {}
-    for path in sorted(studies.glob("*/*/per_run.csv")):
+def settings_table() -> str:
+    """Return every setting of a protocol with its default and what it is."""
+    meanings = comments(Protocol)
+    rows = [
+        (f"`{name}`", "each protocol says" if field.is_required() else code(plain(field.default)), prose(meanings[name]))
+        for name, field in Protocol.model_fields.items()
+        if name not in APART
+    ]
+    return table(("Setting", "Default", "What it is"), rows)
+
+
+def protocol_sections(task: str, name: str, protocol: Protocol) -> list[str]:
+    """Return what one protocol is: the command, metrics, phases, changed settings, and what its runs scored and took."""
+    settings = fields(protocol)
+    ids = ", ".join(f"[`{one}`](metrics.md#{one})" for one in settings["metrics"])
+    phases = [
+        (schedule, str(place), phase["train"], str(phase["epochs"]), f"{phase['lr']:g}")
+        for schedule, found in settings["schedules"].items()
+        for place, phase in enumerate(found, start=1)
+    ]
+    changed = [
+        (f"`{key}`", code(value))
+        for key, value in settings.items()
+        if key not in APART and ((field := Protocol.model_fields[key]).is_required() or value != plain(field.default))
+    ]
+    data = "--data demo" if name == "demo" else "--data voc2012 --pretrain-data coco2014"
+    return [
+        f"### {task}, protocol {name}\n\n{prose(protocol.summary[0].upper() + protocol.summary[1:])}.\n",
+        f"```sh\nbench run --pretext random_init,cgan_color --downstream {task} --protocol {name} {data}\n```\n",
+        f"Metrics, the main one first: {ids}.\n",
+        table(("Schedule", "Phase", "Trains", "Epochs", "Learning rate"), phases),
+        table(("Setting", "Value"), changed),
+        results_of(task, name, settings["metrics"][0]),
+    ]
+
+
+def results_of(task: str, protocol: str, metric: str, studies: Path = STUDIES) -> str:
+    """Return what runs of exactly this protocol scored and took that lie in the repository, a row of a leaderboard each."""
+    rows = []
+    for path, row in leaderboard_rows(studies):
+        found = row["downstream"], row["protocol"], row["metric"].partition("@")[0], float(row["labels"])
+        if found != (task, protocol, metric, 1.0) or not row["value"]:
+            continue
+        value, low, high = (f"{100 * float(row[end]):.2f}" for end in ("value", "low", "high"))
+        seconds = ", ".join(f"{float(row[f'{part}_seconds']):.0f}" for part in ("pretrain", "tune", "finetune"))
+        score = f"{row['metric']} {value} [{low}, {high}]"
+        source = f"`{path.parent.relative_to(studies)}`"
+        rows.append((prose(row_name(row)), prose(score), row["n_seeds"], prose(row["pretrain_data"]), seconds, source))
+    if not rows:
+        return "Score and cost: the repository has no run of exactly this protocol.\n"
+    columns = ("Row", "Score, per cent [95 % interval]", "Seeds", "Pretrained on", "Seconds", "Table")
+    return "Score and cost of the runs in the repository:\n\n" + table(columns, rows)
+
+
+def leaderboard_rows(studies: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yield the rows of all leaderboards of the studies with the file of each, larger tables first, the same row once."""
+    shown = set()
+    for path in sorted(studies.glob("*/*/leaderboard.csv"), key=lambda path: (path.parts[-3], -path.stat().st_size)):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                if (row["downstream"], row["protocol"], float(row["labels"])) == (task, protocol, 1.0):
-                    seconds.setdefault(row["schedule"], {})[row["run_id"]] = float(row["seconds"])
-    if not seconds:
-        return "Cost: the repository has no run of exactly this protocol."
-    said = "; ".join(
-        f"{schedule} {min(runs.values()):.0f} to {max(runs.values()):.0f} ({len(runs)} runs)"
-        for schedule, runs in sorted(seconds.items())
-    )
-    return (
-        f"Cost of fine-tuning, in seconds a run, from `per_run.csv` of the studies in the repository: {said}. "
-        "`bench study` writes the file; each study's README says on what data and machine."
-    )
+                if (row["run_ids"], row["metric"]) not in shown:
+                    shown.add((row["run_ids"], row["metric"]))
+                    yield path, row
+
+
+def row_name(row: Mapping[str, str]) -> str:
+    """Return a row's name: pretext task, schedule, and what is unusual about it."""
+    parts = [row["pretext"], row["schedule"]]
+    parts += [f"{row['transfer']} only"] if row["transfer"] != "all" else []
+    parts += [] if row["tuned"] == "True" else ["not tuned"]
+    return ", ".join(parts)
 
 
 def pretexts_page() -> str:
@@ -180,11 +224,18 @@ def options_table(command: Any) -> str:
     for parameter in command.params:
         is_argument = parameter.param_type_name == "argument"
         names = [parameter.metavar or parameter.name.upper()] if is_argument else [*parameter.opts, *parameter.secondary_opts]
-        default = parameter.default
-        shown = "required" if parameter.required else code(default) if isinstance(default, str | int | float | Path) else "-"
-        is_off = isinstance(default, bool) or default == ""
-        rows.append((", ".join(f"`{one}`" for one in names), "-" if is_off else shown, prose(parameter.help or "")))
+        rows.append((", ".join(f"`{one}`" for one in names), default_of(parameter), prose(parameter.help or "")))
     return table(("Argument or option", "Default", "What it is"), rows) if rows else ""
+
+
+def default_of(parameter: Any) -> str:
+    """Return the default of an argument or option; an option of a configuration's field says it to its help text alone."""
+    told = getattr(parameter, "show_default", None)
+    default = told if isinstance(told, str) else parameter.default
+    if parameter.required:
+        return "required"
+    is_off = isinstance(default, bool) or default == "" or not isinstance(default, str | int | float | Path)
+    return "-" if is_off else code(default)
 
 
 def columns_page() -> str:
@@ -201,21 +252,39 @@ def columns_page() -> str:
 
 def fields(model: BaseModel) -> dict[str, Any]:
     """Return every field of a model as a JSON value, those too that a canonical JSON leaves out while they have their default."""
-    return {name: to_jsonable_python(getattr(model, name)) for name in type(model).model_fields}
+    return {name: plain(getattr(model, name)) for name in type(model).model_fields}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON values."""
+    return to_jsonable_python(value)
 
 
 def comments(model: type[BaseModel]) -> dict[str, str]:
-    """Return what is said of each field: its description or the comment behind it in the source, and the values that it takes."""
-    beside: dict[str, str] = {}
+    """Return what is said of each field, and the values that it takes.
+
+    That is its description, the comment behind it in the source, or the text of the type in bench.config that it is of.
+    """
+    types, beside = texts_of_types(), dict[str, str]()
     for one in reversed(model.__mro__):  # a field that a class defines anew has that class's comment, or none
         if one is not BaseModel and issubclass(one, BaseModel):
             said = dict(re.findall(r"^    (\w+):.*?  # (.+)$", inspect.getsource(one), re.MULTILINE))
-            beside |= {name: said.get(name, "") for name in inspect.get_annotations(one)}
+            beside |= {name: said.get(name) or types.get(str(of), "") for name, of in inspect.get_annotations(one).items()}
     found = {}
     for name, field in model.model_fields.items():
         allowed = [one for one in get_args(field.annotation) if isinstance(one, str)]
         parts = [field.description or beside.get(name, ""), f"one of: {', '.join(allowed)}" if allowed else ""]
         found[name] = "; ".join(filter(None, parts))
+    return found
+
+
+def texts_of_types() -> dict[str, str]:
+    """Return the text below each type that bench.config names, on one line and without its full stop."""
+    found: dict[str, str] = {}
+    for line, text in pairwise(ast.parse(inspect.getsource(config)).body):
+        if isinstance(line, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            said = " ".join(str(text.value.value).split()).removesuffix(".")
+            found |= {target.id: said[:1].lower() + said[1:] for target in line.targets if isinstance(target, ast.Name)}
     return found
 
 
