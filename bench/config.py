@@ -154,7 +154,9 @@ class RunConfig(MachineConfig):
     """What is run, and how it is computed; what is None is chosen. Fields are the options of `bench run` by name."""
 
     pretext: Names = Field(description="Pretext tasks by name, separated by commas, or all.")
-    downstream: Names = Field(description="Downstream tasks by name, separated by commas, or all.")
+    downstream: Names = Field(
+        description="Downstream tasks by name, separated by commas, or all; TASK@DATA names the labelled data."
+    )
     protocol: str | None = Field(None, description="paper, paper-code, standard, small or demo.")
     data: str | None = Field(None, description="Labelled data: a prepared set or a folder.")
     pretrain_data: str | None = Field(None, description="Images to pretrain on: a prepared set or a folder.")
@@ -250,23 +252,23 @@ class Protocol(Schema):
 
     summary: str
     size: int | None = Field(default=None, ge=8)  # the image's side; None: the size of the pretraining
-    trunk: str = "unet"
+    trunk: str = "unet"  # where --trunk names none
     split_scheme: str  # a name from bench.data.splits
     fit: tuple[str, ...] = ("train",)  # the splits that are trained on when the test split is scored
-    masks: str = "SegmentationClass"
-    resize: Literal["squash", "letterbox", "crop"]
-    interpolation: Literal["bilinear", "nearest"] = "bilinear"
-    augmentation: Literal["none", "crop", "flip", "scale"] = "none"
-    batch_size: int = Field(ge=2)
+    masks: str = "SegmentationClass"  # the folder of the masks
+    resize: Literal["squash", "letterbox", "crop"]  # squash changes proportions, letterbox pads, crop cuts
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"  # of the resize
+    augmentation: Literal["none", "crop", "flip", "scale"] = "none"  # random changes to training images
+    batch_size: int = Field(ge=2)  # images a step
     schedules: dict[Schedule, tuple[Phase, ...]]
-    void: Literal["ignore", "background"] = "ignore"
-    difficult: Literal["positive", "ignore"] = "positive"
+    void: Literal["ignore", "background"] = "ignore"  # what void pixels count as
+    difficult: Literal["positive", "ignore"] = "positive"  # what objects marked difficult count as
     statistics: Statistics = "running"
     calibration: Calibration = "new"
-    evaluate_one_by_one: bool = False
+    evaluate_one_by_one: bool = False  # score in batches of one image
     evaluate_on: Literal["input", "whole"] = "input"  # what the network takes, or whole images in tiles of that size
     head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
-    pool: Literal["flatten", "average"] = "flatten"
+    pool: Literal["flatten", "average"] = "flatten"  # how the bottleneck becomes a vector
     metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric
     space: Rates = {"head": (1e-4, 1e-2), "all": (2e-5, 5e-3)}
 

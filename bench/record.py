@@ -106,7 +106,7 @@ class Cost(Schema):
 
 
 class Trial(Schema):
-    """One trial of a search: the rates that were tried, and the main metric on the validation part after every epoch.
+    """One trial of a search: the rates that were tried, and the main metric on the validation split after every epoch.
 
     `state` is complete, pruned, or diverged (a loss that was not a number); `value` is the last epoch's of a complete trial.
     """

@@ -28,7 +28,8 @@ class Schema(BaseModel):
     def identity(self) -> dict[str, Any]:
         """Return what ids are made from, as JSON values: the fields that do not have their default.
 
-        A field that is added with a default is in no id until it is set, so no id changes by it.
+        A field that is added with a default is in no id until it is set, so no id changes by it. A default that is computed may
+        change without a word, so such a field is always in the id.
         """
         found = {name: identity_of(value) for name, value in self._set_apart()}
         return {**found, "defaults_version": self.defaults_version} if self.defaults_version > 1 else found
@@ -38,7 +39,7 @@ class Schema(BaseModel):
             value = getattr(self, name)
             if name in self.told_only:
                 continue
-            if field.is_required() or value != field.get_default(call_default_factory=True):
+            if field.is_required() or field.default_factory is not None or value != field.default:
                 yield name, value
 
     def digest(self) -> str:

@@ -93,7 +93,7 @@ def _trunks() -> Rows:
         ("unet", "the paper's U-Net: depth from the image's size (8 at 256 px), width 64"),
         ("unet:depth=6,width=32", "the same, smaller, for smaller images"),
         ("timm:ENCODER", "a timm encoder with a feature pyramid and a U-Net decoder, for example timm:resnet18"),
-        ("NAME,preprocessing=rgb", "looks at colour instead of lightness (preprocessing=l, the paper's)"),
+        ("NAME,preprocessing=rgb", "takes colour instead of lightness (preprocessing=l, the paper's)"),
     ]
 
 

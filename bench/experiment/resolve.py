@@ -136,7 +136,8 @@ def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Data
 
 def recipe_of(job: PretrainJob) -> Recipe:
     """Return every setting of a pretext task's job, defaults included."""
-    return cast(Recipe, registry.load("pretexts", job.pretext).Recipe.model_validate(job.recipe))
+    settings = {name: value for name, value in job.recipe.items() if name != "defaults_version"}
+    return cast(Recipe, registry.load("pretexts", job.pretext).Recipe.model_validate(settings))
 
 
 def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:

@@ -151,7 +151,7 @@ def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: 
 
 
 def _is_done(into: Path, config: RunConfig, kept: _Kept | None) -> bool:
-    """Tell whether the records are those of what is config now, and all there."""
+    """Tell whether the records are those of what is asked now, and all there."""
     return kept is not None and kept.config == _digest(config) and all(_record_of(into, run).is_file() for run in kept.runs)
 
 
@@ -161,7 +161,7 @@ def tables(
     """Write the tables whose parts are done, from the records below `into` alone; return the files, and what went wrong.
 
     The same records and looks give the same bytes. What lies in the folder of a table that waits is of another time, and is
-    removed; so is a page that is not config for. With `images`, an output folder, each table has one, with the images that lie
+    removed; so is a page that is not asked for. With `images`, an output folder, each table has one, with the images that lie
     there and the `command` that makes it again.
     """
     from results.cache import Cache
@@ -224,7 +224,7 @@ def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]
 
 
 def _digest(config: RunConfig) -> str:
-    """Return a digest of what is config for, and of the versions that its plug-ins have here where they are not the first."""
+    """Return a digest of what is asked for, and of the versions that its plug-ins have here where they are not the first."""
     names = {"pretexts": config.pretext, "downstreams": tuple(task.partition("@")[0] for task in config.downstream)}
     versions = {
         name: version for kind in names for name in registry.names(kind, names[kind])

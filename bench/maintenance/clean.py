@@ -59,7 +59,7 @@ class Place:
             if not path.is_file():
                 continue
             dataset = catalogue.read_index(path)
-            # A image, not the root alone: the place of a disk that is not mounted exists too.
+            # An image, not the root alone: the place of a disk that is not mounted exists too.
             there = len(dataset.images) > 0 and dataset.path(dataset.images[0]).is_file()
             found[dataset.fingerprint] = there or found.get(dataset.fingerprint, False)
         return found

@@ -1,6 +1,6 @@
 """Batch norm before fine-tuning: statistics that nothing gave are measured, and features that are all alike are found.
 
-A trunk that no pretext task ran through has batch norms with mean 0 and variance 1, which its activations have not. Schema like
+A trunk that no pretext task ran through has batch norms with mean 0 and variance 1, which its activations have not. Left like
 that, it maps all images to nearly the same features and is no control. Its statistics are therefore measured on the images that
 it will be fine-tuned on, as Izmailov et al. 2018 do after averaging weights (https://arxiv.org/abs/1803.05407, section 3.2).
 """

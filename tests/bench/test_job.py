@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from bench import registry
-from bench.config import Phase, Protocol
+from bench.config import Phase, Protocol, Recipe
+from bench.experiment.resolve import recipe_of
 from bench.job import Job, PretrainJob
 from bench.schema import Schema
 
@@ -98,3 +99,22 @@ def test_a_default_changes_with_a_version_alone(name: str) -> None:
         assert {field: found["defaults"].get(field) for field in known["defaults"]} == known["defaults"], (
             "ids leave defaults out: raise the version of the task, or `defaults_version` of the model"
         )
+
+
+def test_a_recipe_of_a_later_version_is_read_again() -> None:
+    class Later(registry.load("pretexts", "l1_color").Recipe):  # type: ignore[misc]
+        defaults_version: ClassVar[int] = 2
+
+    made = PretrainJob(**{**PRETRAIN, "pretext": "l1_color", "recipe": Later(epochs=2).identity()})
+    assert made.recipe["defaults_version"] == 2 and recipe_of(made).epochs == 2
+
+
+def test_a_default_that_is_computed_is_always_in_the_id() -> None:
+    weights = ["one"]
+
+    class Loading(Recipe):
+        sha256: str = Field(default_factory=lambda: weights[0])
+
+    first = Loading().digest()
+    weights[0] = "other"
+    assert Loading().digest() != first
