@@ -163,12 +163,12 @@ def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
 def _tasks(config: RunConfig) -> tuple[tuple[str, ...], str | None]:
     """Return the downstream tasks of TASK or TASK@DATA, and the labelled data that is named; so far one for all tasks."""
     named = {data for _, at, data in (task.partition("@") for task in config.downstream) if at} | ({config.data} - {None})
+    if "" in named:
+        raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
     if len(named) > 1:
         raise UsageError(
             f"one grid has one labelled data set so far, but got {', '.join(sorted(map(str, named)))}; run them apart."
         )
-    if "" in named:
-        raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
     return tuple(task.partition("@")[0] for task in config.downstream), next(iter(named), None)
 
 
