@@ -16,13 +16,9 @@ IMAGES = 80
 
 
 def classified(pretext: str, seed: int, **changes: Any) -> Record:
-    record = make(pretext, seed, 0.5, "voc_cls", **changes)
-    pretrain = record.pretrain.model_copy(update={"trivial": {}})
-    job = {**record.job, "settings": {**record.job.settings, "metrics": ["map_voc", "f1_macro"]}}
     metrics = {"map_voc@1": 0.5, "f1_macro@1": 0.5}
-    identity = f"{pretext}-{seed}"
-    changed = {"job": job, "metrics": metrics, "id": identity, "predictions": identity, "pretrain": pretrain}
-    return record.model_copy(update=changed)
+    record = make(pretext, seed, 0.5, "voc_cls", metrics=metrics, predictions=f"{pretext}-{seed}", **changes)
+    return record.model_copy(update={"pretrain": record.pretrain.model_copy(update={"baselines": {}})})
 
 
 def answers(strength: dict[str, float], shift: dict[str, float]) -> Any:
@@ -32,7 +28,7 @@ def answers(strength: dict[str, float], shift: dict[str, float]) -> Any:
         rng = np.random.default_rng(0)
         labels = (rng.uniform(size=(IMAGES, len(CLASSES))) < 0.4).astype(np.int8)
         shared = np.random.default_rng(7).normal(size=labels.shape)
-        own = np.random.default_rng(record.seed).normal(size=labels.shape)
+        own = np.random.default_rng(record.job.seed).normal(size=labels.shape)
         scores = 1 / (1 + np.exp(-(strength[record.pretext] * (labels - 0.5) + shared + 0.1 * own + shift[record.pretext])))
         return Answers(tuple(map(str, range(IMAGES))), {"scores": scores.astype(np.float32), "labels": labels})
 
@@ -72,7 +68,7 @@ def test_where_nothing_speaks_against_nothing_is_made_up() -> None:
 def test_a_pretext_task_below_a_trivial_answer_is_named() -> None:
     record = classified("cgan_color", 0)
     pretrain = record.pretrain.model_copy(
-        update={"trivial": {"grey image": {"psnr": {"average": 22.5, "min": 0.0, "max": 30.0}}}}
+        update={"baselines": {"grey image": {"psnr": {"average": 22.5, "min": 0.0, "max": 30.0}}}}
     )
     records = [record.model_copy(update={"pretrain": pretrain})]
     read = answers(STRENGTH, dict.fromkeys(STRENGTH, 0.0))

@@ -68,7 +68,7 @@ def test_the_ids_of_a_studys_records_are_those_that_its_jobs_have_now(folder: Pa
     records = record.read(folder / "records")
     assert len(records) > 5
     for one in records:
-        job = Job.model_validate(one.job)
+        job = Job.model_validate(one.job.model_dump(mode="json"))
         assert (job.id, job.pretrain.id) == (one.id, one.pretrain.id)
 
 
