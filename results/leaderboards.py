@@ -19,7 +19,8 @@ from bench.config import as_space
 from bench.record import Record
 from bench.schema import canonical
 from bench.text import printable
-from results.board import Board, Cell, Column, Row
+from results.board import Board, Cell, Row
+from results.columns import Column
 from results.cost import row_cost
 from results.rows import dead, precision_of, recipe_of, trained
 

@@ -21,8 +21,9 @@ from bench.record import Record, Trial, Tuning
 from bench.storage import seal
 from bench.text import printable_lines
 from results import charts
-from results.board import Board, Cell, Column, Row
+from results.board import Board, Cell, Row
 from results.charts import Dot, Series, Whisker
+from results.columns import Column
 from results.cost import row_cost
 from results.overlays import overlays, uri
 from results.statistics import Estimate

@@ -19,7 +19,9 @@ from bench.record import Cost, DataFacts, Record, Trial, Tuning
 from bench.storage.files import sha256_bytes
 from bench.storage.seal import sealed
 from results import charts
-from results.board import Board, Cell, Column, Difference, Row
+from results.board import Board, Cell, Row
+from results.columns import Column
+from results.comparison import Difference
 from results.overlays import ERRORS, PADDING, VOID, _errors, _palette
 from results.page import page
 from results.statistics import Estimate
