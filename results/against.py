@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import combinations
 from statistics import fmean
 
 from bench.record import Record
-from results.agreement import orders
+from results.agreement import order
 from results.board import Board, Cell
 from results.rows import groups
 
@@ -26,8 +26,7 @@ def against(board: Board, by_metric: Sequence[Board]) -> str:
             (other, number)
             for other in by_metric
             for number, one in enumerate(other.columns)
-            if (one.downstream, one.variant, one.tuning) == (column.downstream, column.variant, column.tuning)
-            and one.metric != column.metric
+            if one.runs == column.runs and one.metric != column.metric
         ]
         of_column = [*_order(board, place, others), *_told(board, place, others)]
         if of_column:
@@ -46,12 +45,10 @@ def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> lis
             for row, again in zip(board.rows, other.rows, strict=True)
             if (one := row.cells[place].estimate) is not None and (two := again.cells[number].estimate) is not None
         ]
-        counted = orders(pairs)
-        if counted["differently"]:
-            count = len(list(combinations(pairs, 2)))
-            found.append(
-                f"{_name(other.columns[number].metric)} orders {counted['differently']} of {count} pairs of rows otherwise"
-            )
+        count = order(pairs).differently
+        if count:
+            name = _name(other.columns[number].metric)
+            found.append(f"{name} orders {count} of {math.comb(len(pairs), 2)} pairs of rows differently")
     return found
 
 

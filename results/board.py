@@ -82,6 +82,13 @@ class Board:
         labels = "" if f["labels"] == 1 else f", {100 * f['labels']:.3g} % of the labels"
         return f"{f['data']}, protocol {f['protocol']}, trunk {f['trunk']} at {f['size']} px{labels}, scored on {f['split']}"
 
+    def distinct_columns(self) -> list[tuple[int, Column]]:
+        """Return a column for each set of runs, with its number: columns that differ by the metric alone have the same runs."""
+        found: dict[tuple[str, str, str], tuple[int, Column]] = {}
+        for place, column in enumerate(self.columns):
+            found.setdefault(column.runs, (place, column))
+        return list(found.values())
+
     def records(self) -> list[Record]:
         """Return every run on the board once."""
         return list({record.id: record for row in self.rows for record in row.records}.values())

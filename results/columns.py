@@ -25,8 +25,12 @@ class Column:
     @property
     def head(self) -> str:
         """The column's name: task, metric id with its version, unit, trials, and a tag where other columns have the same."""
-        rates = f"tuned, {self.trials} trials" if self.trials else self.tuning
-        return f"{self.title} ({'; '.join(part for part in (f'{self.metric}, %', rates, self.tag) if part)})"
+        return f"{self.title} ({'; '.join(part for part in (f'{self.metric}, %', self.rates, self.tag) if part)})"
+
+    @property
+    def rates(self) -> str:
+        """How the learning rates were found, in short; "" where they are the protocol's."""
+        return f"tuned, {self.trials} trials" if self.trials else self.tuning
 
     @property
     def runs(self) -> tuple[str, str, str]:

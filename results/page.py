@@ -23,7 +23,6 @@ from bench.text import printable_lines
 from results import charts
 from results.board import Board, Cell, Row
 from results.charts import Dot, Series, Whisker
-from results.columns import Column
 from results.cost import row_cost
 from results.overlays import overlays, uri
 from results.statistics import Estimate
@@ -89,16 +88,8 @@ def _meanings(board: Board) -> dict[str, str]:
 
 
 def _tasks(board: Board) -> list[tuple[int, str]]:
-    """Return the place and name of one column for each task: columns that differ by the metric alone are of the same runs."""
-    found: dict[tuple[str, str, str], tuple[int, str]] = {}
-    for place, column in enumerate(board.columns):
-        found.setdefault((column.downstream, column.variant, column.tuning), (place, _task(column)))
-    return list(found.values())
-
-
-def _task(column: Column) -> str:
-    tuned = f"tuned, {column.trials} trials" if column.trials else column.tuning
-    return ", ".join(part for part in (column.title, tuned, column.tag) if part)
+    """Return the number and name of one column for each set of runs."""
+    return [(place, ", ".join(part for part in (c.title, c.rates, c.tag) if part)) for place, c in board.distinct_columns()]
 
 
 def _curves(board: Board) -> list[dict[str, Any]]:

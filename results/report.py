@@ -11,7 +11,6 @@ from bench.errors import UsageError
 from bench.record import Record
 from results import board, leaderboards, published, tables
 from results.against import against
-from results.agreement import agreement
 from results.cache import Cache
 from results.looks import Looks
 from results.predictions import reader, verify
@@ -101,7 +100,7 @@ def make(
             "leaderboard.csv": leaderboards.csv_text(leaderboards.leaderboard(own)),
             "per_run.csv": leaderboards.csv_text(leaderboards.per_run(chosen)),
             "per_class.csv": leaderboards.csv_text(leaderboards.per_class(chosen)),
-            "agreement.csv": leaderboards.csv_text(leaderboards.Sheet(leaderboards.AGREEMENT, list(agreement(own)))),
+            "agreement.csv": leaderboards.csv_text(leaderboards.agreement(own)),
         }
     problems: list[str] = []
     if wanted.html:

@@ -49,7 +49,7 @@ STRENGTH = {"random_init": 0.5, "cgan_color": 3.0}
 def test_a_metric_that_orders_rows_otherwise_is_named() -> None:
     found = said(STRENGTH, {"random_init": 0.0, "cgan_color": -5.0})  # it ranks well, and nothing is above the threshold
     assert "in Classification by map_voc" in found
-    assert "f1_macro orders 1 of 1 pairs of rows otherwise" in found
+    assert "f1_macro orders 1 of 1 pairs of rows differently" in found
     assert "cgan_color is told from its baseline, and not so by f1_macro" in found
     assert "1 of 2 rows of Classification do not lie above" in found
 

@@ -10,7 +10,7 @@ import pytest
 from bench.record import Record
 from bench.text import printable
 from results import board, leaderboards, published, tables
-from results.agreement import agreement, orders
+from results.agreement import order
 from results.scores import Answers
 from tests.results.made import make, reader, tuning
 
@@ -112,7 +112,7 @@ def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers(
 def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
     sheet = leaderboards.leaderboard(boards([*three_seeds(), make("l1_color", value=None), make("l1_color", tuning=tuning())]))
     back = pd.read_csv(io.StringIO(leaderboards.csv_text(sheet)))
-    assert list(back.columns) == list(leaderboards.LEADERBOARD)
+    assert list(back.columns) == list(leaderboards.SCHEMAS["leaderboard.csv"])
     by_pretext = back[~back["tuned"]].set_index("pretext")
     assert by_pretext.loc["cgan_color", "value"] == pytest.approx(0.51, abs=0.002)
     assert by_pretext.loc["cgan_color", "delta"] == pytest.approx(0.3, abs=0.002)
@@ -237,11 +237,12 @@ def test_two_metrics_of_the_same_rows_agree_or_differ_in_order() -> None:
     def main_alone(one: Record) -> Answers:
         return reader(one.model_copy(update={"metrics": {"miou_voc@1": one.metrics["miou_voc@1"]}}))
 
-    (line,) = agreement(board.boards(records, main_alone, resamples=10))
+    sheet = leaderboards.agreement(board.boards(records, main_alone, resamples=10))
+    (line,) = sheet.lines
     assert (line["metric"], line["other"], line["rows"]) == ("miou_voc@1", "pixel_acc@1", 3)  # d has no other
     assert (line["alike"], line["differently"]) == (2, 1) and line["tau"] == pytest.approx(1 / 3)
-    assert not list(agreement(board.boards(records[:2], main_alone, resamples=10)))  # one row has no order
-    by_hand = pd.read_csv(io.StringIO(leaderboards.csv_text(leaderboards.Sheet(leaderboards.AGREEMENT, [line]))))
+    assert not leaderboards.agreement(board.boards(records[:2], main_alone, resamples=10)).lines  # one row has no order
+    by_hand = pd.read_csv(io.StringIO(leaderboards.csv_text(sheet)))
     assert by_hand.loc[0, "tau"] == pytest.approx(1 / 3)
 
 
@@ -250,4 +251,4 @@ def test_the_order_of_pairs_is_kendalls_tau(seed: int) -> None:
     from scipy.stats import kendalltau
 
     pairs = np.random.default_rng(seed).integers(0, 6, (8, 2)) / 10
-    assert orders([(float(one), float(other)) for one, other in pairs])["tau"] == pytest.approx(kendalltau(*pairs.T).statistic)
+    assert order([(float(one), float(other)) for one, other in pairs]).tau == pytest.approx(kendalltau(*pairs.T).statistic)
