@@ -50,10 +50,10 @@ def corrected(differences: Mapping[K, Difference], looks: Sequence[int]) -> dict
 def leaders(values: Mapping[int, float], difference: Callable[[int, int], Estimate | None], looks: Sequence[int]) -> set[int]:
     """Return the rows among which the best one is with 95 % confidence, of rows with their values by number.
 
-    `difference` gives the paired difference of two rows, None where they have no seed in common. A row is left out when it is told
-    from the highest of K rows at a level of 5 % / (K - 1). The truly best row is told from any of the others with a chance of
+    `difference` gives the paired difference of two rows, None where they have no seed in common. A row is left out when it is
+    told from the highest of K rows at a level of 5 % / (K - 1): the truly best row is told so from any other row with a chance of
     5 % / (K - 1) at most, whichever of them happens to be the highest. A row that cannot be compared with the highest is not left
-    out; where none can be, nothing leads.
+    out; where no row can be, nothing leads.
     """
     best = max(values, key=lambda row: (values[row], -row))
     others = [row for row in values if row != best]

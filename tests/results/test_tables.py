@@ -63,7 +63,9 @@ def test_differences_have_interval_and_corrected_p_and_one_seed_is_called_that()
 def test_costs_are_of_one_seed_and_an_hour_of_pretraining_buys_points() -> None:
     records = [record.model_copy(update={"tuning": tuning()}) for record in three_seeds()]
     (one,) = boards(records)
-    row = next(row for row in tables.costs(one).rows if row.cells[0] == "cgan_color")
+    table = tables.costs(one)
+    assert table is not None
+    row = next(row for row in table.rows if row.cells[0] == "cgan_color")
     assert row.cells[1:4] == ("360", "360", "360")
     assert row.cells[7].endswith("per CPU-hour")  # 30 points for a tenth of an hour
     assert float(row.cells[7].split()[0]) == pytest.approx(300, abs=5)
@@ -104,7 +106,7 @@ def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers(
     (table,) = tables.table3([make(seed=seed) for seed in range(3)])
     assert [row.cells for row in table.rows] == [
         ("cgan_color", "psnr", "21.000", "8.000", "32.000", "3"),
-        ("Trivial predictors", "", "", "", "", ""),
+        ("Baselines, which learn nothing", "", "", "", "", ""),
         ("grey image", "psnr", "22.000", "8.000", "32.000", "-"),
     ]
 
