@@ -108,8 +108,8 @@ def _cells(board: Board, one: Published) -> list[tuple[Row, Cell]]:
 SETTINGS: dict[str, dict[str, Any]] = {
     "voc_cls": {
         "split_scheme": "paper-70-20-10", "fit": ["train"], "resize": "squash", "interpolation": "bilinear",
-        "augmentation": "none", "batch_size": 32, "difficult": "positive", "statistics": "running", "evaluate_one_by_one": False, "head_width": 4096,
-        "pool": "flatten",
+        "augmentation": "none", "batch_size": 32, "difficult": "positive", "statistics": "running",
+        "evaluate_one_by_one": False, "head_width": 4096, "pool": "flatten",
     },
     "voc_seg": {
         "split_scheme": "paper-70-20-10", "fit": ["train"], "resize": "crop", "interpolation": "bilinear", "augmentation": "crop",

@@ -50,12 +50,12 @@ def test_a_metric_that_orders_rows_otherwise_is_named() -> None:
     found = said(STRENGTH, {"random_init": 0.0, "cgan_color": -5.0})  # it ranks well, and nothing is above the threshold
     assert "in Classification by map_voc" in found
     assert "f1_macro orders 1 of 1 pairs of rows differently" in found
-    assert "cgan_color is told from its baseline, and not so by f1_macro" in found
+    assert "cgan_color is told from its baseline, but not by f1_macro" in found
     assert "1 of 2 rows of Classification do not lie above" in found
 
 
 def test_a_table_that_tells_nothing_says_so() -> None:
-    assert "no difference to a baseline is told from zero" in said(
+    assert "no difference from a baseline is told from zero" in said(
         {"random_init": 2.0, "cgan_color": 2.0}, dict.fromkeys(STRENGTH, 0.0)
     )
 
@@ -73,7 +73,7 @@ def test_a_pretext_task_below_a_trivial_answer_is_named() -> None:
     records = [record.model_copy(update={"pretrain": pretrain})]
     read = answers(STRENGTH, dict.fromkeys(STRENGTH, 0.0))
     (shown,) = board.boards(records, read, resamples=50)
-    assert "psnr of cgan_color is 20.000, of the grey image 22.500" in against(shown, [shown])
+    assert "cgan_color has a psnr of 20.000, the baseline grey image one of 22.500" in against(shown, [shown])
 
 
 def test_a_report_says_it_under_the_table_with_each_metrics_own_correction(

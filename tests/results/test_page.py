@@ -36,8 +36,8 @@ HOSTILE = (
     "\"'><img src=x onerror=window.hurt=1>",
     "</svg></style></title>{{ 7 * 7 }}",
 )
-PRESENT = ("Gains over the baseline", "Learning curves", "What the pretext tasks learned", "Segmentations", "Class by class",
-           "How much depends on the learning rate", "Cost against difference")  # fmt: skip
+PRESENT = ("Differences from the baseline", "Learning curves", "What the pretext tasks learned", "Segmentations",
+           "Class by class", "How much depends on the learning rate", "Cost and difference")  # fmt: skip
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -173,7 +173,7 @@ def test_sections_with_nothing_to_show_are_left_out(tmp_path: Path) -> None:
     text = page([board(full=False)], [], tmp_path, "")
     assert not any(f"<h3>{title}</h3>" in text for title in PRESENT)
     assert "How to reproduce" in text and "<svg" not in text and "<img" not in text
-    assert "This page again" in page([], [], tmp_path, "")
+    assert "How to make this page again" in page([], [], tmp_path, "")
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
