@@ -115,5 +115,5 @@ def _below(records: Sequence[Record]) -> list[str]:
             }
             best = max(answers, key=lambda name: answers[name], default=None)
             if own and best is not None and fmean(own) <= answers[best]:
-                found.append(f"{pretext} has a {score} of {fmean(own):.3f}, the baseline {best} one of {answers[best]:.3f}")
+                found.append(f"{pretext} scores {fmean(own):.3f} by {score}, the baseline {best} {answers[best]:.3f}")
     return found

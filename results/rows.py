@@ -214,7 +214,7 @@ def dead(record: Record) -> str:
         return record.spread.problem
     settings, labels = record.job.settings, METRICS[record.metric_ids[0].partition("@")[0]].needs == "scores"
     untrained = not record.pretrain.recipe.get("epochs")
-    new_parts = untrained or (record.job.transfer == "encoder" and not labels) or record.job.transfer not in ("all", "encoder")
+    new_parts = untrained or (record.job.transfer == "encoder" and not labels)
     has_norms = record.job.pretrain.trunk.startswith("unet") or not labels
     running = settings.statistics == "running"
     if new_parts and has_norms and running and "head" in trained(record):

@@ -16,8 +16,9 @@ With one seed the interval is v +- 1.96 standard deviations of the replicates, w
 the formula is the same, and a test is nearly powerless (t is 12.7 at 5 %).
 
 An interval cannot know of a collapse that did not happen. Where one seed in five collapses and seeds vary twenty times as much
-as their own images make them, three seeds reject a true null hypothesis in 16 % of the cases, since half of the time none of the
-three collapses. Intervals of nearly perfect accuracies, and of average precision with a few positives, are too short at any level.
+as their own images make them, three seeds reject a true null hypothesis in 16 % of the cases, since half of the time none
+of them collapses. Intervals of nearly perfect accuracies, and of average precision with a few positives, are too short at any
+level.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def differences(board: Board) -> Table | None:
         yield Line((label(row, place), base, *points, *p_values, str(found.seeds)), bold)
 
     note = (
-        "Both rows of a difference have the same test images and the same seeds. Holm: the p value after Holm's correction over "
+        "A difference is over the test images and the seeds that both rows share. Holm: the p value after Holm's correction over "
         "all differences of this table that have one."
     )
     heads = ("Row", "Against", "Points", "95 % interval", "p", "Holm", "Told apart", "Seeds")

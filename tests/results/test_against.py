@@ -73,7 +73,7 @@ def test_a_pretext_task_below_a_trivial_answer_is_named() -> None:
     records = [record.model_copy(update={"pretrain": pretrain})]
     read = answers(STRENGTH, dict.fromkeys(STRENGTH, 0.0))
     (shown,) = board.boards(records, read, resamples=50)
-    assert "cgan_color has a psnr of 20.000, the baseline grey image one of 22.500" in against(shown, [shown])
+    assert "cgan_color scores 20.000 by psnr, the baseline grey image 22.500" in against(shown, [shown])
 
 
 def test_a_report_says_it_under_the_table_with_each_metrics_own_correction(

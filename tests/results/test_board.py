@@ -102,7 +102,7 @@ def test_another_version_of_a_metric_is_another_column() -> None:
         board.one_board([first, second], reader)
 
 
-def test_runs_scored_on_other_pictures_are_refused() -> None:
+def test_runs_scored_on_other_images_are_refused() -> None:
     first, second = make(), make(seed=1)
 
     def other(record: Any) -> Answers:
@@ -140,7 +140,7 @@ def test_unequal_budgets_never_share_a_column() -> None:
     assert len({column.head for column in one.columns}) == 2
 
 
-def test_a_gain_is_paired_with_random_initialisation_on_the_same_schedule() -> None:
+def test_a_difference_is_paired_with_random_initialisation_on_the_same_schedule() -> None:
     records = seeds("cgan_color", (0.30, 0.41, 0.35)) + seeds("random_init", (0.2, 0.3, 0.25))
     records += seeds("random_init", (0.5, 0.5, 0.5), schedule="one-phase")
     (one,) = boards(records)
@@ -274,7 +274,7 @@ def test_runs_that_share_a_trunk_are_a_row_of_their_own() -> None:
     assert [row.label for row in alone.rows] == ["cgan_color (one trunk, seed 0)"]
 
 
-def test_trivial_predictors_are_scored_on_the_same_pictures() -> None:
+def test_trivial_predictors_are_scored_on_the_same_images() -> None:
     (one,) = boards([make(), make(value=0.7, downstream="voc_cls")])
     found = {row.label: [cell.estimate and cell.estimate.value for cell in row.cells] for row in one.trivial}
     assert found["class prior"] == [1.0, None]  # every image's first class is also the commonest

@@ -135,7 +135,7 @@ class Reading(HTMLParser):
         self.texts.append(data)
 
 
-def test_a_cell_has_value_interval_seeds_and_gain(tmp_path: Path) -> None:
+def test_a_cell_has_value_interval_seeds_and_difference(tmp_path: Path) -> None:
     text = " ".join(" ".join(Reading(page([board()], [], tmp_path, "")).texts).split())
     assert "30.00 [29.0, 31.0] n = 2" in text
     assert "−0.50 [−1.0, +20.0], p 0.010, Holm 0.010 against voc 0" in text
@@ -195,7 +195,7 @@ def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04" + bytes(40), "half", "shape"])
-def test_damaged_pictures_are_left_out_and_named(content: bytes | str, tmp_path: Path) -> None:
+def test_damaged_images_are_left_out_and_named(content: bytes | str, tmp_path: Path) -> None:
     draw(tmp_path)
     draw(tmp_path, "pretext1")
     path = tmp_path / "runs" / RUN / "examples.npz"
@@ -246,7 +246,7 @@ def test_an_axis_has_a_few_round_ticks_within_it(low: float, high: float, log: b
     assert axis.at(axis.low) == 0 and axis.at(axis.high) == pytest.approx(100)
 
 
-def test_a_gain_without_an_interval_or_an_undefined_cell_is_no_error(tmp_path: Path) -> None:
+def test_a_difference_without_an_interval_or_an_undefined_cell_is_no_error(tmp_path: Path) -> None:
     made = board()
     (cell,) = made.rows[1].cells
     assert cell.difference is not None
