@@ -238,6 +238,7 @@ def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
     """
     pretext, _, schedule = (baseline or "random_init").partition(":")
     fitting = [r for r in made if r.trunk_seed == row.trunk_seed]
+    # a pretext task's name alone may be a label too, and then means every schedule
     named = [r for r in fitting if r.label == baseline != r.pretext]
     if named:
         return named[0]

@@ -172,6 +172,7 @@ class _Ranked:
         judged = np.nonzero(labels != -1)[0]
         order = judged[np.argsort(-scores[judged], kind="stable")]
         positive = labels[order] == 1
+        # the last place of each group of equal score, and the group of each place
         ends = np.append(np.nonzero(np.diff(scores[order]))[0], len(order) - 1) if len(order) else np.zeros(0, np.int64)
         group = np.searchsorted(ends, np.arange(len(order)))
         kept = ends[np.unique(group[positive])] if positive.any() else np.zeros(0, np.int64)
@@ -187,6 +188,7 @@ class _Ranked:
         everything, hits = np.cumsum(self.drawn @ counts, axis=0), np.cumsum(of_group, axis=0)
         total = hits[-1]
         precision = hits.astype(np.float64) / np.maximum(everything, 1)
+        # at each group, the highest precision at this recall or a larger one
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         if points:
             recall = hits / np.maximum(total, 1).astype(np.float64)

@@ -183,6 +183,7 @@ def rows(records: Sequence[Record]) -> list[Members]:
     for column in groups(records, lambda record: (record.downstream, digest(column_facts(record)))).values():
         shared = {(row_key(r), trunk_seed_of(r)) for r in column if trunk_seed_of(r) != r.job.seed}
         own = [record for record in column if trunk_seed_of(record) == record.job.seed]
+        # a lent trunk's own run is in the row of that trunk; a row in which everything varies needs a run beside the lenders
         lent = [record for record in own if (row_key(record), record.job.seed) in shared]
         for record in own if len(lent) < len(own) else ():
             found.setdefault((row_key(record), None), []).append(record)

@@ -134,6 +134,7 @@ class Scores:
         answers = self._sources[name].read()
         value = metrics.compute(self._metric.id, answers.predictions, *self._judged)
         if not math.isnan(value):
+            # before too many wait: a waiting run holds what its score is computed from
             if len(self._waiting) * len(answers.ids) > TOGETHER:
                 self._resample(list(self._waiting))
             self._waiting[name] = resampling.resampler(self._metric.id, answers.predictions, *self._judged)

@@ -67,6 +67,7 @@ def estimate(values: Sequence[float], replicates: Floats, images: int, level: fl
     known = replicates[:, np.isfinite(replicates).all(axis=0)]
     if images < 2 or known.shape[1] < max(2.0, USABLE * replicates.shape[1]):
         return Estimate(mean, math.nan, math.nan, count, values=tuple(values), images=images)
+    # variances over resamples stand for those over test sets of as many images
     common, own = map(float, image_variances(np.atleast_2d(np.cov(known))))
     if count == 1:
         half = -_quantile(1 - level, math.inf) * math.sqrt(own)
