@@ -1,13 +1,13 @@
-"""What speaks against a table, from the same records: a result is only as good as the figures that its author did not choose."""
+"""What speaks against a table, from the same records: a result is only as good as the figures its author did not choose."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import combinations
 from statistics import fmean
 
 from bench.record import Record
-from results.agreement import orders
+from results.agreement import order
 from results.board import Board, Cell
 from results.rows import groups
 
@@ -16,9 +16,11 @@ BETTER = ("psnr", "ssim", "accuracy")
 
 
 def against(board: Board, by_metric: Sequence[Board]) -> str:
-    """Return a sentence: metrics that order the rows otherwise or tell less apart, rows at their floor, pretext tasks below it.
+    """Return a sentence with what speaks against a board.
 
-    `by_metric` are the boards of the same runs for each metric of their protocols, in which a task that lacks it has no column.
+    Named are metrics that order the rows differently or tell fewer of them from their baseline, rows that do not lie above a
+    trivial predictor, and pretext tasks that score no better than a baseline at their own task. `by_metric` are the boards of the
+    same runs for each metric of their protocols; a task without that metric has no column there.
     """
     said = []
     for place, column in enumerate(board.columns):
@@ -26,8 +28,7 @@ def against(board: Board, by_metric: Sequence[Board]) -> str:
             (other, number)
             for other in by_metric
             for number, one in enumerate(other.columns)
-            if (one.downstream, one.variant, one.tuning) == (column.downstream, column.variant, column.tuning)
-            and one.metric != column.metric
+            if one.runs == column.runs and one.metric != column.metric
         ]
         of_column = [*_order(board, place, others), *_told(board, place, others)]
         if of_column:
@@ -38,7 +39,7 @@ def against(board: Board, by_metric: Sequence[Board]) -> str:
 
 
 def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
-    """Say which metrics order some pairs of rows otherwise."""
+    """Return a phrase for each metric that orders some pairs of rows differently."""
     found = []
     for other, number in others:
         pairs = [
@@ -46,23 +47,21 @@ def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> lis
             for row, again in zip(board.rows, other.rows, strict=True)
             if (one := row.cells[place].estimate) is not None and (two := again.cells[number].estimate) is not None
         ]
-        counted = orders(pairs)
-        if counted["differently"]:
-            count = len(list(combinations(pairs, 2)))
-            found.append(
-                f"{_name(other.columns[number].metric)} orders {counted['differently']} of {count} pairs of rows otherwise"
-            )
+        count = order(pairs).differently
+        if count:
+            name = _name(other.columns[number].metric)
+            found.append(f"{name} orders {count} of {math.comb(len(pairs), 2)} pairs of rows differently")
     return found
 
 
 def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
-    """Say which differences other metrics of the same runs do not tell, and when none is told at all."""
+    """Return a phrase for each difference that some other metric does not tell from zero, or one where none is told at all."""
     differences = [
         (number, difference) for number, row in enumerate(board.rows) if (difference := row.cells[place].difference) is not None
     ]
     told = [number for number, difference in differences if difference.distinguishable]
     if not told and any(difference.distinguishable is not None for _, difference in differences):
-        return ["no difference to a baseline is told from zero"]
+        return ["no difference from a baseline is told from zero"]
     found = []
     for number in told:
         row = board.rows[number]
@@ -72,12 +71,12 @@ def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list
             if not _same(row.cells[place], other.rows[number].cells[column])
         ]
         if lacking:
-            found.append(f"{row.label} is told from its baseline, and not so by {', '.join(lacking)}")
+            found.append(f"{row.label} is told from its baseline, but not by {', '.join(lacking)}")
     return found
 
 
 def _same(cell: Cell, other: Cell) -> bool:
-    """Whether another metric tells a cell from its baseline too, to the same side."""
+    """Whether a cell and the same cell by another metric both differ from their baseline, in the same direction."""
     if cell.difference is None or other.difference is None:
         return False
     return bool(other.difference.distinguishable) and (other.difference.estimate.value > 0) == (
@@ -86,7 +85,7 @@ def _same(cell: Cell, other: Cell) -> bool:
 
 
 def _floors(boards: Sequence[Board]) -> list[str]:
-    """Say how many rows do not lie above a trivial predictor, and by which metrics."""
+    """Return a phrase for each trivial predictor above which some rows do not lie, with the metrics by which they do not."""
     found: dict[str, list[str]] = {}
     columns = [(board, place, column) for board in boards for place, column in enumerate(board.columns)]
     for board, place, column in columns:
@@ -102,7 +101,7 @@ def _name(metric: str) -> str:
 
 
 def _below(records: Sequence[Record]) -> list[str]:
-    """Say which pretext tasks score no better at their own task than a trivial answer to the same images."""
+    """Return a phrase for each pretext task that scores no better at its own task than a baseline on the same images."""
     found = []
     for pretext, members in groups(records, lambda record: record.pretext).items():
         trunks = list({record.pretrain.id: record.pretrain for record in members}.values())
@@ -116,5 +115,5 @@ def _below(records: Sequence[Record]) -> list[str]:
             }
             best = max(answers, key=lambda name: answers[name], default=None)
             if own and best is not None and fmean(own) <= answers[best]:
-                found.append(f"{score} of {pretext} is {fmean(own):.3f}, of the {best} {answers[best]:.3f}")
+                found.append(f"{pretext} scores {fmean(own):.3f} by {score}, the baseline {best} {answers[best]:.3f}")
     return found

@@ -1,8 +1,8 @@
-"""What a report derived from predictions, kept so that the next one reads and resamples only what is new.
+"""A cache of what reports compute from predictions, so that the next report reads and resamples only what is new.
 
-One file below the output folder, which may be removed at any time: it changes how long a report takes, never what it says. Every
-entry is found by a digest of all that it depends on, the predictions by their SHA-256. The first line is the SHA-256 of the rest
-and of the code that computes; a file that does not fit it is damaged or another version's, and is taken for an empty one.
+The cache is one file below the output folder. Removing it changes how long a report takes, never what it says. The key of an
+entry is a digest of everything that the entry depends on, with predictions by their SHA-256. The first line is the SHA-256 of the
+rest and of the code that computes the entries; a file with another first line is damaged or of another version, and not used.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bench import metrics
 from bench.schema import canonical
 
 MOST = 20_000
-"""Entries that are kept, about 150 bytes each: enough for some thousand runs."""
+"""The most entries that are kept, about 150 bytes each: enough for some thousand runs."""
 CODE = ("cache", "resampling", "scores", "statistics", "trivial")
 
 
 class Cache:
-    """Lists of JSON values by what they depend on."""
+    """Lists of JSON values by the JSON values that they depend on."""
 
     def __init__(self, known: Mapping[str, list[Any]] | None = None) -> None:
         self._known = known or {}
@@ -33,7 +33,7 @@ class Cache:
 
     @classmethod
     def read(cls, path: Path) -> Cache:
-        """Return what is kept in a file; nothing when there is none, or it is not one that this version wrote."""
+        """Return the cache in a file; an empty one when there is no file, or none that this version wrote."""
         try:
             seal, _, text = path.read_text(encoding="utf-8").partition("\n")
         except (OSError, UnicodeDecodeError):
@@ -41,7 +41,7 @@ class Cache:
         return cls(json.loads(text)) if seal == _seal(text) else cls()
 
     def recall(self, depends_on: list[Any], compute: Callable[[], list[Any]]) -> list[Any]:
-        """Return what was computed for some JSON values before; otherwise compute it."""
+        """Return what was computed for `depends_on` before; compute it when nothing was."""
         key = hashlib.sha256(canonical(depends_on).encode()).hexdigest()[:32]
         if key not in self._used:
             self._used[key] = self._known[key] if key in self._known else compute()
@@ -49,11 +49,11 @@ class Cache:
 
     @property
     def changed(self) -> bool:
-        """Whether something was computed that the file does not hold."""
+        """Whether entries were computed that the file does not hold."""
         return any(self._known.get(key) is not found for key, found in self._used.items())
 
     def text(self) -> str:
-        """Return the file's new content: what was used now, then what was used before, as far as there is room."""
+        """Return the file's new content: the entries that were used now, then those of before, `MOST` at most."""
         entries = {**self._used, **{key: found for key, found in self._known.items() if key not in self._used}}
         text = json.dumps(dict(list(entries.items())[:MOST]), separators=(",", ":"))
         return f"{_seal(text)}\n{text}"
@@ -65,7 +65,7 @@ def _seal(text: str) -> str:
 
 @cache
 def _code() -> str:
-    """Return a digest of the code that computes what is kept, so that no number outlives a change of it."""
+    """Return a digest of the code that computes the entries, so that a change of the code empties the cache."""
     files = [Path(metrics.__file__), *(Path(__file__).with_name(f"{name}.py") for name in CODE)]
     digest = hashlib.sha256(np.__version__.encode())
     for file in files:

@@ -1,6 +1,6 @@
-"""Charts as SVG text: pure functions, no script. The page's style sheet has the colours, so light, dark and paper all work.
+"""Charts as SVG text, without scripts. Colours are in the page's style sheet, so that light, dark and print all work.
 
-Rows are told apart by colour, shape and dash at once. A chart is about as wide as a phone, so its text is never scaled away.
+Rows differ in colour, shape and dash at once. A chart is about as wide as a phone, so its text stays readable there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 COLOURS, DASHES = 7, 6
-"""How many the style sheet has, and as many shapes as dashes. They share no divisor: 42 rows look different."""
+"""How many the style sheet has, and as many shapes as dashes. The two share no divisor, so 42 rows look different."""
 CIRCLE, PRUNED, DIVERGED = 0, 4, 6
 _SHAPES = (
     "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0-7.2 0z",
@@ -28,7 +28,7 @@ LEFT, RIGHT, TOP, BOTTOM = 38, 12, 22, 34
 
 @dataclass(frozen=True)
 class Series:
-    """A line: a value for each epoch from 1, the row's style, and the epoch after which more is trained, 0 for none."""
+    """A line: a row's style, a value for each epoch from 1, and the epoch after which all layers train, 0 for none."""
 
     label: str
     style: int
@@ -38,7 +38,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point. Without `y` it stands on the lowest edge; `low` and `high` are its interval, `ring` marks it, `tag` names it."""
+    """A point with its interval; without `y` it is on the lower edge. `ring` marks it, `tag` is a text beside it."""
 
     x: float
     y: float | None
@@ -54,7 +54,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Whisker:
-    """A difference with its interval: filled where it is distinguishable from zero, dashed where it is of one seed."""
+    """A difference with its interval: filled where it is told from zero, dashed where it is of one seed."""
 
     label: str
     style: int
@@ -67,7 +67,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Values from `low` to `high` on pixels from `start` to `end`."""
+    """A scale that maps values from `low` to `high` to pixels from `start` to `end`."""
 
     low: float
     high: float
@@ -78,7 +78,7 @@ class _Axis:
 
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float, log: bool = False) -> _Axis:
-        """Make an axis with a little room on both sides of the values."""
+        """Return an axis with a little room on both sides of the values."""
         known = [value for value in values if math.isfinite(value)] or [1.0]
         low, high = min(known), max(known)
         if log:
@@ -93,7 +93,7 @@ class _Axis:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Return round values within: powers of ten where there are two, then 1, 2 and 5 times these, else even steps."""
+        """Return round values on the axis: powers of ten where two fit, else 1, 2 and 5 times these, else even steps."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for factors in ((1,), (1, 2, 5)):
@@ -110,7 +110,7 @@ class _Axis:
 
 
 def lines(title: str, series: Sequence[Series], x_label: str, y_label: str) -> Markup:
-    """Draw a line for each row, its mark at the end, and a dotted line where more of the network begins to be trained."""
+    """Draw a line for each row with a mark at its end, and a dotted line where a row begins to train all layers."""
     width, height = 360, 230
     x = _Axis(1, max(2, *(len(one.values) for one in series)), LEFT, width - RIGHT, whole=True)
     heights = [value for one in series for value in one.values]
@@ -133,7 +133,7 @@ def lines(title: str, series: Sequence[Series], x_label: str, y_label: str) -> M
 def scatter(
     title: str, dots: Sequence[Dot], x_label: str, y_label: str, heights: Iterable[float] = (), wide: bool = False
 ) -> Markup:
-    """Draw points over a logarithmic axis; `heights` are further values that the upright axis has to hold."""
+    """Draw points over a logarithmic axis; the vertical axis includes `heights` too."""
     width, height = (360, 230) if wide else (240, 150)
     x = _Axis.around((dot.x for dot in dots), LEFT, width - RIGHT, log=True)
     known = [v for dot in dots if dot.y is not None for v in (dot.y, dot.low, dot.high)]
@@ -155,7 +155,7 @@ def scatter(
 
 
 def whiskers(title: str, bars: Sequence[Whisker], x_label: str) -> Markup:
-    """Draw differences below each other, each under its name, with a line at zero."""
+    """Draw differences one below the other, each under its name, with a line at zero."""
     width, step = 360, 34
     height = step * len(bars) + BOTTOM + 4
     x = _Axis.around([0.0, *(v for bar in bars for v in (bar.value, bar.low, bar.high))], 10, width - 10)
@@ -175,7 +175,7 @@ def whiskers(title: str, bars: Sequence[Whisker], x_label: str) -> Markup:
 
 
 def key(style: int) -> Markup:
-    """Draw a row's line and mark for a legend, where the name stands beside it."""
+    """Draw a row's line and mark for a legend."""
     parts = [_line(f"line {_style(style)}", 1, 7, 27, 7), _mark(27, 7, style, None, True)]
     return Markup('<svg class="key" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true">{}</svg>').format(_join(parts))
 
@@ -193,7 +193,7 @@ def _svg(title: str, width: float, height: float, parts: Iterable[Markup]) -> Ma
 
 
 def _frame(x: _Axis, y: _Axis, bottom: float, x_label: str, y_label: str) -> Markup:
-    """Draw both axes: faint lines at the ticks of the upright one, short strokes at the other's, and their names."""
+    """Draw both axes with their names: faint lines at the ticks of the vertical axis, short strokes at the other's."""
     parts = []
     for tick in y.ticks():
         parts.append(_line("grid", x.start, y.at(tick), x.end, y.at(tick)))
@@ -240,5 +240,5 @@ def _short(text: str, length: int) -> str:
 
 
 def _number(value: float) -> str:
-    """Write a tick: no more digits than it has, a true minus, exponents without padding."""
+    """Return a tick's text: no needless digits, a true minus, exponents without padding."""
     return f"{value:g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")

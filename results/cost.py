@@ -1,4 +1,4 @@
-"""What a row cost, and what it bought."""
+"""The cost of a row, and the points that it gained for an hour of pretraining."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from results.board import Cell
 
 @dataclass(frozen=True)
 class RowCost:
-    """The cost of one seed of a row in one column: seconds on one device, images seen, bytes at most, joules where told.
+    """The cost of one seed of a row in one column: seconds on one device, images seen, most bytes held, joules.
 
-    Pretraining and fine-tuning are means over seeds; tuning is done once for all seeds. `points_per_hour` is the difference over the
-    baseline, in points of the metric, for each hour of pretraining; None without a difference or without pretraining.
+    Pretraining and fine-tuning are means over seeds; the search is done once for all seeds. `joules` is None where a device does
+    not tell. `points_per_hour` is the difference from the baseline, in points of the metric, for each hour of pretraining; None
+    without a difference or without pretraining.
     """
 
     device: str
@@ -28,17 +29,17 @@ class RowCost:
 
     @property
     def unit(self) -> str:
-        """What an hour is an hour of."""
+        """The unit of an hour: GPU-hour or CPU-hour."""
         return "GPU-hour" if self.device == "cuda" else "CPU-hour"
 
     @property
     def seconds(self) -> float:
-        """Everything that one seed needs."""
+        """Seconds of all that one seed needs: pretraining, search and fine-tuning."""
         return self.pretrain_seconds + self.tune_seconds + self.finetune_seconds
 
 
 def row_cost(cell: Cell) -> RowCost:
-    """Return what a cell with records cost."""
+    """Return the cost of a cell that has records."""
     records = cell.records
     trunks = list({record.pretrain.id: record.pretrain.cost for record in records}.values())
     tunings = list({record.tuning.study: record.tuning.cost for record in records if record.tuning}.values())

@@ -10,18 +10,22 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.config import as_space
 from bench.record import Record
 from bench.schema import canonical
 from bench.text import printable
-from results.board import Board, Cell, Column, Row
-from results.cost import row_cost
+from results.agreement import Agreement, agreements
+from results.board import Board, Cell
+from results.columns import Column
+from results.comparison import Difference
+from results.cost import RowCost, row_cost
 from results.rows import dead, precision_of, recipe_of, trained
+from results.statistics import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,126 +37,10 @@ FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 DIGITS = 9
 """Decimals that are written: fewer than differ between machines."""
 
-LEADERBOARD = {
-    "pretext": "the pretext task",
-    "schedule": "one-phase, two-phase or frozen",
-    "transfer": "what is inherited: all or encoder",
-    "vary": "what the seeds vary: all, or finetune alone",
-    "downstream": "the downstream task",
-    "metric": "the protocol's main metric, with its version",
-    "tuned": "whether the rates were searched",
-    "tuning": "the search: budget, ranges, sampler, pruner, objective; or the rates that were given",
-    "rates": "the learning rate of each phase",
-    "sensitivity": "how far the median complete trial is below the best, on the validation split",
-    "wider": "wider ranges for --space, where a rate was chosen in the outermost tenth of its range; else empty",
-    "value": "mean over seeds",
-    "low": "lower end of the 95 % interval: over images alone with one seed, over images and seeds with several",
-    "high": "upper end",
-    "n_seeds": "how many seeds have a value",
-    "std": "standard deviation over seeds",
-    "values": "the value of each seed that has one, in the order of `seeds`, JSON",
-    "leading": "whether it is one of those among which, with 95 % confidence, the best of its column is",
-    "floor": "the best trivial predictor, where the interval does not lie above its value; else empty",
-    "dead": "why a network was dead before fine-tuning; empty where none was",
-    "spread": "how far features differ between images before fine-tuning, worst layer and seed: 1 as under batch statistics",
-    "baseline": "the row that the difference is measured from",
-    "delta": "difference to it, paired over images and seeds",
-    "delta_low": "lower end of its 95 % interval",
-    "delta_high": "upper end",
-    "p": "two-sided p value; empty with one seed",
-    "p_holm": "the same at its look, after Holm's correction over the table; empty for seeds beside the declared looks",
-    "points_per_hour": "points of the metric (per cent) over the baseline for each hour of pretraining",
-    "device": "what computed: cpu or cuda",
-    "pretrain_seconds": "seconds of pretraining, mean over seeds",
-    "tune_seconds": "seconds of the search",
-    "finetune_seconds": "seconds of fine-tuning, mean over seeds",
-    "images": "images seen by all three",
-    "peak_memory": "most bytes held",
-    "precision": "what the networks computed in",
-    "joules": "energy of all three where the device tells",
-    "data": "the labelled data",
-    "synthetic": "whether it was drawn by the program",
-    "scored_classes": "how many classes the data can judge",
-    "labels": "share of the training labels that was used",
-    "split": "the split that was scored",
-    "protocol": "the protocol and its changes",
-    "trunk": "the trunk",
-    "size": "side of the images in pretraining",
-    "recipe": "the pretext task's settings, JSON",
-    "pretrain_data": "the unlabelled data",
-    "seeds": "the seeds",
-    "data_fingerprint": "SHA-256 over the labelled data",
-    "split_fingerprint": "SHA-256 over the split",
-    "pretrain_data_fingerprint": "SHA-256 over the unlabelled data",
-    "variant": "digest of all else that the runs of a column share",
-    "commits": "commits of the program, + for changed files",
-    "run_ids": "the runs",
-    "pretrain_ids": "the pretrained trunks",
-}
-
-PER_RUN = {
-    "run_id": "the run",
-    "pretrain_id": "its pretrained trunk",
-    "pretext": "the pretext task",
-    "schedule": "one-phase, two-phase or frozen",
-    "transfer": "what is inherited",
-    "downstream": "the downstream task",
-    "protocol": "the protocol and its changes",
-    "data": "the labelled data",
-    "trunk": "the trunk",
-    "size": "side of the images in fine-tuning",
-    "labels": "share of the training labels that was used",
-    "split": "the split that was scored",
-    "tuned": "whether the rates were searched",
-    "rates": "the learning rate of each phase",
-    "seed": "the seed of fine-tuning",
-    "pretrain_seed": "the seed of pretraining",
-    "metric": "metric id with its version",
-    "value": "its value; empty where it is undefined",
-    "spread": "how far features differ between images before fine-tuning, in the worst layer: 1 as under batch statistics",
-    "dead": "why its network was dead before fine-tuning; empty where it was not",
-    "seconds": "seconds of fine-tuning",
-    "precision": "what the networks computed in",
-    "predictions": "SHA-256 of the predictions",
-    "weights": "SHA-256 of the fine-tuned network",
-    "trunk_weights": "SHA-256 of the pretrained trunk's file",
-}
-
-PER_CLASS = {
-    "run_id": "the run",
-    "pretext": "the pretext task",
-    "schedule": "one-phase, two-phase or frozen",
-    "downstream": "the downstream task",
-    "seed": "the seed of fine-tuning",
-    "metric": "metric id with its version",
-    "class": "the class",
-    "value": "its value; empty where the class does not occur",
-}
-
-AGREEMENT = {
-    "downstream": "the downstream task",
-    "metric": "a metric, with its version",
-    "other": "another of the same runs",
-    "rows": "how many rows have both, by their means over seeds",
-    "alike": "pairs of rows whose means both order alike; whether they can be told apart is not asked",
-    "differently": "pairs of rows of which each prefers another",
-    "tau": "Kendall's tau-b: 1 the same order, -1 the reverse; empty where one metric tells no rows apart",
-    "data": "the labelled data",
-    "labels": "share of the training labels that was used",
-    "split": "the split that was scored",
-    "protocol": "the protocol and its changes",
-    "trunk": "the trunk",
-    "size": "side of the images in pretraining",
-    "data_fingerprint": "SHA-256 over the labelled data",
-    "variant": "digest of all else that the runs of a column share",
-}
-
-SCHEMAS = {"leaderboard.csv": LEADERBOARD, "per_run.csv": PER_RUN, "per_class.csv": PER_CLASS, "agreement.csv": AGREEMENT}
-
 
 @dataclass(frozen=True)
 class Sheet:
-    """The lines of a CSV file, each with a value for every column of its schema."""
+    """The lines of a CSV file, each with a value for every column of its schema, which says what the columns mean."""
 
     schema: Mapping[str, str]
     lines: Sequence[Mapping[str, Any]]
@@ -176,132 +64,76 @@ def csv_text(sheet: Sheet) -> str:
 
 
 def leaderboard(boards: Sequence[Board]) -> Sheet:
-    """Return one row for each pretext task (with its schedule and what is inherited), column of a board, and board."""
-    lines = [
-        _line(row, column, cell)
-        for board in boards
-        for place, column in enumerate(board.columns)
-        for row in board.rows
-        if (cell := row.cells[place]).records
-    ]
-    return Sheet(LEADERBOARD, lines)
-
-
-def _line(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    first, records, found, difference, cost = cell.records[0], cell.records, cell.estimate, cell.difference, row_cost(cell)
-    pretrained = first.pretrain.data
-    return {
-        "pretext": row.pretext,
-        "schedule": row.schedule,
-        "transfer": row.transfer,
-        "vary": row.vary,
-        "downstream": column.downstream,
-        "metric": column.metric,
-        "tuned": column.trials > 0,
-        "tuning": column.tuning,
-        "rates": _rates(first),
-        "sensitivity": first.tuning.sensitivity if first.tuning else None,
-        "wider": as_space(wider) if first.tuning and (wider := first.tuning.wider(trained(first))) else "",
-        "value": found.value if found else None,
-        "low": found.low if found else None,
-        "high": found.high if found else None,
-        "n_seeds": found.seeds if found else 0,
-        "std": found.deviation if found else None,
-        "values": json.dumps([_rounded(value) for value in found.values] if found else []),
-        "leading": cell.leading,
-        "floor": cell.floor,
-        "dead": cell.dead,
-        "spread": min((ratio for record in records if (ratio := _spread(record)) is not None), default=None),
-        "baseline": difference.against if difference else "",
-        "delta": difference.estimate.value if difference else None,
-        "delta_low": difference.estimate.low if difference else None,
-        "delta_high": difference.estimate.high if difference else None,
-        "p": difference.estimate.p if difference else None,
-        "p_holm": difference.corrected if difference else None,
-        "points_per_hour": cost.points_per_hour,
-        "device": cost.device,
-        "pretrain_seconds": cost.pretrain_seconds,
-        "tune_seconds": cost.tune_seconds,
-        "finetune_seconds": cost.finetune_seconds,
-        "images": cost.images,
-        "peak_memory": cost.peak_memory,
-        "precision": precision_of(first),
-        "joules": cost.joules,
-        "data": first.data.name,
-        "synthetic": first.data.synthetic,
-        "scored_classes": len(first.data.scored),
-        "labels": first.job.labels,
-        "split": first.job.split,
-        "protocol": first.job.protocol,
-        "trunk": first.job.pretrain.trunk,
-        "size": first.pretrain.job.size,
-        "recipe": canonical(recipe_of(first)),
-        "pretrain_data": pretrained.name if pretrained else "none",
-        "seeds": json.dumps([record.job.seed for record in records]),
-        "data_fingerprint": first.data.fingerprint,
-        "split_fingerprint": first.data.splits_fingerprint,
-        "pretrain_data_fingerprint": pretrained.fingerprint if pretrained else "none",
-        "variant": column.variant,
-        "commits": json.dumps(sorted({_commit(record) for record in records})),
-        "run_ids": json.dumps([record.id for record in records]),
-        "pretrain_ids": json.dumps(list(dict.fromkeys(record.pretrain.id for record in records))),
-    }
+    """Return a line for each board, column of it, and row that has runs there."""
+    columns = ((board, place, column) for board in boards for place, column in enumerate(board.columns))
+    lines = (_Shown(column, row.cells[place], row.vary) for board, place, column in columns for row in board.rows)
+    return _sheet(_LEADERBOARD, (line for line in lines if line.cell.records))
 
 
 def per_run(records: Sequence[Record]) -> Sheet:
-    """Return one row for each run and metric of its protocol."""
-    lines = [
-        {
-            "run_id": record.id,
-            "pretrain_id": record.pretrain.id,
-            "pretext": record.pretext,
-            "schedule": record.job.schedule,
-            "transfer": record.job.transfer,
-            "downstream": record.downstream,
-            "protocol": record.job.protocol,
-            "data": record.data.name,
-            "trunk": record.job.pretrain.trunk,
-            "size": record.job.size,
-            "labels": record.job.labels,
-            "split": record.job.split,
-            "tuned": record.tuning is not None,
-            "rates": _rates(record),
-            "seed": record.job.seed,
-            "pretrain_seed": record.pretrain.job.seed,
-            "metric": metric,
-            "value": record.metrics[metric],
-            "spread": _spread(record),
-            "dead": dead(record),
-            "seconds": record.cost.seconds,
-            "precision": precision_of(record),
-            "predictions": record.predictions,
-            "weights": record.weights,
-            "trunk_weights": record.pretrain.weights,
-        }
-        for record in records
-        for metric in record.metric_ids
-    ]
-    return Sheet(PER_RUN, lines)
+    """Return a line for each run and metric of its protocol."""
+    return _sheet(_PER_RUN, (_Scored(record, metric) for record in records for metric in record.metric_ids))
 
 
 def per_class(records: Sequence[Record]) -> Sheet:
-    """Return one row for each run, metric that has a value a class, and class."""
-    lines = [
-        {
-            "run_id": record.id,
-            "pretext": record.pretext,
-            "schedule": record.job.schedule,
-            "downstream": record.downstream,
-            "seed": record.job.seed,
-            "metric": metric,
-            "class": name,
-            "value": value,
-        }
-        for record in records
-        for metric in record.metric_ids
-        for name, value in record.per_class.get(metric, {}).items()
-    ]
-    return Sheet(PER_CLASS, lines)
+    """Return a line for each run, metric that has a value for each class, and class."""
+    runs = ((record, metric) for record in records for metric in record.metric_ids)
+    return _sheet(_PER_CLASS, (_Scored(*run, name) for run in runs for name in run[0].per_class.get(run[1], {})))
+
+
+def agreement(boards: Sequence[Board]) -> Sheet:
+    """Return a line for each board, column of runs and pair of metrics that two rows or more have."""
+    return _sheet(_AGREEMENT, agreements(boards))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What a line of per_run.csv and per_class.csv is about: a run, a metric, and in the second a class."""
+
+    record: Record
+    metric: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a line of leaderboard.csv is about: a row in a column, and what the seeds of the row vary."""
+
+    column: Column
+    cell: Cell
+    vary: str
+
+    @property
+    def record(self) -> Record:
+        """The first run."""
+        return self.cell.records[0]
+
+    @cached_property
+    def cost(self) -> RowCost:
+        return row_cost(self.cell)
+
+    @property
+    def estimate(self) -> Estimate:
+        return self.cell.estimate or _UNDEFINED
+
+    @property
+    def difference(self) -> Difference:
+        return self.cell.difference or Difference("", _UNDEFINED)
+
+
+_UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
+"""What stands for a missing estimate: every number of it is an empty cell."""
+T = TypeVar("T")
+_Fields = dict[str, tuple[str, Callable[[T], Any]]]
+"""The columns of a CSV file in order: what each means, and its value in a line about a T."""
+
+
+def _sheet(fields: _Fields[T], items: Iterable[T]) -> Sheet:
+    return Sheet(_texts(fields), [{name: value(item) for name, (_, value) in fields.items()} for item in items])
+
+
+def _texts(fields: _Fields[T]) -> dict[str, str]:
+    return {name: text for name, (text, _) in fields.items()}
 
 
 @lru_cache(maxsize=1 << 14)
@@ -316,14 +148,183 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _rates(record: Record) -> str:
-    return json.dumps([float(f"{rate:.6g}") for rate in record.rates])
-
-
 def _spread(record: Record) -> float | None:
     return record.spread.ratio if record.spread else None
+
+
+def _wider(record: Record) -> str:
+    wider = record.tuning.wider(trained(record)) if record.tuning else {}
+    return as_space(wider) if wider else ""
 
 
 def _commit(record: Record) -> str:
     commit = record.provenance.get("commit") or "unknown"
     return f"{commit[:12]}{'+' if record.provenance.get('dirty') else ''}"
+
+
+_OF_RUN: _Fields[Record] = {
+    "pretext": ("the pretext task", lambda r: r.pretext),
+    "schedule": ("one-phase, two-phase or frozen", lambda r: r.job.schedule),
+    "downstream": ("the downstream task", lambda r: r.downstream),
+    "tuned": ("whether the rates were searched", lambda r: r.tuning is not None),
+    "rates": ("the learning rate of each phase", lambda r: json.dumps([float(f"{rate:.6g}") for rate in r.rates])),
+    "precision": ("what the networks computed in", precision_of),
+    "data": ("the labelled data", lambda r: r.data.name),
+    "labels": ("share of the training labels that was used", lambda r: r.job.labels),
+    "split": ("the split that was scored", lambda r: r.job.split),
+    "protocol": ("the protocol and its changes", lambda r: r.job.protocol),
+    "trunk": ("the trunk", lambda r: r.job.pretrain.trunk),
+    "size": ("side of the images in pretraining", lambda r: r.pretrain.job.size),
+    "data_fingerprint": ("SHA-256 over the labelled data", lambda r: r.data.fingerprint),
+    "seed": ("the seed of fine-tuning", lambda r: r.job.seed),
+    "run_id": ("the run", lambda r: r.id),
+}
+"""Columns that several files have."""
+
+
+def _of_run(*names: str) -> dict[str, tuple[str, Callable[[Any], Any]]]:
+    """Return columns of `_OF_RUN` for lines about anything that has a record."""
+
+    def of(value: Callable[[Record], Any]) -> Callable[[Any], Any]:
+        return lambda item: value(item.record)
+
+    return {name: (_OF_RUN[name][0], of(_OF_RUN[name][1])) for name in names}
+
+
+_LEADERBOARD: _Fields[_Shown] = {
+    **_of_run("pretext", "schedule"),
+    "transfer": ("what is inherited: all or encoder", lambda s: s.record.job.transfer),
+    "vary": ("what the seeds vary: all, or finetune alone", lambda s: s.vary),
+    **_of_run("downstream"),
+    "metric": ("the protocol's main metric, with its version", lambda s: s.column.metric),
+    **_of_run("tuned"),
+    "tuning": ("the search: budget, ranges, sampler, pruner, objective; or the rates that were given", lambda s: s.column.tuning),
+    **_of_run("rates"),
+    "sensitivity": (
+        "how far the median complete trial is below the best, on the validation split",
+        lambda s: s.record.tuning and s.record.tuning.sensitivity,
+    ),
+    "wider": (
+        "wider ranges for --space, where a rate was chosen in the outermost tenth of its range; else empty",
+        lambda s: _wider(s.record),
+    ),
+    "value": ("mean over seeds", lambda s: s.estimate.value),
+    "low": (
+        "lower end of the 95 % interval: over images alone with one seed, over images and seeds with several",
+        lambda s: s.estimate.low,
+    ),
+    "high": ("upper end", lambda s: s.estimate.high),
+    "n_seeds": ("how many seeds have a value", lambda s: s.estimate.seeds),
+    "std": ("standard deviation over seeds", lambda s: s.estimate.deviation),
+    "values": (
+        "the value of each seed that has one, in the order of `seeds`, JSON",
+        lambda s: json.dumps([_rounded(value) for value in s.estimate.values]),
+    ),
+    "leading": (
+        "whether it is one of those among which, with 95 % confidence, the best of its column is",
+        lambda s: s.cell.leading,
+    ),
+    "floor": ("the best trivial predictor, where the interval does not lie above its value; else empty", lambda s: s.cell.floor),
+    "dead": ("why a network was dead before fine-tuning; empty where none was", lambda s: s.cell.dead),
+    "spread": (
+        "how far features differ between images before fine-tuning, worst layer and seed: 1 as under batch statistics",
+        lambda s: min((ratio for record in s.cell.records if (ratio := _spread(record)) is not None), default=None),
+    ),
+    "baseline": ("the row that the difference is measured from", lambda s: s.difference.against),
+    "delta": ("difference to it, paired over images and seeds", lambda s: s.difference.estimate.value),
+    "delta_low": ("lower end of its 95 % interval", lambda s: s.difference.estimate.low),
+    "delta_high": ("upper end", lambda s: s.difference.estimate.high),
+    "p": ("two-sided p value; empty with one seed", lambda s: s.difference.estimate.p),
+    "p_holm": (
+        "the same at its look, after Holm's correction over the table; empty for seeds beside the declared looks",
+        lambda s: s.difference.corrected,
+    ),
+    "points_per_hour": (
+        "points of the metric (per cent) over the baseline for each hour of pretraining",
+        lambda s: s.cost.points_per_hour,
+    ),
+    "device": ("what computed: cpu or cuda", lambda s: s.cost.device),
+    "pretrain_seconds": ("seconds of pretraining, mean over seeds", lambda s: s.cost.pretrain_seconds),
+    "tune_seconds": ("seconds of the search", lambda s: s.cost.tune_seconds),
+    "finetune_seconds": ("seconds of fine-tuning, mean over seeds", lambda s: s.cost.finetune_seconds),
+    "images": ("images seen by all three", lambda s: s.cost.images),
+    "peak_memory": ("most bytes held", lambda s: s.cost.peak_memory),
+    **_of_run("precision"),
+    "joules": ("energy of all three where the device tells", lambda s: s.cost.joules),
+    **_of_run("data"),
+    "synthetic": ("whether it was drawn by the program", lambda s: s.record.data.synthetic),
+    "scored_classes": ("how many classes the data can judge", lambda s: len(s.record.data.scored)),
+    **_of_run("labels", "split", "protocol", "trunk", "size"),
+    "recipe": ("the pretext task's settings, JSON", lambda s: canonical(recipe_of(s.record))),
+    "pretrain_data": ("the unlabelled data", lambda s: s.record.pretrain.data.name if s.record.pretrain.data else "none"),
+    "seeds": ("the seeds", lambda s: json.dumps([record.job.seed for record in s.cell.records])),
+    **_of_run("data_fingerprint"),
+    "split_fingerprint": ("SHA-256 over the split", lambda s: s.record.data.splits_fingerprint),
+    "pretrain_data_fingerprint": (
+        "SHA-256 over the unlabelled data",
+        lambda s: s.record.pretrain.data.fingerprint if s.record.pretrain.data else "none",
+    ),
+    "variant": ("digest of all else that the runs of a column share", lambda s: s.column.variant),
+    "commits": (
+        "commits of the program, + for changed files",
+        lambda s: json.dumps(sorted({_commit(record) for record in s.cell.records})),
+    ),
+    "run_ids": ("the runs", lambda s: json.dumps([record.id for record in s.cell.records])),
+    "pretrain_ids": (
+        "the pretrained trunks",
+        lambda s: json.dumps(list(dict.fromkeys(record.pretrain.id for record in s.cell.records))),
+    ),
+}
+
+_PER_RUN: _Fields[_Scored] = {
+    **_of_run("run_id"),
+    "pretrain_id": ("its pretrained trunk", lambda s: s.record.pretrain.id),
+    **_of_run("pretext", "schedule"),
+    "transfer": ("what is inherited", lambda s: s.record.job.transfer),
+    **_of_run("downstream", "protocol", "data", "trunk"),
+    "size": ("side of the images in fine-tuning", lambda s: s.record.job.size),
+    **_of_run("labels", "split", "tuned", "rates", "seed"),
+    "pretrain_seed": ("the seed of pretraining", lambda s: s.record.pretrain.job.seed),
+    "metric": ("metric id with its version", lambda s: s.metric),
+    "value": ("its value; empty where it is undefined", lambda s: s.record.metrics[s.metric]),
+    "spread": (
+        "how far features differ between images before fine-tuning, in the worst layer: 1 as under batch statistics",
+        lambda s: _spread(s.record),
+    ),
+    "dead": ("why its network was dead before fine-tuning; empty where it was not", lambda s: dead(s.record)),
+    "seconds": ("seconds of fine-tuning", lambda s: s.record.cost.seconds),
+    **_of_run("precision"),
+    "predictions": ("SHA-256 of the predictions", lambda s: s.record.predictions),
+    "weights": ("SHA-256 of the fine-tuned network", lambda s: s.record.weights),
+    "trunk_weights": ("SHA-256 of the pretrained trunk's file", lambda s: s.record.pretrain.weights),
+}
+
+_PER_CLASS: _Fields[_Scored] = {
+    **_of_run("run_id", "pretext", "schedule", "downstream", "seed"),
+    "metric": ("metric id with its version", lambda s: s.metric),
+    "class": ("the class", lambda s: s.name),
+    "value": ("its value; empty where the class does not occur", lambda s: s.record.per_class[s.metric][s.name]),
+}
+
+_AGREEMENT: _Fields[Agreement] = {
+    **_of_run("downstream"),
+    "metric": ("a metric, with its version", lambda a: a.metric),
+    "other": ("another of the same runs", lambda a: a.other),
+    "rows": ("how many rows have both, by their means over seeds", lambda a: a.rows),
+    "alike": ("pairs of rows whose means both order alike; whether they can be told apart is not asked", lambda a: a.order.alike),
+    "differently": ("pairs of rows of which each prefers another", lambda a: a.order.differently),
+    "tau": (
+        "Kendall's tau-b: 1 the same order, -1 the reverse; empty where one metric tells no rows apart",
+        lambda a: a.order.tau,
+    ),
+    **_of_run("data", "labels", "split", "protocol", "trunk", "size", "data_fingerprint"),
+    "variant": ("digest of all else that the runs of a column share", lambda a: a.column.variant),
+}
+
+SCHEMAS = {
+    "leaderboard.csv": _texts(_LEADERBOARD),
+    "per_run.csv": _texts(_PER_RUN),
+    "per_class.csv": _texts(_PER_CLASS),
+    "agreement.csv": _texts(_AGREEMENT),
+}
+"""What the columns of each CSV file mean, in order, by the file's name."""

@@ -1,4 +1,4 @@
-"""The list of looks in an output folder (`results.looks`): read, and appended to under a lock, since others may report too."""
+"""The file of an output folder's interim looks: read, and appended to under a lock, since others may report at the same time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WAY_OUT = "remove it, and earlier looks are forgotten"
 
 
 def now() -> str:
-    """Return the time of a look, in UTC."""
+    """Return the time now, in UTC, as a look keeps it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read(folder: Path) -> Looks:
-    """Return the looks at an output folder; DataError when their file is damaged."""
+    """Return the interim looks at an output folder; DataError when their file is damaged."""
     path = folder / FILE
     if not path.is_file():
         return Looks()
@@ -27,7 +27,7 @@ def read(folder: Path) -> Looks:
 
 
 def keep(folder: Path, before: Looks, after: Looks, lock: Path, echo: Echo) -> None:
-    """Append what `after` has more than `before` to the looks at a folder."""
+    """Append to the interim looks at a folder those that `after` has and `before` has not."""
     added = after.looks[len(before.looks) :]
     if added:
         with locks.lock(lock, echo):

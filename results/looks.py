@@ -1,6 +1,7 @@
-"""Who looked at which runs, and when: runs that are added or left out because of what a table shows make its p values too small.
+"""Interim looks: which runs tables showed, and when.
 
-An output folder keeps a list of looks, appended to by every report that shows a set of runs that none before it showed.
+Runs that are added or left out because of what a table shows make its p values too small. An output folder therefore keeps
+a list of interim looks: every report that shows a set of runs for the first time appends one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from results import rows
 from results.board import Board
 
 LEAST = 2
-"""Seeds of a row that make a look: one calls nothing better, and a choice by it hardly moves the p values of more."""
+"""The least number of seeds that makes a look: one seed calls nothing better, and a choice by it hardly moves p values."""
 
 
 class Row(Schema):
-    """A row in a column, as it was looked at: how it was named, its task, and its runs."""
+    """A row in a column as a table showed it: its label, its task's title, and the ids of its runs."""
 
     row: str
     task: str
@@ -25,7 +26,7 @@ class Row(Schema):
 
 
 class Look(Schema):
-    """The tables that a command showed at a time (UTC), and the numbers of seeds that were declared for them then.
+    """The rows that one command showed at a time (UTC), and the numbers of seeds that were declared for them then.
 
     Rows are known by a digest of what they are, whatever rows stand beside them.
     """
@@ -36,12 +37,12 @@ class Look(Schema):
 
 
 class Looks(Schema):
-    """All looks at an output folder, from the first."""
+    """All interim looks at an output folder, the earliest first."""
 
     looks: tuple[Look, ...] = ()
 
     def with_boards(self, boards: Iterable[Board], time: str, declared: Sequence[int] = ()) -> Looks:
-        """Return the looks with the one at some boards, as far as they show sets of runs that were not looked at before."""
+        """Return the looks with a new one for the rows of some boards whose sets of runs are new; itself where none is."""
         known = {(key, frozenset(row.runs)) for look in self.looks for key, shown in look.rows.items() for row in shown}
         new: dict[str, tuple[Row, ...]] = {}
         for board in boards:
@@ -52,7 +53,7 @@ class Looks(Schema):
         return Looks(looks=(*self.looks, Look(time=time, declared=tuple(declared), rows=new))) if new else self
 
     def note(self, board: Board, declared: Sequence[int] = ()) -> Board:
-        """Return a board that says which of its runs were added or left out after a look that was not declared."""
+        """Return a board with a note on the runs that were added or left out after an interim look that was not declared."""
         said, ignored = [], set()
         for key, now in _rows(board).items():
             found = [(look, set(row.runs)) for look in self.looks for row in look.rows.get(key, ())]
@@ -61,40 +62,42 @@ class Looks(Schema):
         notes = []
         if said:
             notes.append(
-                f"Chosen after a look: {'; '.join(said)}. The p values do not count that; a study may declare looks beforehand."
+                f"Chosen after an interim look: {'; '.join(said)}. The p values here take no account of that look; a study can "
+                "declare its looks beforehand."
             )
         for looks in sorted(ignored):
-            numbers = ", ".join(map(str, looks))
             notes.append(
-                f"Looks at {numbers} seeds were declared for these runs, and are not counted here; bench study counts them."
+                f"Looks at {', '.join(map(str, looks))} seeds were declared for these runs; the p values here take no account of "
+                "them, those of bench study do."
             )
         return replace(board, notes=(*board.notes, *notes)) if notes else board
 
 
 def _changes(now: Row, found: Sequence[tuple[Look, set[str]]]) -> list[str]:
-    """Say what was added after a look, and what was left out after one; looks of one command are one."""
+    """Return phrases on the runs of a row that were added, and those that were left out, after earlier looks at it."""
     said, shown = [], set(now.runs)
     whole = min((look.time for look, runs in found if runs >= shown), default=None)
     before = [(look, runs) for look, runs in found if _is_before(look, whole) and runs & shown and len(runs) >= LEAST]
     undeclared = [(look, runs) for look, runs in before if len(runs) not in look.declared]
     if undeclared:
         look, runs = undeclared[0]
-        said.append(f"{now.row} in {now.task} has {len(shown)} runs, {len(runs)} of them looked at on {look.time[:10]} alone")
+        earlier = f"a table of {look.time[:10]} showed {len(runs)} runs without the others"
+        said.append(f"{now.row} in {now.task} has {len(shown)} runs; {earlier}")
     exactly = min((look.time for look, runs in found if runs == shown), default=None)
     dropped = {run for look, runs in found if _is_before(look, exactly) for run in runs - shown}
     if dropped:
         count = f"{len(dropped)} run{'s' if len(dropped) > 1 else ''}"
-        said.append(f"{now.row} in {now.task} is without {count} looked at before")
+        said.append(f"{now.row} in {now.task} leaves out {count} that an earlier table showed")
     return said
 
 
 def _is_before(look: Look, time: str | None) -> bool:
-    """Whether a look was before a time; None is now."""
+    """Whether a look was before a time; None stands for now."""
     return time is None or look.time < time
 
 
 def _rows(board: Board) -> dict[str, Row]:
-    """Return the rows of a board with the runs of each column, by a digest of what they are."""
+    """Return each row of a board in each column where it has runs, by a digest of what they share."""
     found = {}
     for row in board.rows:
         for place, column in enumerate(board.columns):

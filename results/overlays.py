@@ -1,4 +1,4 @@
-"""Segmentations to look at: image, truth, what was found and what is wrong with it, from the examples beside a run."""
+"""Example segmentations for the page: image, truth, prediction and errors, from the file of examples beside a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from results.board import Board, Cell
 Pixels = NDArray[np.uint8]
 FIXED = "fixed"
 MOST = 1 << 28
-"""Bytes of a run's images: seven of 2,500 pixels square are fewer."""
+"""The most bytes that a run's examples may unpack to; seven examples of 2,500 pixels square are smaller."""
 ERRORS = {
     0: ("right, background", (43, 47, 54)),
     1: ("right, object", (138, 145, 156)),
@@ -29,12 +29,12 @@ ERRORS = {
     3: ("object where there is none", (230, 159, 0)),
     4: ("wrong class", (204, 121, 167)),
 }
-"""What a pixel of an error map means, and its colour (Okabe and Ito's, distinguishable without red and green)."""
+"""The meaning and the colour of each value in an error map (Okabe and Ito's colours, safe for red-green blindness)."""
 
 
 @dataclass(frozen=True)
 class _Example:
-    """An image of a test set with what was found in it, as data URIs."""
+    """A test image with its truth, prediction and errors as data URIs; `ids` are the classes in truth and prediction."""
 
     kind: str
     iou: float
@@ -47,9 +47,9 @@ class _Example:
 
 
 def overlays(board: Board, tasks: Sequence[tuple[int, str]], out: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Return, for each task (a column's place and its name), the fixed images with every row's answer, and each row's own.
+    """Return, for each task (a column's number and its name), the fixed images with every row's prediction, and each row's own.
 
-    Files that are missing are left out; those that are damaged are left out too, and named in `problems`.
+    Missing files are left out; damaged ones are left out too, and named in `problems`.
     """
     found = []
     for place, task in tasks:
@@ -76,7 +76,7 @@ def overlays(board: Board, tasks: Sequence[tuple[int, str]], out: Path, problems
 
 
 def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example], int]:
-    """Return the images of the lowest seed that has readable ones."""
+    """Return the examples of the lowest seed that has readable ones, and that seed."""
     for record in sorted(cell.records, key=lambda record: record.job.seed):
         path = out / "runs" / record.id / "examples.npz"
         if not record.examples or not path.exists():  # a study keeps records without images
@@ -94,7 +94,7 @@ def _lowest(cell: Cell, out: Path, problems: list[str]) -> tuple[list[_Example],
 
 
 def _read_arrays(content: bytes) -> list[NDArray[Any]]:
-    """Return the arrays of `bench.experiment.examples`, whose first axis is the image; raise for other bytes."""
+    """Return kinds, IoU, images, truth and prediction, the first axis being the image; ValueError or KeyError for other bytes."""
     unpacked = unpack(content, MOST)
     kinds, iou, images, truth, found = arrays = [unpacked[name] for name in ("kinds", "iou", "images", "truth", "found")]
     size = truth.shape
@@ -126,13 +126,13 @@ def _example(kind: str, iou: float, image: Pixels, truth: Pixels, found: Pixels)
 
 
 def _errors(truth: Pixels, found: Pixels) -> Pixels:
-    """Return what is wrong with each pixel, as `ERRORS` says; void and padding stay what they are."""
+    """Return each pixel's key in `ERRORS`, uint8 of the same shape; void and padding stay what they are."""
     cases = [truth >= PADDING, (truth == found) & (truth == 0), truth == found, found == 0, truth == 0]
     return np.asarray(np.select(cases, [truth, *np.arange(4, dtype=np.uint8)], np.uint8(4)))
 
 
 def _palette() -> Pixels:
-    """Return PASCAL VOC's colours of 256 ids, void in white: the bits of an id spread over the three channels."""
+    """Return PASCAL VOC's colours (256, 3), void in white: the bits of a class id are spread over the three channels."""
     ids = np.arange(256)
     channels = [sum(((ids >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
     colours = np.stack(channels, axis=1).astype(np.uint8)
@@ -141,7 +141,7 @@ def _palette() -> Pixels:
 
 
 def _png(ids: Pixels, palette: Pixels) -> str:
-    """Return ids as an image of the few colours that it has, padding transparent."""
+    """Return class ids (H, W) as a PNG data URI with only the colours that occur; padding is transparent."""
     values, places = np.unique(ids, return_inverse=True)
     image = Image.fromarray(places.reshape(ids.shape).astype(np.uint8))
     image.putpalette(palette[values].tobytes())

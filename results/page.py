@@ -1,4 +1,4 @@
-"""The page that `bench report --html` writes: boards as one HTML file that loads nothing and can be put beside a paper."""
+"""The page of `bench report --html`: boards as one HTML file that loads nothing and can be put beside a paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
@@ -21,7 +21,7 @@ from bench.record import Record, Trial, Tuning
 from bench.storage import seal
 from bench.text import printable_lines
 from results import charts
-from results.board import Board, Cell, Column, Row
+from results.board import Board, Cell, Row
 from results.charts import Dot, Series, Whisker
 from results.cost import row_cost
 from results.overlays import overlays, uri
@@ -30,9 +30,9 @@ from results.tables import Table
 
 
 def page(boards: Sequence[Board], tables: Sequence[Table], out: Path, command: str, problems: list[str] | None = None) -> str:
-    """Return the page. Images come from below `out`: one that is missing is left out, a damaged one is left out and named.
+    """Return the page as HTML, with the images that lie below `out`; a missing image is left out.
 
-    What is named there is added to `problems` too.
+    A damaged image is left out too, and named on the page and in `problems`.
     """
     views = [_view(board, out) for board in boards]
     if problems is not None:
@@ -41,14 +41,15 @@ def page(boards: Sequence[Board], tables: Sequence[Table], out: Path, command: s
 
 
 def _template() -> Template:
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    files = FunctionLoader(lambda name: resources.files("results").joinpath(name).read_text(encoding="utf-8"))
+    made = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters.update(percent=_percent, p=_p)
     made.globals.update(charts=charts, interval=_interval)
-    return made.from_string(resources.files("results").joinpath("page.html.j2").read_text(encoding="utf-8"))
+    return made.get_template("page.html.j2")
 
 
 def _view(board: Board, out: Path) -> dict[str, Any]:
-    """Return all that the template shows of a board; what is empty is left out there."""
+    """Return all that the template shows of a board; the template leaves out what is empty."""
     problems: list[str] = []
     return {
         "board": board,
@@ -82,22 +83,14 @@ def _p(value: float | None) -> str:
 
 
 def _meanings(board: Board) -> dict[str, str]:
-    """Return what each metric of the board is, by its id with the version."""
+    """Return the title of each metric of the board, by its id with the version."""
     ids = dict.fromkeys(column.metric for column in board.columns)
     return {key: METRICS[name].title for key in ids if (name := key.partition("@")[0]) in METRICS and METRICS[name].key == key}
 
 
 def _tasks(board: Board) -> list[tuple[int, str]]:
-    """Return the place and name of one column for each task: columns that differ by the metric alone are of the same runs."""
-    found: dict[tuple[str, str, str], tuple[int, str]] = {}
-    for place, column in enumerate(board.columns):
-        found.setdefault((column.downstream, column.variant, column.tuning), (place, _task(column)))
-    return list(found.values())
-
-
-def _task(column: Column) -> str:
-    tuned = f"tuned, {column.trials} trials" if column.trials else column.tuning
-    return ", ".join(part for part in (column.title, tuned, column.tag) if part)
+    """Return the number and name of one column for each set of runs."""
+    return [(place, ", ".join(part for part in (c.title, c.rates, c.tag) if part)) for place, c in board.distinct_columns()]
 
 
 def _curves(board: Board) -> list[dict[str, Any]]:
@@ -129,7 +122,7 @@ def _series(style: int, row: Row, cell: Cell) -> Series | None:
 
 
 def _is_of(trunk: Path, weights: str) -> bool:
-    """Tell whether a folder holds the trunk of these weights, as far as it says: ids are the same on every machine."""
+    """Whether a folder may hold the trunk with these weights: the id alone is the same for every training of a job."""
     path = trunk / "pretrain.json"
     try:
         return not weights or not path.exists() or seal.load(path, "a pretrained trunk", "train it again")["weights"] == weights
@@ -138,7 +131,7 @@ def _is_of(trunk: Path, weights: str) -> bool:
 
 
 def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Return what each pretext task learned by epoch (Figure 7), from the lowest seed that has the image."""
+    """Return each row's image of its pretraining by epoch (Figure 7), from the lowest seed that has one."""
     found = []
     shown: set[str] = set()
     for row in board.rows:
@@ -149,7 +142,7 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
                 continue
             shown.add(trunk.id)
             if not _is_of(path.parent, trunk.weights):
-                damage = "is of another training, or its record is damaged; it is left out"
+                damage = "is of another training, or its record is damaged, and left out"
                 problems.append(f"The image pretrained/{trunk.id}/figure7.png {damage}.")
                 continue
             try:
@@ -166,7 +159,7 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
 
 
 def _heat(board: Board) -> list[dict[str, Any]]:
-    """Return, for each column whose metric has them, the values by class; the shade is the share of the highest object class."""
+    """Return, for each column whose metric has values by class, these values; shades are shares of the highest object class."""
     found = []
     for place, column in enumerate(board.columns):
         rows = []
@@ -196,11 +189,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _searches(board: Board) -> list[dict[str, Any]]:
-    """Draw, for each task, every row's search for rates: a chart for each rate, all of a task with the same upright axis."""
+    """Draw, for each task, every row's search for rates: a chart for each rate, with the same vertical axis within a task."""
     found = []
     for place, task in _tasks(board):
-        cells = [(row, {r.tuning.study: (r, r.tuning) for r in row.cells[place].records if r.tuning}) for row in board.rows]
-        searches = [(row.label, record, tuning) for row, by_study in cells for record, tuning in by_study.values()]
+        runs = [(row.label, record, record.tuning) for row in board.rows for record in row.cells[place].records]
+        searches = list({(label, t.study): (label, record, t) for label, record, t in runs if t}.values())
         reached = [_reached(trial) for _, _, tuning in searches for trial in tuning.trials]
         heights = [100 * value for value in reached if value is not None]
         if searches:
@@ -231,14 +224,14 @@ def _trial(trial: Trial, name: str, tuning: Tuning) -> Dot:
 
 
 def _reached(trial: Trial) -> float | None:
-    """Return what a trial had reached when it ended or was pruned; None for one that diverged."""
+    """Return the last value of a trial that ended or was pruned; None for one that diverged."""
     if trial.state == "diverged":
         return None
     return trial.value if trial.value is not None else trial.epochs[max(trial.epochs)] if trial.epochs else None
 
 
 def _rate(name: str, record: Record) -> str:
-    """Name a searched rate by what it trains."""
+    """Return a searched rate's name with what is trained at it."""
     start, _, number = name.partition("-")
     if start == "phase" and number.isdecimal() and 0 < int(number) <= len(record.job.phases):
         return f"rate of phase {number} ({record.job.phases[int(number) - 1].train})"
@@ -246,7 +239,7 @@ def _rate(name: str, record: Record) -> str:
 
 
 def _differences(board: Board) -> list[dict[str, Any]]:
-    """Draw, for each column, every difference over the baseline with its interval."""
+    """Draw, for each column, every difference from the baseline with its interval."""
     found = []
     for place, column in enumerate(board.columns):
         differences = [
@@ -264,8 +257,8 @@ def _differences(board: Board) -> list[dict[str, Any]]:
             for style, row, difference in differences
         ]
         if bars:
-            title = f"Gains over the baseline with 95 % intervals: {column.head}"
-            unit = f"points over {against.pop()}" if len(against) == 1 else "difference, points"
+            title = f"Differences from the baseline with 95 % intervals: {column.head}"
+            unit = f"points, from {against.pop()}" if len(against) == 1 else "difference, points"
             found.append({"head": column.head, "chart": charts.whiskers(title, bars, unit)})
     return found
 
@@ -275,32 +268,29 @@ def _points(difference: Estimate) -> tuple[float, float, float]:
 
 
 def _costs(board: Board) -> list[dict[str, Any]]:
-    """Draw, for each column, what a seed of each row cost against what it gained."""
+    """Draw, for each column, each row's difference from its baseline against the seconds that one of its seeds took."""
     found = []
     for place, column in enumerate(board.columns):
-        of_column = [(style, row.label, row.cells[place]) for style, row in enumerate(board.rows) if row.cells[place].difference]
-        priced = [(style, label, cell.difference, row_cost(cell)) for style, label, cell in of_column if cell.difference]
-        devices = {cost.device for *_, cost in priced}
+        cells = [(style, row.label, row.cells[place]) for style, row in enumerate(board.rows)]
+        priced = [(style, label, cell.difference, row_cost(cell)) for style, label, cell in cells if cell.difference]
+        devices = sorted({cost.device for *_, cost in priced})
         dots = []
         for style, label, difference, cost in priced:
             if cost.seconds > 0:
                 y, low, high = _points(difference.estimate)
                 text = f"{label}: {cost.seconds:,.0f} s on {cost.device}, {_percent(difference.estimate.value, '+')} points"
-                tag = cost.device if len(devices) > 1 else ""
-                dots.append(
-                    Dot(cost.seconds, y, text, style, low=low, high=high, filled=bool(difference.distinguishable), tag=tag)
-                )
+                tag, filled = cost.device if len(devices) > 1 else "", bool(difference.distinguishable)
+                dots.append(Dot(cost.seconds, y, text, style, low=low, high=high, filled=filled, tag=tag))
         if dots:
-            title = f"Seconds a seed against points gained: {column.head}"
-            across = f"seconds a seed, all steps, on {' or '.join(sorted(devices))}"
-            found.append(
-                {"head": column.head, "chart": charts.scatter(title, dots, across, "difference, points", [0.0], wide=True)}
-            )
+            title = f"Seconds for a seed and difference in points: {column.head}"
+            across = f"seconds for a seed, all stages, on {' or '.join(devices)}"
+            chart = charts.scatter(title, dots, across, "difference, points", [0.0], wide=True)
+            found.append({"head": column.head, "chart": chart})
     return found
 
 
 def _origin(board: Board) -> dict[str, Any]:
-    """Return where the runs came from: each run, the distinct software, and the fingerprints of data and splits."""
+    """Return each run with its row and commit, the different sets of software, and the fingerprints of data and splits."""
     labels = {record.id: row.label for row in reversed(board.rows) for cell in row.cells for record in cell.records}
     records = board.records()
     software = [{"python": r.provenance.get("python", "?"), **r.provenance.get("versions", {})} for r in records]

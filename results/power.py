@@ -1,28 +1,28 @@
-"""How many seeds a difference needs to be shown, from the deviations that runs of an output folder have."""
+"""How many seeds it takes to show a difference, from the deviations of the runs in an output folder."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from results.board import Board
+from results.board import Board, Row
 from results.statistics import Estimate, half_width
-from results.tables import Line, Table, label, marks, under
+from results.tables import Line, Table, by_column, label
 
 POWER, LEVEL = 0.8, 0.05
 MOST = 1000
-"""Seeds that are looked at before it is said that more would be needed."""
+"""The largest number of seeds that is tried; beyond, the answer is that more are needed."""
 STEPS = 2000
-"""Points at which the distribution of the seeds' variance is read."""
+"""How many quantiles of the distribution of the seeds' variance are averaged over."""
 
 
 def power(difference: float, seeds: int, found: Estimate, alpha: float = LEVEL) -> float:
-    """Return how often a true difference is told from zero with so many seeds, when seeds and images vary as they did.
+    """Return the chance, in [0, 1], that a true difference is told from zero with so many seeds.
 
-    The mean is normal around the difference, the variance over seeds chi-squared and independent of it. `found` is a paired
-    difference with two seeds at least; what its few seeds say of their variance is taken as it is.
+    Seeds and images vary as in `found`, a paired difference with two seeds at least, whose variances are taken for the true ones.
+    The mean is normal around the difference; the variance over seeds is chi-squared and independent of the mean.
     """
     from scipy import special
 
@@ -39,9 +39,9 @@ def power(difference: float, seeds: int, found: Estimate, alpha: float = LEVEL) 
 
 
 def seeds_needed(difference: float, found: Estimate, share: float = POWER, alpha: float = LEVEL) -> float:
-    """Return the least number of seeds whose `power` is at least `share`; inf where the test images limit it, whatever the seeds.
+    """Return the least number of seeds whose `power` is at least `share`; inf where the test images do not allow any number.
 
-    nan where it is more than 1000 seeds, and where a deviation of zero says nothing.
+    nan for more than 1000 seeds, and where the deviation over seeds is zero or unknown.
     """
     from scipy import special
 
@@ -66,30 +66,25 @@ def table(board: Board, points: Sequence[float]) -> Table | None:
 
     None where no difference has two seeds.
     """
-    rows: list[Line] = []
-    for place, column in enumerate(board.columns):
-        lines = []
-        for row in board.rows:
-            difference = row.cells[place].difference
-            deviation = difference.estimate.deviation if difference is not None else None
-            if difference is None or deviation is None:
-                continue
-            found = difference.estimate
-            needed = [_written(seeds_needed(one / 100, found)) if deviation > 0 else "-" for one in points]
-            deviations = f"{100 * deviation:.2f}", f"{100 * math.sqrt(found.common):.2f}"
-            lines.append(Line((label(row, place), difference.against, str(found.seeds), *deviations, *needed)))
-        rows += under(column.head, lines)
-    if not rows:
-        return None
-    notes = (
-        "Seeds that tell a true difference of so many points from zero with a chance of 80 %, at 5 % in a single comparison, if "
-        "the deviation is the one that is seen; few seeds know it badly, and the chance is then less on average. "
-        "Deviations in points: of the paired difference over seeds, and of what all seeds share, being scored on the same test "
-        "images. never: the images limit it, whatever the seeds. The true deviation is between half and six times the one that "
-        "three seeds show (95 %).",
+
+    def lines(row: Row, place: int) -> Iterator[Line]:
+        difference = row.cells[place].difference
+        if difference is None or difference.estimate.deviation is None:
+            return
+        found, deviation = difference.estimate, difference.estimate.deviation
+        needed = [_written(seeds_needed(one / 100, found)) if deviation > 0 else "-" for one in points]
+        deviations = f"{100 * deviation:.2f}", f"{100 * math.sqrt(found.common):.2f}"
+        yield Line((label(row, place), difference.against, str(found.seeds), *deviations, *needed))
+
+    note = (
+        "How many seeds tell a true difference of so many points from zero with a chance of 80 %, at 5 % in a single comparison, "
+        "if the deviation is the one seen here. Few seeds show the deviation badly: the true one is between half and six times "
+        "the one that three seeds show (95 %), and the chance is then less on average. Deviations are in points. Over seeds: of "
+        "the paired difference. Over images: the part that all seeds share, being scored on the same images. "
+        "never: the test images limit what can be shown, whatever the seeds."
     )
     heads = ("Row", "Against", "Seeds now", "Over seeds", "Over images", *(f"{one:g} points" for one in points))
-    return Table(f"Seeds needed: {board.title}", (*notes, *marks(board)), heads, tuple(rows))
+    return by_column("Seeds needed", board, lines, heads, note)
 
 
 def _written(seeds: float) -> str:

@@ -1,4 +1,4 @@
-"""The predictions of a run for every image, from the file beside its record."""
+"""The predictions of a run for every image, read from the file beside its record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from results.scores import Answers, Reader
 
 
 def reader(out: Path) -> Reader:
-    """Return a function that reads a record's predictions below `out`; DataError when they are not the recorded ones."""
+    """Return a function that reads a record's predictions below `out`; it raises DataError for any but the recorded ones."""
 
     def read(record: Record) -> Answers:
         ids, predictions = read_answers(out, record)
@@ -30,7 +30,7 @@ def reader(out: Path) -> Reader:
 def verify(out: Path, records: Sequence[Record], cache: Cache) -> None:
     """Raise DataError for a run whose predictions are not the recorded ones.
 
-    A file that was right before, and has the same number, size and time of its last change, is not read again.
+    A file that was right before is not read again while its inode, size and time of change are the same.
     """
     for record in records:
         path = predictions_path(out, record)
@@ -48,11 +48,11 @@ def _check(out: Path, record: Record) -> list[Any]:
 
 
 ABOUT_AN_IMAGE = 4096
-"""Bytes that an image's predictions may take beside its confusion: an id, scores and labels."""
+"""The most bytes that an image's id, scores and labels may take, beside its confusion matrix."""
 
 
 def read_answers(out: Path, record: Record) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
-    """Return a run's images' ids and what its metrics are computed from; DataError when the file is not the recorded one."""
+    """Return the ids of a run's images and its predictions by name; DataError when the file is not the recorded one."""
     images, classes = record.data.counts.get(record.job.split, 0), len(record.data.classes)
     most = images * (8 * (classes + 2) * (classes + 1) + ABOUT_AN_IMAGE) + (1 << 20)
     try:
@@ -79,5 +79,5 @@ def read_predictions(out: Path, record: Record) -> bytes:
 
 
 def predictions_path(out: Path, record: Record) -> Path:
-    """Return where a run's predictions are, below an output folder."""
+    """Return the path of a run's predictions below an output folder."""
     return out / "runs" / record.id / "predictions.npz"

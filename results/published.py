@@ -1,6 +1,6 @@
-"""Published numbers, as data with their sources, and what keeps each of them apart from a row of ours.
+"""Published numbers with their sources, from `published.csv`, and how rows of ours deviate from the paper.
 
-They stand in a table of their own, never in a column of ours. The file is `published.csv` beside this module.
+Published numbers stand in a table of their own, never in a column of ours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.record import Record
 from results.board import Board, Cell, Row
-from results.tables import Line, Table
+from results.tables import Line, Table, interval
 
 PAPER = "Treneska et al. 2022"
 
@@ -46,22 +46,12 @@ def published() -> list[Published]:
 
 
 def published_table() -> Table:
-    """Return the published numbers as a table to print below our own."""
+    """Return the published numbers as a table."""
     rows = [
         Line(
             (
-                one.method,
-                f"{one.value} {one.unit}".strip(),
-                one.metric,
-                one.task,
-                one.split,
-                one.backbone,
-                one.input,
-                one.pretraining_data,
-                one.layers_tuned,
-                f"{one.source}, {one.printed_in}",
-                one.verified,
-                one.note,
+                *(one.method, f"{one.value} {one.unit}".strip(), one.metric, one.task, one.split, one.backbone),
+                *(one.input, one.pretraining_data, one.layers_tuned, f"{one.source}, {one.printed_in}", one.verified, one.note),
             )
         )
         for one in published()
@@ -71,24 +61,24 @@ def published_table() -> Table:
         *("Input", "Pretraining data", "Layers tuned", "Source", "Verified", "Note"),
     )
     notes = (
-        "Other protocols, data and networks than ours: to be read beside our rows, not compared with them. "
-        "Verified: yes, in the source's text; as cited, in the citing table only; no, copied.",
+        "Protocols, data and networks differ from ours: read these numbers beside our rows, do not compare them. "
+        "Verified: yes, found in the source's text; as cited, found in the citing table only; no, copied.",
     )
     return Table("Published numbers", notes, columns, tuple(rows))
 
 
 ROWS = {"Baseline": ("random_init", "one-phase"), "Colorization pre-training": ("cgan_color", "two-phase")}
-"""The paper's rows, and ours that mean the same."""
+"""The paper's rows by name, and the pretext task and schedule of ours that mean the same."""
 TEXT_AND_CODE = (
-    "Known deviations of any row of ours from Table 4, because the paper's text and its released code differ or say nothing: "
-    "the weight of the L1 term (code), Adam's beta1 (code), fine-tuning rates of the segmentation (code), the split (drawn anew "
-    "by the same method), the discriminator's field of view (protocol paper: the text's 70 px; paper-code: the code's). The "
-    "paper reports one run; its baseline has one phase and its pretrained row two."
+    "Where the paper's text and its released code differ or say nothing, every row of ours may deviate from Table 4: the weight "
+    "of the L1 term (ours is the code's), Adam's beta1 (the code's), the fine-tuning rates of the segmentation (the code's), the "
+    "splits (drawn anew by the same method), the discriminator's field of view (protocol paper: the text's 70 px; paper-code: "
+    "the code's). The paper reports one run; its baseline has one phase, its pretrained row two."
 )
 
 
 def paper_table(boards: Sequence[Board]) -> Table:
-    """Return Table 4's numbers beside ours with the same metric, and where each of our rows deviates from the paper."""
+    """Return Table 4's numbers, and below each our rows of the same metric with their deviations from the paper."""
     lines = []
     for one in published():
         if one.source != PAPER or one.printed_in != "Table 4":
@@ -97,7 +87,7 @@ def paper_table(boards: Sequence[Board]) -> Table:
         for board in boards:
             for row, cell in _cells(board, one):
                 assert cell.estimate is not None
-                value = f"{100 * cell.estimate.value:.2f} [{100 * cell.estimate.low:.1f}, {100 * cell.estimate.high:.1f}] %"
+                value = f"{100 * cell.estimate.value:.2f} {interval(cell.estimate)} %"
                 where = f"{row.label}; {board.title} (n={cell.estimate.seeds})"
                 lines.append(Line(("", "", value, where, "; ".join(_deviations(cell.records[0])) or "none found")))
     columns = ("Table 4's row", "Metric", "Value", "Where", "Deviates from the paper in")
@@ -117,16 +107,16 @@ def _cells(board: Board, one: Published) -> list[tuple[Row, Cell]]:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "voc_cls": {
-        "split_scheme": "paper-70-20-10", "fit": ["train"], "resize": "squash", "interpolation": "bilinear", "augmentation": "none",
-        "batch_size": 32, "difficult": "positive", "statistics": "running", "evaluate_one_by_one": False, "head_width": 4096,
-        "pool": "flatten",
+        "split_scheme": "paper-70-20-10", "fit": ["train"], "resize": "squash", "interpolation": "bilinear",
+        "augmentation": "none", "batch_size": 32, "difficult": "positive", "statistics": "running",
+        "evaluate_one_by_one": False, "head_width": 4096, "pool": "flatten",
     },
     "voc_seg": {
         "split_scheme": "paper-70-20-10", "fit": ["train"], "resize": "crop", "interpolation": "bilinear", "augmentation": "crop",
         "batch_size": 16, "void": "background", "statistics": "running", "evaluate_one_by_one": False,
     },
 }  # fmt: skip
-"""What the paper's text says of each downstream task, in the words of our protocols."""
+"""What the paper's text says about each downstream task, as fields of our protocols."""
 PHASES = {
     ("voc_cls", "one-phase"): [("all", 4, 3e-4)],
     ("voc_cls", "two-phase"): [("head", 3, 3e-4), ("all", 1, 5e-5)],
@@ -140,7 +130,7 @@ RECIPE = {
 
 
 def _deviations(record: Record) -> list[str]:
-    """Say where a run differs from what the paper's text describes."""
+    """Return the settings in which a run differs from what the paper's text describes."""
     settings, recipe, pretrained = record.job.settings, record.pretrain.recipe, record.pretrain.data
     papers = PHASES.get((record.downstream, record.job.schedule))
     ours = [(phase.train, phase.epochs, phase.lr) for phase in record.job.phases]

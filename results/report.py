@@ -1,4 +1,4 @@
-"""Everything a report is made of: tables for the screen and files beside the runs, all from the records."""
+"""A report: tables for the screen and files to write beside the runs, all from the records."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from bench.errors import UsageError
 from bench.record import Record
 from results import board, leaderboards, published, tables
 from results.against import against
-from results.agreement import agreement
 from results.cache import Cache
 from results.looks import Looks
 from results.predictions import reader, verify
 from results.scores import Reader
 
 FEWER = 500
-"""Resamples of a metric that is only held against the shown ones: what it says is a remark, and average precisions take long."""
+"""Resamples of a metric that no table shows: it serves a remark below the table, and average precisions take long."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a report should show: metric ids, runs, the row to compare with, and what to add."""
+    """What a report shall show: metric ids, runs by the beginnings of their ids, the row to compare with, and what to add."""
 
     metrics: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
@@ -32,16 +31,16 @@ class Wanted:
     compare_paper: bool = False
     html: bool = False
     images: Path | None = None
-    """Where the page's images lie, where that is not the runs' folder."""
+    """The output folder with the page's images, where it is not the runs' own."""
     shown_only: bool = False
-    """Whether the leaderboard holds the metrics that are shown, and not the protocols' own."""
+    """Whether leaderboard.csv holds the metrics that are shown; otherwise it holds the protocols' main ones."""
     looks: tuple[int, ...] = ()
-    """The numbers of seeds at which it was declared that one would look."""
+    """The numbers of seeds at which interim looks were declared."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Tables in the order to be read, and files by name."""
+    """Tables in the order to be read, and the text of each file by its name."""
 
     tables: list[tables.Table]
     files: dict[str, str]
@@ -60,80 +59,78 @@ def make(
 ) -> Report:
     """Return the report of some records, whose predictions lie below `out`; what `cache` knows is not computed again.
 
-    `looks` are earlier ones at the same folder.
-
-    UsageError for a metric, a run or a baseline that does not exist, DataError for runs that cannot stand in one column or whose
-    predictions are damaged.
+    `looks` are the earlier interim looks at the same folder. UsageError for a metric, a run or a baseline that does not exist;
+    DataError for runs that cannot stand in one column, and for damaged predictions.
     """
     for name in wanted.metrics:
         metrics.get(name)
-    cache = Cache() if cache is None else cache
-    read = reader(out)
     chosen = board.select(records, wanted.runs) if wanted.runs else list(records)
-    verify(out, chosen, cache)
-    if wanted.runs:
-        boards = [board.one_board(chosen, read, wanted.metrics, wanted.baseline, cache=cache)]
-    else:
-        boards = board.boards(chosen, read, wanted.metrics, wanted.baseline, cache=cache, looks=wanted.looks)
+    source = _Source(chosen, reader(out), wanted, Cache() if cache is None else cache)
+    verify(out, chosen, source.cache)
+    boards = source.boards(wanted.metrics)
     if wanted.metrics and not any(one.columns for one in boards):
         raise UsageError(f"no run here is of a task that {', '.join(wanted.metrics)} can judge (bench metrics).")
-    others = _by_metric(chosen, boards, read, wanted, cache)
+    others = _by_metric(source, boards)
     boards = [
         looks.note(replace(one, notes=(*one.notes, against(one, [other[place] for other in others]))), wanted.looks)
         for place, one in enumerate(boards)
     ]
     kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
     main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
-    main += tables.table3(chosen)
-    added = [published.paper_table(_with_papers_metrics(chosen, boards, wanted, read, cache))] if wanted.compare_paper else []
+    table3 = tables.table3(chosen)
+    added = [published.paper_table(_with_papers_metrics(source, boards))] if wanted.compare_paper else []
     added += [published.published_table()] if wanted.with_published else []
-    own = (
-        board.boards(chosen, read, (), wanted.baseline, cache=cache, looks=wanted.looks)
-        if wanted.metrics and not (wanted.runs or wanted.shown_only)
-        else boards
-    )
-    files = {
-        "table4.md": tables.markdown([*main, *added]),
-        "table4.tex": tables.latex([*main, *added]),
-    }
+    shown = [*main, *table3, *added]
+    files = {"table4.md": tables.markdown(shown), "table4.tex": tables.latex(shown)}
     if not wanted.runs:
-        files |= {
-            "leaderboard.csv": leaderboards.csv_text(leaderboards.leaderboard(own)),
-            "per_run.csv": leaderboards.csv_text(leaderboards.per_run(chosen)),
-            "per_class.csv": leaderboards.csv_text(leaderboards.per_class(chosen)),
-            "agreement.csv": leaderboards.csv_text(leaderboards.Sheet(leaderboards.AGREEMENT, list(agreement(own)))),
+        own = source.boards() if wanted.metrics and not wanted.shown_only else boards
+        sheets = {
+            "leaderboard.csv": leaderboards.leaderboard(own),
+            "per_run.csv": leaderboards.per_run(chosen),
+            "per_class.csv": leaderboards.per_class(chosen),
+            "agreement.csv": leaderboards.agreement(own),
         }
+        files |= {name: leaderboards.csv_text(sheet) for name, sheet in sheets.items()}
     problems: list[str] = []
     if wanted.html:
         from results.page import page
 
-        files["report.html"] = page(boards, [*tables.table3(chosen), *added], wanted.images or out, command, problems)
-    return Report([*main, *added], files, problems, boards)
+        files["report.html"] = page(boards, [*table3, *added], wanted.images or out, command, problems)
+    return Report(shown, files, problems, boards)
 
 
-def _by_metric(
-    records: Sequence[Record], boards: Sequence[board.Board], read: Reader, wanted: Wanted, cache: Cache
-) -> list[list[board.Board]]:
+@dataclass(frozen=True)
+class _Source:
+    """What every board of a report is made from."""
+
+    records: list[Record]
+    read: Reader
+    wanted: Wanted
+    cache: Cache
+
+    def boards(self, chosen: Sequence[str] = (), resamples: int = board.RESAMPLES) -> list[board.Board]:
+        """Return the boards with the `chosen` metrics, or with each protocol's main one; a single board of chosen runs."""
+        if self.wanted.runs:
+            return [board.one_board(self.records, self.read, chosen, self.wanted.baseline, resamples, self.cache)]
+        looks = self.wanted.looks
+        return board.boards(self.records, self.read, chosen, self.wanted.baseline, resamples, self.cache, looks)
+
+
+def _by_metric(source: _Source, boards: Sequence[board.Board]) -> list[list[board.Board]]:
     """Return the same boards once for each metric of the runs' protocols, with p values corrected over that metric alone.
 
-    A metric that no table shows has the first `FEWER` of the resamples.
+    A metric that no table shows has `FEWER` resamples.
     """
-    known = {metric.key for metric in metrics.METRICS.values()}  # an earlier record may have another version of one
+    known = {metric.key for metric in metrics.METRICS.values()}  # a record may have an earlier version of a metric
     shown = {column.metric for one in boards for column in one.columns}
-    every = {
-        name: board.RESAMPLES if name in shown else FEWER for record in records for name in record.metric_ids if name in known
-    }
-    if wanted.runs:
-        return [[board.one_board(records, read, (name,), wanted.baseline, count, cache)] for name, count in every.items()]
-    return [board.boards(records, read, (name,), wanted.baseline, count, cache, wanted.looks) for name, count in every.items()]
+    every = dict.fromkeys(name for record in source.records for name in record.metric_ids if name in known)
+    return [source.boards((name,), board.RESAMPLES if name in shown else FEWER) for name in every]
 
 
-def _with_papers_metrics(
-    records: Sequence[Record], boards: list[board.Board], wanted: Wanted, read: Reader, cache: Cache
-) -> list[board.Board]:
-    """Return boards that have the paper's metrics, recomputed where the protocol's main ones are others."""
+def _with_papers_metrics(source: _Source, boards: list[board.Board]) -> list[board.Board]:
+    """Return boards that have the paper's metrics, computed from the predictions where no table shows both."""
     papers = ["acc_keras", "miou_paper"]
     shown = {column.metric for one in boards for column in one.columns}
     if {metrics.get(name).key for name in papers} <= shown:
         return boards
-    return board.boards(records, read, papers, wanted.baseline, cache=cache, looks=wanted.looks)
+    return source.boards(papers)

@@ -21,11 +21,11 @@ from bench.metrics import Predictions
 
 Floats = NDArray[np.float64]
 Resampled = Callable[[Floats], Floats]
-"""From counts (B, N) to the metric of each resample (B,); nan where nothing can be judged."""
+"""A function from counts (B, N) to the metric of each resample (B,); nan where nothing can be scored."""
 
 CHUNK = 1000
 REMEMBERED = 1 << 26
-"""Counts that are kept for the next column with the same images (128 MiB): 10,000 resamples of 6,700 images."""
+"""The most counts that are kept for the next column of the same images (128 MiB): 10,000 resamples of 6,700 images."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Additive:
 
 
 def replicates(functions: Sequence[Resampled], images: int, resamples: int, seed: str) -> list[Floats]:
-    """Return each function of the same resamples (`resamples`,); the sums of all additive ones are a single matrix product."""
+    """Return the values (`resamples`,) of each function on the same resamples; all additive ones share one matrix product."""
     additive = [one for one in functions if isinstance(one, Additive)]
     terms = np.concatenate([one.terms for one in additive], axis=1) if additive else np.zeros((images, 0))
     ends = np.cumsum([one.terms.shape[1] for one in additive])[:-1]
@@ -54,7 +54,7 @@ def replicates(functions: Sequence[Resampled], images: int, resamples: int, seed
 
 
 def counts(images: int, resamples: int, seed: str) -> Iterator[Floats]:
-    """Yield counts (b, N) with b at most 1000, `resamples` rows in all; the same for the same `seed`, whatever the metric."""
+    """Yield counts (b, N) with b at most 1000, `resamples` rows in all; equal seeds give equal counts, whatever the metric."""
     remembered = images * resamples <= REMEMBERED
     for drawn in _remembered(images, resamples, seed) if remembered else _drawn(images, resamples, seed):
         yield drawn.astype(np.float64)
@@ -96,7 +96,7 @@ def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], s
 def _one_by_one(
     metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...], weights: Floats
 ) -> Floats:
-    """Compute any metric on the images that each resample drew: slow, for metrics without a formula of their own here."""
+    """Return any metric of each resample, computed on the drawn images: slow, for metrics without a formula here."""
     found = []
     for row in weights.astype(np.int64):
         drawn = np.repeat(np.arange(len(row)), row)
@@ -160,7 +160,7 @@ def _nan_mean(values: Floats) -> Floats:
 class _Ranked:
     """One class's images from the highest score down, as groups of equal score that hold a positive.
 
-    Between two such groups only precision falls, which the envelope does not see; so precision is needed at these alone.
+    Between two such groups precision only falls and the envelope does not change, so precision is computed at these groups alone.
     """
 
     def __init__(self, drawn: Any, found: Any) -> None:
@@ -172,6 +172,7 @@ class _Ranked:
         judged = np.nonzero(labels != -1)[0]
         order = judged[np.argsort(-scores[judged], kind="stable")]
         positive = labels[order] == 1
+        # the last place of each group of equal score, and the group of each place
         ends = np.append(np.nonzero(np.diff(scores[order]))[0], len(order) - 1) if len(order) else np.zeros(0, np.int64)
         group = np.searchsorted(ends, np.arange(len(order)))
         kept = ends[np.unique(group[positive])] if positive.any() else np.zeros(0, np.int64)
@@ -187,6 +188,7 @@ class _Ranked:
         everything, hits = np.cumsum(self.drawn @ counts, axis=0), np.cumsum(of_group, axis=0)
         total = hits[-1]
         precision = hits.astype(np.float64) / np.maximum(everything, 1)
+        # at each group, the highest precision at this recall or a larger one
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         if points:
             recall = hits / np.maximum(total, 1).astype(np.float64)
@@ -217,4 +219,4 @@ ADDITIVE: dict[str, tuple[Callable[[Predictions, NDArray[np.bool_]], Floats], Ca
 """Metrics of sums over images: the terms of each image (N, K), and the metric of their sums (B, K)."""
 
 RANKED = {"map_voc": 0, "map_voc07": 11}
-"""Average precisions: how many recalls are read, 0 for the whole area."""
+"""Average precisions: at how many recalls precision is read, 0 for the whole area."""

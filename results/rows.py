@@ -1,4 +1,4 @@
-"""What may stand beside what: the board, the row and the column that a run belongs to, and how rows are named."""
+"""Which runs share a board, a column and a row, and how rows are named."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def groups(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def digest(value: Any) -> str:
-    """Return eight hexadecimal digits that tell values apart, settings by what in them is no default."""
+    """Return eight hexadecimal digits that tell values apart; settings count by what in them is not a default."""
     return hashlib.sha256(canonical(identity_of(value)).encode()).hexdigest()[:8]
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Say which fields of two facts differ, and how."""
+    """Return a phrase with both values for each field that differs between two sets of facts."""
     found = []
     for name in ours:
         one, other = ours[name], theirs.get(name)
@@ -51,7 +51,7 @@ def _short(value: Any) -> str:
 
 
 def board_facts(record: Record) -> dict[str, Any]:
-    """Return what runs must share to stand on one board; a task's split differs by column."""
+    """Return what runs must share to stand on one board. The split scheme is not in it: each task has its own."""
     return {
         "data": record.data.title,
         "protocol": record.job.protocol,
@@ -67,8 +67,8 @@ def board_facts(record: Record) -> dict[str, Any]:
 def boards(records: Sequence[Record]) -> list[list[Record]]:
     """Return the runs of each board, in order of appearance.
 
-    A protocol that was changed for one task alone keeps that task from no board, as long as each task has one: the changes
-    then belong to its column. Where a task was run with several changes, each has a board of its own.
+    A protocol may be changed for one task alone: as long as every task was run under one protocol, they share a board, and the
+    changes belong to the task's column. Where a task was run under several protocols, each protocol has a board of its own.
     """
     found: list[list[Record]] = []
     for members in groups(
@@ -81,7 +81,7 @@ def boards(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def protocol_of(records: Sequence[Record]) -> str:
-    """Say a board's protocol for a reader, with its changes, which may be those of one task."""
+    """Return a board's protocol for a reader, with its changes, which may be those of one task."""
     tasks = {record.downstream: (record.title, *_named(record.job.protocol)) for record in records}
     _, name, first = next(iter(tasks.values()))
     if all(changes == first for _, _, changes in tasks.values()):
@@ -92,7 +92,7 @@ def protocol_of(records: Sequence[Record]) -> str:
 
 
 def apart(ours: Sequence[Record], theirs: Sequence[Record]) -> list[str]:
-    """Say which fields keep two boards apart: the protocols are those of the tasks that both have, of all where there is none."""
+    """Return a phrase for each field that keeps two boards apart; protocols are compared by the tasks that both boards have."""
     mine, other = ({record.downstream: record.job.protocol for record in runs} for runs in (ours, theirs))
     common = mine.keys() & other.keys()
     facts = []
@@ -113,7 +113,7 @@ def _named(protocol: str) -> tuple[str, list[str]]:
 
 
 def _readable(change: str) -> str:
-    """Say a change without JSON where it is one of schedules.
+    """Return a change of a protocol for a reader, one of schedules without JSON.
 
     >>> _readable('schedules={"two-phase":[{"epochs":3,"lr":0.002,"train":"head"},{"epochs":15,"lr":0.001,"train":"all"}]}')
     'epochs two-phase: head 3 at 0.002, all 15 at 0.001'
@@ -125,7 +125,7 @@ def _readable(change: str) -> str:
             f"{schedule}: {', '.join('{train} {epochs} at {lr}'.format_map(phase) for phase in phases)}"
             for schedule, phases in schedules.items()
         ]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a record says what it likes
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a label in a record may hold anything
         said = []
     return f"epochs {'; '.join(said)}" if said else change
 
@@ -138,7 +138,7 @@ def column_facts(record: Record) -> dict[str, Any]:
 
 
 def rates_of(record: Record) -> str:
-    """Say how a run's rates were found, as runs must share it to stand in one column; "" where they are the protocol's."""
+    """Return how a run's rates were found, which runs of one column share; "" where they are the protocol's."""
     tuning = record.tuning
     if tuning is None:
         given = record.job.rates
@@ -161,28 +161,29 @@ def trained(record: Record) -> list[str]:
 
 @dataclass(frozen=True)
 class Members:
-    """The runs of one row. `trunk_seed` is that of the trunk they share, None where every seed has its own."""
+    """The runs of one row. `trunk_seed` is the seed of the trunk that they share, None where every seed has its own trunk."""
 
     records: tuple[Record, ...]
     trunk_seed: int | None
 
     @property
     def vary(self) -> str:
-        """What the seeds of the row vary: all, or finetune alone."""
+        """What the seeds of the row vary: all, or fine-tuning alone (finetune)."""
         return "all" if self.trunk_seed is None else "finetune"
 
 
 def rows(records: Sequence[Record]) -> list[Members]:
     """Group the runs of a board into rows; only seeds and columns differ within a row.
 
-    A run whose trunk has the seed of its own belongs to the row in which everything varies; runs that share another seed's
-    trunk are a row in which only fine-tuning varies, and the trunk's own run is in both. In a column whose runs were all made to
-    share or to lend a trunk, there are only rows of the second kind.
+    A run whose trunk has the run's own seed belongs to the row in which everything varies. Runs on the trunk of another seed are
+    a row in which fine-tuning alone varies; the run of the trunk's own seed is in both. Where every run of a column uses another
+    seed's trunk or lends its own, there are only rows of the second kind.
     """
     found: dict[tuple[tuple[str, ...], int | None], list[Record]] = {}
     for column in groups(records, lambda record: (record.downstream, digest(column_facts(record)))).values():
         shared = {(row_key(r), trunk_seed_of(r)) for r in column if trunk_seed_of(r) != r.job.seed}
         own = [record for record in column if trunk_seed_of(record) == record.job.seed]
+        # a lent trunk's own run is in the row of that trunk; a row in which everything varies needs a run beside the lenders
         lent = [record for record in own if (row_key(record), record.job.seed) in shared]
         for record in own if len(lent) < len(own) else ():
             found.setdefault((row_key(record), None), []).append(record)
@@ -205,16 +206,16 @@ def row_key(record: Record) -> tuple[str, ...]:
 
 
 def dead(record: Record) -> str:
-    """Say why a run's network was dead before its first phase, as far as its record tells; "" where it was alive.
+    """Return why a run's network was dead before its first phase, as far as its record tells; "" where it was alive.
 
-    Before records had a spread, a frozen trunk kept batch norms with mean 0 and variance 1 where nothing was trained. Not every
-    timm encoder has batch norm, and a task with labels uses the encoder alone.
+    A record without a spread is from a version that froze untrained batch norms with mean 0 and variance 1. Such a trunk is taken
+    for dead, but not a timm encoder under a task with labels: the task uses the encoder alone, which may have no batch norm.
     """
     if record.spread is not None:
         return record.spread.problem
     settings, labels = record.job.settings, METRICS[record.metric_ids[0].partition("@")[0]].needs == "scores"
     untrained = not record.pretrain.recipe.get("epochs")
-    new_parts = untrained or (record.job.transfer == "encoder" and not labels) or record.job.transfer not in ("all", "encoder")
+    new_parts = untrained or (record.job.transfer == "encoder" and not labels)
     has_norms = record.job.pretrain.trunk.startswith("unet") or not labels
     running = settings.statistics == "running"
     if new_parts and has_norms and running and "head" in trained(record):
@@ -223,21 +224,21 @@ def dead(record: Record) -> str:
 
 
 def precision_of(record: Record) -> str:
-    """Say what a run's networks computed in, and in pretraining when that was something else."""
+    """Return the precision that a run's networks computed in, and that of pretraining when it was another."""
     before = record.pretrain.precision
     trained = record.pretrain.history and before != record.precision
     return f"{record.precision}, pretrained in {before}" if trained else record.precision
 
 
 def pretext_key(record: Record) -> tuple[str, ...]:
-    """Return what the pretrained trunks of a row share, but for the seed."""
+    """Return what the pretrained trunks of a row share: everything but the seed."""
     job = record.pretrain.job
     recipe = canonical(recipe_of(record, job.recipe))
     return record.pretext, recipe, job.data_fingerprint, job.splits_fingerprint, str(job.version), job.source
 
 
 def recipe_of(record: Record, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the pretext's recipe, or those `settings` of it, its rate left open where the search chose it."""
+    """Return the pretext task's recipe, or some `settings` of it; the rate is "searched" where a search chose it."""
     recipe = dict(record.pretrain.recipe if settings is None else settings)
     if record.tuning and "pretext" in record.tuning.best:
         recipe["lr"] = "searched"
@@ -245,7 +246,7 @@ def recipe_of(record: Record, settings: Mapping[str, Any] | None = None) -> dict
 
 
 def labels(members: Sequence[Members], records: Sequence[Record]) -> list[str]:
-    """Name the rows of a board, each differently."""
+    """Return a label for each row of a board, no two the same."""
     found = [_label(one, records) for one in members]
     return [
         name if found.count(name) == 1 else f"{name} [{digest(row_key(one.records[0]))}]"
@@ -254,7 +255,7 @@ def labels(members: Sequence[Members], records: Sequence[Record]) -> list[str]:
 
 
 def _label(members: Members, records: Sequence[Record]) -> str:
-    """Name a row: the pretext task, its schedule, what it inherits, and what tells it from rows of the same task."""
+    """Return a row's label: the pretext task, the schedule, what is inherited, and what tells it from rows of the same task."""
     record = members.records[0]
     parts = []
     if record.job.schedule != "two-phase" or record.pretext == "random_init":
@@ -271,7 +272,7 @@ def _label(members: Members, records: Sequence[Record]) -> str:
 
 
 def pretext_label(record: Record, records: Sequence[Record], parts: Sequence[str] = ()) -> str:
-    """Name a pretext task among others: its name, and what differs between those of the same name."""
+    """Return a pretext task's name with `parts` and what tells it from others of the same name."""
     parts = list(parts)
     others = [other for other in records if other.pretext == record.pretext]
     recipe, job = recipe_of(record), record.pretrain.job

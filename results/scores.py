@@ -1,6 +1,6 @@
-"""The scores of a column: values of runs and trivial predictors, and estimates from the same resamples of the same images.
+"""The scores of a column: values of runs and of trivial predictors, and estimates from the same resamples of the same images.
 
-What is known from an earlier report is not computed again, and predictions are read only for what is not known.
+What an earlier report computed is not computed again, and predictions are read only for what is new.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from results.statistics import Estimate
 from results.trivial import Predictor, trivial
 
 TOGETHER = 100_000
-"""Images of all runs that are resampled at once: 69 runs of VOC's 1,449. What they are scored by is in memory together."""
+"""How many images, over all runs, are resampled at once: 69 runs of VOC's 1,449. What their scores need is in memory together."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ Reader = Callable[[Record], Answers]
 
 @dataclass(frozen=True)
 class _Source:
-    """Where predictions come from: all that they depend on, and a function that gives them."""
+    """Where predictions come from: everything that they depend on, as JSON values, and a function that returns them."""
 
     depends_on: list[Any]
     read: Callable[[], Answers]
 
 
 class Scores:
-    """The values of the runs and the trivial predictors of a column, by run id and name, and estimates from them.
+    """The values of the runs of a column by id, of its trivial predictors by name, and estimates from them.
 
     Raises DataError when two runs were not scored on the same images in the same order.
     """
@@ -58,24 +58,51 @@ class Scores:
         self._metric, self._resamples, self._cache = metrics.get(metric), resamples, cache
         self._judged = first.data.classes, first.data.scored
         self._same = [self._metric.key, *self._judged]
+        self._runs = {record.id for record in records}
         self._sources = {record.id: _Source([record.predictions], partial(read, record)) for record in records}
         self._waiting: dict[str, resampling.Resampled] = {}
         self._replicates: dict[str, NDArray[np.float64]] = {}
         self.values: dict[str, float] = {}
-        """What is defined; a run or predictor without a value is left out."""
-        self._images_of, self._count = self._look(first.id)
+        """The values in [0, 1] that are defined: a run or predictor without one is not in it."""
+        self._images_of, self._count = self._score(first.id)
         for record in records[1:]:
-            if self._look(record.id)[0] != self._images_of:
+            if self._score(record.id)[0] != self._images_of:
                 raise DataError(f"{first.id} and {record.id} were not scored on the same images in the same order.")
         predictors = trivial(first, self._metric.needs)
         self.trivial = tuple(predictors)
         for name, predictor in predictors.items():
             depends_on = [first.predictions, name, first.data.prior]
             self._sources[name] = _Source(depends_on, partial(_answers_of, predictor, read, first))
-            self._look(name)
+            self._score(name)
+
+    def own(self, records: Sequence[Record]) -> tuple[Record, ...]:
+        """Return those of some runs that are in this column; DataError when two of them have the same seed."""
+        found = tuple(record for record in records if record.id in self._runs)
+        seeds = {record.job.seed: record.id for record in found}
+        for record in found:
+            if record.id != seeds[record.job.seed]:
+                twice = f"{record.id} and {seeds[record.job.seed]}"
+                raise DataError(f"{twice} are different runs of the same row with the same seed, {record.job.seed}.")
+        return found
+
+    def mean(self, records: Sequence[Record]) -> Estimate | None:
+        """Return the mean of some runs of the column with its interval; None where none of them has a value."""
+        return self.estimate([record.id for record in records if record.id in self.values])
+
+    def difference(self, records: Sequence[Record], others: Sequence[Record]) -> Estimate | None:
+        """Return the mean of the paired differences over the seeds that two rows share; None where they share none."""
+        ours, theirs = ({r.job.seed: r.id for r in side if r.id in self.values} for side in (records, others))
+        shared = sorted(ours.keys() & theirs.keys())
+        return self.estimate([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
+
+    def floor(self, found: Estimate | None) -> str:
+        """Return the best trivial predictor when an interval does not lie above its value, else ""."""
+        known = [name for name in self.trivial if name in self.values]
+        best = max(known, key=lambda name: self.values[name], default="")
+        return best if best and found is not None and found.low <= self.values[best] else ""
 
     def estimate(self, names: Sequence[str], minus: Sequence[str] = ()) -> Estimate | None:
-        """Return the mean of some runs, or of their differences to as many others, with its interval."""
+        """Return the mean over runs or predictors, or over their differences to as many others; None where none is named."""
         if not names:
             return None
         sources = [[self._sources[name].depends_on for name in side] for side in (names, minus)]
@@ -94,8 +121,8 @@ class Scores:
         found = statistics.estimate(values, replicates, self._count)
         return replace(found, low=max(0.0, found.low), high=min(1.0, found.high), p=None)
 
-    def _look(self, name: str) -> tuple[str, int]:
-        """Take the value of a run or predictor; return a digest of its images, and how many there are."""
+    def _score(self, name: str) -> tuple[str, int]:
+        """Add the value of a run or predictor; return a digest of its images' ids, and how many images there are."""
         depends_on = ["value", *self._same, *self._sources[name].depends_on]
         value, images, count = self._cache.recall(depends_on, lambda: self._compute(name))
         if not math.isnan(value):
@@ -103,17 +130,18 @@ class Scores:
         return images, count
 
     def _compute(self, name: str) -> list[Any]:
-        """Read predictions and compute their value; they are kept as far as resampling them needs."""
+        """Return the value of predictions with their images' digest and number, and keep what resampling them needs."""
         answers = self._sources[name].read()
         value = metrics.compute(self._metric.id, answers.predictions, *self._judged)
         if not math.isnan(value):
+            # before too many wait: a waiting run holds what its score is computed from
             if len(self._waiting) * len(answers.ids) > TOGETHER:
                 self._resample(list(self._waiting))
             self._waiting[name] = resampling.resampler(self._metric.id, answers.predictions, *self._judged)
         return [value, hashlib.sha256("\n".join(answers.ids).encode()).hexdigest(), len(answers.ids)]
 
     def _resample(self, names: Sequence[str]) -> None:
-        """Add what is missing of the replicates of some runs, and of all that wait for theirs."""
+        """Add the replicates of some runs that are not there yet, and of all runs that wait for theirs."""
         for name in names:
             if name not in self._replicates and name not in self._waiting:
                 self._compute(name)
@@ -125,6 +153,6 @@ class Scores:
 
 
 def _answers_of(predictor: Predictor, read: Reader, record: Record) -> Answers:
-    """Return what a trivial predictor says of the images of a run."""
+    """Return the predictions of a trivial predictor for the images of a run."""
     answers = read(record)
     return Answers(answers.ids, predictor(answers.predictions))

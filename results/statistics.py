@@ -15,9 +15,10 @@ often it rejects a true null hypothesis.
 With one seed the interval is v +- 1.96 standard deviations of the replicates, which says nothing of other seeds. With two seeds
 the formula is the same, and a test is nearly powerless (t is 12.7 at 5 %).
 
-What it cannot see: a collapse that did not happen. Where one seed in five collapses and seeds vary twenty times as much as their
-own images make them, three seeds reject a true null hypothesis in 16 % of the cases, since half of the time there is no collapse
-among them. Intervals of nearly perfect accuracies, and of average precision with a few positives, are too short at any level.
+An interval cannot know of a collapse that did not happen. Where one seed in five collapses and seeds vary twenty times as much
+as their own images make them, three seeds reject a true null hypothesis in 16 % of the cases, since half of the time none
+of them collapses. Intervals of nearly perfect accuracies, and of average precision with a few positives, are too short at any
+level.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 SMALLEST_P = 1e-9
 USABLE = 0.5
-"""The share of the resamples on which all seeds must have a value for there to be an interval."""
+"""The least share of the resamples on which all seeds must have a value; with less there is no interval."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,14 @@ class Estimate:
 def estimate(values: Sequence[float], replicates: Floats, images: int, level: float = LEVEL) -> Estimate:
     """Return the mean of one value a seed with its interval, from the same resamples of `images` test images for every seed.
 
-    `replicates` is (S, B): the value of each seed on each of B resamples, the images being the same in a column. There is no
-    interval, its ends are nan, with less than two images, and where half of the resamples leave a seed without a value.
+    `replicates` is (S, B): the value of each seed on each of B resamples, the images being the same in a column. The
+    interval's ends are nan with fewer than two images, and where more than half of the resamples leave a seed without a value.
     """
     count, mean = len(values), math.fsum(values) / len(values)
     known = replicates[:, np.isfinite(replicates).all(axis=0)]
     if images < 2 or known.shape[1] < max(2.0, USABLE * replicates.shape[1]):
         return Estimate(mean, math.nan, math.nan, count, values=tuple(values), images=images)
+    # variances over resamples stand for those over test sets of as many images
     common, own = map(float, image_variances(np.atleast_2d(np.cov(known))))
     if count == 1:
         half = -_quantile(1 - level, math.inf) * math.sqrt(own)
@@ -77,9 +79,10 @@ def estimate(values: Sequence[float], replicates: Floats, images: int, level: fl
 
 
 def image_variances(covariance: Floats) -> tuple[Floats, Floats]:
-    """Return `common`, not below zero, and `own` from covariances (..., S, S) of the seeds' replicates; one seed has own alone.
+    """Return `common`, at least zero, and `own`, each (...,), from covariances (..., S, S) of the seeds' replicates.
 
-    Where `common` would be below zero it is added to `own`, whose difference is what a seed's images do for it alone.
+    With one seed `common` is zero. A negative `common` is set to zero and subtracted from `own`, so that their difference, the
+    variance from the images as each seed sees them, is kept.
     """
     count = covariance.shape[-1]
     own = np.trace(covariance, axis1=-2, axis2=-1) / count
@@ -92,7 +95,7 @@ def image_variances(covariance: Floats) -> tuple[Floats, Floats]:
 def half_width(
     alpha: float, spread: float | Floats, common: float | Floats, own: float | Floats, seeds: int, images: int
 ) -> float | Floats:
-    """Return half the interval of level 1 - `alpha`: `spread` is the variance of the seeds' values, for the rest see above."""
+    """Return half the width of the interval of level 1 - `alpha` (module docstring); `spread` is the variance of the values."""
     student, normal = _quantile(alpha, seeds - 1), _quantile(alpha, images - 1)
     of_seeds = np.maximum(student**2 * spread, normal**2 * (own - common))
     found: float | Floats = np.sqrt(normal**2 * common + of_seeds / seeds)
@@ -100,7 +103,7 @@ def half_width(
 
 
 def _quantile(alpha: float, freedom: float) -> float:
-    """Return the lower quantile at alpha / 2 of Student's t, of the normal distribution for infinite degrees of freedom."""
+    """Return the quantile at alpha / 2 of Student's t; infinite `freedom` means the normal distribution."""
     from scipy import special  # here, because a report of what is known needs none of it
 
     return float(special.ndtri(alpha / 2) if math.isinf(freedom) else special.stdtrit(freedom, alpha / 2))
@@ -135,10 +138,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def at_look(p: float, seeds: int, looks: Sequence[int]) -> float | None:
-    """Return a p value as it counts at a look that was declared; None for a number of seeds that no look was declared for.
+    """Return a p value corrected for the declared interim looks; None for a number of seeds at which none was declared.
 
-    At the look of S_k seeds, the last being S_K, it is multiplied by S_K^3 / (S_k^3 - S_{k-1}^3): the shares of all looks add up
-    to one, so that looking at each costs no more than looking once (Bonferroni), and the last one has the most.
+    At the look at S_k seeds, the last look being at S_K, p is multiplied by S_K^3 / (S_k^3 - S_{k-1}^3). The shares of all looks
+    add up to one (Bonferroni), so that all looks together reject no more often than a single one; the last has the largest share.
 
     >>> round(at_look(0.01, 10, (3, 5, 10)), 4), at_look(0.01, 4, (3, 5, 10))
     (0.0114, None)

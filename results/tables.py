@@ -1,15 +1,15 @@
-"""Tables of text: the paper's Table 4 and Table 3, paired differences, costs; as Markdown and LaTeX. Pure functions."""
+"""Tables of text: the paper's Table 4 and Table 3, paired differences, searches, costs; as Markdown and LaTeX."""
 
 from __future__ import annotations
 
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.config import as_space
-from bench.record import Record, Tuning
+from bench.record import DataFacts, Record
 from bench.text import printable
 from results.board import DEAD, FLOOR, Board, Cell, Row
 from results.cost import row_cost
@@ -21,16 +21,17 @@ SCORES = {
     "colourfulness": "colourfulness after Hasler and Suesstrunk, of the result and of the truth",
 }
 READING = (
-    "Value [95 % interval] (seeds, which vary pretraining, head and data order where the row does not say one trunk). "
-    "With one seed the interval is over the test images alone, and nothing is called better. "
-    "Bold: with 95 % confidence the best of the rows with several seeds is among these (of one trunk: among those of it). "
-    "Bold shares its 5 % among the rows of a column, Holm among all differences of the table, so the two may disagree."
+    "Value [95 % interval] (number of seeds). A seed varies pretraining, head and data order; in a row of one trunk it varies "
+    "the last two alone. With one seed the interval is over the test images alone, and nothing is called better. "
+    "Bold: with 95 % confidence the best of the rows with several seeds is one of these; rows of one trunk are compared with "
+    "each other alone. Bold divides its 5 % among the rows of a column, Holm's correction among all differences of the table, so "
+    "the two may disagree."
 )
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of texts; `bold` are the places of cells that stand out, a heading begins a group."""
+    """A row of texts. `bold` holds the numbers of the cells that are printed bold; a heading begins a group."""
 
     cells: tuple[str, ...]
     bold: frozenset[int] = frozenset()
@@ -39,7 +40,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: what it is, what its columns are, and rows of texts."""
+    """A table of texts with a title, notes below it, and the names of its columns."""
 
     title: str
     notes: tuple[str, ...]
@@ -48,7 +49,7 @@ class Table:
 
 
 def table4(board: Board) -> Table:
-    """Return a board as the paper's Table 4, trivial predictors under a heading of their own."""
+    """Return a board laid out as the paper's Table 4, with trivial predictors under a heading of their own."""
     rows = [
         Line(
             (row.label, *(_cell(cell) for cell in row.cells)),
@@ -64,180 +65,135 @@ def table4(board: Board) -> Table:
 
 
 def differences(board: Board) -> Table | None:
-    """Return every difference over the baseline, paired over images and seeds; None when there is none."""
-    rows: list[Line] = []
-    for place, column in enumerate(board.columns):
-        of_column: list[Line] = []
-        for row in board.rows:
-            difference = row.cells[place].difference
-            if difference is None:
-                continue
-            found = difference.estimate
-            of_column.append(
-                Line(
-                    (
-                        label(row, place),
-                        next((label(base, place) for base in board.rows if base.label == difference.against), difference.against),
-                        f"{100 * found.value:+.2f}",
-                        _interval(found, sign="+"),
-                        _p(found.p),
-                        _p(difference.corrected),
-                        difference.verdict,
-                        str(found.seeds),
-                    ),
-                    frozenset({2}) if difference.distinguishable else frozenset(),
-                )
-            )
-        rows += under(column.head, of_column)
-    if not rows:
-        return None
+    """Return every paired difference from the baseline; None when there is none."""
+
+    def lines(row: Row, place: int) -> Iterator[Line]:
+        difference = row.cells[place].difference
+        if difference is None:
+            return
+        found = difference.estimate
+        base = next((label(one, place) for one in board.rows if one.label == difference.against), difference.against)
+        points = f"{100 * found.value:+.2f}", interval(found, sign="+")
+        p_values = _p(found.p), _p(difference.corrected), difference.verdict
+        bold = frozenset({2}) if difference.distinguishable else frozenset[int]()
+        yield Line((label(row, place), base, *points, *p_values, str(found.seeds)), bold)
+
+    note = (
+        "A difference is over the test images and the seeds that both rows share. Holm: the p value after Holm's correction over "
+        "all differences of this table that have one."
+    )
     heads = ("Row", "Against", "Points", "95 % interval", "p", "Holm", "Told apart", "Seeds")
-    note = "The same images and seeds on both sides; Holm: p corrected over all differences of this table that have one."
-    return Table(f"Paired differences: {board.title}", (note, *marks(board)), heads, tuple(rows))
+    return by_column("Paired differences", board, lines, heads, note)
 
 
 def searches(board: Board) -> Table | None:
-    """Return what each row's search tried and chose, and how much depends on it; None when nothing was searched."""
-    rows: list[Line] = []
-    for place, column in enumerate(board.columns):
-        of_column: list[Line] = []
-        for row in board.rows:
-            for tuning in {r.tuning.study: r.tuning for r in row.cells[place].records if r.tuning}.values():
-                states = Counter(trial.state for trial in tuning.trials)
-                own = tuning.trials[0].value
-                of_column.append(
-                    Line(
-                        (
-                            label(row, place),
-                            ", ".join(
-                                f"{states[state]} {state}" for state in ("complete", "pruned", "diverged") if states[state]
-                            ),
-                            ", ".join(f"{name} {rate:.2e}" for name, rate in tuning.best.items()),
-                            f"{100 * tuning.best_value:.2f}",
-                            "-" if own is None else f"{100 * own:.2f}",
-                            "-" if tuning.sensitivity is None else f"{100 * tuning.sensitivity:.2f}",
-                            _edge(row.cells[place].records, tuning),
-                        )
-                    )
-                )
-        rows += under(column.head, of_column)
-    if not rows:
-        return None
-    heads = ("Row", "Trials", "Rates chosen", "Best", "First", "Sensitivity", "At the edge, so wider")
+    """Return what each row's search tried and chose, and how much depends on the rates; None when nothing was searched."""
+
+    def lines(row: Row, place: int) -> Iterator[Line]:
+        for record, tuning in {r.tuning.study: (r, r.tuning) for r in row.cells[place].records if r.tuning}.values():
+            states = Counter(trial.state for trial in tuning.trials)
+            tried = ", ".join(f"{states[state]} {state}" for state in ("complete", "pruned", "diverged") if states[state])
+            rates = ", ".join(f"{name} {rate:.2e}" for name, rate in tuning.best.items())
+            values = (tuning.best_value, tuning.trials[0].value, tuning.sensitivity)
+            wider = tuning.wider(trained(record))
+            option = f"--space {as_space(wider)}" if wider else "-"
+            yield Line((label(row, place), tried, rates, *("-" if v is None else f"{100 * v:.2f}" for v in values), option))
+
     notes = (
-        "Best and first trial on the validation split, per cent. The first has the protocol's own rates where the ranges have "
-        "them. Sensitivity: by how many points the median complete trial is below the best.",
+        "Best, First: the best and the first trial on the validation split, in per cent. The first trial has the protocol's own "
+        "rates where the searched ranges hold them. Sensitivity: by how many points the median complete trial is below the best.",
         "At the edge: a rate was chosen in the outermost tenth of its range, so a better one may lie outside; with this option "
-        "every row is searched wider.",
+        "every row is searched over wider ranges.",
     )
-    return Table(f"Searches: {board.title}", (*notes, *marks(board)), heads, tuple(rows))
+    heads = ("Row", "Trials", "Rates chosen", "Best", "First", "Sensitivity", "At the edge, so wider")
+    return by_column("Searches", board, lines, heads, *notes)
 
 
-def _edge(records: Sequence[Record], tuning: Tuning) -> str:
-    """Return the option that searches wider where a search ended at the edge of its range."""
-    (record, *_) = [record for record in records if record.tuning and record.tuning.study == tuning.study]
-    wider = tuning.wider(trained(record))
-    return f"--space {as_space(wider)}" if wider else "-"
-
-
-def costs(board: Board) -> Table:
+def costs(board: Board) -> Table | None:
     """Return what each row cost a seed, and the points over the baseline that an hour of its pretraining bought."""
+
+    def lines(row: Row, place: int) -> Iterator[Line]:
+        if not row.cells[place].records:
+            return
+        cost = row_cost(row.cells[place])
+        seconds = (cost.pretrain_seconds, cost.tune_seconds, cost.finetune_seconds)
+        yield Line(
+            (
+                label(row, place),
+                *(f"{one:,.0f}" for one in seconds),
+                f"{cost.images:,}",
+                f"{cost.peak_memory / 2**20:,.0f}",
+                "-" if cost.joules is None else f"{cost.joules / 1000:,.1f}",
+                "-" if cost.points_per_hour is None else f"{cost.points_per_hour:+.2f} per {cost.unit}",
+            )
+        )
+
+    note = (
+        "Seconds of one seed on one device: pretraining and fine-tuning are means over seeds, the search is done once for all "
+        "seeds. Memory: the most that was held, in MiB. Energy: in kJ, where the device tells. "
+        "Points: the difference from the baseline for an hour of pretraining."
+    )
+    heads = ("Row", "Pretraining", "Tuning", "Fine-tuning", "Images", "Memory", "Energy", "Points")
+    return by_column("Cost", board, lines, heads, note)
+
+
+def by_column(
+    title: str, board: Board, lines: Callable[[Row, int], Iterable[Line]], heads: Sequence[str], *notes: str
+) -> Table | None:
+    """Return a table with the lines of every row under a heading for each column; None when there are no lines.
+
+    `lines` gives the lines of a row in the column of a number.
+    """
     rows: list[Line] = []
     for place, column in enumerate(board.columns):
-        of_column: list[Line] = []
-        for row in board.rows:
-            cell = row.cells[place]
-            if not cell.records:
-                continue
-            cost = row_cost(cell)
-            of_column.append(
-                Line(
-                    (
-                        label(row, place),
-                        f"{cost.pretrain_seconds:,.0f}",
-                        f"{cost.tune_seconds:,.0f}",
-                        f"{cost.finetune_seconds:,.0f}",
-                        f"{cost.images:,}",
-                        f"{cost.peak_memory / 2**20:,.0f}",
-                        "-" if cost.joules is None else f"{cost.joules / 1000:,.1f}",
-                        "-" if cost.points_per_hour is None else f"{cost.points_per_hour:+.2f} per {cost.unit}",
-                    )
-                )
-            )
-        rows += under(column.head, of_column)
-    notes = (
-        "Seconds on one device, of one seed: pretraining and fine-tuning are means over seeds, tuning is done once for all. "
-        "Memory in MiB at most; energy in kJ where the device tells; points over the baseline for an hour of pretraining.",
-    )
+        of_column = [line for row in board.rows for line in lines(row, place)]
+        rows += [Line((column.head, *("" for _ in heads[1:])), heading=True), *of_column] if of_column else []
+    marks = (note for note in board.notes if note.startswith((f"{FLOOR}:", f"{DEAD}:")))
+    return Table(f"{title}: {board.title}", (*notes, *marks), tuple(heads), tuple(rows)) if rows else None
+
+
+def table3(records: Sequence[Record]) -> list[Table]:
+    """Return Table 3 for each pretraining data, trunk and size: each pretext task's scores at its own task on test images."""
+    scored = [(record, record.pretrain.data) for record in records if record.pretrain.evaluation and record.pretrain.data]
+    groups_of = groups(scored, lambda one: (one[1].fingerprint, one[0].job.pretrain.trunk, one[0].pretrain.job.size))
+    return [_table3([record for record, _ in members], members[0][1]) for members in groups_of.values()]
+
+
+def _table3(records: Sequence[Record], data: DataFacts) -> Table:
+    rows = []
+    for row in groups(records, pretext_key).values():
+        trunks = list({record.pretrain.id: record.pretrain for record in row}.values())
+        for name in trunks[0].evaluation:
+            summary = _summary([trunk.evaluation[name] for trunk in trunks])
+            rows.append(Line((pretext_label(row[0], records), name, *summary, str(len(trunks)))))
+    baselines = {name: scores for record in records for name, scores in record.pretrain.baselines.items()}
+    if baselines:
+        rows.append(Line(("Baselines, which learn nothing", "", "", "", "", ""), heading=True))
+    for name, scores in baselines.items():
+        rows += [Line((name, score, *_summary([summary]), "-")) for score, summary in scores.items()]
+    trunk = records[0].job.pretrain
+    counts = sorted({record.pretrain.evaluation_images for record in records})
+    explained = [text for name, text in SCORES.items() if name in {row.cells[1] for row in rows}]
     return Table(
-        f"Cost: {board.title}",
-        (*notes, *marks(board)),
-        ("Row", "Pretraining", "Tuning", "Fine-tuning", "Images", "Memory", "Energy", "Points"),
+        f"Table 3: pretext tasks on {data.title}, trunk {trunk.trunk} at {trunk.size} px",
+        (f"data {data.fingerprint[:12]}; {', '.join(map(str, counts))} test images", *explained),
+        ("Pretext", "Metric", "Average", "Min", "Max", "Seeds"),
         tuple(rows),
     )
 
 
-def under(head: str, lines: list[Line]) -> list[Line]:
-    """Return lines under a heading; nothing when there are none."""
-    return [Line((head, *("" for _ in lines[0].cells[1:])), heading=True), *lines] if lines else []
-
-
-def table3(records: Sequence[Record]) -> list[Table]:
-    """Return Table 3 for each pretraining data, trunk and size: what each pretext task says of itself on its test images."""
-    tables = []
-    with_report = [record for record in records if record.pretrain.evaluation and record.pretrain.data]
-    for members in groups(with_report, _pretraining).values():
-        rows = []
-        for row in groups(members, pretext_key).values():
-            unique = {record.pretrain.id: record.pretrain for record in row}
-            reports = [pretrain.evaluation for pretrain in unique.values()]
-            for name in reports[0]:
-                rows.append(Line((pretext_label(row[0], members), name, *_summary([r[name] for r in reports]), str(len(unique)))))
-        answers = {name: scores for record in members for name, scores in record.pretrain.baselines.items()}
-        if answers:
-            rows.append(Line(("Trivial predictors", "", "", "", "", ""), heading=True))
-        for name, scores in answers.items():
-            rows += [Line((name, score, *_summary([summary]), "-")) for score, summary in scores.items()]
-        first = members[0]
-        assert first.pretrain.data is not None
-        title = f"Table 3: pretext tasks on {first.pretrain.data.title}, trunk {first.job.pretrain.trunk} at {first.pretrain.job.size} px"
-        counts = sorted({record.pretrain.evaluation_images for record in members})
-        shown = {row.cells[1] for row in rows}
-        explained = [text for name, text in SCORES.items() if name in shown]
-        notes = (f"data {first.pretrain.data.fingerprint[:12]}; {', '.join(map(str, counts))} test images", *explained)
-        tables.append(Table(title, notes, ("Pretext", "Metric", "Average", "Min", "Max", "Seeds"), tuple(rows)))
-    return tables
-
-
-def _pretraining(record: Record) -> tuple[str, str, int]:
-    assert record.pretrain.data is not None
-    return record.pretrain.data.fingerprint, record.job.pretrain.trunk, record.pretrain.job.size
-
-
-def _summary(summaries: Sequence[dict[str, float | None]]) -> tuple[str, str, str]:
-    averages = [summary["average"] for summary in summaries if summary["average"] is not None]
-    lowest = [summary["min"] for summary in summaries if summary["min"] is not None]
-    highest = [summary["max"] for summary in summaries if summary["max"] is not None]
-    return (
-        _number(statistics.fmean(averages) if averages else None),
-        _number(min(lowest, default=None)),
-        _number(max(highest, default=None)),
-    )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _summary(summaries: Sequence[Mapping[str, float | None]]) -> list[str]:
+    """Return the mean of some averages, the least minimum and the largest maximum; "-" where none is finite."""
+    found = []
+    for name, combine in (("average", statistics.fmean), ("min", min), ("max", max)):
+        known = [value for summary in summaries if (value := summary[name]) is not None]
+        found.append(f"{combine(known):.3f}" if known else "-")
+    return found
 
 
 def label(row: Row, place: int) -> str:
-    """Return a row's label with the marks that it has in a column."""
-    marks = row.cells[place].marks
-    return f"{row.label} {marks}" if marks else row.label
-
-
-def marks(board: Board) -> list[str]:
-    """Return what the marks of a board's rows mean, as its own table says it."""
-    return [note for note in board.notes if note.startswith((f"{FLOOR}:", f"{DEAD}:"))]
+    """Return a row's label with its marks in the column of a number."""
+    return f"{row.label} {row.cells[place].marks}".rstrip()
 
 
 def _cell(cell: Cell, trivial: bool = False) -> str:
@@ -247,10 +203,11 @@ def _cell(cell: Cell, trivial: bool = False) -> str:
     values = ", ".join(f"{100 * value:.2f}" for value in found.values)
     more = {1: ": images only", 2: f": {values}"}.get(found.seeds, "")
     count = "" if trivial else f" (n={found.seeds}{more})"
-    return f"{100 * found.value:.2f} {_interval(found)}{count} {cell.marks}".strip()
+    return f"{100 * found.value:.2f} {interval(found)}{count} {cell.marks}".strip()
 
 
-def _interval(found: Estimate, sign: str = "") -> str:
+def interval(found: Estimate, sign: str = "") -> str:
+    """Return an interval in per cent, with a sign where it is one of a difference."""
     return f"[{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
 
 
@@ -261,11 +218,11 @@ def _p(value: float | None) -> str:
 
 
 _MARKDOWN = re.compile(r"[\\|<*`~]|&(?=#|\w+;)|(?<=\])\(|(?<!\w)_|_(?!\w)")
-"""What Markdown would read: also an entity, a link, emphasis at a word's edge."""
+"""What Markdown would take for markup: also an entity, a link, emphasis at a word's edge."""
 
 
 def markdown(tables: Iterable[Table]) -> str:
-    """Write tables as Markdown."""
+    """Return tables as Markdown; no text of theirs is markup."""
 
     def escape(cell: str) -> str:
         return _MARKDOWN.sub(r"\\\g<0>", printable(cell))
@@ -294,7 +251,7 @@ _LATEX = {
 
 
 def latex(tables: Iterable[Table]) -> str:
-    """Write tables as LaTeX (booktabs)."""
+    """Return tables as LaTeX (booktabs); no text of theirs is a command."""
 
     def escape(text: str) -> str:
         return "".join(_LATEX.get(character, character) for character in printable(text))

@@ -1,4 +1,4 @@
-"""Predictors that look at no image, from what a run's record and predictions know: what every row has to beat."""
+"""Trivial predictors, which look at no image: what every row has to beat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Predictor = Callable[[Predictions], Predictions]
 
 
 def trivial(record: Record, needs: str) -> dict[str, Predictor]:
-    """Return each trivial predictor of what a metric needs: from a run's predictions, which hold the truth, to its own.
+    """Return the trivial predictors for what a metric needs, by name: functions of a run's predictions, which hold the truth.
 
     - class prior: each class scored by its share of the training images, the same for every image;
     - constant: nothing is present, every score 0;

@@ -1,18 +1,25 @@
-"""Records and predictions made by hand, for the tests of everything that is drawn from them."""
+"""Valid records and predictions made by hand, for the tests of everything that is drawn from them."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.config import Phase, Protocol
+from bench.job import Job, PretrainJob
 from bench.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
 from bench.storage.arrays import pack_predictions
 from bench.storage.files import publish_json, sha256_bytes
 from results.scores import Answers, Reader
 
 COST = Cost(seconds=360.0, images=10, peak_memory=1 << 20)
-PICTURES = 60
+IMAGES = 60
 CLASSES = ("cat", "dog", "cow")
+PHASES = (Phase(train="head", epochs=1, lr=1e-3), Phase(train="all", epochs=1, lr=1e-4))
+PROTOCOL = Protocol(
+    summary="", split_scheme="official", resize="squash", batch_size=16, head_width=8, metrics=("miou_voc",), space={},
+    schedules={"two-phase": PHASES, "one-phase": PHASES[1:], "frozen": PHASES[:1]},
+)  # fmt: skip
 
 
 def tuning(study: str = "study", budget: int = 8, best: float = 0.3, **changes: Any) -> Tuning:
@@ -31,66 +38,76 @@ def tuning(study: str = "study", budget: int = 8, best: float = 0.3, **changes: 
 def make(
     pretext: str = "cgan_color", seed: int = 0, value: float | None = 0.5, downstream: str = "voc_seg", **changes: Any
 ) -> Record:
-    """Make a record whose main metric is `value`; None is undefined."""
+    """Make a record whose main metric is `value`; None is undefined.
+
+    `changes` are fields of the job and of the record, and `settings`, `recipe` and `pretrain_job`, which change those.
+    """
     data = DataFacts(
         name=changes.pop("data", "voc"),
         synthetic=changes.pop("synthetic", False),
         fingerprint=changes.pop("fingerprint", "f" * 64),
-        split="s" * 64,
+        splits_fingerprint="s" * 64,
         counts={"test": 3},
         classes=CLASSES,
         scored=CLASSES,
         prior=(0.5, 0.3, 0.2),
     )
     metric = "miou_voc" if downstream == "voc_seg" else "acc_keras"
-    recipe = {"lr": changes.pop("lr", 0.1), "epochs": 2}
-    trunk_seed = changes.pop("trunk_seed", seed)
-    job = {"recipe": recipe, "data": "d" * 64, "split": "s" * 64, "version": 1, "source": "", "size": 64, "seed": trunk_seed}
-    report = {"psnr": {"average": 20.0 + seed, "min": 10.0 - seed, "max": 30.0 + seed}}
-    pretrain = PretrainRecord(
-        id=f"{pretext}-{trunk_seed}", job=job, data=data, report=report, trivial={"grey image": report}, evaluation_images=4,
-        cost=COST, weights="w", provenance={},
-    )  # fmt: skip
-    phases = [{"train": "head", "epochs": 1, "lr": 1e-3}, {"train": "all", "epochs": 1, "lr": 1e-4}]
-    settings = {
-        "metrics": [metric],
-        "schedules": {"two-phase": phases, "one-phase": phases[1:], "frozen": phases[:1]},
-        "space": {},
-    }
-    settings |= {"split": "official", "batch_size": 16, "resize": "squash", "head_width": 8}
+    scored = changes.setdefault("metrics", {f"{metric}@1": value})
+    names = tuple(identity.partition("@")[0] for identity in scored)
+    settings = PROTOCOL.with_changes({"metrics": names, **changes.pop("settings", {})}, "the settings")
+    recipe = {"lr": changes.pop("lr", 0.1), "epochs": 2, **changes.pop("recipe", {})}
+    found = changes.get("tuning")
+    search = {"study": found.study, "trials": found.budget} if found else {}
+    job = _job(pretext, seed, downstream, settings, recipe, {**search, **changes})
+    psnr = {"psnr": {"average": 20.0 + seed, "min": 10.0 - seed, "max": 30.0 + seed}}
     facts: dict[str, Any] = {
-        "job": {"settings": settings, "version": 1, "source": "", "size": 64, "split": "s"}, "pretext": pretext,
-        "schedule": "two-phase", "downstream": downstream, "title": {"voc_seg": "Segmentation"}.get(downstream, "Classification"),
-        "protocol": "paper", "trunk": "unet:depth=6,width=8", "size": 64, "seed": seed, "part": "test", "data": data,
-        "metrics": {f"{metric}@1": value}, "cost": COST, "pretrain": pretrain, "rates": (1e-3, 1e-4),
-        "predictions": f"{data.fingerprint} {downstream} {seed} {value}",
-        "history": [{**phases[0], "losses": [1.0]}, {**phases[1], "losses": [0.5]}],
+        "id": job.id, "job": job, "title": {"voc_seg": "Segmentation"}.get(downstream, "Classification"), "data": data,
+        "cost": COST, "predictions": f"{data.fingerprint} {downstream} {seed} {value}", "losses": [[1.0], [0.5]],
+        "pretrain": PretrainRecord(
+            id=job.pretrain.id, job=job.pretrain, recipe=recipe, data=data, evaluation=psnr, baselines={"grey image": psnr},
+            evaluation_images=4, cost=COST, weights="w", provenance={},
+        ),
         "provenance": {"commit": "c" * 40, "dirty": False},
         "per_class": {f"{metric}@1": {"background": 0.9, "cat": value, "dog": None, "cow": 0.1}},
     }  # fmt: skip
-    facts |= changes
-    facts["id"] = changes.get("id", f"{pretext}-{downstream}-{facts['schedule']}-{trunk_seed}-{seed}-{value}")
-    return Record(**facts)
+    return Record(**{**facts, **{name: given for name, given in changes.items() if name not in _OF_JOB}})
+
+
+_OF_JOB = {*Job.model_fields, *PretrainJob.model_fields, "trunk_seed", "pretrain_job"}
+
+
+def _job(pretext: str, seed: int, downstream: str, settings: Protocol, recipe: dict[str, Any], changes: dict[str, Any]) -> Job:
+    trunk = {
+        "pretext": pretext, "version": 1, "recipe": recipe, "trunk": changes.get("trunk", "unet:depth=6,width=8"), "size": 64,
+        "data_fingerprint": "d" * 64, "splits_fingerprint": "s" * 64, "seed": changes.get("trunk_seed", seed),
+    }  # fmt: skip
+    facts: dict[str, Any] = {
+        "pretrain": PretrainJob(**{**trunk, **changes.get("pretrain_job", {})}), "downstream": downstream, "version": 1,
+        "protocol": "paper", "settings": settings, "schedule": "two-phase", "size": 64, "data_fingerprint": "f" * 64,
+        "splits_fingerprint": "s" * 64, "seed": seed,
+    }  # fmt: skip
+    return Job(**{**facts, **{name: given for name, given in changes.items() if name in Job.model_fields}})
 
 
 def read(record: Record) -> Answers:
     """Return predictions whose main metric is the record's value, spread over the images by the record's seed."""
     (value,) = record.metrics.values()
-    ids = tuple(f"{record.data.fingerprint[:1]}{n}" for n in range(PICTURES))
-    rng = np.random.default_rng(record.seed)
+    ids = tuple(f"{record.data.fingerprint[:1]}{n}" for n in range(IMAGES))
+    rng = np.random.default_rng(record.job.seed)
     if record.downstream == "voc_cls":
-        right = np.zeros(PICTURES, dtype=bool)
-        right[rng.permutation(PICTURES)[: round(PICTURES * (value or 0))]] = True
-        labels = np.tile(np.array([1, 0, 0], dtype=np.int8), (PICTURES, 1))
+        right = np.zeros(IMAGES, dtype=bool)
+        right[rng.permutation(IMAGES)[: round(IMAGES * (value or 0))]] = True
+        labels = np.tile(np.array([1, 0, 0], dtype=np.int8), (IMAGES, 1))
         if value is None:
             labels[:] = 0
         scores = np.where(right[:, None], [0.9, 0.1, 0.1], [0.1, 0.9, 0.1]).astype(np.float32)
         return Answers(ids, {"scores": scores, "labels": labels})
-    confusion = np.zeros((PICTURES, 5, 4), dtype=np.int32)
+    confusion = np.zeros((IMAGES, 5, 4), dtype=np.int32)
     if value is not None:
         # IoU of each of four classes: hits / (hits + misses to the next class + what came from the one before)
         hits = round(1000 * 2 * value / (1 + value))
-        noise = rng.integers(-20, 20, PICTURES)
+        noise = rng.integers(-20, 20, IMAGES)
         noise[0] -= noise.sum()
         for c in range(4):
             confusion[:, c, c] = hits + noise

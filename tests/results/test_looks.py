@@ -27,19 +27,24 @@ def said(looks: Looks, seeds: Iterable[int], declared: tuple[int, ...] = ()) -> 
 def test_a_look_is_kept_once_and_runs_added_after_it_are_said_from_then_on() -> None:
     first = Looks().with_boards([table(range(3))], FIRST)
     assert first.with_boards([table(range(3))], SECOND) is first and said(first, range(3)) == ""
-    assert "cgan_color in Segmentation has 5 runs, 3 of them looked at on 2026-11-01 alone" in said(first, range(5))
+    assert "cgan_color in Segmentation has 5 runs; a table of 2026-11-01 showed 3 runs without the others" in said(
+        first, range(5)
+    )
     second = first.with_boards([table(range(5))], SECOND)
-    assert "5 runs, 3 of them looked at on 2026-11-01 alone" in said(second, range(5))
+    assert "5 runs; a table of 2026-11-01 showed 3 runs without the others" in said(second, range(5))
     assert len(second.looks) == 2 and second.with_boards([table(range(3)), table(range(5))], THIRD) is second
 
 
 def test_a_run_that_is_left_out_after_a_look_is_said_and_one_that_comes_back_is_none() -> None:
     looks = Looks().with_boards([table(range(3))], FIRST)
-    assert "is without 1 run looked at before" in said(looks, (0, 1))
+    assert "leaves out 1 run that an earlier table showed" in said(looks, (0, 1))
     looks = looks.with_boards([table((0, 1))], SECOND)
     assert said(looks, range(3)) == ""
     exchanged = said(looks, (0, 1, 3, 4))
-    assert "has 4 runs, 3 of them looked at" in exchanged and "is without 1 run looked at before" in exchanged
+    assert (
+        "has 4 runs; a table of 2026-11-01 showed 3 runs" in exchanged
+        and "leaves out 1 run that an earlier table showed" in exchanged
+    )
 
 
 def test_tables_of_one_command_are_one_look() -> None:
@@ -51,9 +56,11 @@ def test_tables_of_one_command_are_one_look() -> None:
 def test_a_declared_look_is_none_and_one_cannot_be_declared_afterwards() -> None:
     declared = Looks().with_boards([table(range(3))], FIRST, (3, 5))
     assert said(declared, range(5), (3, 5)) == ""
-    assert "Looks at 3, 5 seeds were declared for these runs, and are not counted here" in said(declared, range(5))
+    assert "Looks at 3, 5 seeds were declared for these runs; the p values here take no account of them" in said(
+        declared, range(5)
+    )
     undeclared = Looks().with_boards([table(range(3))], FIRST)
-    assert "3 of them looked at" in said(undeclared, range(5), (3, 5))
+    assert "showed 3 runs without the others" in said(undeclared, range(5), (3, 5))
 
 
 def test_one_seed_is_no_look_and_other_rows_were_not_looked_at() -> None:
@@ -81,14 +88,17 @@ def test_reports_append_to_a_file_that_later_ones_read(bench: Bench, tmp_path: P
     assert bench("report", "--out", tmp_path).code == 0
     content = (tmp_path / "looks.json").read_bytes()
     chosen = bench("report", "--out", tmp_path, "--runs", ",".join(runs[:2]))
-    assert "is without 1 run looked at before" in chosen.out
+    assert "leaves out 1 run that an earlier table showed" in chosen.out
     again = bench("report", "--out", tmp_path)
-    assert (tmp_path / "looks.json").read_bytes() == content and "Chosen after a look" not in again.out
+    assert (tmp_path / "looks.json").read_bytes() == content and "Chosen after an interim look" not in again.out
     publish(tmp_path, make("cgan_color", 3, 0.5))
     for _ in range(2):
         later = bench("report", "--out", tmp_path)
-        assert "Chosen after a look: cgan_color in Segmentation has 4 runs, 3 of them looked at" in later.out
-    assert "Chosen after a look" in (tmp_path / "table4.md").read_text()
+        assert (
+            "Chosen after an interim look: cgan_color in Segmentation has 4 runs; a table of 2026-11-01 showed 3 runs"
+            in later.out
+        )
+    assert "Chosen after an interim look" in (tmp_path / "table4.md").read_text()
     damaged = (tmp_path / "looks.json").read_bytes().replace(b"cgan_color", b"cgan_colon")
     (tmp_path / "looks.json").write_bytes(damaged)
     refused = bench("report", "--out", tmp_path)

@@ -14,15 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
+from bench.config import Phase
+from bench.record import Cost, DataFacts, Record, Trial, Tuning
 from bench.storage.files import sha256_bytes
 from bench.storage.seal import sealed
 from results import charts
-from results.board import Board, Cell, Column, Difference, Row
+from results.board import Board, Cell, Row
+from results.columns import Column
+from results.comparison import Difference
 from results.overlays import ERRORS, PADDING, VOID, _errors, _palette
 from results.page import page
 from results.statistics import Estimate
 from results.tables import Line, Table
+from tests.results.made import make as make_plain
 
 HOSTILE = (
     "<script>window.hurt=1</script>",
@@ -32,15 +36,17 @@ HOSTILE = (
     "\"'><img src=x onerror=window.hurt=1>",
     "</svg></style></title>{{ 7 * 7 }}",
 )
-PRESENT = ("Gains over the baseline", "Learning curves", "What the pretext tasks learned", "Segmentations", "Class by class",
-           "How much depends on the learning rate", "Cost against difference")  # fmt: skip
+PRESENT = ("Differences from the baseline", "Learning curves", "What the pretext tasks learned", "Segmentations",
+           "Class by class", "How much depends on the learning rate", "Cost and difference")  # fmt: skip
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def make(pretext: str, seed: int = 0, name: str = "voc", full: bool = True, kind: str = "fixed 1") -> Record:
     """Make a run of segmentation, with everything that the page can show or with as little as a record may hold."""
     classes = ("cat", name)
-    data = DataFacts(name=name, synthetic=True, fingerprint="f" * 64, split="s" * 64, counts={}, classes=classes, scored=classes)
+    data = DataFacts(
+        name=name, synthetic=True, fingerprint="f" * 64, splits_fingerprint="s" * 64, counts={}, classes=classes, scored=classes
+    )
     cost = Cost(seconds=30.0 if full else 0.0, images=10, peak_memory=100, device=name if name != "voc" else "cpu")
     trials = (
         Trial(number=0, rates={"phase-1": 1e-3, "phase-2": 1e-4}, state="complete", value=0.2),
@@ -51,19 +57,17 @@ def make(pretext: str, seed: int = 0, name: str = "voc", full: bool = True, kind
         study=f"{pretext}-{name}", budget=3, space=dict.fromkeys(trials[0].rates, (1e-4, 1.0)), sampler="tpe", pruner="median",
         metric="miou_voc@1", seed=0, trials=trials, best=trials[0].rates, best_value=0.2, cost=cost,
     )  # fmt: skip
-    history = [{"train": "head", "epochs": 2, "lr": 1e-3, "losses": [2.0, 1.5 + seed]}, {"train": "all", "losses": [1.0, 0.5]}]
-    trunk = f"trunk-{pretext}-{seed}"
-    pretrain = PretrainRecord(id=trunk, job={"seed": seed}, data=data, cost=cost, weights="w", provenance={})
-    facts: dict[str, Any] = {
-        "id": f"{pretext}-{seed}", "job": {}, "pretext": pretext, "schedule": "two-phase", "downstream": "voc_seg", "title": name,
-        "protocol": "paper", "trunk": "unet", "size": 8, "seed": seed, "part": "test", "data": data, "cost": cost,
-        "metrics": {"miou_voc@1": 0.5}, "pretrain": pretrain, "predictions": "p", "examples": sha256_bytes(images(kind)),
+    phases = tuple(Phase(train=train, epochs=2, lr=1e-3) for train in ("head", "all"))
+    one = make_plain(pretext, seed, settings={"schedules": {"two-phase": phases}})
+    changes: dict[str, Any] = {
+        "title": name, "data": data, "cost": cost, "examples": sha256_bytes(images(kind)), "per_class": {}, "losses": [],
+        "pretrain": one.pretrain.model_copy(update={"data": data, "cost": cost}),
         "provenance": {"commit": "c" * 40, "versions": {"torch": name}},
     }  # fmt: skip
     if full:
         judged = {"background": 0.9, "cat": 0.25 + seed / 10, name: None}
-        facts |= {"per_class": {"miou_voc@1": judged}, "history": history, "tuning": tuning}
-    return Record(**facts)
+        changes |= {"per_class": {"miou_voc@1": judged}, "losses": [[2.0, 1.5 + seed], [1.0, 0.5]], "tuning": tuning}
+    return one.model_copy(update=changes)
 
 
 def board(
@@ -80,13 +84,14 @@ def board(
         rows.append(Row(label, f"pretext{place}", "two-phase", "all", "all", (cell,)))
     trivial = Row(f"nothing {name}", "nothing", "", "", "", (Cell((), Estimate(0.2, 0.19, 0.21, 1)),))
     column = Column("voc_seg", f"Segmentation {name}", "miou_voc@1", f"tuned {name}", "v", 3)
-    facts = {"data": name, "protocol": "paper", "trunk": "unet", "size": 8, "part": "test", "labels": 1.0, "synthetic": True}
+    facts = {"data": name, "protocol": "paper", "trunk": "unet", "size": 8, "split": "test", "labels": 1.0, "synthetic": True}
     return Board(facts, (column,), tuple(rows), (trivial,), (f"note {name}",))
 
 
 def draw(out: Path, pretext: str = "pretext0", kind: str = "fixed 1") -> None:
     """Write a run's images, and its trunk's Figure 7, below a folder."""
-    run, trunk = out / "runs" / f"{pretext}-0", out / "pretrained" / f"trunk-{pretext}-0"
+    one = make(pretext)
+    run, trunk = out / "runs" / one.id, out / "pretrained" / one.pretrain.id
     run.mkdir(parents=True)
     trunk.mkdir(parents=True)
     (run / "examples.npz").write_bytes(images(kind))
@@ -105,6 +110,9 @@ def images(kind: str = "fixed 1") -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, kinds=kinds, ids=["a", "b"], iou=[0.25, 0.1], **pixels)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+RUN, TRUNK = make("pretext0").id, make("pretext0").pretrain.id
 
 
 def extra(name: str) -> Table:
@@ -127,7 +135,7 @@ class Reading(HTMLParser):
         self.texts.append(data)
 
 
-def test_a_cell_has_value_interval_seeds_and_gain(tmp_path: Path) -> None:
+def test_a_cell_has_value_interval_seeds_and_difference(tmp_path: Path) -> None:
     text = " ".join(" ".join(Reading(page([board()], [], tmp_path, "")).texts).split())
     assert "30.00 [29.0, 31.0] n = 2" in text
     assert "−0.50 [−1.0, +20.0], p 0.010, Holm 0.010 against voc 0" in text
@@ -165,7 +173,7 @@ def test_sections_with_nothing_to_show_are_left_out(tmp_path: Path) -> None:
     text = page([board(full=False)], [], tmp_path, "")
     assert not any(f"<h3>{title}</h3>" in text for title in PRESENT)
     assert "How to reproduce" in text and "<svg" not in text and "<img" not in text
-    assert "This page again" in page([], [], tmp_path, "")
+    assert "How to make this page again" in page([], [], tmp_path, "")
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
@@ -187,26 +195,26 @@ def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04" + bytes(40), "half", "shape"])
-def test_damaged_pictures_are_left_out_and_named(content: bytes | str, tmp_path: Path) -> None:
+def test_damaged_images_are_left_out_and_named(content: bytes | str, tmp_path: Path) -> None:
     draw(tmp_path)
     draw(tmp_path, "pretext1")
-    path = tmp_path / "runs" / "pretext0-0" / "examples.npz"
+    path = tmp_path / "runs" / RUN / "examples.npz"
     if content == "shape":
         buffer = io.BytesIO()
         np.savez(buffer, kinds=["fixed 1"], ids=["a"], iou=[0.5], images=np.zeros((1, 4, 4, 3), np.uint8),
                  truth=np.zeros((1, 4, 5), np.uint8), found=np.zeros((1, 4, 4), np.uint8))  # fmt: skip
         content = buffer.getvalue()
     path.write_bytes(path.read_bytes()[:-200] if isinstance(content, str) else content)
-    (tmp_path / "pretrained" / "trunk-pretext0-0" / "figure7.png").write_bytes(b"not an image")
+    (tmp_path / "pretrained" / TRUNK / "figure7.png").write_bytes(b"not an image")
     text = page([board()], [], tmp_path, "")
-    assert "runs/pretext0-0/examples.npz are damaged or of another run, and left out" in text
-    assert "pretrained/trunk-pretext0-0/figure7.png is damaged and left out" in text
+    assert f"runs/{RUN}/examples.npz are damaged or of another run, and left out" in text
+    assert f"pretrained/{TRUNK}/figure7.png is damaged and left out" in text
     assert "voc 1, seed 0" in text and "voc 0, seed 0" not in text
 
 
 def test_figures_of_another_training_of_the_same_trunk_are_left_out_and_named(tmp_path: Path) -> None:
     draw(tmp_path)
-    folder = tmp_path / "pretrained" / "trunk-pretext0-0"
+    folder = tmp_path / "pretrained" / TRUNK
     known, another = (sealed(f'{{"weights": "{weights}"}}') for weights in ("w", "another"))
     for content, shown in ((known, True), (another, False), (known.replace('"w"', '"v"'), False), ("[" * 9999, False)):
         (folder / "pretrain.json").write_text(content)
@@ -238,7 +246,7 @@ def test_an_axis_has_a_few_round_ticks_within_it(low: float, high: float, log: b
     assert axis.at(axis.low) == 0 and axis.at(axis.high) == pytest.approx(100)
 
 
-def test_a_gain_without_an_interval_or_an_undefined_cell_is_no_error(tmp_path: Path) -> None:
+def test_a_difference_without_an_interval_or_an_undefined_cell_is_no_error(tmp_path: Path) -> None:
     made = board()
     (cell,) = made.rows[1].cells
     assert cell.difference is not None

@@ -11,6 +11,7 @@ import pytest
 
 from bench import record
 from bench.errors import DataError
+from bench.storage.files import publish_json
 from results import predictions
 from tests.results.made import make, publish, tuning
 
@@ -41,18 +42,24 @@ def test_predictions_that_fit_their_record_and_are_none_are_refused_by_their_nam
         predictions.read_answers(tmp_path, one)
 
 
+JOB = make("random_init").job.model_dump(mode="json")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"job": {}}, "Field required"),
-        ({"job": {**make().job, "settings": "x"}}, "valid dictionary"),
-        ({"schedule": "other"}, "its job has no other schedule"),
+        ({"job": {**JOB, "settings": "x"}}, "valid dictionary"),
+        ({"job": {**JOB, "schedule": "other"}}, "Input should be 'one-phase', 'two-phase' or 'frozen'"),
+        ({"job": {**JOB, "settings": {**JOB["settings"], "schedules": {}}}}, "its protocol has no two-phase schedule"),
+        ({"job": {**JOB, "seed": 1}}, "its job has the id random_init-voc_seg-"),
         ({"metrics": {"map_voc@1": 0.5}}, "its job has other metrics"),
-        ({"tuning": tuning(space={"phase-1": (1e-4, 1e-2)})}, "its search has other phases than its job"),
+        ({"tuning": tuning(space={"phase-1": (1e-4, 1e-2)}).model_dump(mode="json")}, "its search has other phases than its job"),
     ],
 )
 def test_a_record_whose_job_is_none_is_refused_by_its_name(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
-    one = publish(tmp_path, make("random_init", 0, 0.2).model_copy(update=changes))
+    one = publish(tmp_path, make("random_init", 0, 0.2))
+    publish_json(tmp_path / "runs" / one.id / "record.json", {**one.model_dump(mode="json"), **changes})
     with pytest.raises(DataError, match=rf"{one.id}/record\.json is not a record of this version: .*{reason}"):
         record.read(tmp_path)
 
@@ -60,5 +67,5 @@ def test_a_record_whose_job_is_none_is_refused_by_its_name(tmp_path: Path, chang
 def test_a_record_in_a_folder_of_another_name_is_refused(tmp_path: Path) -> None:
     one = publish(tmp_path, make("random_init", 0, 0.2))
     (tmp_path / "runs" / one.id).rename(tmp_path / "runs" / "other")
-    with pytest.raises(DataError, match=r"other/record\.json is not a record of this version: its folder has another name"):
+    with pytest.raises(DataError, match=rf"other/record\.json is the record of {one.id}"):
         record.read(tmp_path)

@@ -24,7 +24,7 @@ def predictions(kind: str, images: int = 40) -> metrics.Predictions:
 
 @pytest.mark.parametrize("metric", sorted(metrics.METRICS))
 @pytest.mark.parametrize("scored", [CLASSES, ("a", "c")])
-def test_every_metric_of_a_resample_is_that_of_the_drawn_pictures(metric: str, scored: tuple[str, ...]) -> None:
+def test_every_metric_of_a_resample_is_that_of_the_drawn_images(metric: str, scored: tuple[str, ...]) -> None:
     known = predictions(metrics.get(metric).needs)
     weights = next(resampling.counts(40, 25, "test"))
     weights[0] = 1
@@ -38,7 +38,7 @@ def test_every_metric_has_a_formula_of_its_own() -> None:
     assert {*resampling.ADDITIVE, *resampling.RANKED} == set(metrics.METRICS)
 
 
-def test_counts_draw_as_many_pictures_as_there_are_and_the_same_for_a_seed() -> None:
+def test_counts_draw_as_many_images_as_there_are_and_the_same_for_a_seed() -> None:
     weights = np.concatenate(list(resampling.counts(50, 2500, "a")))
     assert weights.shape == (2500, 50) and (weights.sum(axis=1) == 50).all()
     assert (weights == np.concatenate(list(resampling.counts(50, 2500, "a")))).all()

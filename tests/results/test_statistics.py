@@ -11,20 +11,20 @@ from scipy import stats
 from results import resampling, statistics
 from tests.results import operating
 
-REPETITIONS, PICTURES, RESAMPLES = 500, 150, 400
+REPETITIONS, IMAGES, RESAMPLES = 500, 150, 400
 
 
 def drawn(rng: np.random.Generator, seeds: int, seed_share: float, mixed_share: float) -> np.ndarray:
     """Draw scores (seeds, images) whose mean has variance 1 around 0: parts from seeds, images, and both together."""
-    picture_share = 1 - seed_share - mixed_share
+    image_share = 1 - seed_share - mixed_share
     of_seed = rng.normal(0, math.sqrt(seed_share * seeds), (seeds, 1))
-    of_picture = rng.normal(0, math.sqrt(picture_share * PICTURES), (1, PICTURES))
-    return of_seed + of_picture + rng.normal(0, math.sqrt(mixed_share * PICTURES * seeds), (seeds, PICTURES))
+    of_images = rng.normal(0, math.sqrt(image_share * IMAGES), (1, IMAGES))
+    return of_seed + of_images + rng.normal(0, math.sqrt(mixed_share * IMAGES * seeds), (seeds, IMAGES))
 
 
 def resampled(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
-    weights = rng.multinomial(PICTURES, np.full(PICTURES, 1 / PICTURES), size=RESAMPLES)
-    return scores @ weights.T / PICTURES
+    weights = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), size=RESAMPLES)
+    return scores @ weights.T / IMAGES
 
 
 def plain_bootstrap(rng: np.random.Generator, replicates: np.ndarray) -> tuple[float, float]:
@@ -46,7 +46,7 @@ def test_95_percent_intervals_cover_the_truth_and_tests_reject_5_percent_at_most
     covered, rejected = 0, 0
     for _ in range(REPETITIONS):
         scores = drawn(rng, seeds, seed_share, mixed_share)
-        found = statistics.estimate(scores.mean(axis=1).tolist(), resampled(rng, scores), PICTURES)
+        found = statistics.estimate(scores.mean(axis=1).tolist(), resampled(rng, scores), IMAGES)
         covered += found.low <= 0 <= found.high
         rejected += found.p is not None and found.p < 0.05
         assert found.low <= found.value <= found.high
@@ -188,7 +188,7 @@ def test_paired_differences_of_mean_iou_reject_as_often_as_they_say() -> None:
     assert rejected / REPETITIONS <= 0.07
 
 
-def test_with_equal_pictures_it_is_scipys_t_test() -> None:
+def test_with_equal_images_it_is_scipys_t_test() -> None:
     differences = [0.02, 0.05, 0.01, 0.04]
     found = statistics.estimate(differences, np.tile(np.array(differences)[:, None], (1, 50)), 300)
     expected = stats.ttest_1samp(differences, 0.0)

@@ -10,7 +10,7 @@ import pytest
 from bench.record import Record
 from bench.text import printable
 from results import board, leaderboards, published, tables
-from results.agreement import agreement, orders
+from results.agreement import order
 from results.scores import Answers
 from tests.results.made import make, reader, tuning
 
@@ -63,7 +63,9 @@ def test_differences_have_interval_and_corrected_p_and_one_seed_is_called_that()
 def test_costs_are_of_one_seed_and_an_hour_of_pretraining_buys_points() -> None:
     records = [record.model_copy(update={"tuning": tuning()}) for record in three_seeds()]
     (one,) = boards(records)
-    row = next(row for row in tables.costs(one).rows if row.cells[0] == "cgan_color")
+    table = tables.costs(one)
+    assert table is not None
+    row = next(row for row in table.rows if row.cells[0] == "cgan_color")
     assert row.cells[1:4] == ("360", "360", "360")
     assert row.cells[7].endswith("per CPU-hour")  # 30 points for a tenth of an hour
     assert float(row.cells[7].split()[0]) == pytest.approx(300, abs=5)
@@ -104,7 +106,7 @@ def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers(
     (table,) = tables.table3([make(seed=seed) for seed in range(3)])
     assert [row.cells for row in table.rows] == [
         ("cgan_color", "psnr", "21.000", "8.000", "32.000", "3"),
-        ("Trivial predictors", "", "", "", "", ""),
+        ("Baselines, which learn nothing", "", "", "", "", ""),
         ("grey image", "psnr", "22.000", "8.000", "32.000", "-"),
     ]
 
@@ -112,7 +114,7 @@ def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers(
 def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
     sheet = leaderboards.leaderboard(boards([*three_seeds(), make("l1_color", value=None), make("l1_color", tuning=tuning())]))
     back = pd.read_csv(io.StringIO(leaderboards.csv_text(sheet)))
-    assert list(back.columns) == list(leaderboards.LEADERBOARD)
+    assert list(back.columns) == list(leaderboards.SCHEMAS["leaderboard.csv"])
     by_pretext = back[~back["tuned"]].set_index("pretext")
     assert by_pretext.loc["cgan_color", "value"] == pytest.approx(0.51, abs=0.002)
     assert by_pretext.loc["cgan_color", "delta"] == pytest.approx(0.3, abs=0.002)
@@ -125,8 +127,7 @@ def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
 
 
 def test_given_rates_are_not_called_tuned() -> None:
-    given = make(value=0.6)
-    given = given.model_copy(update={"job": {**given.job, "rates": [0.001, 0.0005]}})
+    given = make(value=0.6, rates=(0.001, 0.0005))
     (line,) = leaderboards.leaderboard(boards([given])).lines
     assert not line["tuned"] and line["tuning"] == "rates given: 0.001, 0.0005"
 
@@ -174,8 +175,6 @@ def test_published_numbers_have_sources_and_never_stand_in_our_columns() -> None
 def test_ours_stand_beside_the_papers_numbers_with_what_deviates() -> None:
     records = [make(metrics={"miou_paper@1": 0.4}, value=0.4)]
     records.append(make(metrics={"miou_paper@1": 0.3}, pretext="random_init", schedule="one-phase"))
-    for record in records:
-        record.job.settings.metrics = ["miou_paper"]
     lines = [row.cells for row in published.paper_table(boards(records)).rows]
     ours = next(line for line in lines if line[3].startswith("cgan_color"))
     assert lines[lines.index(ours) - 1][:3] == ("Colorization pre-training", "miou_paper@1", "47.07 %")
@@ -206,16 +205,15 @@ def test_the_papers_settings_are_those_of_the_protocol_paper() -> None:
     [
         ({"void": "ignore"}, {}, "void ignore (paper background)"),
         ({"fit": ["train", "val"]}, {}, "fit"),
-        ({"augment": "flip"}, {}, "augment flip"),
+        ({"augmentation": "scale"}, {}, "augmentation scale"),
         ({"statistics": "batch"}, {}, "statistics batch"),
         ({}, {"l1_weight": 0.0}, "l1_weight 0.0 (paper 100.0)"),
         ({}, {"beta1": 0.9}, "beta1 0.9"),
     ],
 )
 def test_every_setting_that_deviates_from_the_paper_is_told(settings: dict, recipe: dict, text: str) -> None:
-    record = make(metrics={"miou_paper@1": 0.4}, value=0.4)
-    record.job.settings |= {**published.SETTINGS["voc_seg"], "metrics": ["miou_paper"], **settings}
-    record.pretrain.recipe |= {**published.RECIPE, **recipe}
+    settings, recipe = {**published.SETTINGS["voc_seg"], **settings}, {**published.RECIPE, **recipe}
+    record = make(metrics={"miou_paper@1": 0.4}, value=0.4, settings=settings, recipe=recipe)
     ours = next(row.cells for row in published.paper_table(boards([record])).rows if row.cells[3].startswith("cgan_color"))
     assert text in ours[4]
 
@@ -234,20 +232,19 @@ def test_rows_of_different_precision_are_apart_and_say_so() -> None:
 
 def test_two_metrics_of_the_same_rows_agree_or_differ_in_order() -> None:
     def row(pretext: str, seed: int, first: float, second: float | None) -> Record:
-        one = make(pretext, seed, first)
-        job = {**one.job, "settings": {**one.job.settings, "metrics": ["miou_voc", "pixel_acc"]}}
-        return one.model_copy(update={"job": job, "metrics": {"miou_voc@1": first, "pixel_acc@1": second}})
+        return make(pretext, seed, first, metrics={"miou_voc@1": first, "pixel_acc@1": second})
 
     records = [row("a", 0, 0.1, 0.5), row("a", 1, 0.3, 0.7), row("b", 0, 0.3, 0.5), row("c", 0, 0.4, 0.9), row("d", 0, 0.5, None)]
 
     def main_alone(one: Record) -> Answers:
         return reader(one.model_copy(update={"metrics": {"miou_voc@1": one.metrics["miou_voc@1"]}}))
 
-    (line,) = agreement(board.boards(records, main_alone, resamples=10))
+    sheet = leaderboards.agreement(board.boards(records, main_alone, resamples=10))
+    (line,) = sheet.lines
     assert (line["metric"], line["other"], line["rows"]) == ("miou_voc@1", "pixel_acc@1", 3)  # d has no other
     assert (line["alike"], line["differently"]) == (2, 1) and line["tau"] == pytest.approx(1 / 3)
-    assert not list(agreement(board.boards(records[:2], main_alone, resamples=10)))  # one row has no order
-    by_hand = pd.read_csv(io.StringIO(leaderboards.csv_text(leaderboards.Sheet(leaderboards.AGREEMENT, [line]))))
+    assert not leaderboards.agreement(board.boards(records[:2], main_alone, resamples=10)).lines  # one row has no order
+    by_hand = pd.read_csv(io.StringIO(leaderboards.csv_text(sheet)))
     assert by_hand.loc[0, "tau"] == pytest.approx(1 / 3)
 
 
@@ -256,4 +253,4 @@ def test_the_order_of_pairs_is_kendalls_tau(seed: int) -> None:
     from scipy.stats import kendalltau
 
     pairs = np.random.default_rng(seed).integers(0, 6, (8, 2)) / 10
-    assert orders([(float(one), float(other)) for one, other in pairs])["tau"] == pytest.approx(kendalltau(*pairs.T).statistic)
+    assert order([(float(one), float(other)) for one, other in pairs]).tau == pytest.approx(kendalltau(*pairs.T).statistic)
