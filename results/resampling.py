@@ -30,14 +30,18 @@ REMEMBERED = 1 << 26
 
 @dataclass(frozen=True)
 class Additive:
-    """A metric of sums over images: the terms of each image (N, K), and the metric of their sums (B, K)."""
+    """A metric of sums over images, from the terms of each image (N, 2 K): the mean of the ratios that are defined."""
 
     terms: Floats
-    finish: Callable[[Floats], Floats]
 
     def __call__(self, weights: Floats) -> Floats:
         """Return the metric of each resample."""
         return self.finish(weights @ self.terms)
+
+    @staticmethod
+    def finish(sums: Floats) -> Floats:
+        """Return the metric of sums of terms (B, 2 K)."""
+        return _nan_mean(metrics.ratios(sums))
 
 
 def replicates(functions: Sequence[Resampled], images: int, resamples: int, seed: str) -> list[Floats]:
@@ -75,79 +79,17 @@ def _drawn(images: int, resamples: int, seed: str) -> Iterator[NDArray[np.int64]
 
 
 def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...]) -> Resampled:
-    """Return the function that computes a metric for many resamples of some predictions."""
-    chosen = metrics.get(metric)
-    judged = np.array([name in scored for name in classes])
-    if chosen.id in ADDITIVE:
-        terms, finish = ADDITIVE[chosen.id]
-        return Additive(terms(predictions, judged), finish)
-    if chosen.id in RANKED:
-        points = RANKED[chosen.id]
-        ranked = [_Ranked.of(predictions["scores"][:, c], predictions["labels"][:, c]) for c in np.nonzero(judged)[0]]
+    """Return the function that computes a metric for many resamples of some predictions, from the metric's own definition."""
+    chosen, judged = metrics.get(metric), np.array([name in scored for name in classes])
+    if chosen.terms is not None:
+        return Additive(chosen.terms(predictions, judged))
+    ranked = [_Ranked.of(predictions["scores"][:, c], predictions["labels"][:, c]) for c in np.nonzero(judged)[0]]
 
-        def mean(weights: Floats) -> Floats:
-            turned = np.ascontiguousarray(weights.T, dtype=np.float32)  # counts add up exactly below 2^24
-            return _nan_mean(np.stack([one.average_precision(turned, points) for one in ranked], axis=1))
+    def mean(weights: Floats) -> Floats:
+        turned = np.ascontiguousarray(weights.T, dtype=np.float32)  # counts add up exactly below 2^24
+        return _nan_mean(np.stack([one.average_precision(turned, chosen.recalls) for one in ranked], axis=1))
 
-        return mean
-    return lambda weights: _one_by_one(chosen.id, predictions, classes, scored, weights)
-
-
-def _one_by_one(
-    metric: str, predictions: Predictions, classes: tuple[str, ...], scored: tuple[str, ...], weights: Floats
-) -> Floats:
-    """Return any metric of each resample, computed on the drawn images: slow, for metrics without a formula here."""
-    found = []
-    for row in weights.astype(np.int64):
-        drawn = np.repeat(np.arange(len(row)), row)
-        found.append(metrics.compute(metric, {name: values[drawn] for name, values in predictions.items()}, classes, scored))
-    return np.array(found)
-
-
-def _acc_keras(predictions: Predictions, judged: NDArray[np.bool_]) -> Floats:
-    scores, labels = predictions["scores"][:, judged], predictions["labels"][:, judged]
-    kept = (labels != 0).any(axis=1)
-    hits = (scores.argmax(axis=1) == (labels != 0).argmax(axis=1)) & kept
-    return np.stack([hits, kept], axis=1).astype(np.float64)
-
-
-def _acc_subset(predictions: Predictions, judged: NDArray[np.bool_]) -> Floats:
-    scores, labels = predictions["scores"][:, judged], predictions["labels"][:, judged]
-    right = (((scores > 0.5) == (labels == 1)) | (labels == -1)).all(axis=1)
-    return np.stack([right, np.ones_like(right)], axis=1).astype(np.float64)
-
-
-def _f1(predictions: Predictions, judged: NDArray[np.bool_]) -> Floats:
-    scores, labels = predictions["scores"][:, judged], predictions["labels"][:, judged]
-    truth, found = labels == 1, (scores > 0.5) & (labels != -1)
-    return np.concatenate([2.0 * (truth & found), truth.astype(np.float64) + found], axis=1)
-
-
-def _iou(predictions: Predictions, judged: NDArray[np.bool_], void_is_background: bool) -> Floats:
-    confusion = predictions["confusion"].astype(np.float64)
-    matrix = confusion[:, :-1].copy()
-    if void_is_background:
-        matrix[:, 0] += confusion[:, -1]
-    hits = np.diagonal(matrix, axis1=1, axis2=2)
-    union = matrix.sum(axis=1) + matrix.sum(axis=2) - hits
-    kept = np.append(True, judged)
-    return np.concatenate([hits[:, kept], union[:, kept]], axis=1)
-
-
-def _pixel_acc(predictions: Predictions, judged: NDArray[np.bool_]) -> Floats:
-    matrix = predictions["confusion"][:, :-1].astype(np.float64)
-    kept = np.append(True, judged)
-    hits = np.diagonal(matrix, axis1=1, axis2=2)[:, kept].sum(axis=1)
-    return np.stack([hits, matrix[:, kept].sum(axis=(1, 2))], axis=1)
-
-
-def _ratio(sums: Floats) -> Floats:
-    return np.where(sums[:, 1] > 0, sums[:, 0] / np.maximum(sums[:, 1], 1), np.nan)
-
-
-def _mean_ratio(sums: Floats) -> Floats:
-    hits, total = np.split(sums, 2, axis=1)
-    return _nan_mean(np.where(total > 0, hits / np.maximum(total, 1), np.nan))
+    return mean
 
 
 def _nan_mean(values: Floats) -> Floats:
@@ -206,17 +148,3 @@ def _ones(columns: NDArray[np.int64], ends: NDArray[np.int64], width: int) -> An
 
     columns = columns[: ends[-1]]
     return csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(ends) - 1, width))
-
-
-ADDITIVE: dict[str, tuple[Callable[[Predictions, NDArray[np.bool_]], Floats], Callable[[Floats], Floats]]] = {
-    "acc_keras": (_acc_keras, _ratio),
-    "acc_subset": (_acc_subset, _ratio),
-    "f1_macro": (_f1, _mean_ratio),
-    "miou_voc": (lambda p, judged: _iou(p, judged, void_is_background=False), _mean_ratio),
-    "miou_paper": (lambda p, judged: _iou(p, judged, void_is_background=True), _mean_ratio),
-    "pixel_acc": (_pixel_acc, _ratio),
-}
-"""Metrics of sums over images: the terms of each image (N, K), and the metric of their sums (B, K)."""
-
-RANKED = {"map_voc": 0, "map_voc07": 11}
-"""Average precisions: at how many recalls precision is read, 0 for the whole area."""
