@@ -70,10 +70,10 @@ def published_table() -> Table:
 ROWS = {"Baseline": ("random_init", "one-phase"), "Colorization pre-training": ("cgan_color", "two-phase")}
 """The paper's rows by name, and the pretext task and schedule of ours that mean the same."""
 TEXT_AND_CODE = (
-    "Where the paper's text and its released code differ or say nothing, every row of ours may deviate from Table 4: the weight "
-    "of the L1 term (ours is the code's), Adam's beta1 (the code's), the fine-tuning rates of the segmentation (the code's), the "
-    "splits (drawn anew by the same method), the discriminator's field of view (protocol paper: the text's 70 px; paper-code: "
-    "the code's). The paper reports one run; its baseline has one phase, its pretrained row two."
+    "Known deviations of every row of ours from Table 4, where the paper's text and its released code differ or say nothing: the "
+    "weight of the L1 term (ours is the code's), Adam's beta1 (the code's), the fine-tuning rates of the segmentation (the "
+    "code's), the splits (drawn anew by the same method), the discriminator's field of view (protocol paper: the text's 70 px; "
+    "paper-code: the code's). The paper reports one run; its baseline has one phase, its pretrained row two."
 )
 
 

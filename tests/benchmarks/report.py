@@ -18,7 +18,7 @@ from bench.storage.files import sha256_bytes
 from tests.benchmarks.common import Figure, seconds
 from tests.results.made import make, publish, tuning
 
-PICTURES, CLASSES = 1449, tuple(f"class {n:02}" for n in range(20))
+IMAGES, CLASSES = 1449, tuple(f"class {n:02}" for n in range(20))
 PRETEXTS = ("random_init", "cgan_color", *(f"pretext_{n}" for n in range(8)))
 TASKS = {
     "voc_cls": ("acc_keras", "acc_subset", "map_voc", "map_voc07", "f1_macro"),
@@ -73,7 +73,7 @@ def _run(size: int, protocol: str, pretext: str, task: str, seed: int) -> tuple[
         "id": f"{pretext}-{task}-{sha256_bytes(packed)[:12]}",
         "job": job,
         "data": record.data.model_copy(
-            update={"classes": CLASSES, "scored": CLASSES, "prior": (0.05,) * 20, "counts": {"test": PICTURES}}
+            update={"classes": CLASSES, "scored": CLASSES, "prior": (0.05,) * 20, "counts": {"test": IMAGES}}
         ),
         "metrics": values,
         "per_class": classes,
@@ -95,23 +95,23 @@ def _answers(pretext: str, task: str, seed: int) -> tuple[bytes, dict[str, float
     truth = np.random.default_rng(0)
     chance = np.random.default_rng([PRETEXTS.index(pretext), seed])
     ability = 0.3 + 0.04 * PRETEXTS.index(pretext)
-    present = truth.uniform(size=(PICTURES, 20)) < 0.08
+    present = truth.uniform(size=(IMAGES, 20)) < 0.08
     if task == "voc_cls":
         scores = np.clip(chance.normal(0.3 + 0.4 * ability * present, 0.15), 0, 1).astype(np.float32)
         predictions = {"scores": scores, "labels": present.astype(np.int8)}
     else:
-        shares = np.concatenate([np.full((PICTURES, 1), 3.0), present * truth.uniform(size=present.shape)], axis=1)
+        shares = np.concatenate([np.full((IMAGES, 1), 3.0), present * truth.uniform(size=present.shape)], axis=1)
         truth_pixels = np.round(50_000 * shares / shares.sum(axis=1, keepdims=True)).astype(np.int32)
         right = np.round(truth_pixels * np.clip(chance.normal(ability, 0.1, truth_pixels.shape), 0, 1)).astype(np.int32)
-        confusion = np.zeros((PICTURES, 22, 21), np.int32)
+        confusion = np.zeros((IMAGES, 22, 21), np.int32)
         places = np.arange(21)
         confusion[:, places, places] = right
-        confused = chance.integers(1, 21, (PICTURES, 21))
-        images = np.arange(PICTURES)[:, None]
+        confused = chance.integers(1, 21, (IMAGES, 21))
+        images = np.arange(IMAGES)[:, None]
         confusion[images, places, (places + confused) % 21] += truth_pixels - right
         confusion[:, 21, 0] = 900
         predictions = {"confusion": confusion}
-    ids = [f"2008_{n:06}" for n in range(PICTURES)]
+    ids = [f"2008_{n:06}" for n in range(IMAGES)]
     values = {metrics.get(name).key: metrics.compute(name, predictions, CLASSES, CLASSES) for name in TASKS[task]}
     classes = {metrics.get(name).key: metrics.per_class(name, predictions, CLASSES, CLASSES) for name in TASKS[task]}
     return pack_predictions(predictions, ids), dict(values), {name: scores for name, scores in classes.items() if scores}

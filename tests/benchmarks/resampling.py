@@ -6,16 +6,16 @@ from bench import metrics
 from results import resampling
 from tests.benchmarks.common import Figure, seconds
 
-PICTURES, CLASSES, RESAMPLES, SLOW = 1449, tuple(f"class {n}" for n in range(20)), 10_000, 5
+IMAGES, CLASSES, RESAMPLES, SLOW = 1449, tuple(f"class {n}" for n in range(20)), 10_000, 5
 
 
 def measure() -> list[Figure]:
     """Return for each metric the seconds, and how many times as fast as one by one (extrapolated) that is."""
     rng = np.random.default_rng(0)
-    labels = (rng.uniform(size=(PICTURES, 20)) < 0.08).astype(np.int8)
+    labels = (rng.uniform(size=(IMAGES, 20)) < 0.08).astype(np.int8)
     known = {
-        "confusion": {"confusion": rng.integers(0, 5000, (PICTURES, 22, 21)).astype(np.int32)},
-        "scores": {"scores": rng.uniform(size=(PICTURES, 20)).astype(np.float32), "labels": labels},
+        "confusion": {"confusion": rng.integers(0, 5000, (IMAGES, 22, 21)).astype(np.int32)},
+        "scores": {"scores": rng.uniform(size=(IMAGES, 20)).astype(np.float32), "labels": labels},
     }
     found: list[Figure] = []
     for metric in metrics.METRICS.values():
@@ -23,16 +23,16 @@ def measure() -> list[Figure]:
 
         def all_at_once(metric: metrics.Metric = metric, predictions: metrics.Predictions = predictions) -> None:
             function = resampling.resampler(metric.id, predictions, CLASSES, CLASSES)
-            for weights in resampling.counts(PICTURES, RESAMPLES, "benchmark"):
+            for weights in resampling.counts(IMAGES, RESAMPLES, "benchmark"):
                 function(weights)
 
         def one_by_one(metric: metrics.Metric = metric, predictions: metrics.Predictions = predictions) -> None:
-            for weights in resampling.counts(PICTURES, SLOW, "benchmark"):
+            for weights in resampling.counts(IMAGES, SLOW, "benchmark"):
                 resampling._one_by_one(metric.id, predictions, CLASSES, CLASSES, weights)
 
         fast, slow = seconds(all_at_once), seconds(one_by_one) / SLOW * RESAMPLES
         found += [
-            Figure(f"{metric.key}, {RESAMPLES:,} resamples of {PICTURES:,} images", fast, "s"),
+            Figure(f"{metric.key}, {RESAMPLES:,} resamples of {IMAGES:,} images", fast, "s"),
             Figure(f"{metric.key}, against one by one", slow / fast, "times"),
         ]
     return found
