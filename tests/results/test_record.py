@@ -47,8 +47,8 @@ def test_predictions_that_fit_their_record_and_are_none_are_refused_by_their_nam
         ({"job": {}}, "Field required"),
         ({"job": {**make().job, "settings": "x"}}, "valid dictionary"),
         ({"schedule": "other"}, "its job has no other schedule"),
-        ({"metrics": {"map_voc@1": 0.5}}, "its job has other metrics"),
-        ({"tuning": tuning(space={"phase-1": (1e-4, 1e-2)})}, "its search has other phases than its job"),
+        ({"metrics": {"map_voc@1": 0.5}}, "its metrics are not those of its job"),
+        ({"tuning": tuning(space={"phase-1": (1e-4, 1e-2)})}, "its search lacks phases of its job"),
     ],
 )
 def test_a_record_whose_job_is_none_is_refused_by_its_name(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
