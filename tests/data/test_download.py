@@ -158,9 +158,9 @@ def test_a_download_that_was_killed_before_its_last_step_is_not_fetched_again(se
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
-        ({"Content-Length": "1000000"}, "says 1,000,000 bytes"),
-        ({"Content-Length": "3"}, "says 3 bytes"),
-        ({"Content-Length": "-5"}, "says -5 bytes"),
+        ({"Content-Length": "1000000"}, "file has 1,000,000 bytes"),
+        ({"Content-Length": "3"}, "file has 3 bytes"),
+        ({"Content-Length": "-5"}, "file has -5 bytes"),
         ({"Content-Length": "many"}, "many"),
         ({}, "sent more than"),
     ],
