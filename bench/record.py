@@ -16,7 +16,7 @@ from bench.schema import Schema
 from bench.storage import seal
 
 LEAST_RATIO, MOST_COSINE = 0.1, 0.999
-"""A network counts as dead when its features differ less between images than the first, or their cosine exceeds the second."""
+"""A network counts as dead when `FeatureSpread.ratio` is below the first, or `FeatureSpread.cosine` above the second."""
 EDGE = 0.1
 """The share of a searched range, on a logarithmic scale, that counts as its edge on either side."""
 VERSION = 4
@@ -68,8 +68,8 @@ class DataFacts(Schema):
 class FeatureSpread(Schema):
     """How much the features of different training images differ before the first phase, in the mode the network is scored in.
 
-    `ratio` is the lowest over batch norms, and `layer` the batch norm that has it: the standard deviation over images of the
-    layer's output, divided by the same under the batch's own statistics. `cosine` is the median cosine between the head's inputs
+    A batch norm's ratio is the standard deviation over images of its output, divided by the same under the batch's own
+    statistics. `ratio` is the lowest of all batch norms, that of `layer`. `cosine` is the median cosine between the head's inputs
     for two images.
     """
 

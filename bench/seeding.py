@@ -1,7 +1,7 @@
 """Data order and randomness as pure functions of keys.
 
 Nothing here has a state, so nothing has to be saved: a run that resumes in the middle of an epoch needs only the number of its
-step, and the number of data workers changes nothing.
+training step. The number of data workers changes nothing.
 """
 
 from __future__ import annotations

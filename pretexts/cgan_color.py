@@ -50,7 +50,7 @@ class CganColor(Adversarial, Colorization):
         """Yield the discriminator's loss on real and fake colours, then the generator's against the updated discriminator.
 
         Both use the same fakes. The authors' code makes one discriminator step for real images and another for fakes, as
-        `discriminator_steps="apart"` does here, and draws new fakes for the generator's step, which is not done here.
+        `discriminator_steps="apart"` does here. It also draws new fakes for the generator's step, which is not done here.
         """
         fake = self.generate(batch["lightness"])
         real = self.judge(batch, batch["chroma"])

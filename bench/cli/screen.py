@@ -33,7 +33,7 @@ PIPE_WIDTH = 200
 
 
 class Screen:
-    """Shows how a command goes on: a bar for each stage on a terminal, a line for each epoch elsewhere."""
+    """Shows a command's progress: a bar for each stage on a terminal, a line for each epoch elsewhere."""
 
     def __init__(self) -> None:
         pipe = not sys.stdout.isatty()

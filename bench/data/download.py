@@ -2,8 +2,8 @@
 
 The addresses are the publishers'. The SHA-256 sums and sizes are those that TensorFlow Datasets (url_checksums) and torchvision
 (prototype data sets) publish; where both publish one, they agree. Archives may come over plain HTTP or from anyone's mirror: the
-sum alone says that they are the right ones. $PRETEXT_BENCH_MIRROR may name a base address that holds the archives by name, which
-is tried first.
+sum alone says that they are the right ones. If $PRETEXT_BENCH_MIRROR names a base address with archives of these names, it is
+tried first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHUNK = 1 << 20
 
 
 class Listener(Protocol):
-    """What shows the user how a download goes on."""
+    """The interface that shows the user a download's progress."""
 
     def echo(self, text: str) -> None:
         """Print a line."""

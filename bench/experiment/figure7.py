@@ -19,7 +19,7 @@ MARGIN, LABEL = 4, 96
 
 
 def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
-    """Keep the images of a pretext task after an epoch, a file per row: row name -> uint8 (N, 3, H, W); no row, no file."""
+    """Keep a pretext task's images after an epoch, one file per row: row name -> uint8 (N, 3, H, W). Without rows do nothing."""
     if not rows:
         return
     for name, row in rows.items():

@@ -57,7 +57,7 @@ class Plan:
         return sum(line.seconds for line in self.lines.values())
 
     def add(self, identity: str, name: str, state: str, seconds: Callable[[], float], times: int = 1) -> None:
-        """Add work that is done `times` times, less what earlier plans have counted; `seconds` is called for what is left."""
+        """Add work that is done `times` times, less the times that earlier plans count; `seconds` gives the time of one."""
         left = max(0, times - self.done.get(identity, 0))
         self.done[identity] = self.done.get(identity, 0) + left
         self.lines[identity] = Line(name, state, left * seconds()) if left else Line(name, "above")

@@ -20,7 +20,7 @@ STARTUP = 8
 class Search(Schema):
     """A search: a cell of the grid, scored on the validation split, and the ranges of its rates. Its digest is in its id.
 
-    `space` has a range for each rate (`phase-1`, ..., `pretext`), `ranges` those that the command was given.
+    `space` has a range for each rate (`phase-1`, ..., `pretext`), `ranges` has them by what a phase trains (`head`, `all`).
     """
 
     cell: Job

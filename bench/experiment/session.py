@@ -19,7 +19,7 @@ from bench.training.throughput import images_per_second
 
 
 class Screen(Logger, Protocol):
-    """What shows the user how a command goes on."""
+    """The interface that shows the user a command's progress."""
 
     def echo(self, text: str) -> None:
         """Print a line."""
@@ -78,7 +78,7 @@ def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen) -> Se
 
 @cache
 def commit() -> dict[str, Any]:
-    """Return the program's `commit`, and as `dirty` whether its files differ from it, records of studies aside; None if unknown.
+    """Return the program's `commit`, and as `dirty` whether files outside results/studies differ from it; None if unknown.
 
     Both are read once, before a process begins its work (`make_session`), since its code is of that time.
     """

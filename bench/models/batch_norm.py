@@ -82,9 +82,9 @@ def measure(trunk: nn.Module, norms: Sequence[_BatchNorm], forward: Forward, bat
 def spread(trunk: nn.Module, forward: Forward, batches: Sequence[Tensor]) -> dict[str, float]:
     """Return how much each batch norm's output differs between images, relative to the trunk with the batch's statistics.
 
-    For each layer by name: the standard deviation over images, averaged over channels and places, with the trunk's statistics,
-    divided by the same with every batch norm on the batch's statistics. The value is 0 when images do not differ even then; a
-    layer whose weights are all zero, as timm initialises some, is left out in that case.
+    A layer's value is a standard deviation over images, averaged over channels and places: with the statistics that the trunk
+    has, divided by the same with every batch norm on the batch's statistics. The value is 0 when images do not differ even with
+    the latter; a layer whose weights are all zero, as timm initialises some, is then left out. Layers are keyed by name.
     """
     as_it_runs = _deviations(trunk, forward, batches)
     with _by_batch(trunk):

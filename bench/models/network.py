@@ -34,8 +34,8 @@ class Model(nn.Module):
     def frozen_features(self, images: Tensor) -> Tensor:
         """Return the head's input for images uint8 (N, 3, H, W) from a frozen trunk, without gradients.
 
-        The batch is filled up to the protocol's batch size with copies of its first image, so that an image's features are the
-        same to the bit in every batch. With the batch's own statistics they depend on the batch, and nothing is filled up.
+        Copies of the first image fill the batch up to the protocol's batch size: an image's features are then the same to the bit
+        in every batch. With the batch's own statistics features depend on the batch, and nothing is filled up.
         """
         protocol, count = self.downstream.protocol, len(images)
         missing = -count % protocol.batch_size if protocol.statistics == "running" else 0

@@ -1,4 +1,4 @@
-"""Loggers that write training to files while it goes on, beside the screen: TensorBoard."""
+"""Loggers that write losses and speed to files during training, in addition to the screen: TensorBoard."""
 
 from __future__ import annotations
 
