@@ -35,7 +35,7 @@ class Meter:
             identity = str(torch.cuda.get_device_properties(self.device).uuid)
             handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{identity}")
             return {"gpu": (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, float("inf"))}
-        except Exception:  # no NVML, no right to read it, or a GPU that does not count
+        except Exception:  # no NVML, no permission to read it, or a GPU without an energy counter
             return {}
 
     def _processor(self) -> dict[str, tuple[float, float]]:

@@ -174,7 +174,7 @@ class _Progress:
         if facts is not None:
             different = [name for name in stage.facts if facts["stage"].get(name) != stage.facts[name]]
             if different:
-                raise DataError(f"{folder} holds a checkpoint of another job: {', '.join(different)} differ; remove the folder.")
+                raise DataError(f"{folder} holds a checkpoint of a job with another {', '.join(different)}; remove the folder.")
             self.step, self.history = facts["step"], History(**facts["history"])
             self.sums.restore(facts["sums"])
         self.started = self.saved = self.epoch_started = time.monotonic()
