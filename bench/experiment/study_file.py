@@ -146,5 +146,5 @@ def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if not isinstance(like, str) or like not in parts:
         raise unknown(f"part that parts.{name} is like", str(like), parts)
     if "like" in parts[like]:
-        raise UsageError(f"parts.{name} is like {like}, which is itself like {quoted(parts[like]['like'])}; name the latter.")
+        raise UsageError(f"parts.{name} is like {like}, itself like {quoted(parts[like]['like'])}; name the latter.")
     return {**parts[like], **own}

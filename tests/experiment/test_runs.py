@@ -408,7 +408,7 @@ def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, 
     (folder / "record.json").write_text(text)
     reseal(folder / "record.json", lambda record: {**record, "version": 1})
     done = bench("report", "--out", tmp_path / "runs")
-    assert done.code == 3 and "it has version 1, this is version 4; remove its folder" in done.err
+    assert done.code == 3 and "it has version 1, and this program reads version 4; remove its folder" in done.err
     (folder / "record.json").write_text("{")
     done = bench("report", "--out", tmp_path / "runs")
     assert done.code == 3 and "is not a record" in done.err
