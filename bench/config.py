@@ -1,7 +1,7 @@
-"""Everything that can be set: a run (`RunConfig`), how a task is evaluated (`Protocol`), how a pretext task trains (`Recipe`).
+"""All settings: of a run (`RunConfig`), of a downstream task (`Protocol`) and of a pretext task's training (`Recipe`).
 
-`RunConfig` is what `bench run` takes, what a part of a study's file is and what the Python call takes. A field's name, type, default,
-range and help text stand here once, and the command line is made from them.
+`bench run`, a part of a study's file and the Python call all take a `RunConfig`. A field's name, type, default, range and help
+text stand here once, and the command line is made from them.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from bench.text import quoted
 
 MOST_SEEDS = 1000
 PAPER_SIZE = 256
-"""Side of the images in pixels, in the paper and where nothing else is asked for."""
+"""Side of the images in pixels, in the paper and by default."""
 
 Schedule = Literal["one-phase", "two-phase", "frozen"]
-"""All at once; a frozen trunk first, then all; the trunk frozen throughout."""
+"""one-phase trains trunk and head at once; two-phase the head on a frozen trunk, then both; frozen trains the head alone."""
 Transfer = Literal["all", "encoder"]
-"""What a downstream task inherits: the whole trunk, or its encoder under a new decoder."""
+"""What a downstream task inherits: the whole trunk, or its encoder with a new decoder."""
 Vary = Literal["all", "finetune"]
-"""What a seed changes: pretraining, head and data order, or the last two alone, on one trunk."""
+"""What a seed changes: `all` is pretraining, head and data order; `finetune` is head and data order on one pretrained trunk."""
 Train = Literal["head", "all"]
-"""What a phase trains."""
+"""What a phase trains: the head on a frozen trunk, or everything."""
 Calibration = Literal["new", "all"]
-"""Which batch norms have their statistics measured on the training images before the first phase: those that nothing was trained
-with, or the inherited ones too."""
+"""Which batch norms get statistics measured on the training images before the first phase: `new` are those that no training
+batch went through, `all` includes the inherited ones."""
 Statistics = Literal["running", "batch"]
-"""What batch norm normalises with at inference."""
+"""What batch norm normalises with at inference: its running statistics, or those of the batch."""
 Rates = dict[Train, tuple[float, float]]
-"""The learning rates that a search may try in the phases that train the head, and in those that train everything."""
+"""Ranges (low, high) of the learning rates that a search may try, by what a phase trains."""
 Space = dict[str, tuple[float, float]]
-"""Learning rates to search, low and high, by what a phase trains, or `pretext` for the pretext task's own."""
+"""Ranges (low, high) of learning rates to search, by what a phase trains, and `pretext` for the pretext task's own."""
 
 PRETEXT = "pretext"
-"""The pretext task's own learning rate, in a space."""
+"""The name of the pretext task's own learning rate in a search space."""
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return the names in a list by comma."""
+    """Return the names in a comma-separated list."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
-    """Return the numbers in a list by comma; UsageError names the option."""
+    """Return the numbers in a comma-separated list; UsageError names the option."""
     try:
         return tuple(float(part) for part in names(text))
     except ValueError as error:
-        raise UsageError(f"{option} takes numbers by comma, but got {quoted(text)}.") from error
+        raise UsageError(f"{option} takes comma-separated numbers, but got {quoted(text)}.") from error
 
 
 def _split(value: Any) -> Any:
@@ -69,7 +69,7 @@ def _numbers(option: str) -> BeforeValidator:
 
 
 def _choices(kind: str, choices: Any) -> BeforeValidator:
-    """Return what refuses an unknown choice, or one in a list by comma, with the known ones and the nearest."""
+    """Return a validator for one of `choices` or a comma-separated list of them; its UsageError names the nearest."""
     known = get_args(choices)
 
     def check(value: Any) -> Any:
@@ -83,7 +83,7 @@ def _choices(kind: str, choices: Any) -> BeforeValidator:
 
 
 def read_seeds(value: Any) -> Any:
-    """Return the seeds of `--seeds`: a number alone counts from 0, a list names them. UsageError for anything else."""
+    """Return the seeds that `--seeds` asks for: 5 is 0 to 4, and 0,3,7 is these three. UsageError for anything else."""
     if value is None or isinstance(value, tuple):
         return value
     if isinstance(value, list):
@@ -91,19 +91,24 @@ def read_seeds(value: Any) -> Any:
     text = str(value)
     parts = names(text)
     if not parts or isinstance(value, bool) or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        raise UsageError(f"--seeds takes how many, or a list: 5 or 0,3,7, but got {quoted(value)}.")
+        raise UsageError(f"--seeds takes a number of seeds (5) or a list of seeds (0,3,7), but got {quoted(value)}.")
     named = tuple(dict.fromkeys(int(part) for part in parts))
     if "," in text:
         return named
     if not named[0]:
-        raise UsageError("--seeds 0 asks for no run at all; give 1 or more, or a list with a comma (0,).")
+        raise UsageError("--seeds takes at least 1 seed, but got 0; for seed 0 alone give a list, 0, with the comma.")
     if named[0] > MOST_SEEDS:
-        raise UsageError(f"--seeds counts seeds, {MOST_SEEDS} at most, but got {text}; a list with a comma names them ({text},).")
+        raise UsageError(
+            f"--seeds takes at most {MOST_SEEDS} seeds, but got {text}; for this seed alone give a list, {text}, with the comma."
+        )
     return tuple(range(named[0]))
 
 
 def read_space(value: Any) -> Any:
-    """Return ranges of `head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-4:1e-2`, or of one rate; UsageError for anything else."""
+    """Return the ranges in a text such as `head=1e-4:1e-2,all=1e-5:1e-3,pretext=1e-3`, where the last is one fixed rate.
+
+    UsageError for anything else.
+    """
     if not isinstance(value, str):
         return value
     ranges: Space = {}
@@ -116,7 +121,7 @@ def read_space(value: Any) -> Any:
             ranges[name] = (float(low), float(high if colon else low))
         except ValueError as error:
             raise UsageError(
-                f"--space takes head=1e-4:1e-2,all=1e-5:1e-3 or one rate, all=1e-4, but got {quoted(part)}."
+                f"--space takes ranges (head=1e-4:1e-2,all=1e-5:1e-3) or a fixed rate (all=1e-4), but got {quoted(part)}."
             ) from error
         if not 0 < ranges[name][0] <= ranges[name][1] < math.inf:
             raise UsageError(f"--space: 0 < low <= high must hold, but got {quoted(part)}.")
@@ -124,7 +129,7 @@ def read_space(value: Any) -> Any:
 
 
 def as_space(ranges: Mapping[str, tuple[float, float]]) -> str:
-    """Write ranges as `--space` takes them.
+    """Return ranges as a text that `--space` takes.
 
     >>> as_space({"head": (1e-4, 1e-2), "all": (1e-5, 1e-3)})
     'head=0.0001:0.01,all=1e-05:0.001'
@@ -136,22 +141,22 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class MachineConfig(Schema):
-    """How a command computes. The precision is part of a row; the rest changes no result."""
+    """Device, threads and precision of a command. A row states precision and compilation; the rest changes rounding at most."""
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="Threads on the CPU.")
     workers: int | None = Field(None, ge=0, description="Data workers; chosen when left out. They never change a result.")
     checkpoint_seconds: float = Field(30.0, ge=0, allow_inf_nan=True, description="Seconds between checkpoints.")
     precision: Annotated[Literal["auto", "fp32", "bf16"], _choices("precision", Literal["auto", "fp32", "bf16"])] = Field(
-        "auto", description="auto, fp32 or bf16; on its own bf16 on a GPU that has it, and on a CPU where it is a tenth faster."
+        "auto", description="fp32, bf16 or auto: bf16 on a GPU that has it and on a CPU where it is a tenth faster, else fp32."
     )
     compiled: bool = Field(
-        False, alias="compile", description="Compile the networks (torch.compile); pays for long runs on a GPU."
+        False, alias="compile", description="Compile the networks (torch.compile); worth its time for long runs on a GPU."
     )
 
 
 class RunConfig(MachineConfig):
-    """What is run, and how it is computed; what is None is chosen. Fields are the options of `bench run` by name."""
+    """The configuration of `bench run`: a field for each option. A field that is None is chosen by data and protocol."""
 
     pretext: Names = Field(description="Pretext tasks by name, separated by commas, or all.")
     downstream: Names = Field(
@@ -170,13 +175,13 @@ class RunConfig(MachineConfig):
         "all", description="What a seed changes: all (pretraining, head, data order), or finetune (one trunk for all seeds)."
     )
     schedule: Annotated[tuple[Schedule, ...], BeforeValidator(_split), _choices("schedule", Schedule)] = Field(
-        (), description="one-phase, two-phase, frozen, or several by comma; the pretext task's own when left out."
+        (), description="one-phase, two-phase, frozen, or several, separated by commas; the pretext task's own when left out."
     )
     transfer: Annotated[tuple[Transfer, ...], BeforeValidator(_split), _choices("transfer", Transfer)] = Field(
-        ("all",), description="What is inherited: all, encoder (the decoder is new), or both by comma."
+        ("all",), description="What is inherited: all, encoder (the decoder is new), or both, separated by a comma."
     )
     labels: Annotated[tuple[float, ...], _numbers("--labels")] = Field(
-        (1.0,), description="Shares of the labelled training images by comma, stratified: 0.01,0.1,1."
+        (1.0,), description="Shares of the labelled training images to use, stratified, separated by commas: 0.01,0.1,1."
     )
     settings: tuple[str, ...] = Field(
         (),
@@ -184,19 +189,19 @@ class RunConfig(MachineConfig):
         description="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8, voc_seg.size=64",
     )
     rates: Annotated[tuple[float, ...], _numbers("--rates")] = Field(
-        (), description="The learning rate of each phase by comma, instead of the protocol's."
+        (), description="The learning rate of each phase, separated by commas, instead of the protocol's."
     )
-    tune: int = Field(0, ge=0, strict=True, description="Search the learning rates of every row with N trials first; 0 does not.")
+    tune: int = Field(0, ge=0, strict=True, description="Trials of the search for the learning rates of a row; 0 for none.")
     space: Annotated[Space, BeforeValidator(read_space)] = Field(
-        {}, description="Learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (a fixed one)."
+        {}, description="Ranges of learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (one fixed rate)."
     )
-    storage: str = Field("", description="An Optuna RDB URL instead of a journal in --out; workers share --out all the same.")
+    storage: str = Field("", description="An Optuna database URL instead of a journal in --out; workers still share one --out.")
     log: Annotated[tuple[Literal["tensorboard"], ...], BeforeValidator(_split), _choices("log", Literal["tensorboard"])] = Field(
-        (), description="tensorboard: event files beside every run, live."
+        (), description="tensorboard: write event files beside every run while it trains."
     )
 
     SPREAD: ClassVar[frozenset[str]] = frozenset({"storage", "device", "threads", "workers", "checkpoint_seconds", "log"})
-    """Fields that spread the work over a machine and change nothing of the results."""
+    """Fields that say where the work is done and do not change what a run means."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
@@ -207,34 +212,34 @@ class RunConfig(MachineConfig):
         if (self.space or self.storage) and not self.tune:
             raise UsageError("--space and --storage belong to a search; say how many trials with --tune N.")
         if not self.labels:
-            raise UsageError("--labels names at least one share, for example 0.01,0.1,1.")
+            raise UsageError("--labels takes at least one share, for example 0.01,0.1,1.")
         for share in self.labels:
             if not 0 < share <= 1:
                 raise UsageError(f"--labels takes shares above 0 and at most 1, for example 0.01,0.1,1, but got {share:g}.")
         if not self.transfer:
-            raise UsageError(f"--transfer names at least one of {', '.join(get_args(Transfer))}.")
+            raise UsageError(f"--transfer takes at least one of {', '.join(get_args(Transfer))}.")
         return self
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
-        """The seeds of `seed` or `seeds`; 0 alone when neither is given."""
+        """The seeds to run: those of `seed` or `seeds`, 0 alone when neither is given."""
         return self.seeds if self.seeds is not None else (self.seed or 0,)
 
     def meaning(self) -> dict[str, Any]:
-        """Return the JSON values of what is asked of the results: all that is not a default and not in `SPREAD`."""
+        """Return the fields that the results depend on, as JSON values: those without their default, outside of `SPREAD`."""
         return self.model_dump(mode="json", exclude=set(self.SPREAD), exclude_defaults=True)
 
 
 class Recipe(Schema):
-    """How a pretext task trains. Defaults are the paper's text (Sensors 2022, 22, 1599, section 4.1)."""
+    """How a pretext task trains. Defaults are the paper's (Sensors 2022, 22, 1599, section 4.1): its text, else its code."""
 
-    epochs: int = Field(default=20, ge=0)  # text
-    batch_size: int = Field(default=32, ge=2)  # text
-    lr: float = Field(default=2e-3, gt=0)  # text
-    beta1: float = Field(default=0.5, ge=0, lt=1)  # code; the text names Adam only
-    statistics: Statistics = "running"  # batch norm at inference; the code has the batch's, the text is silent
-    visualize_epochs: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which an image is kept, as in Figure 7
-    evaluation_images: int = Field(default=4000, ge=1)  # text: 4,000 test images
+    epochs: int = Field(default=20, ge=0)  # the paper's text
+    batch_size: int = Field(default=32, ge=2)  # the paper's text
+    lr: float = Field(default=2e-3, gt=0)  # the paper's text
+    beta1: float = Field(default=0.5, ge=0, lt=1)  # the released code; the paper's text names Adam only
+    statistics: Statistics = "running"  # batch norm at inference; the released code uses the batch's, the text does not say
+    visualize_epochs: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which example images are kept, as in Figure 7
+    evaluation_images: int = Field(default=4000, ge=1)  # the paper's text: 4,000 test images
 
 
 class Phase(Schema):
@@ -246,15 +251,15 @@ class Phase(Schema):
 
 
 class Protocol(Schema):
-    """How a downstream task is trained and scored: everything that two rows must share to share a column."""
+    """How a downstream task is trained and scored. Two rows stand in one column only when all of it is equal."""
 
     told_only: ClassVar[frozenset[str]] = frozenset({"summary"})
 
     summary: str
-    size: int | None = Field(default=None, ge=8)  # the image's side; None: the size of the pretraining
+    size: int | None = Field(default=None, ge=8)  # side of the images in pixels; None: that of pretraining
     trunk: str = "unet"  # where --trunk names none
     split_scheme: str  # a name from bench.data.splits
-    fit: tuple[str, ...] = ("train",)  # the splits that are trained on when the test split is scored
+    fit: tuple[str, ...] = ("train",)  # the splits that are trained on before the test split is scored
     masks: str = "SegmentationClass"  # the folder of the masks
     resize: Literal["squash", "letterbox", "crop"]  # squash changes proportions, letterbox pads, crop cuts
     interpolation: Literal["bilinear", "nearest"] = "bilinear"  # of the resize
@@ -266,7 +271,7 @@ class Protocol(Schema):
     statistics: Statistics = "running"
     calibration: Calibration = "new"
     evaluate_one_by_one: bool = False  # score in batches of one image
-    evaluate_on: Literal["input", "whole"] = "input"  # what the network takes, or whole images in tiles of that size
+    evaluate_on: Literal["input", "whole"] = "input"  # the network's input, or whole images in tiles of its size
     head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
     pool: Literal["flatten", "average"] = "flatten"  # how the bottleneck becomes a vector
     metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric
@@ -281,5 +286,5 @@ class Protocol(Schema):
         if self.resize == "crop" and self.augmentation not in ("crop", "scale"):
             raise ValueError("resize crop needs augmentation crop or scale, which cut the images to size")
         if self.evaluate_on == "whole" and self.resize != "crop":
-            raise ValueError("only resize crop keeps whole images to evaluate on")
+            raise ValueError("evaluate_on whole needs resize crop, which alone keeps whole images")
         return self

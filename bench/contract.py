@@ -1,7 +1,7 @@
-"""What a plug-in is: `Pretext` trains a trunk without labels, `Downstream` measures what that trunk is worth.
+"""The interface of plug-ins: `Pretext` trains a trunk without labels, `Downstream` measures how well the trunk transfers.
 
-Both are found by the name of the file (or entry point) that they stand in. A plug-in imports this module, `bench.colour`,
-`bench.models` and nothing else of ours.
+A plug-in is found by the name of its file or entry point. It needs this module, `bench.colour`, `bench.models` and
+`bench.errors`, and imports no other part of the program.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = [
 ]  # fmt: skip
 
 Batch = dict[str, Tensor]
-"""What one step works on, all on the device: a pretext task's `make_batch` chooses the names; a downstream task gets `images`
-(uint8 (N, 3, H, W) sRGB) and `target`."""
+"""The tensors of one training step by name, all on the device. A pretext task's `make_batch` chooses the names; a downstream task
+gets `images` (uint8 (N, 3, H, W) sRGB) and `target`."""
 
 Predictions = dict[str, NDArray[Any]]
-"""What is kept of every test image, and all that any metric is computed from; first axis = images."""
+"""What is saved for every scored image, by name; first axis = images. Metrics are computed from these arrays alone."""
 
 PreprocessingName = Literal["l", "rgb"]
 
 
 class Preprocessing(nn.Module):
-    """What a trunk gets of an image: lightness (`l`, as in the paper) or colour (`rgb`), (N, channels, H, W) in about [-1, 1]."""
+    """Turns images into a trunk's inputs: lightness (`l`, as in the paper) or colour (`rgb`), in about [-1, 1]."""
 
     def __init__(self, name: PreprocessingName) -> None:
         super().__init__()
@@ -48,16 +48,16 @@ class Preprocessing(nn.Module):
         return lightness_of(images)
 
     def grey(self, lightness: Tensor) -> Tensor:
-        """Return the trunk's inputs for images without colour, given their normalised lightness (N, 1, H, W)."""
+        """Return the trunk's inputs (N, channels, H, W) for grey images, given their normalised lightness (N, 1, H, W)."""
         return lightness.expand(-1, self.channels, -1, -1)
 
 
 class Trunk(nn.Module, ABC):
     """An encoder, a bottleneck and a decoder with skip connections: what a pretext task trains and a downstream task inherits.
 
-    `bottleneck_channels` are those of the last encoder feature, `channels` those of the last decoder activation, and
-    `stride` is what height and width must be a multiple of. `down` is the encoder, `up` the decoder. Its preprocessing is part of
-    its name and travels with its weights.
+    `down` is the encoder and `up` the decoder. `bottleneck_channels` counts the channels of the last encoder feature, `channels`
+    those of the last decoder activation. Height and width must be multiples of `stride`. The preprocessing is part of the trunk's
+    name and is inherited with its weights.
     """
 
     down: nn.Module
@@ -76,11 +76,11 @@ class Trunk(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, features: list[Tensor]) -> Tensor:
-        """Return the last decoder activation, (N, channels, H / s, W / s), before any output layer."""
+        """Return the last decoder activation (N, channels, H/s, W/s), where s is the stride of the finest feature."""
 
     @abstractmethod
     def output(self, channels: int) -> nn.Module:
-        """Return a new output layer, from the last decoder activation to (N, channels, H, W)."""
+        """Return a new output layer with `channels` outputs: last decoder activation -> (N, channels, H, W)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the last decoder activation of preprocessed images (N, preprocessing.channels, H, W)."""
@@ -88,22 +88,22 @@ class Trunk(nn.Module, ABC):
 
 
 class Pretext(nn.Module, ABC):
-    """A pretext task: the trunk, what it needs beside the trunk, and how one training step goes.
+    """A pretext task: the trunk, the task's own networks, and one training step.
 
-    Everything that is trained is a submodule, so `state_dict()` is all there is to save.
+    Every network that is trained is a submodule, so `state_dict()` holds all weights.
     """
 
     version: ClassVar[int] = 1
-    """Raised when the task, or a default of its recipe, means something new: its trunks then have other ids."""
+    """To be raised when the task or a default of its recipe changes, so that its trunks get new ids."""
     Recipe: ClassVar[type[Recipe]] = Recipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "evaluation_images": 200, "visualize_epochs": (1, 2, 3)},
         "small": {"epochs": 12, "batch_size": 16, "lr": 2e-4, "evaluation_images": 200, "visualize_epochs": (1, 4, 12)},
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "statistics": "batch"},
     }
-    """Changes to the recipe's defaults for a protocol, by the protocol's name."""
+    """The recipe settings that a protocol changes, by the protocol's name."""
     schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
-    """The schedules on which a downstream task fine-tunes this trunk; random initialisation has two."""
+    """The schedules by which this trunk is fine-tuned when --schedule is left out; random initialisation has two."""
 
     def __init__(self, recipe: Any, trunk: Trunk) -> None:
         super().__init__()
@@ -116,40 +116,44 @@ class Pretext(nn.Module, ABC):
 
     @abstractmethod
     def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
-        """Make the task out of uint8 sRGB images (N, 3, H, W) on the device; all chance comes from `generator`."""
+        """Return one training step's batch, made of uint8 sRGB images (N, 3, H, W) on the device.
+
+        All randomness comes from `generator`.
+        """
 
     @abstractmethod
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield (an optimizer's name, scalar loss) once or several times.
 
-        The loop steps that optimizer and resumes here, so a generator's loss can see the discriminator that was just updated.
+        The loop updates the weights with that optimizer before it asks for the next pair, so the loss of a GAN's generator can
+        use the discriminator that was just updated.
         """
 
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Score uint8 images (N, 3, H, W) that were not trained on: name -> one value an image (N,). Optional.
+        """Return scores on uint8 images (N, 3, H, W) that were not trained on: name -> one value per image (N,). Optional.
 
-        Scores named psnr, ssim or accuracy are better when higher; tables say where they are no better than a baseline's.
-        Called in eval mode and without gradients, as `visualize` is.
+        Scores named psnr, ssim or accuracy are better when higher; a table says where they are no better than a baseline's.
+        `evaluate`, `baselines` and `visualize` are called in eval mode and without gradients.
         """
         return {}
 
     def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Score answers that need no learning on the same images: baseline -> name -> one value an image (N,). Optional.
+        """Return the scores of answers without learning: baseline -> name -> one value per image (N,). Optional.
 
-        `training_images` are some of the images that were trained on, uint8 (M, 3, H, W).
+        `images` are those of `evaluate`; `training_images`, uint8 (M, 3, H, W), are some of the images that were trained on.
         """
         return {}
 
     def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Show what was learned: row name -> uint8 (N, 3, H, W), from what goes in to the truth. Optional."""
+        """Return images that show what was learned, from the input to the truth: row name -> uint8 (N, 3, H, W). Optional."""
         return {}
 
 
 class Downstream(ABC):
-    """A downstream task: which data, which head, which loss, what is kept for the metrics."""
+    """A downstream task: its data, its head, its loss and the predictions that its metrics need."""
 
     version: ClassVar[int] = 1
-    """Raised when the task means something new: its runs then have other ids."""
+    """To be raised when the task changes, so that its runs get new ids."""
     title: ClassVar[str]  # the column's name in Table 4
     data: ClassVar[Literal["labels", "masks"]]
     protocols: ClassVar[Mapping[str, Protocol]]
@@ -160,11 +164,11 @@ class Downstream(ABC):
 
     @abstractmethod
     def features(self, trunk: Trunk, inputs: Tensor) -> Tensor:
-        """Return what the head gets of preprocessed images (N, channels, H, W); nothing of the head is used."""
+        """Return the head's input for preprocessed images (N, channels, H, W), computed by the trunk alone."""
 
     @abstractmethod
     def head(self, trunk: Trunk, size: int) -> nn.Module:
-        """Return a new head for images of `size` x `size`."""
+        """Return a new head for images of `size` x `size` pixels."""
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -172,8 +176,8 @@ class Downstream(ABC):
 
     @abstractmethod
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return what is kept of each image, first axis N: all that the metrics need."""
+        """Return what is saved for each image, by name, first axis N; the metrics are computed from it alone."""
 
     def visualize(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Show what was found beside the truth: `found` and `truth`, class ids uint8 (N, H, W). Optional."""
+        """Return `found`, the predicted classes, and `truth`: class ids uint8 (N, H, W). Optional."""
         return {}

@@ -1,4 +1,4 @@
-"""A job says everything that its row depends on, and nothing else; its digest is its id."""
+"""Jobs: all that a pretrained trunk (`PretrainJob`) or a run (`Job`) depends on, and nothing else; a job's digest is its id."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from bench.schema import Schema
 
 NO_DATA = "none"
 Split = Literal["test", "val"]
-"""What is scored: the test split, or while rates are searched the validation split."""
+"""The split that is scored: test, or val while learning rates are searched."""
 
 
 class PretrainJob(Schema):
-    """One pretrained trunk. Both fingerprints are "none" when nothing is trained."""
+    """What one pretrained trunk depends on. Both fingerprints are "none" when nothing is trained."""
 
     pretext: str
     version: int
     source: str = ""
-    """The SHA-256 of a plug-in's file, 16 digits; "" for a built-in task, whose version says what it is."""
+    """The first 16 digits of the SHA-256 of a plug-in's file; "" for a built-in task, which its version identifies."""
     recipe: dict[str, Any] = {}
-    """The settings that are not the task's defaults, so that a new setting changes no id."""
+    """The settings that differ from the task's defaults, so that a setting added later changes no id."""
     trunk: str
     size: int
     data_fingerprint: str
@@ -36,9 +36,10 @@ class PretrainJob(Schema):
 
 
 class Job(Schema):
-    """One row's run: a pretrained trunk, a downstream task, a protocol, data, and the split that is scored.
+    """What one run depends on: a pretrained trunk, a downstream task, a protocol, data, and the split that is scored.
 
-    `rates` replace the learning rates of the schedule's phases; `study` and `trials` name the search that chose them.
+    `rates` replace the learning rates of the schedule's phases. `study` is the id of the search that chose them, and `trials` its
+    number of trials.
     """
 
     pretrain: PretrainJob
@@ -46,7 +47,7 @@ class Job(Schema):
     version: int
     source: str = ""
     protocol: str
-    """The protocol's name and its changes, as a row shows it."""
+    """The protocol's name and the settings changed in it, as a row shows them."""
     settings: Protocol
     schedule: Schedule
     size: int
@@ -56,7 +57,8 @@ class Job(Schema):
     seed: int
     transfer: Transfer = "all"
     statistics_version: int = 1
-    """2 for --transfer encoder, and for a task that trains but was given no epochs: their new parts have measured statistics."""
+    """2 for --transfer encoder, and for a pretext task that trains but was given no epochs: the batch norms of their untrained
+    parts have measured statistics."""
     labels: float = Field(default=1.0, gt=0, le=1)
     """The share of the training images whose labels are used."""
     rates: tuple[float, ...] = ()
@@ -68,7 +70,7 @@ class Job(Schema):
         if self.schedule not in self.settings.schedules:
             raise ValueError(f"its protocol has no {self.schedule} schedule")
         if self.rates and len(self.rates) != len(self.settings.schedules[self.schedule]):
-            raise ValueError(f"it has {len(self.rates)} rates for the phases of {self.schedule}")
+            raise ValueError(f"it has {len(self.rates)} rates, which is not the number of phases of {self.schedule}")
         return self
 
     @property

@@ -35,8 +35,8 @@ Judged = NDArray[np.bool_]
 class Metric:
     """A metric: what it is computed from, and its definition, which serves the value and all resamples of the images alike.
 
-    Most are means of ratios of sums over images: `terms` gives each image's numerators and denominators (N, 2 K), and the value is
-    the mean of the K ratios of their sums that are defined. Average precisions are `ranked` instead.
+    Most are means of ratios of sums over images: `terms` gives each image's numerators and denominators (N, 2 K), and the value
+    is the mean of the K ratios of their sums that are defined. Average precisions are `ranked` instead.
     """
 
     id: str

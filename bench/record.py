@@ -1,4 +1,4 @@
-"""A record: one finished run as it was, in one JSON file that is never edited, beside the predictions it was scored from."""
+"""Records: each holds one finished run, in a JSON file that is never edited, beside the predictions it was scored from."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from bench.schema import Schema
 from bench.storage import seal
 
 LEAST_RATIO, MOST_COSINE = 0.1, 0.999
-"""What the spread of features over images must be at least, and their cosine at most, for a network to be alive."""
+"""A network counts as dead when `FeatureSpread.ratio` is below the first, or `FeatureSpread.cosine` above the second."""
 EDGE = 0.1
-"""The share of a searched range, in logarithms, that counts as its edge on either side."""
+"""The share of a searched range, on a logarithmic scale, that counts as its edge on either side."""
 VERSION = 4
-"""2: metrics have versions. 3: sealed, with the digest of the images beside it. 4: its job is a `Job`, ids leave defaults out. A record
-of another version is refused, since its numbers may mean something else."""
+"""2: metrics have versions. 3: records are sealed and hold the digest of the images beside them. 4: the job is a `Job`, and ids
+leave defaults out. A record of another version is refused, since its numbers may mean something else."""
 
 
 def _only_ours(version: int) -> int:
     if version != VERSION:
-        raise ValueError(f"it has version {version}, this is version {VERSION}")
+        raise ValueError(f"it has version {version}, and this program reads version {VERSION}")
     return version
 
 
 Version = Annotated[int, AfterValidator(_only_ours)]
 Summary = dict[str, dict[str, float | None]]
-"""Average, minimum and maximum of some scores over images, by the score's name, and how many were not finite."""
+"""Score name -> its average, minimum and maximum over images, and `not_finite`, the number of images without a finite value."""
 
 
 class DataFacts(Schema):
-    """Which images a run was trained and scored on, by fingerprints, and which classes the data can judge."""
+    """The images that a run was trained and scored on, by fingerprints, and the classes that the data can score."""
 
     name: str
     synthetic: bool
@@ -48,15 +48,15 @@ class DataFacts(Schema):
     fitted: str = ""
     """The SHA-256 of the ids of the images that were trained on."""
     void: int = 0
-    """Images among them whose masks are void throughout, which teach nothing."""
+    """The number of training images whose masks are void throughout, from which nothing is learned."""
     prior: tuple[float, ...] = ()
-    """The share of those images that each class is in; empty when they have no labels."""
+    """For each class the share of training images that show it; empty when the images have no labels."""
     left_out: int = 0
-    """How many images the data set is without, because they or their masks do not decode."""
+    """The number of images left out of the data set because they or their masks do not decode."""
 
     @property
     def title(self) -> str:
-        """The name as a table shows it, with what is unusual about it."""
+        """The name as a table shows it: synthetic, scored on some classes only, or with images left out."""
         title = f"{self.name} (synthetic)" if self.synthetic else self.name
         if len(self.scored) < len(self.classes):
             title += f" ({len(self.scored)} of {len(self.classes)} classes scored: {', '.join(self.scored)})"
@@ -66,25 +66,26 @@ class DataFacts(Schema):
 
 
 class FeatureSpread(Schema):
-    """How far the features of different training images differ before the first phase, as the network then runs.
+    """How much the features of different training images differ before the first phase, in the mode the network is scored in.
 
-    `ratio` is that of the worst batch norm, `layer`: the standard deviation over images of its output, as a share of what it is
-    under the batch's own statistics. `cosine` is the median cosine between what the head gets of two images.
+    A batch norm's ratio is the standard deviation over images of its output, divided by the same under the batch's own
+    statistics. `ratio` is the lowest of all batch norms, that of `layer`. `cosine` is the median cosine between the head's inputs
+    for two images.
     """
 
     images: int
-    """How many were compared."""
+    """The number of images compared."""
     layer: str = ""
     ratio: float | None = None
     cosine: float | None = None
     measured: tuple[str, ...] = ()
-    """The batch norms whose statistics were measured before, by name."""
+    """The names of the batch norms whose statistics were measured before the comparison."""
     measured_on: int = 0
-    """How many images they were measured on."""
+    """The number of images that the statistics were measured on."""
 
     @property
     def problem(self) -> str:
-        """What is wrong with features that hardly differ; "" where nothing is."""
+        """How little the features of a dead network differ between images; "" when the network is not dead."""
         if self.ratio is not None and self.ratio < LEAST_RATIO:
             return f"images differ in {self.layer} by {100 * self.ratio:.2g} % of what they do under batch statistics"
         if self.cosine is not None and self.cosine > MOST_COSINE:
@@ -93,9 +94,9 @@ class FeatureSpread(Schema):
 
 
 class Cost(Schema):
-    """What something cost: seconds of training on one device, images seen, most memory held in bytes.
+    """What training cost: seconds on one device, images seen, peak memory in bytes.
 
-    `joules` is the energy that the device says it used, None where it does not tell.
+    `joules` is the energy that the device reports, None where it reports none.
     """
 
     seconds: float
@@ -108,7 +109,8 @@ class Cost(Schema):
 class Trial(Schema):
     """One trial of a search: the rates that were tried, and the main metric on the validation split after every epoch.
 
-    `state` is complete, pruned, or diverged (a loss that was not a number); `value` is the last epoch's of a complete trial.
+    `state` is complete, pruned, or diverged (a loss that was not a number). `value` is the metric after the last epoch of a
+    complete trial, else None.
     """
 
     number: int
@@ -121,15 +123,15 @@ class Trial(Schema):
 
 
 class Tuning(Schema):
-    """A search for learning rates: what was searched, how, every trial, what was chosen and what it cost."""
+    """A finished search for learning rates: ranges, sampler, pruner, every trial, the chosen rates and the cost."""
 
     study: str
     budget: int
     space: dict[str, tuple[float, float]]
     ranges: dict[str, tuple[float, float]] = {}
-    """The ranges that rows with other schedules share: by what a phase trains, and the pretext task's own."""
+    """The ranges by what a phase trains, and the pretext task's own; rows with other schedules have the same."""
     drawn: tuple[tuple[str, ...], ...] = ()
-    """What the first trials range over, by sequence; empty where that was `space` alone, whatever other rows have."""
+    """The rates that each Sobol sequence of the first trials draws together; empty when one sequence drew all of `space`."""
     sampler: str
     pruner: str
     metric: str
@@ -141,14 +143,15 @@ class Tuning(Schema):
 
     @property
     def sensitivity(self) -> float | None:
-        """By how much the median complete trial is worse than the best: how much depends on tuning."""
+        """The best trial's value minus the median of complete trials: how much the score depends on tuning."""
         values = [trial.value for trial in self.trials if trial.value is not None]
         return self.best_value - statistics.median(values) if values else None
 
     def wider(self, phases: Sequence[str]) -> dict[str, tuple[float, float]]:
-        """Return wider ranges for the rates that were chosen in the outermost tenth of theirs, as logarithms, ten times as far.
+        """Return ranges for another search: where a chosen rate is at the edge of its range, that edge is moved tenfold.
 
-        `phases` says what each phase trains, in order; the ranges are by that, as `--space` takes them, or `pretext`.
+        The edge is the outermost tenth of a range on a logarithmic scale. `phases` says what each phase trains, in order. The
+        ranges are named as in `--space`: head, all or pretext.
         """
         found: dict[str, tuple[float, float]] = {}
         for name, (low, high) in self.space.items():
@@ -174,7 +177,7 @@ class PretrainRecord(Schema):
     evaluation: Summary = {}
     """The pretext task's own scores on test images."""
     baselines: dict[str, Summary] = {}
-    """The scores of answers that need no learning, by their name."""
+    """The scores of the pretext task's baselines, by the baseline's name."""
     evaluation_images: int = 0
     history: list[dict[str, float]] = []
     cost: Cost
@@ -186,12 +189,12 @@ class PretrainRecord(Schema):
     @model_validator(mode="after")
     def _is_of_its_job(self) -> PretrainRecord:
         if self.id != self.job.id:
-            raise ValueError(f"its job has the id {self.job.id}")
+            raise ValueError(f"its id is not that of its job, {self.job.id}")
         return self
 
 
 class Record(Schema):
-    """A finished run."""
+    """A finished run: its job, its scores, its cost, its trunk, its search, and where it came from."""
 
     version: Version = VERSION
     id: str
@@ -214,7 +217,7 @@ class Record(Schema):
     """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""
     spread: FeatureSpread | None = None
-    """How far features differed before the first phase; None in records from before this was measured."""
+    """How much features differed before the first phase; None in records made before this was measured."""
     precision: str = "fp32"
     """What networks computed in: fp32 or bf16, compiled or not."""
     provenance: dict[str, Any]
@@ -222,14 +225,14 @@ class Record(Schema):
     @model_validator(mode="after")
     def _is_of_its_job(self) -> Record:
         if self.id != self.job.id:
-            raise ValueError(f"its job has the id {self.job.id}")
+            raise ValueError(f"its id is not that of its job, {self.job.id}")
         if self.pretrain.job != self.job.pretrain:
-            raise ValueError("its trunk is another than its job's")
+            raise ValueError("its trunk is not the one that its job names")
         if not {identity.partition("@")[0] for identity in self.metrics} <= set(self.job.settings.metrics):
-            raise ValueError("its job has other metrics")
+            raise ValueError("its metrics are not those of its job")
         phases = {f"phase-{number}" for number in range(1, len(self.job.phases) + 1)}
         if self.tuning is not None and not phases <= self.tuning.space.keys():
-            raise ValueError("its search has other phases than its job")
+            raise ValueError("its search lacks phases of its job")
         return self
 
     @property
@@ -255,7 +258,7 @@ class Record(Schema):
 
 
 def paths(out: Path) -> list[Path]:
-    """Return the files of the records below an output folder; what is being written, or was by a dead process, is none yet."""
+    """Return the record files below an output folder, without those that are still under a temporary name."""
     return sorted((out / "runs").glob("[!.]*/record.json"))
 
 
@@ -265,18 +268,18 @@ def read(out: Path) -> list[Record]:
 
 
 def read_one(path: Path) -> Record:
-    """Return one record from its file; DataError when it is not one, or not as it was written."""
+    """Return one record from its file; DataError when the file is no record or was changed."""
     record = seal.read_model(Record, path, "a record", "remove its folder to run it again")
     if record.id != path.parent.name:
-        raise DataError(f"{path} is the record of {record.id}; remove its folder to run it again.")
+        raise DataError(f"{path} is the record of another run, {record.id}; remove its folder to run it again.")
     return record
 
 
 def read_pretrained(path: Path) -> PretrainRecord:
-    """Return the record of a pretrained trunk from its file; DataError when it is not one, or not as it was written."""
+    """Return the record of a pretrained trunk from its file; DataError when the file is no such record or was changed."""
     return seal.read_model(PretrainRecord, path, "a record", "remove its folder to train it again")
 
 
 def read_tuning(path: Path) -> Tuning:
-    """Return a finished search from its file; DataError when it is not one, or not as it was written."""
+    """Return a finished search from its file; DataError when the file is no search or was changed."""
     return seal.read_model(Tuning, path, "a search", "remove the file, and it is made again from its trials")

@@ -1,7 +1,7 @@
-"""A name leads to a plug-in: a file in `pretexts/` or `downstream/`, an entry point, or a file given with --plugin.
+"""Finds plug-ins by name: a file in `pretexts/` or `downstream/`, an entry point, or a file given with --plugin.
 
 Entry points are in the groups `bench.pretexts` and `bench.downstreams`; each names a class. A file's name is the plug-in's name,
-and the file holds one class of its kind. Listing the names imports nothing.
+and the file holds one class of its kind. Listing the names imports nothing but files given with --plugin.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _given: dict[str, Path] = {}
 
 
 def add_plugin(path: Path) -> None:
-    """Take a plug-in from a Python file; its name is the file's."""
+    """Add the plug-in in a Python file, under the file's name; UsageError when there is no such file."""
     if not path.is_file() or path.suffix != ".py":
         raise UsageError(f"--plugin {path}: no such Python file.")
     _given[path.stem] = path.resolve()
 
 
 def summaries(kind: str) -> dict[str, str]:
-    """Return every name of a kind, `pretexts` or `downstreams`, with the first line of its file's text."""
+    """Return every name of a kind, `pretexts` or `downstreams`, with the first line of its file's docstring."""
     found = {name: _first_line(path) for name, path in _files(kind).items()}
     for name, point in _points(kind).items():
         found.setdefault(name, f"from {point.dist.name if point.dist else point.value}")
@@ -60,7 +60,7 @@ def load(kind: str, name: str) -> Any:
 
 
 def source_digest(kind: str, name: str) -> str:
-    """Return "" for a built-in, whose version says what it is, and 16 digits of the SHA-256 of a plug-in's file."""
+    """Return the first 16 digits of the SHA-256 of a plug-in's file; "" for a built-in task, which its version identifies."""
     if name in _files(kind) and name not in _given:
         return ""
     path = _given[name] if name in _given else inspect.getsourcefile(load(kind, name))
@@ -68,7 +68,7 @@ def source_digest(kind: str, name: str) -> str:
 
 
 def names(kind: str, asked: Sequence[str]) -> list[str]:
-    """Return the names asked for, each once; `all` is every name."""
+    """Return the names asked for, each once, with `all` for every name; UsageError for an unknown name, or for none."""
     known = summaries(kind)
     chosen: list[str] = []
     if not asked:
@@ -106,14 +106,14 @@ def _parsed(path: Path) -> ast.Module:
     """Return a file's syntax tree, read as Python reads it: in the encoding that it declares."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said when it is loaded
+            warnings.simplefilter("ignore")  # the same warnings come when the file is loaded
             return ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:  # MemoryError: the parser's stack is full
         raise DataError(f"the plug-in {path} does not parse: {_reason(error)}.") from error
 
 
 def _reason(error: BaseException) -> str:
-    """Return what an error says in a line, whatever a plug-in made of it."""
+    """Return an error's message as one line of at most 300 characters; its type when a plug-in's error cannot be printed."""
     try:
         said = " ".join(str(error).split())
     except Exception:
@@ -144,23 +144,23 @@ def _from_file(name: str, path: Path) -> ModuleType:
     sys.modules[module_name] = module
     try:
         loader.exec_module(module)
-    except (Exception, SystemExit, GeneratorExit) as error:  # one that leaves would take the program along
+    except (Exception, SystemExit, GeneratorExit) as error:  # a plug-in that calls exit() must not end the program
         del sys.modules[module_name]
         raise DataError(f"the plug-in {path} does not load: {type(error).__name__}: {_reason(error)}.") from error
     return module
 
 
 class _Anew(SourceFileLoader):
-    """Loads a file as it is now: compiled code that Python keeps is found by the second, and a plug-in is edited faster."""
+    """Loads a file from its source: Python tells cached bytecode by the second, and would miss a quick edit of a plug-in."""
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return the file's code."""
+        """Return the code compiled from the file."""
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _class_of(module: ModuleType, bases: tuple[type, ...]) -> type:
-    """Return the one class of a module that derives from one of the bases and is its own; DataError where there is not one."""
-    assert module.__spec__ is not None  # its name and file, whatever the module says of itself
+    """Return the one class that a module itself defines and that derives from a base; DataError for none or several."""
+    assert module.__spec__ is not None  # unlike `__name__`, a plug-in does not overwrite it
     name, file = module.__spec__.name, module.__spec__.origin
     classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, bases)]
     own = list(dict.fromkeys(value for value in classes if value.__module__ == name))

@@ -1,4 +1,4 @@
-"""Frozen, validated data with one canonical JSON form, from which every id is made."""
+"""`Schema`: immutable, validated data with one canonical JSON form, from which every id is computed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from bench.text import quoted
 
 
 class Schema(BaseModel):
-    """A value: it cannot change, and a field that it does not know is an error."""
+    """An immutable pydantic model; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, cache_strings="keys")
 
     defaults_version: ClassVar[int] = 1
-    """Raised when a default changes: ids leave defaults out, so an old id would otherwise mean something new."""
+    """To be raised when a default changes: ids leave defaults out, so an old id would otherwise stand for other settings."""
 
     told_only: ClassVar[frozenset[str]] = frozenset()
-    """Fields for readers, which change no result and are in no id."""
+    """Fields that only describe: they change no result and are in no id."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what ids are made from, as JSON values: the fields that do not have their default.
+        """Return the fields that ids are computed from, as JSON values: those that do not have their default.
 
-        A field that is added with a default is in no id until it is set, so no id changes by it. A default that is computed may
-        change without a word, so such a field is always in the id.
+        A field that is added with a default therefore changes no id until it is set. A field whose default is computed is always
+        in the id, since its default may change unnoticed.
         """
         found = {name: identity_of(value) for name, value in self._set_apart()}
         return {**found, "defaults_version": self.defaults_version} if self.defaults_version > 1 else found
@@ -47,7 +47,7 @@ class Schema(BaseModel):
         return hashlib.sha256(canonical(self.identity()).encode()).hexdigest()
 
     def differences(self, other: Self) -> dict[str, Any]:
-        """Return the fields whose values are not those of `other`, as JSON values, in alphabetical order; none that is told only."""
+        """Return the fields that differ from `other`, as JSON values in alphabetical order, without those in `told_only`."""
         fields = type(self).model_fields.keys() - self.told_only
         names = sorted(name for name in fields if getattr(self, name) != getattr(other, name))
         return {name: to_jsonable_python(getattr(self, name)) for name in names}
@@ -77,7 +77,7 @@ def identity_of(value: Any) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """Return the JSON that equal values share: sorted keys, no spaces, no NaN."""
+    """Return a value as canonical JSON, the same text for equal values: sorted keys, no spaces, no NaN."""
     return _ENCODER.encode(value)
 
 
@@ -85,7 +85,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 
 
 def digest_of(fields: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the canonical JSON of `fields`; an iterator is hashed as a list, an item at a time."""
+    """Return the SHA-256 of the canonical JSON of `fields`; an iterator is hashed as a list, one item at a time."""
     digest = hashlib.sha256(b"{")
     for number, name in enumerate(sorted(fields)):
         digest.update(f"{',' if number else ''}{canonical(name)}:".encode())

@@ -1,7 +1,7 @@
 """Data order and randomness as pure functions of keys.
 
-Nothing here has a state, so nothing has to be saved: a run that resumes in the middle of an epoch needs a step number
-only, and the number of data workers changes nothing.
+Nothing here has a state, so nothing has to be saved: a run that resumes in the middle of an epoch needs only the number of its
+training step. The number of data workers changes nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRETRAINING = "pretrain {pretext}"
-"""What seeds the steps of pretraining. Texts that seed chance are constants: with another one every score would be another."""
+"""The key that seeds the training steps of pretraining. Keys are constants: another text would give other random numbers, and so
+other scores."""
 PHASE = {"head": "{downstream} phase {number} (frozen trunk)", "all": "{downstream} phase {number} (everything)"}
-"""What seeds the steps of a phase of fine-tuning, by what it trains."""
+"""The key that seeds the training steps of a fine-tuning phase, by what the phase trains."""
 
 
 def key(*parts: int | str) -> int:

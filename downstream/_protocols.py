@@ -1,4 +1,4 @@
-"""What the protocols of several tasks share: the three schedules, what the authors' code does otherwise, and the small protocols."""
+"""What the protocols of several tasks share: the three schedules, the settings of the authors' code, the small protocols."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ Stretch = tuple[int, float]
 
 
 def schedules(one_phase: Stretch, head: Stretch, everything: Stretch, frozen: Stretch) -> dict[Schedule, tuple[Phase, ...]]:
-    """Return the three schedules: all at once; `head` on a frozen trunk, then `everything`; the trunk frozen throughout."""
+    """Return the three schedules by name, from the epochs and the learning rate of each phase.
+
+    one-phase trains all at once; two-phase trains the `head` on a frozen trunk, then `everything`; frozen trains the head only.
+    """
 
     def phase(train: str, stretch: Stretch) -> Phase:
         return Phase.model_validate({"train": train, "epochs": stretch[0], "lr": stretch[1]})
@@ -28,7 +31,7 @@ AUTHORS_CODE: dict[str, Any] = {
     "statistics": "batch",
     "evaluate_one_by_one": True,
 }
-"""What the released notebooks do where the paper's text says something else."""
+"""The settings in which the released notebooks differ from the paper's text."""
 
 SMALL: dict[str, Any] = {
     "size": 64,
@@ -37,5 +40,5 @@ SMALL: dict[str, Any] = {
     "fit": ("train", "val"),
     "resize": "squash",
 }
-"""Small and quick: 64 px, a narrow trunk, the data set's own lists."""
+"""The settings of small and quick protocols: 64 px, a narrow trunk, the data set's own split lists."""
 DEMO_SUMMARY = "small and quick, for the embedded synthetic data and for first looks"

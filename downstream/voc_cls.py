@@ -77,12 +77,12 @@ class VocCls(Downstream):
     }
 
     def features(self, trunk: Trunk, inputs: Tensor) -> Tensor:
-        """Return the bottleneck, flattened (N, C h w) as in the paper, or averaged over its places (N, C)."""
+        """Return the bottleneck, flattened (N, C*h*w) as in the paper, or averaged over h and w (N, C)."""
         bottleneck = trunk.encode(inputs)[-1]
         return bottleneck.flatten(1) if self.protocol.pool == "flatten" else bottleneck.mean(dim=(2, 3))
 
     def head(self, trunk: Trunk, size: int) -> nn.Module:
-        """Return two dense layers with ReLU and dropout 0.5, and one output for each class; of width 0, the outputs alone."""
+        """Return two dense layers with ReLU and dropout 0.5, then one logit per class; for `head_width` 0 one linear layer."""
         places = (size // trunk.stride) ** 2 if self.protocol.pool == "flatten" else 1
         width = self.protocol.head_width
         if not width:
@@ -100,7 +100,7 @@ class VocCls(Downstream):
         )
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return binary cross-entropy over images and classes; difficult objects count as present, or not at all."""
+        """Return the mean binary cross-entropy over images and classes; difficult objects count as present or are left out."""
         truth = (target != 0).to(output.dtype)
         if self.protocol.difficult == "positive":
             return binary_cross_entropy_with_logits(output, truth)
@@ -109,5 +109,5 @@ class VocCls(Downstream):
         return errors / judged.sum().clamp(min=1)
 
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Keep `scores` float32 (N, C) in [0, 1] and `labels` int8 (N, C): 1, 0, or -1 for difficult only."""
+        """Return `scores` float32 (N, C) in [0, 1] and `labels` int8 (N, C): 1, 0, or -1 for difficult objects only."""
         return {"scores": torch.sigmoid(output.float()), "labels": batch["target"]}

@@ -89,9 +89,9 @@ class VocSeg(Downstream):
         return trunk.output(self.classes + 1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the pixels; void is background or left out, padding always left out.
+        """Return the mean cross-entropy over pixels; void counts as background or is left out, padding is always left out.
 
-        A batch without a pixel to learn from costs nothing.
+        The loss of a batch without any counted pixel is 0.
         """
         left_out = target == PADDING
         if self.protocol.void == "ignore":
@@ -101,9 +101,9 @@ class VocSeg(Downstream):
         return errors / (~left_out).sum().clamp(min=1)
 
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Keep `confusion` int32 (N, C + 2, C + 1): row truth, column prediction; the last row is void.
+        """Return `confusion` int32 (N, C + 2, C + 1): row truth, column prediction; the last row is void.
 
-        Where the batch has the original resolution, logits are enlarged to it (bilinear) and scored there.
+        When the batch has masks at the original resolution, logits are resized to that resolution (bilinear) and scored there.
         """
         if "truth" not in batch:
             return {"confusion": self.confusion(output.argmax(dim=1), batch["target"])}
@@ -117,11 +117,11 @@ class VocSeg(Downstream):
         return {"confusion": self.confusion(found, batch["truth"])}
 
     def visualize(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Show the classes found beside the true ones, at the size that the network sees."""
+        """Return the predicted and the true classes, uint8 (N, H, W), at the size of the network's input."""
         return {"found": output.argmax(dim=1).byte(), "truth": batch["target"]}
 
     def confusion(self, found: Tensor, truth: Tensor) -> Tensor:
-        """Count (truth, prediction) pairs of each image, int32 (N, C + 2, C + 1); padding is not counted."""
+        """Return each image's counts of (truth, prediction) pairs, int32 (N, C + 2, C + 1); padding is not counted."""
         columns = self.classes + 1
         rows = truth.long().masked_fill(truth == VOID, columns)
         images = torch.arange(len(truth), device=truth.device).view(-1, 1, 1) * (columns + 1)

@@ -1,4 +1,4 @@
-"""What the tasks with an adversary share: a generator (trunk and output layer) and a discriminator, each with its Adam."""
+"""The base of adversarial pretext tasks: a generator (trunk and output layer) and a discriminator, each with its own Adam."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Adversarial(Pretext):
 
     @property
     def discriminator_lr(self) -> float:
-        """The discriminator's learning rate: the recipe's, as the generator's."""
+        """The discriminator's learning rate: that of the recipe, like the generator's."""
         lr: float = self.recipe.lr
         return lr
 

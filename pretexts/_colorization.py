@@ -1,4 +1,4 @@
-"""What every colorization task shares: lightness in, ab out, and the scores and images of the paper's Table 3 and Figure 7."""
+"""The base of colorization tasks: lightness in, ab out, and the scores and images of the paper's Table 3 and Figure 7."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Colorization(Pretext):
         return {"lightness": lightness, "chroma": chroma}
 
     def generate(self, lightness: Tensor) -> Tensor:
-        """Return the chroma (N, 2, H, W) that the generator gives to lightness (N, 1, H, W)."""
+        """Return the generator's chroma (N, 2, H, W) in [-1, 1] for lightness (N, 1, H, W)."""
         return torch.tanh(self.output(self.trunk(self.trunk.preprocessing.grey(lightness))))
 
     def colorize(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return images uint8 (N, 3, H, W) with learned colours on their own lightness; dropout stays on, as in the paper."""
+        """Return images uint8 (N, 3, H, W) of their own lightness and the generator's colours; dropout is on, as in the paper."""
         lightness, _ = colour.split_lab(images)
         with random_inference(self, self.recipe.statistics, generator):
             return colour.join_lab(lightness, self.generate(lightness))
 
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Score in sRGB against the true image, as in Table 3, and how colourful the result is beside the truth."""
+        """Return PSNR and SSIM in sRGB against the true image, as in Table 3, and the colourfulness of result and truth."""
         return self._scores(self.colorize(images, generator), images)
 
     @staticmethod
@@ -48,14 +48,14 @@ class Colorization(Pretext):
         }
 
     def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Score the grey image, and lightness with the mean ab of the training images, as `evaluate` scores its own."""
+        """Return the scores of the grey image, and of lightness with the mean ab of the training images, as in `evaluate`."""
         lightness, chroma = colour.split_lab(images)
         mean = colour.split_lab(training_images)[1].mean(dim=(0, 2, 3), keepdim=True)
         answers = {"grey image": torch.zeros_like(chroma), "mean colour": mean.expand_as(chroma)}
         return {name: self._scores(colour.join_lab(lightness, answer), images) for name, answer in answers.items()}
 
     def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Show grey, learned colours and truth, as in Figure 7."""
+        """Return the grey image, the learned colours and the truth, as in Figure 7."""
         lightness, chroma = colour.split_lab(images)
         return {
             "grey": colour.join_lab(lightness, torch.zeros_like(chroma)),

@@ -1,4 +1,4 @@
-"""Colorization by a conditional GAN: a U-Net gives colours to a grey image, a PatchGAN judges the pair.
+"""Colorization by a conditional GAN: a U-Net colours a grey image, and a PatchGAN judges grey image and colours together.
 
 Treneska et al. 2022, https://doi.org/10.3390/s22041599, after Isola et al. 2017, https://arxiv.org/abs/1611.07004. Reported there
 on COCO test images at 256 px: PSNR 20.94, SSIM 0.85; 20 epochs of COCO 2014 train took 24 h on a GTX 1660 SUPER.
@@ -22,17 +22,17 @@ from pretexts._colorization import Colorization
 
 
 class CganRecipe(Recipe):
-    """The paper's text where it speaks, its released code where it does not."""
+    """Defaults are from the paper's text, and from its released code where the text gives no value."""
 
-    l1_weight: float = Field(default=100.0, ge=0)  # code; the text's lambda has no value
-    discriminator_weight: float = Field(default=0.5, gt=0)  # code
-    discriminator_width: int = Field(default=64, ge=1)  # text
-    discriminator_blocks: str = Field(default="text", pattern="^(text|code)$")  # 70x70 field, or the code's fourth stride
-    discriminator_steps: Literal["together", "apart"] = "together"  # real and fake in one step, or the code's two
+    l1_weight: float = Field(default=100.0, ge=0)  # the released code; the paper's text gives no value for lambda
+    discriminator_weight: float = Field(default=0.5, gt=0)  # the released code
+    discriminator_width: int = Field(default=64, ge=1)  # the paper's text
+    discriminator_blocks: str = Field(default="text", pattern="^(text|code)$")  # 70x70 patches, or the code's fourth stride
+    discriminator_steps: Literal["together", "apart"] = "together"  # real and fake in one step, or in two as in the code
 
 
 class CganColor(Adversarial, Colorization):
-    """Conditional-GAN colorization: BCE on patches + lambda L1."""
+    """Conditional-GAN colorization: binary cross-entropy on patches + lambda * L1."""
 
     Recipe = CganRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -47,10 +47,10 @@ class CganColor(Adversarial, Colorization):
         self.discriminator = PatchDiscriminator(3, recipe.discriminator_width, recipe.discriminator_blocks == "code")
 
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        """Let the discriminator tell real from fake, then the generator fool the updated discriminator, with one fake.
+        """Yield the discriminator's loss on real and fake colours, then the generator's against the updated discriminator.
 
-        The authors' code takes a step for the real images and another one for the fakes, and draws the fakes of the generator's
-        own step anew, which is not done here.
+        Both use the same fakes. The authors' code makes one discriminator step for real images and another for fakes, as
+        `discriminator_steps="apart"` does here. It also draws new fakes for the generator's step, which is not done here.
         """
         fake = self.generate(batch["lightness"])
         real = self.judge(batch, batch["chroma"])
@@ -68,6 +68,6 @@ class CganColor(Adversarial, Colorization):
         yield "generator", fooled + self.recipe.l1_weight * l1_loss(fake, batch["chroma"])
 
     def judge(self, batch: Batch, chroma: Tensor) -> Tensor:
-        """Return the discriminator's logits (N, 1, h, w) for chroma beside its lightness."""
+        """Return the discriminator's logits (N, 1, h, w) for chroma (N, 2, H, W) with the batch's lightness."""
         logits: Tensor = self.discriminator(torch.cat([batch["lightness"], chroma], dim=1))
         return logits

@@ -1,6 +1,6 @@
-"""Colorization without an adversary: the same U-Net, the same dropout, mean absolute error on ab only.
+"""Colorization without an adversary: U-Net and dropout of cgan_color, with the mean absolute error on ab as the only loss.
 
-The control that tells what the GAN adds in Treneska et al. 2022, https://doi.org/10.3390/s22041599 (its equation 2 alone).
+A control that shows what the GAN adds in Treneska et al. 2022, https://doi.org/10.3390/s22041599 (the paper's equation 2 alone).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pretexts._colorization import Colorization
 
 
 class L1Color(Colorization):
-    """L1 colorization: the paper's generator and loss without the discriminator."""
+    """L1 colorization: the paper's generator and L1 loss, without the discriminator."""
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the generator's Adam."""

@@ -1,7 +1,7 @@
-"""No pretext task: the trunk keeps its random weights. What every other row has to beat.
+"""No pretext task: the trunk keeps its random weights. The baseline that every other row has to beat.
 
-It runs on both schedules: the paper's scratch baseline trains in one phase; on the two-phase schedule initialisation is the only
-difference to the pretrained rows.
+It is fine-tuned by two schedules. The paper's baseline from scratch trains in one phase; on the two-phase schedule, only the
+initialisation differs from the pretrained rows.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ class NoRecipe(Recipe):
 
 
 class RandomInit(Pretext):
-    """Random initialisation, N(0, 0.02) for the U-Net as the paper has it.
+    """Random initialisation, N(0, 0.02) for the U-Net as in the paper.
 
-    The statistics of its batch norms are measured before fine-tuning (`bench.models.batch_norm`), as for every new part of a trunk.
+    The trunk's batch-norm statistics are measured before fine-tuning (`bench.models.batch_norm`), as for every untrained part of
+    a trunk.
     """
 
     version: ClassVar[int] = 2
-    """2: measured statistics. Before, a frozen random trunk mapped all images to nearly the same features."""
+    """2: measured statistics. In version 1 a frozen random trunk mapped all images to nearly the same features."""
     Recipe = NoRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     schedules: ClassVar[tuple[Schedule, ...]] = ("one-phase", "two-phase")
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return none."""
+        """Return no optimizer."""
         return {}
 
     def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:

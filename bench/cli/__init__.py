@@ -1,1 +1,1 @@
-"""The command line, a file a command: options in, words out."""
+"""The command line, one file per command: each reads options, calls the program and prints."""

@@ -1,4 +1,4 @@
-"""The command line, put together: every command stands in a file of its own. Heavy imports wait until a command needs them."""
+"""Puts the command line together from the commands' files. Slow imports are left to the commands that need them."""
 
 from __future__ import annotations
 

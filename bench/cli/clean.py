@@ -1,4 +1,4 @@
-"""`bench clean`: what no record needs, and its removal."""
+"""`bench clean`: list and remove what no record needs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EXAMPLE = "bench clean cache packs"
 
 def clean(
     kinds: Annotated[
-        list[str] | None, typer.Argument(metavar="[KIND]...", help="What to remove, or all; when left out, nothing is.")
+        list[str] | None, typer.Argument(metavar="[KIND]...", help="What to remove, or all; nothing is removed when left out.")
     ] = None,
     out: Out = Path("runs"),
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be removed; remove nothing.")] = False,
 ) -> None:
-    """Say how much room is taken by what no record needs, and remove the kinds that are named.
+    """Print how much room is taken by files that no record needs, and remove the kinds that are named.
 
-    Records stay with all that they refer to, and so do splits and prepared data sets.
+    Records and everything that they refer to stay, and so do splits and prepared data sets.
     """
     from bench.cli.screen import print_rows
     from bench.maintenance import clean

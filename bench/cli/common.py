@@ -1,4 +1,4 @@
-"""What several commands do before they work: plug-ins, folders, warnings."""
+"""What several commands need: loading plug-ins, checking and locking folders, printing warnings."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from bench.text import printable
 
 in_use = ExitStack()
-"""Keeps `bench clean` out of the folders that this command uses."""
+"""The claims on the folders that this command uses, which keep `bench clean` out of them."""
 
 
 def begin(plugins: Sequence[Path] | None, out: Path) -> None:
-    """Take the plug-ins, and fail early where nothing can be written."""
+    """Add plug-ins and claim the output folder; MachineError when nothing can be written there."""
     add(plugins)
     use(out)
 
 
 def add(plugins: Sequence[Path] | None) -> None:
-    """Take the plug-ins of some files."""
+    """Add the plug-ins in some files."""
     from bench import registry
 
     for path in plugins or ():
@@ -28,7 +28,7 @@ def add(plugins: Sequence[Path] | None) -> None:
 
 
 def use(*folders: Path) -> None:
-    """Make the home folder and some others, fail where they cannot be written, and keep `bench clean` out of them."""
+    """Create the home folder and others and keep `bench clean` out; MachineError when nothing can be written there."""
     from bench.storage import files
 
     for folder in (files.home(), *folders):
@@ -48,7 +48,7 @@ def warn(text: str) -> None:
 
 
 def check_places(data: str | None, pretrain_data: str | None, storage: str) -> None:
-    """Fail before anything is loaded for data that is not here and a database that may not be reached."""
+    """Raise MachineError, before anything is loaded, for data that is not prepared or a database that --offline forbids."""
     from bench.data import catalogue
     from bench.storage import offline
 

@@ -24,12 +24,14 @@ def prepare(
     exclude: Annotated[
         list[str] | None, typer.Option(help="Leave out files whose names match, for example 'animalweb_*'.")
     ] = None,
-    score: Annotated[str | None, typer.Option(help="The classes that tests can judge, by comma; all when left out.")] = None,
+    score: Annotated[
+        str | None, typer.Option(help="The classes that are scored, separated by commas; all when left out.")
+    ] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out images that do not decode, or whose mask does not; each is named.")
     ] = False,
 ) -> None:
-    """Download a data set or take a folder, verify it by decoding every image, and put it under its name."""
+    """Download a data set or take a folder, decode every image to verify it, and register it under its name."""
     from bench.cli.screen import Screen
     from bench.data import catalogue, download
     from bench.storage import files
@@ -53,7 +55,7 @@ def prepare(
 def verify(
     path: Annotated[str, typer.Argument(help="A prepared set's name or a folder.")],
 ) -> None:
-    """Decode every image and mask; for a prepared set, compare with what was prepared."""
+    """Decode every image and mask, and tell whether a prepared data set has changed since it was prepared."""
     from bench.cli.screen import Screen
     from bench.data import catalogue
     from bench.storage import files
@@ -65,7 +67,7 @@ def verify(
 
 
 def list_data() -> None:
-    """List the prepared data sets: what, where, how many images, which fingerprint."""
+    """List the prepared data sets: layout, number of images, fingerprint, classes and folder."""
     from bench.cli import listing
     from bench.cli.screen import print_rows
 
@@ -74,5 +76,5 @@ def list_data() -> None:
 
 def _set_name(name: str) -> str:
     if not name or not all(character.isalnum() or character in "_-." for character in name) or name.startswith("."):
-        raise UsageError(f"a data set's name is letters, digits, '_', '-' and '.', but got {name!r}.")
+        raise UsageError(f"a data set's name has letters, digits, '_', '-' and '.' only, but got {name!r}.")
     return name

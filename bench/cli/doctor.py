@@ -1,4 +1,4 @@
-"""`bench doctor`: what this machine promises."""
+"""`bench doctor`: check this machine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ EXAMPLE = "bench doctor --out /scratch/runs"
 
 def doctor(
     out: Out = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="The checks as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
-    """Say what this machine promises, and leave with 4 and the remedy when the main job could not run on it."""
+    """Check this machine; exit with code 4 and say what to do when the main job could not run on it."""
     from bench.cli.screen import print_rows
     from bench.maintenance import doctor
 

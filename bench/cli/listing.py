@@ -1,4 +1,4 @@
-"""`bench list`: what there is, as rows of text."""
+"""`bench list`: plug-ins, protocols, trunks, metrics, runs and columns by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def list_(
     out: Out = Path("runs"),
     plugin: Plugins = None,
 ) -> None:
-    """List what there is, by name."""
+    """List pretext tasks, downstream tasks, protocols, trunks, metrics, runs or CSV columns by name."""
     from bench.cli.screen import print_rows
 
     add(plugin)
@@ -51,7 +51,7 @@ def rows(what: str, out: Path) -> Rows:
 
 
 def data() -> Rows:
-    """Return the prepared data sets."""
+    """Return the prepared data sets as columns and rows."""
     from bench.data import catalogue
 
     found: list[tuple[str, ...]] = [
@@ -91,9 +91,9 @@ def _protocols() -> Rows:
 def _trunks() -> Rows:
     return ("Name", "What it is"), [
         ("unet", "the paper's U-Net: depth from the image's size (8 at 256 px), width 64"),
-        ("unet:depth=6,width=32", "the same, smaller, for smaller images"),
+        ("unet:depth=6,width=32", "a smaller U-Net for smaller images"),
         ("timm:ENCODER", "a timm encoder with a feature pyramid and a U-Net decoder, for example timm:resnet18"),
-        ("NAME,preprocessing=rgb", "takes colour instead of lightness (preprocessing=l, the paper's)"),
+        ("NAME,preprocessing=rgb", "the trunk NAME with colour as its input instead of lightness (preprocessing=l, the paper's)"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Options made from the fields of `RunConfig`: a field's name, type, default, range and help text stand there alone."""
+"""Command-line options made from the fields of `RunConfig`, where name, type, default, range and help text are defined once."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ Command = Callable[..., None]
 
 
 def fields(without: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return the names of the configuration's fields, what is run first and how it is computed last, without some."""
+    """Return the names of `RunConfig`'s fields except those in `without`; the fields of `MachineConfig` come last."""
     machine = MachineConfig.model_fields
     own = [name for name in RunConfig.model_fields if name not in machine]
     return tuple(name for name in (*own, *machine) if name not in without)
 
 
 def configured(*names: str) -> Callable[[Command], Command]:
-    """Give a command an option for each of these fields; its parameter `options` gets those that were given, by their names.
+    """Return a decorator that gives a command an option for each named field of `RunConfig`.
 
-    The signature that Typer reads is the command's own, with these options in the place of `options`.
+    The command's parameter `options` gets the options that the user gave, as a dictionary by name. Typer reads the command's own
+    signature with these options in the place of `options`.
     """
 
     def decorate(command: Command) -> Command:
@@ -57,7 +58,7 @@ def configured(*names: str) -> Callable[[Command], Command]:
 
 
 def option(name: str) -> inspect.Parameter:
-    """Return the option of a field: None where it is not given, and checked by the configuration where it is."""
+    """Return the option of a field: its value is None when the user leaves it out, and is validated by `RunConfig` later."""
     field = RunConfig.model_fields[name]
     flag, kind = f"--{_name(name).replace('_', '-')}", _kind(field)
     shown = None if field.is_required() else _text(field.get_default(call_default_factory=True))
@@ -77,7 +78,7 @@ def config_of(options: dict[str, Any]) -> RunConfig:
 
 
 def machine_of(options: dict[str, Any]) -> MachineConfig:
-    """Return how a command computes, from its options; UsageError names the option that is wrong."""
+    """Return the machine's configuration from a command's options; UsageError names the option that is wrong."""
     try:
         return MachineConfig.model_validate(options)
     except ValidationError as error:
@@ -91,12 +92,12 @@ def _usage_error(error: ValidationError) -> UsageError:
 
 
 def _name(name: str) -> str:
-    """Return how a field is spelled: its alias, where its name is no good word for Python."""
+    """Return a field's name as an option: its alias, if it has one."""
     return RunConfig.model_fields[name].alias or name
 
 
 def _kind(field: FieldInfo) -> Any:
-    """Return what the command line reads for a field: a flag, a number, texts one by one, or a text that the field reads."""
+    """Return the type that Typer parses for a field: bool, int, float, list[str] for a repeated option, else str."""
     kind = field.annotation
     if get_origin(kind) in (Union, types.UnionType):
         (kind, *_) = (one for one in get_args(kind) if one is not types.NoneType)
@@ -106,7 +107,7 @@ def _kind(field: FieldInfo) -> Any:
 
 
 def _text(default: Any) -> str:
-    """Write a default as it would be typed; "" for one that is chosen or empty."""
+    """Return a default as the user would type it; "" for a default that is None, False or empty."""
     if isinstance(default, tuple):
         return ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in default)
     return "" if default in (None, False, {}, "") else f"{default:g}" if isinstance(default, float) else str(default)

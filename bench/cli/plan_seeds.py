@@ -1,4 +1,4 @@
-"""`bench plan-seeds`: how many seeds would show a difference."""
+"""`bench plan-seeds`: how many seeds are needed to show a difference."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ EXAMPLE = "bench plan-seeds --points 1,3 --metric map_voc,miou_voc"
 
 
 def plan_seeds(
-    points: Annotated[str, typer.Option(help="Differences in points of a metric, by comma.")] = "1,3",
+    points: Annotated[str, typer.Option(help="Differences in points of a metric, separated by commas.")] = "1,3",
     metric: Annotated[str, typer.Option(help="Metric ids; the protocols' main ones when left out.")] = "",
     baseline: Annotated[str, typer.Option(help="The row to compare with, as for bench report.")] = "",
     out: Out = Path("runs"),
 ) -> None:
-    """Say how many seeds would show a difference of some points, from how much the runs in --out vary.
+    """Print how many seeds are needed to show a difference of some points, given how much the runs in --out vary over seeds.
 
-    Each row needs two seeds at least. Seeds that are added because of what a table showed make its p values too small: say
-    beforehand how many there will be.
+    Each row needs at least two seeds. Decide on the number of seeds beforehand: seeds that are added because of what a table
+    showed make its p values too small.
     """
     from bench import record
     from bench.cli.screen import Screen, drawn
@@ -34,14 +34,14 @@ def plan_seeds(
 
     wanted = numbers("--points", points)
     if not wanted or not all(0 < one <= 100 for one in wanted):
-        raise UsageError(f"--points takes points above 0 and at most 100 by comma, but got {points!r}.")
+        raise UsageError(f"--points takes comma-separated numbers above 0 and at most 100, but got {points!r}.")
     hold(out)
     records = record.read(out)
     cache = Cache.read(out / "cache" / "report.json")
     boards = board.boards(records, reader(out), names(metric), baseline, cache=cache) if records else []
     tables = [table for one in boards if (table := power.table(one, wanted)) is not None]
     if not tables:
-        raise UsageError(f"{out} holds no two rows with two seeds in common; the deviation over seeds is not known yet.")
+        raise UsageError(f"{out} holds no two rows with two seeds in common, from which to estimate; run more seeds first.")
     screen = Screen()
     for table in tables:
         screen.table(drawn(table))

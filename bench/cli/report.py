@@ -1,4 +1,4 @@
-"""`bench report`: tables, CSV files and the page, all from the records."""
+"""`bench report`: tables, CSV files and an HTML page from the records."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ def report(
     ] = None,
     runs: Annotated[
         str | None,
-        typer.Option(help="Only these runs, by the beginnings of their ids, in one table; refused when they cannot share one."),
+        typer.Option(
+            help="Only these runs, by the beginnings of their ids, in one table; an error when they are not comparable."
+        ),
     ] = None,
     baseline: Annotated[
         str,
-        typer.Option(help="The row to compare with: l1_color, random_init:one-phase or a row's label; else random_init."),
+        typer.Option(
+            help="The row to compare with: l1_color, random_init:one-phase or a row's label; random_init when left out."
+        ),
     ] = "",
-    with_published: Annotated[bool, typer.Option("--with-published", help="Published numbers in a table of their own.")] = False,
-    compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Ours beside the paper's Table 4.")] = False,
+    with_published: Annotated[bool, typer.Option("--with-published", help="Add a table of published numbers.")] = False,
+    compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Put our scores beside the paper's Table 4.")] = False,
     html: Annotated[bool, typer.Option("--html", help="Write report.html too: tables, curves and images.")] = False,
 ) -> None:
-    """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write the files beside them.
+    """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write them as files.
 
-    leaderboard.csv, per_run.csv, per_class.csv, agreement.csv (bench list columns), table4.md and table4.tex. The CSV files
-    always hold the protocols' metrics.
+    The files are leaderboard.csv, per_run.csv, per_class.csv, agreement.csv (see bench list columns), table4.md and table4.tex,
+    in --out. The CSV files always have the protocols' metrics.
     """
     from bench import record
     from bench.cli.screen import Screen, drawn
@@ -52,7 +56,7 @@ def report(
     from results.report import Wanted, make
 
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is no folder.")
+        raise UsageError(f"--out takes a folder, but {out} is a file.")
     hold(out)
     records = record.read(out)
     if not records:
@@ -65,12 +69,12 @@ def report(
     for problem in made.problems:
         warn(problem)
     if cache.changed:
-        with suppress(MachineError):  # it saves time and nothing else
+        with suppress(MachineError):  # the cache only saves time
             files.publish_file(kept, cache.text())
     unwritten: MachineError | None = None
     try:
         _write(made, out)
-        if not wanted.runs:  # a table of chosen runs says so itself
+        if not wanted.runs:  # a table of chosen runs is not logged as a look; it says itself that runs were chosen
             look_log.keep(out, before, before.with_boards(made.boards, look_log.now()), out / "locks" / "looks.lock", warn)
     except MachineError as error:  # what was computed is shown all the same
         unwritten = error

@@ -1,4 +1,4 @@
-"""`bench reproduce`: a run made again from its record, and compared."""
+"""`bench reproduce`: make a run again from its record and compare the two."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ def reproduce(
     out: Out = Path("runs"),
     into: Annotated[Path | None, typer.Option(help="Folder for the new run; OUT/reproduced/RUN when left out.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="How far a metric may be off; without it no bit on such a CPU and 0.02 elsewhere.", min=0)
+        float | None,
+        typer.Option(help="How much a metric may differ; when left out, not by a bit on an equal CPU, 0.02 elsewhere.", min=0),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Make a run again from its record alone, pretraining included, and compare weights, predictions and metrics.
 
-    The threads are the record's when left out: on a processor of the same kind, with as many threads and the same torch, the
-    result is equal to the bit. Elsewhere it says what differs, and compares metrics.
+    The number of threads is the record's when left out. On a processor of the same kind, with as many threads and the same torch,
+    the result is equal to the bit. Elsewhere the command prints what differs, and compares metrics.
     """
     from bench.cli.screen import Screen, print_rows
     from bench.experiment import reproduction

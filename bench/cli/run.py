@@ -1,4 +1,4 @@
-"""`bench run` and `bench tune`: a grid of pretext and downstream tasks."""
+"""`bench run` and `bench tune`: run or tune a grid of pretext and downstream tasks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TUNE_EXAMPLE = "bench tune --pretext all --downstream voc_seg --trials 20"
 
 @configured(*fields())
 def run(options: dict[str, Any], out: Out = Path("runs"), plugin: Plugins = None, plan: Plan = False) -> None:
-    """Run every pretext task on every downstream task: pretrain or reuse the trunk, fine-tune, score once, leave a record.
+    """Run every pretext task on every downstream task: pretrain or reuse the trunk, fine-tune, score once, write a record.
 
-    The same command again resumes what was interrupted and prints what is finished.
+    Given again, the same command resumes interrupted runs and prints finished ones.
     """
     config = config_of(options)
     begin(plugin, out)
@@ -47,8 +47,8 @@ def tune(
 ) -> None:
     """Search the learning rates of every cell on the validation split, with one budget, space, sampler and pruner for all.
 
-    Start it several times to use several processes: together they finish exactly the trials asked for. `bench run --tune N`
-    with the same options then takes the rates from here.
+    Start the command several times to use several processes: together they finish exactly as many trials as asked for.
+    `bench run --tune N` with the same options then uses the rates that were found.
     """
     config = config_of({**options, "tune": trials})
     begin(plugin, out)

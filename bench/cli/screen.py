@@ -1,4 +1,4 @@
-"""The screen: progress bars on a terminal, plain lines in a pipe, and tables; every text is printed as it is, markup off."""
+"""The screen: progress bars on a terminal, plain lines in a pipe, and tables. Text is never read as markup."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from results import tables
 
 PIPE_WIDTH = 200
-"""Characters in a line of a table where no terminal says how many there are."""
+"""The width of a table in characters where no terminal tells its width."""
 
 
 class Screen:
-    """Tells how work goes: a bar for each stage on a terminal, a line for each epoch elsewhere."""
+    """Shows a command's progress: a bar for each stage on a terminal, a line for each epoch elsewhere."""
 
     def __init__(self) -> None:
         pipe = not sys.stdout.isatty()
@@ -73,7 +73,7 @@ class Screen:
         self.console.print(table)
 
     def packing(self, done: int, total: int) -> None:
-        """Show how many images are packed."""
+        """Show that `done` of `total` images are packed."""
         if self.progress is None:
             return
         if done == 1:
@@ -82,7 +82,7 @@ class Screen:
             self.progress.update(self.task, completed=done)
 
     def amount(self, what: str, done: int, total: int) -> None:
-        """Show how many bytes of a download are there."""
+        """Show that `done` of `total` bytes of the file `what` are downloaded."""
         if self.progress is None:
             return
         if what != self.name:
@@ -92,7 +92,7 @@ class Screen:
             self.progress.update(self.task, completed=done)
 
     def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
-        """Begin a stage of `epochs` x `steps`, with `done` steps behind it."""
+        """Begin a stage of `epochs` x `steps` training steps, of which the first `done` were made before."""
         self.name, self.epochs, self.images, self.began = name, epochs, 0, time.monotonic()
         if done and done < epochs * steps:
             self.echo(f"{name}: goes on from step {done} of {epochs * steps}")
@@ -100,7 +100,7 @@ class Screen:
             self._bar(name, epochs * steps, done)
 
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
-        """Count a step, and now and then show losses and speed."""
+        """Count a training step; show losses and speed at most every 0.2 seconds."""
         self.images += images
         if self.progress is None or self.task is None:
             return
@@ -113,7 +113,7 @@ class Screen:
         self.progress.advance(self.task)
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
-        """Report a finished epoch."""
+        """Print a finished epoch's losses, speed and remaining time, unless there is a progress bar."""
         rate = images / max(seconds, 1e-9)
         left = (self.epochs - epoch - 1) * seconds
         if self.progress is None:
@@ -129,7 +129,7 @@ class Screen:
 
 
 def print_plan(planned: Plan, screen: Screen) -> None:
-    """Print a plan's lines as a table, and its estimate."""
+    """Print a plan's lines as a table, and the estimate for all of them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, justify in (("What", "left"), ("State", "left"), ("Estimate", "right")):
         table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
@@ -137,11 +137,11 @@ def print_plan(planned: Plan, screen: Screen) -> None:
         table.add_row(line.name, line.state, f"{line.seconds:,.0f} s" if line.seconds else "-")
     screen.table(table)
     device = planned.session.machine.device.type
-    screen.echo(f"{planned.seconds:,.0f} s of training in all on this machine ({device}), packing and scoring aside")
+    screen.echo(f"{planned.seconds:,.0f} s of training in all on this machine ({device}), without packing and scoring")
 
 
 def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print rows of text: as a table on a terminal, a line each with tabs elsewhere."""
+    """Print rows of text: as a table on a terminal, as tab-separated lines elsewhere."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             print("\t".join(printable(cell) for cell in row))
@@ -155,7 +155,7 @@ def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def drawn(table: tables.Table) -> Table:
-    """Return a table of results as one for the screen."""
+    """Return a table of results as a rich table."""
     rich = Table(
         title=escape(printable(table.title)),
         caption=escape("\n".join(map(printable, table.notes))),

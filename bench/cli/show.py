@@ -1,4 +1,4 @@
-"""`bench show`: where a run came from, and the command that makes it again."""
+"""`bench show`: a run's settings, scores, cost and provenance, and the command that makes the run again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def show(
     run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
     out: Out = Path("runs"),
     plugin: Plugins = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole record, as it is on the disk.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON.")] = False,
 ) -> None:
-    """Print where a run came from, what it scored and cost, and the exact command that makes it again."""
+    """Print a run's settings, scores, cost and provenance, and the exact command that makes the run again."""
     from rich.console import Console
 
     from bench.cli.screen import print_rows
@@ -36,4 +36,4 @@ def show(
     print(shell(reproduction.command(one)))
     changed = reproduction.changed_since(one)
     if changed:
-        warn(f"the command makes another run than this one: {changed}")
+        warn(f"the command would make a run with another id: {changed}")

@@ -1,4 +1,4 @@
-"""`bench study`: the grids and tables of a study's file."""
+"""`bench study`: run the grids of a study's file and write its tables."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ EXAMPLE = "bench study results/studies/voc_mini"
 
 @configured("seeds", "tune", "settings", "device", "threads", "workers")
 def study(
-    place: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with a study.toml, or such a file.")],
+    place: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with a study.toml, or the file of a study.")],
     options: dict[str, Any],
-    only: Annotated[str, typer.Option(help="Only these of its parts, by comma.")] = "",
+    only: Annotated[str, typer.Option(help="Only these parts of the study, separated by commas.")] = "",
     out: Annotated[
-        Path | None, typer.Option(help="Folder of trunks and runs; runs/ and the folder's name when left out.")
+        Path | None, typer.Option(help="Folder of trunks and runs; runs/NAME when left out, after the study's folder.")
     ] = None,
     into: Annotated[
-        Path | None, typer.Option(help="Folder of the records and tables; the study's own when left out and nothing is changed.")
+        Path | None,
+        typer.Option(help="Folder of records and tables; the study's own when left out. --seeds, --tune and --set need one."),
     ] = None,
     plugin: Plugins = None,
-    html: Annotated[
-        bool, typer.Option("--html", help="Write a page for each table too, with the images that lie in --out.")
-    ] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write a page for each table, too, with the images in --out.")] = False,
     plan: Plan = False,
 ) -> None:
-    """Run what is missing of a study, keep its records without images beside it, and write its tables from them.
+    """Run the missing runs of a study, keep the records without images beside its file, and write its tables from them.
 
-    A study is a file with grids and tables. What its records already hold is not run again and needs no data. Several processes
-    share the work. Options given here replace those of every part of the study.
+    A study is a file with grids and tables. Runs that the records already hold are not run again and need no data. Several
+    processes can share the work. Options given here override those of every part of the study.
     """
     from bench.cli.screen import Screen, print_plan
     from bench.experiment import study, study_file
@@ -46,7 +45,7 @@ def study(
 
     file = study_file.find(place)
     if into is None and any(name in options for name in study_file.RESULTS):
-        raise UsageError("--seeds, --tune and --set make another study of it; name a folder for its records with --into.")
+        raise UsageError("--seeds, --tune and --set change a study's results; name another folder for the records with --into.")
     read = study_file.load(file, options)
     folder = into or study_file.own_folder(file)
     runs = out or Path("runs") / study_file.own_folder(file.resolve()).name
@@ -61,7 +60,7 @@ def study(
                 seconds.append(planned.seconds)
             if len(seconds) > 1:
                 total = f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together"
-                screen.echo(f"{total}; what they share is counted once")
+                screen.echo(f"{total}; work that parts share is counted once")
             return
         failed = study.run(read, runs, folder, names(only), screen)
         written, wrong = study.tables(read, folder, screen, runs if html else None, shell(["bench", *sys.argv[1:]]))

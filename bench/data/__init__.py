@@ -1,1 +1,1 @@
-"""Data: what is on the disk, which images belong to which split, packs and the batches read from them."""
+"""Data: data sets on the disk, splits, packs of resized images, and the batches read from them."""

@@ -1,7 +1,7 @@
-"""Unpacking a tar or a zip archive whose SHA-256 has matched, whole or not at all.
+"""Unpacks a tar or a zip archive whose SHA-256 has matched, whole or not at all.
 
-The digest says that the archive is the pinned one, byte for byte, so Python's own `tarfile` and `zipfile` unpack it. Nothing here
-looks for what the digest excludes: bombs, echo, or a damaged header in a tar, which `tarfile` takes for the end.
+The digest says that the archive is the pinned one, byte for byte, so Python's own `tarfile` and `zipfile` unpack it. Faults that
+the digest excludes are not looked for, such as zip bombs, or a damaged header in a tar, which `tarfile` takes for the end.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from bench.storage import files
 def unpack(archive: Path, root: Path) -> None:
     """Unpack a .zip, or else a plain tar, into `root`, which may hold other archives' files already.
 
-    All files are written to a temporary folder beside `root`, then renamed into their places. A process that is killed leaves
-    that folder, which the next call removes, or some of the files in their places, and then the same call puts all of them there.
-    DataError for an archive that does not unpack; MachineError for a full disk, with the number of bytes that are missing.
+    All files are written to a temporary folder beside `root`, then moved into `root`. A process that is killed leaves the
+    temporary folder, which the next call removes, or only some files in `root`, which the same call then completes.
+    DataError for an archive that does not unpack; MachineError for a full disk, with the number of missing bytes.
     """
     root = root.resolve()
     files.make_folder(root.parent)
     temporary = files.temporary_name(root)
     try:
         _extract(archive, temporary)
-        os.sync()  # names must not outlive what they name
+        os.sync()  # the content must reach the disk before the names do
         _move(temporary, root)
     except OSError as error:
         raise MachineError(f"cannot unpack {archive} in {root.parent}: {error.strerror or error}.") from error
@@ -74,7 +74,7 @@ def _no_room(archive: Path, folder: Path, missing: int) -> MachineError:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename `source` to `target`; where both are folders, do so with each thing in `source`."""
+    """Rename `source` to `target`; where both are folders, do the same for each entry of `source`."""
     if source.is_dir() and target.is_dir():
         for entry in source.iterdir():
             _move(entry, target / entry.name)

@@ -1,6 +1,6 @@
-"""Augmentation that moves image and mask together: albumentations 2.0.8, kept behind this module.
+"""Augmentation of an image together with its mask, by albumentations 2.0.8, which only this module imports.
 
-Every sample is seeded from its own key, since albumentations' own worker seeding repeats itself across workers and epochs.
+Every sample has its own seed, since albumentations' seeding of workers gives the same numbers in several workers and epochs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from bench.metrics import PADDING
 
 Bytes = NDArray[np.uint8]
 Transform = Callable[[Bytes, Bytes | None, int], tuple[Bytes, Bytes | None]]
-"""(image (H, W, 3), mask (H, W) or None, seed) -> the same, `size` x `size`."""
+"""(image (H, W, 3), mask (H, W) or None, seed) -> augmented (image, mask)."""
 
 
 def make(kind: Literal["crop", "flip", "scale"], size: int) -> Transform:
-    """Return a transform: `crop` to `size`, `flip` left and right, or `scale` by 0.5 to 2, crop and flip, all at random."""
+    """Return a random transform: `crop` to `size` pixels, `flip` left and right, or `scale` by 0.5 to 2, then crop and flip."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
 

@@ -1,4 +1,4 @@
-"""From a pack to batches on the device, in an order that is a pure function of the seed."""
+"""Batches on the device, read from a pack in an order that is a pure function of the seed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bench.data.packs import Pack, Rows
 from bench.errors import MachineError, let_workers_end
 
 READ_TOGETHER = 256
-"""Images that are read together on their way into the device's memory."""
+"""The number of images read at a time when a split is copied into the device's memory."""
 
 Plan = tuple[int, NDArray[np.int64]]  # epoch, positions in the split
 
 
 class RowReader(Protocol):
-    """Rows of a split that need not be read from its pack, by their position in the split."""
+    """Reads rows of a split, by their position in the split, from elsewhere than its pack."""
 
     def read(self, positions: NDArray[np.int64]) -> Tensor:
         """Return the rows at `positions`, (n, ...)."""
@@ -33,24 +33,24 @@ class RowReader(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """Rows in the memory of the device that computes."""
+    """Rows in the memory of the device."""
 
     rows: Tensor
 
     def read(self, positions: NDArray[np.int64]) -> Tensor:
-        """Return the rows at `positions`, copied there."""
+        """Return a copy of the rows at `positions`, on the same device."""
         return self.rows[torch.from_numpy(positions).to(self.rows.device, non_blocking=True)]
 
 
 @dataclass(frozen=True)
 class SplitData(Dataset[dict[str, Tensor]]):
-    """The images of one split, as batches: `split[epoch, positions]` reads those images.
+    """The images of one split as batches: `split[epoch, positions]` is the batch of the images at these positions.
 
-    A batch has `images` uint8 (N, 3, H, W), channels last in memory; `target` with labels int8 (N, classes) or masks uint8
-    (N, H, W); where it is scored, also the height and width of each image's `content`, int64 (N, 2), and with the original
-    resolution kept `truth` uint8 (N, P, P) and `original` int64 (N, 2). Augmentation is keyed by (seed, epoch, row), so nothing
-    depends on who reads which batch. What is `cached` replaces images and target: the same `images` (N, H, W, 3) in the device's
-    memory, or their `features` instead of them.
+    A batch has `images` uint8 (N, 3, H, W), channels last in memory, and `target`: labels int8 (N, classes) or masks uint8
+    (N, H, W). A split that is scored adds the height and width of each image's `content`, int64 (N, 2). If its pack keeps the
+    original resolution, it also adds `truth` uint8 (N, P, P) and `original` int64 (N, 2), height and width. Augmentation is
+    seeded by (seed, epoch, row), so it does not depend on which worker reads a batch. Readers in `cached` replace images and
+    target: the same `images` (N, H, W, 3) in the device's memory, or `features` in place of images.
     """
 
     pack: Pack
@@ -118,7 +118,7 @@ def _transform(kind: str, size: int) -> augmentation.Transform:
 def training(
     split: SplitData, batch_size: int, seed: int, epochs: int, start: int, workers: int, device: torch.device
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yield (epoch, batch on the device) for every step from `start` on; the workers change the speed only."""
+    """Yield (epoch, batch on the device) for every training step from step `start` on; `workers` changes the speed only."""
     if not workers or split.cached:
         for epoch, positions in seeding.batches(len(split), batch_size, seed, epochs, start):
             yield epoch, to_device(split[epoch, positions], device)
@@ -136,13 +136,13 @@ def training(
     try:
         for (epoch, _), batch in zip(plan, loader, strict=True):
             yield epoch, to_device(batch, device)
-    except (ConnectionError, EOFError) as error:  # it died while it was handing over a batch
+    except (ConnectionError, EOFError) as error:  # the worker died while it handed over a batch
         let_workers_end()
         raise MachineError(f"a data worker died ({type(error).__name__}); run again, or with --workers 0.") from error
 
 
 def resident(split: SplitData, device: torch.device, room: int) -> SplitData:
-    """Return a split whose images lie in the device's memory, when they are the same in every epoch and need at most `room` bytes."""
+    """Return a split with its images in the device's memory; as it is with augmentation or beyond `room` bytes."""
     if split.augmentation != "none" or split.cached:
         return split
     arrays = {"images": split.pack.images} | ({"target": split.pack.masks} if split.masked and split.pack.masks else {})
@@ -163,7 +163,7 @@ def _on_device(array: Rows, rows: NDArray[np.int64], device: torch.device) -> Te
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Move a batch, but for the sizes, which only the host asks for; the copy does not wait where it need not."""
+    """Copy a batch to the device without waiting; `content` and `original` stay, since only the host reads them."""
     return {
         name: tensor if name in ("content", "original") else tensor.to(device, non_blocking=True)
         for name, tensor in batch.items()

@@ -1,7 +1,8 @@
-"""Prepared data sets: a name leads to an index in the home folder, a path to an index made on the way.
+"""The catalogue of data sets: a name leads to a prepared data set, a path to a folder that is indexed when it is first used.
 
-An index is the list of images with its fingerprint. A prepared set's index is trusted until it is prepared again (`bench
-data verify` reads everything again); a path's index is made anew when a file's size or time has changed.
+An index is the list of images with its fingerprint, kept in the home folder. A prepared data set's index is trusted until the
+data set is prepared again (`bench data verify` reads all files again). The index of a path is made anew when the size or the time
+of a file has changed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bench.text import Echo
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
 INDEX_VERSION = 3
-"""2: an index is sealed. 3: it names images and splits. Those of paths are made anew for another version."""
+"""2: an index is sealed. 3: it names images and splits. The index of a path is made anew for each version."""
 LABELLED_DEFAULTS = ("voc2012", "voc2007")
 UNLABELLED_DEFAULTS = ("coco2014", "coco2017")
 
@@ -40,19 +41,20 @@ def _index(name: str) -> Path:
 
 
 def check_prepared(*names: str | None) -> None:
-    """Raise MachineError for a known data set that is neither prepared nor a folder here: nothing downloads on its own."""
+    """Raise MachineError for a downloadable data set that is neither prepared nor a folder; a run downloads nothing."""
     for name in names:
         if name in ARCHIVES and not _index(name).is_file() and not Path(name).is_dir():
             raise MachineError(
                 f"{name} is not prepared; run `bench data prepare {name}` first, which downloads "
-                f"{sum(archive.size for archive in ARCHIVES[name]) / 1e9:,.1f} GB, or takes what is there with --root DIR."
+                f"{sum(archive.size for archive in ARCHIVES[name]) / 1e9:,.1f} GB, or takes a folder with --root DIR."
             )
 
 
 def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str] = (), broken: Sequence[str] = ()) -> Dataset:
-    """Read a data set in whatever layout `root` has: VOCdevkit, COCO, or a folder of images.
+    """Return the data set at `root`, read by its layout: VOCdevkit, COCO, or a folder of images.
 
-    What matches a pattern in `exclude` is left out, and so are the images whose files are in `broken`.
+    Images whose file names match a pattern in `exclude` are left out, and so are those whose files are in `broken`. `score` names
+    the classes that are scored, all when empty. DataError says what is missing or wrong.
     """
     if not root.is_dir():
         raise DataError(f"there is no data set at {root}: no such folder.")
@@ -69,7 +71,7 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
         dataset = _without_broken(dataset, broken)
     strange = next((image.file for image in dataset.images if not image.file.isprintable() or _undecodable(image.file)), None)
     if strange is not None:
-        raise DataError(f"{root} has an image with the file name {strange!r}, which is no readable text; rename it.")
+        raise DataError(f"{root} has an image with the file name {strange!r}, which cannot be printed; rename the file.")
     return choose_scored(dataset, score) if score else dataset
 
 
@@ -88,13 +90,14 @@ def _without_broken(dataset: Dataset, files: Iterable[str]) -> Dataset:
 
 
 def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda text: None) -> Dataset:
-    """Verify a data set by decoding every image and put its index under its name; a known name needs its own layout.
+    """Verify a data set by decoding every image, and put its index under its name; return it with its fingerprint.
 
-    DataError names the first file that does not decode. With `skip_broken` each is named to `echo`, and its image is left out.
+    DataError names the first file that does not decode; with `skip_broken` each such file is told to `echo` and its image left
+    out. DataError also for a name such as voc2012 with another layout than its own.
     """
     wanted = {"voc2007": "voc", "voc2012": "voc", "coco2014": "coco", "coco2017": "coco"}.get(dataset.name, dataset.kind)
     if dataset.kind != wanted:
-        raise DataError(f"{dataset.root} was read as {dataset.kind}, and {dataset.name} is {wanted}; choose another name for it.")
+        raise DataError(f"{dataset.root} has the layout {dataset.kind}, but {dataset.name} has {wanted}; choose another name.")
     if skip_broken:
         dataset = _sound(dataset, echo)
     check = _check_of(dataset, masks_only=skip_broken)
@@ -106,14 +109,14 @@ def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda te
             if _problem(path) is None:
                 raise
             raise DataError(
-                f"{str(error).removesuffix('.')}; mend or remove it, or leave out all that does not decode with --skip-broken."
+                f"{str(error).removesuffix('.')}; mend or remove it, or leave out all such images with --skip-broken."
             ) from error
 
     return _save(files.home() / "data" / dataset.name, fingerprinted(dataset, check_or_say_how))
 
 
 def _sound(dataset: Dataset, echo: Echo) -> Dataset:
-    """Return a data set without the images that do not decode or have a mask that does not."""
+    """Return a data set without the images that do not decode, or whose mask does not decode."""
     broken: set[str] = set()
     of_mask = {f"{folder}/{identity}.png": identity for folder, ids in dataset.masks.items() for identity in ids}
     file_of = {image.id: image.file for image in dataset.images} if of_mask else {}
@@ -125,7 +128,7 @@ def _sound(dataset: Dataset, echo: Echo) -> Dataset:
 
 
 def _problem(path: Path) -> str | None:
-    """Return why a file does not decode, None when it does."""
+    """Return why a file does not decode, None when it decodes."""
     try:
         decode(path)
     except DataError as error:
@@ -134,7 +137,7 @@ def _problem(path: Path) -> str | None:
 
 
 def _check_of(dataset: Dataset, masks_only: bool = False) -> Callable[[Path], None]:
-    """Return what decodes one file of a data set fully: an image, or a mask against its image."""
+    """Return a function that decodes one file, an image or a mask, whole, and compares a mask's size with its image's."""
     by_id = {image.id: image for image in dataset.images} if dataset.masks else {}
     images = {dataset.mask_path(folder, name): by_id[name] for folder, ids in dataset.masks.items() for name in ids}
 
@@ -150,7 +153,7 @@ def _check_of(dataset: Dataset, masks_only: bool = False) -> Callable[[Path], No
 
 
 def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
-    """Return a prepared data set by name, or the one at a path."""
+    """Return a prepared data set by name, or the one in a folder; the demo data is made when it is first asked for."""
     index, is_demo = _index(name_or_path), name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED)
     if "/" not in name_or_path and index.is_file():
         try:
@@ -158,7 +161,7 @@ def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
         except DataError as error:
             if not is_demo:
                 raise
-            echo(f"{error} It is made anew.")
+            echo(f"{error} The demo data is made anew.")
     if is_demo:
         from bench.data import demo
 
@@ -178,7 +181,9 @@ def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
 def _indexed(root: Path, echo: Echo) -> Dataset:
     dataset = read(root, root.name)
     signature = hashlib.sha256()
-    for number, file in enumerate(dataset.files()):  # the text of a list, for an index to be found that was made from one
+    for number, file in enumerate(
+        dataset.files()
+    ):  # hashed as the text of a list, as earlier versions did, so that their indices are found
         signature.update(f"{', ' if number else '['}{_stamp(dataset.root / file)!r}".encode())
     signature.update(b"]")
     signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
@@ -203,20 +208,20 @@ def _save(place: Path, dataset: Dataset) -> Dataset:
 
 
 def is_of_this_version(place: Path) -> bool:
-    """Tell whether an index's folder is one that this version reads: those of paths have the version in their name."""
+    """Tell whether this version reads an index's folder; the folder of a path's index has the version in its name."""
     return place.parent.name != "paths" or place.name.endswith(f"-{INDEX_VERSION}")
 
 
 def read_index(path: Path) -> Dataset:
-    """Return a data set from its index; DataError when it is damaged or another version's."""
+    """Return a data set from its index file; DataError when the index is damaged or of another version."""
     way_out = "prepare the data set again" if path.is_relative_to(files.home() / "data") else "remove its folder"
     return seal.read_model(Dataset, path, "an index", way_out)
 
 
 def defaults(pretrain_data: str | None) -> tuple[str, str, str]:
-    """Return the data and pretraining data to use when no data is named, and what to tell the user about it.
+    """Return the labelled data and the pretraining data to use when no data is named, and a note for the user.
 
-    VOC and COCO when both are prepared (VOC alone when the pretraining data is named), else the demo data.
+    These are VOC and COCO when both are prepared (only VOC needs to be when `pretrain_data` is given), else the demo data.
     """
     names = _names()
     labelled = next((name for name in LABELLED_DEFAULTS if name in names), None)
@@ -225,14 +230,14 @@ def defaults(pretrain_data: str | None) -> tuple[str, str, str]:
         return labelled, unlabelled, ""
     missing = " and ".join(what for what, there in (("VOC 2012", labelled), ("COCO", unlabelled)) if not there)
     note = (
-        f"{missing} {'are' if ' and ' in missing else 'is'} not prepared, so this is scored on the embedded synthetic demo data "
+        f"{missing} {'are' if ' and ' in missing else 'is'} not prepared, so the embedded synthetic demo data is used "
         "(bench data prepare voc2012, bench data prepare coco2014; or --data and --pretrain-data)."
     )
     return DEMO_LABELLED, pretrain_data or DEMO_UNLABELLED, note
 
 
 def pretraining_data_for(data: str) -> str:
-    """Return the pretraining data that goes with `data` when only `data` is named; UsageError when nothing does."""
+    """Return the pretraining data to use when only the labelled `data` is named; UsageError when COCO is not prepared."""
     if data == DEMO_LABELLED:
         return DEMO_UNLABELLED
     names = _names()
@@ -246,7 +251,10 @@ def pretraining_data_for(data: str) -> str:
 
 
 def verify(name_or_path: str) -> Dataset:
-    """Decode everything of a prepared set or a folder; DataError names what is broken or has changed since it was prepared."""
+    """Decode every file of a prepared data set or a folder, and return it with its fingerprint.
+
+    DataError names a file that is broken, or the data set when it has changed since it was prepared.
+    """
     known = read_index(_index(name_or_path)) if name_or_path in _names() else None
     if known is None and "/" not in name_or_path and not Path(name_or_path).is_dir():
         check_prepared(name_or_path)
@@ -255,5 +263,5 @@ def verify(name_or_path: str) -> Dataset:
     fresh = read(root, known.name, known.exclude, known.scored, known.broken) if known else read(root, root.resolve().name)
     checked = fingerprinted(fresh, _check_of(fresh))
     if known is not None and checked.fingerprint != known.fingerprint:
-        raise DataError(f"{known.name} at {known.root} is not what was prepared: a file has changed; prepare it again.")
+        raise DataError(f"{known.name} at {known.root} has changed since it was prepared; prepare it again.")
     return checked

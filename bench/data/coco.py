@@ -1,4 +1,4 @@
-"""COCO (2014, 2017) as unlabelled images: the instances JSON says which images there are; its labels are not used.
+"""Reads COCO (2014, 2017) as unlabelled images: the instances JSON lists the images; its labels are not used.
 
 Source: Lin et al. 2014, https://cocodataset.org. Layout: annotations/instances_train2014.json beside train2014/ (or below
 images/), likewise val and test.
@@ -19,17 +19,17 @@ SPLITS = ("train", "val", "test")
 
 
 def looks_like(root: Path) -> bool:
-    """Whether `root` has COCO's annotations beside image folders."""
+    """Tell whether `root` has COCO's annotation files."""
     return bool(_annotations(root))
 
 
 def _annotations(root: Path) -> list[Path]:
-    """Return COCO's own annotation files; others (of a subset, of one's own) make no COCO data set."""
+    """Return COCO's own annotation files; files of other names, such as a subset's, do not count."""
     return sorted(path for year in ("train20??", "val20??") for path in (root / "annotations").glob(f"instances_{year}.json"))
 
 
 def read(root: Path, name: str) -> Dataset:
-    """Read every image that an instances JSON (or a test set's image_info) lists; DataError names what is missing."""
+    """Return the data set of the images that instances JSONs (and test sets' image_info) list; DataError for a missing one."""
     images: dict[str, ImageFile] = {}
     for path in [*_annotations(root), *sorted((root / "annotations").glob("image_info_test20??.json"))]:
         subset = path.stem.removeprefix("instances_").removeprefix("image_info_")
@@ -47,7 +47,7 @@ def read(root: Path, name: str) -> Dataset:
             images[image.id] = image
         missing = next((file for file in listed if not _is_file(folder / file)), None)
         if missing is not None:
-            raise DataError(f"{path} lists {quoted(missing)}, but {folder} has not got it; unpack the images again.")
+            raise DataError(f"{path} lists {quoted(missing)}, but {folder} does not hold it; unpack the images again.")
     if not images:
         raise DataError(f"{root} is not a COCO data set: no annotations/instances_train20xx.json with images.")
     return Dataset(
@@ -60,13 +60,13 @@ def read(root: Path, name: str) -> Dataset:
 
 
 def _listed(path: Path) -> list[str]:
-    """Return the file names of the images that an annotation file lists; its labels are not looked at."""
+    """Return the file names of the images that an annotation file lists; its labels are not read."""
     from pycocotools.coco import COCO
 
     index = COCO()
     try:
         index.dataset = {"images": json.loads(path.read_bytes())["images"]}
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of its progress
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             index.createIndex()
         listed = [image["file_name"] for image in index.imgs.values()]
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""A data set as a list of images, whatever its layout on the disk, with a fingerprint of its content."""
+"""`Dataset`: a list of images, whatever their layout on the disk, with a fingerprint; and the decoding of images and masks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from bench.storage import files
 from bench.text import quoted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""What is read, whatever a file's name ends in. Pillow reads more: PostScript, for which it runs a program, and others that
-nobody keeps images in."""
+"""The formats that are read, whatever a file's name ends in. Pillow's others are left out: PostScript, for which Pillow runs a
+program, and formats in which nobody keeps images."""
 MOST_PIXELS = 89_478_485
-"""The most pixels of an image, from which on Pillow warns of a file that was made to fill the memory: 256 MiB at 3 bytes."""
+"""The most pixels of an image: above this, 256 MiB at 3 bytes per pixel, Pillow warns of a decompression bomb."""
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file, and what decides is whether its pixels decode
+warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings name no file, and a file that does not decode is an error
 
 VOC_CLASSES = tuple(
     [
@@ -58,9 +58,9 @@ VOC_CLASSES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image: its id, its file relative to the root, and the split of the data set that it came in.
+    """One image: its id, its file relative to the root, and the data set's own split that it belongs to.
 
-    `labels` holds one number a class: 1 present, 0 absent, -1 present but difficult only; None where nothing is known.
+    `labels` has one number per class: 1 present, 0 absent, -1 present as difficult objects only; None for an unlabelled image.
     """
 
     id: str
@@ -70,11 +70,12 @@ class ImageFile:
 
 
 class Dataset(Schema):
-    """A data set that can be read. `scored` are the classes that its tests can judge; others stay out of every mean.
+    """A data set: its classes, its images with labels, its masks and its official splits.
 
-    `masks` maps a mask folder to the ids that have a mask in it; `lists` maps `Main` and `Segmentation` to the official
-    splits. `broken` are the images that were left out because they or a mask of theirs do not decode. `fingerprint` is the
-    SHA-256 over every file's content and all of the above.
+    `scored` are the classes that are scored; the others stay out of every mean. `masks` maps a mask folder to the ids that have a
+    mask in it; `lists` maps `Main` and `Segmentation` to the official splits. `exclude` are the patterns, and `broken` the files,
+    of images that were left out, the latter because they or their masks do not decode. `fingerprint` is the SHA-256 over every
+    file's content and all fields but the name and the root.
     """
 
     name: str
@@ -96,11 +97,11 @@ class Dataset(Schema):
         return f"{self.name} (synthetic)" if self.synthetic else self.name
 
     def path(self, image: ImageFile) -> Path:
-        """Return where an image lies."""
+        """Return the path of an image."""
         return self.root / image.file
 
     def mask_path(self, folder: str, identity: str) -> Path:
-        """Return where an image's mask lies."""
+        """Return the path of an image's mask in a mask folder."""
         return self.root / folder / f"{identity}.png"
 
     def without(self, ids: Collection[str], **update: Any) -> Dataset:
@@ -117,17 +118,17 @@ class Dataset(Schema):
 
     @property
     def unsaid(self) -> set[str]:
-        """The fields that a digest leaves out while they are empty, for they came after digests that must stay what they are."""
+        """The fields that a digest leaves out while they are empty: they were added later, and old digests must not change."""
         return set() if self.broken else {"broken"}
 
     def files(self) -> Iterator[str]:
-        """Yield every image and mask, relative to the root."""
+        """Yield the file of every image and mask, relative to the root."""
         yield from (image.file for image in self.images)
         for folder, ids in self.masks.items():
             yield from (f"{folder}/{identity}.png" for identity in ids)
 
     def known_labels(self) -> dict[str, tuple[int, ...]]:
-        """Return the labels of every image that has some, by its id."""
+        """Return the labels of every labelled image, by its id."""
         return {image.id: image.labels for image in self.images if image.labels is not None}
 
     def labels(self, ids: Sequence[str]) -> NDArray[np.int8]:
@@ -140,7 +141,7 @@ class Dataset(Schema):
 
 
 def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = None) -> Dataset:
-    """Return the data set with its fingerprint; `check` is called on every file as well, in threads."""
+    """Return the data set with its fingerprint; `check` is called with the path of every file, in threads."""
 
     def read(file: str) -> tuple[str, str]:
         path = dataset.root / file
@@ -151,7 +152,7 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}.") from error
 
-    # Names in a fingerprint stay what they were when it was first made.
+    # The keys keep their first names, "pictures" and "part": others would change every fingerprint.
     content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "images", *dataset.unsaid})
     content["files"] = in_order(read, dataset.files())
     content["pictures"] = (
@@ -162,13 +163,13 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
 
 @contextlib.contextmanager
 def opened(path: Path, what: str = "an image") -> Iterator[Image.Image]:
-    """Open an image file, its pixels not decoded yet; what goes wrong until the block ends is told with the file's name.
+    """Open an image file, whose pixels are decoded when the block reads them; errors inside the block name the file.
 
     DataError for a file that does not decode, that is none of `FORMATS`, or that has more than `MOST_PIXELS` pixels; MachineError
     when there is not enough memory.
     """
     try:
-        content = io.BytesIO(path.read_bytes())  # of which nobody reads more than there is, whatever a header says
+        content = io.BytesIO(path.read_bytes())  # in memory, a header cannot make Pillow read beyond the end
         with Image.open(content, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
@@ -178,7 +179,7 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"{path} has more than {MOST_PIXELS:,} pixels, the most of {what}; shrink it, or leave it out."
+            f"{path} has more than {MOST_PIXELS:,} pixels, the most for {what}; shrink it, or leave it out."
         ) from error
     except MemoryError as error:
         raise MachineError(f"there is not enough memory to decode {path}; close other programs, or leave it out.") from error
@@ -192,13 +193,13 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image.Image]:
 def decode(path: Path, upright: bool = False) -> Image.Image:
     """Return the whole image, decoded, as 8-bit RGB (an alpha channel is dropped); DataError names the file.
 
-    `upright` turns it as its EXIF says; masked images are read as they are stored.
+    `upright` turns the image as its EXIF orientation says; images with masks are read as they are stored.
     """
     with opened(path) as image:
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode == "F":
-            raise DataError(f"{path} has pixels of floating point, whose white is not known; save it with 8 or 16 bits.")
+            raise DataError(f"{path} has floating-point pixels, whose value for white is unknown; save it with 8 or 16 bits.")
         if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
             deep = np.asarray(image)
             return Image.fromarray((deep // 257 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)).convert(
@@ -210,8 +211,8 @@ def decode(path: Path, upright: bool = False) -> Image.Image:
 def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path) -> NDArray[np.uint8]:
     """Return a mask as class ids, uint8 (H, W): 0 background, 1 to `classes`, 255 void.
 
-    A palette or grey image is read as it is, an RGB one through the VOC palette. DataError for another size than the
-    image's (width, height), for a colour that the palette has not and for an id out of range.
+    The pixels of a palette or grey image are class ids; the colours of an RGB image are looked up in the VOC palette. DataError
+    for another size than the image's `size` (width, height), for a colour that is not in the palette, and for an id out of range.
     """
     with opened(path, "a mask") as image:
         if image.size != size:
@@ -238,7 +239,7 @@ def _through_palette(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8
     found, inverse = np.unique(codes, return_inverse=True)
     strange = [code for code in found.tolist() if code not in table]
     if strange:
-        raise DataError(f"{path} has the colour #{strange[0]:06x}, which the VOC palette has not.")
+        raise DataError(f"{path} has the colour #{strange[0]:06x}, which is not in the VOC palette.")
     return np.array([table[code] for code in found.tolist()], dtype=np.uint8)[inverse].reshape(codes.shape)
 
 
@@ -253,7 +254,7 @@ def voc_palette() -> NDArray[np.uint8]:
 
 
 def choose_scored(dataset: Dataset, scored: Iterable[str]) -> Dataset:
-    """Return the data set with the classes that it can score; DataError for a class that it has not."""
+    """Return the data set with these classes scored, all when none is named; DataError for a class that it does not have."""
     names = tuple(dict.fromkeys(scored))
     for name in names:
         if name not in dataset.classes:

@@ -1,8 +1,8 @@
 """The demo data: synthetic images, drawn on first use, always the same, written in VOCdevkit and COCO layout.
 
-Eight shapes lie on textured ground. A shape's hue follows from its class, its lightness does not: whoever can tell the colour
-from the grey image has recognised the shape, so colorization has something to teach. The ground is almost grey.
-4,000 unlabelled and 800 labelled images of 64x64 pixels. Synthetic: never compare a score on them with one on photographs.
+Eight shapes lie on a textured, almost grey ground. A shape's class decides its hue but not its lightness: a network that colours
+the grey image must recognise the shape, so colorization has something to teach. There are 4,000 unlabelled and 800 labelled
+images of 64x64 pixels. Scores on these images must not be compared with scores on photographs.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from bench.storage import files
 
 SIZE = 64
 UNLABELLED, TRAIN, VAL = 4000, 500, 300
-SHAPES = ("disc", "ring", "crescent", "star", "triangle", "square", "bar", "cross")  # hues are neighbours as shapes are
-# CIELAB degrees: over the whole circle the shapes' median colour would be grey, and L1 stays there.
+SHAPES = ("disc", "ring", "crescent", "star", "triangle", "square", "bar", "cross")  # neighbours have neighbouring hues
+# Degrees in CIELAB, not the whole circle: the median of all hues is grey, which the L1 loss would predict for every shape.
 FIRST_HUE, HUES = 20.0, 216.0
 VERSION = 1
 NOTE = "Synthetic images drawn by pretext-bench. Scores on them say nothing about photographs.\n"
 
 
 def make(root: Path, unlabelled_count: int = UNLABELLED, train: int = TRAIN, val: int = VAL) -> dict[str, Path]:
-    """Draw both demo data sets below `root` when they are not there; return their folders by name."""
+    """Draw the two demo data sets below `root` when they are missing; return their folders by name."""
     labelled, unlabelled = root / f"v{VERSION}" / "labelled", root / f"v{VERSION}" / "unlabelled"
     files.publish_folder(labelled, lambda folder: _write_voc(folder, train, val))
     files.publish_folder(unlabelled, lambda folder: _write_coco(folder, unlabelled_count))
@@ -117,14 +117,14 @@ def _hue(rng: np.random.Generator, kind: int) -> float:
 
 
 def _contrasting(rng: np.random.Generator, ground: float) -> float:
-    """Return a lightness that differs from the ground's by 18 to 35, whatever the class."""
+    """Return a lightness that differs from the ground's by 18 to 35, independent of the class."""
     step = float(rng.uniform(18, 35))
     darker = ground - step >= 15 and (ground + step > 85 or rng.uniform() < 0.5)
     return ground - step if darker else ground + step
 
 
 def _painted(rng: np.random.Generator, lightness: float, hue: float, chroma: float, contrast: float) -> NDArray[np.float64]:
-    """Return a textured 64x64 surface in CIELAB around a lightness in [0, 100], as colourful as sRGB allows up to `chroma`."""
+    """Return a textured 64x64 surface in CIELAB around a lightness in [0, 100], with the most chroma in sRGB up to `chroma`."""
     texture = np.zeros((SIZE, SIZE))
     for cells in (4, 16):
         grid = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
@@ -156,7 +156,7 @@ def _linear(lab: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return sRGB in [0, 1] of CIELAB; in double precision, so that every machine draws the same pixels."""
+    """Return sRGB in [0, 1] of CIELAB (..., 3), in double precision, so that every machine draws the same pixels."""
     linear = np.clip(_linear(lab), 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 

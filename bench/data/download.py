@@ -1,9 +1,9 @@
-"""Downloads of the known data sets: several mirrors, resumed, and checked before anything is unpacked.
+"""Downloads the known data sets from several mirrors, resumes a download that was cut off, and checks it before unpacking.
 
-Addresses are the publishers'. Their SHA-256 sums and sizes are those that TensorFlow Datasets (url_checksums) and torchvision
-(prototype data sets) publish; where both have one they agree. The archives come over plain HTTP or from anyone's mirror: the sum
-alone says that they are the right ones. Set $PRETEXT_BENCH_MIRROR to a base address that holds the archives by name to try it
-first.
+The addresses are the publishers'. The SHA-256 sums and sizes are those that TensorFlow Datasets (url_checksums) and torchvision
+(prototype data sets) publish; where both publish one, they agree. Archives may come over plain HTTP or from anyone's mirror: the
+sum alone says that they are the right ones. If $PRETEXT_BENCH_MIRROR names a base address with archives of these names, it is
+tried first.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ CHUNK = 1 << 20
 
 
 class Listener(Protocol):
-    """Who is told how a download goes."""
+    """The interface that shows the user a download's progress."""
 
     def echo(self, text: str) -> None:
         """Print a line."""
 
     def amount(self, what: str, done: int, total: int) -> None:
-        """Show how many bytes are there."""
+        """Show that `done` of `total` bytes of a file are downloaded."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,10 @@ class Archive:
     mirrors: Sequence[str]
 
     def addresses(self) -> list[str]:
-        """Return where to look, in order; UsageError for a mirror of one's own that is not on the web."""
+        """Return the addresses to try, in order; UsageError when $PRETEXT_BENCH_MIRROR is not an http or https address."""
         own = os.environ.get("PRETEXT_BENCH_MIRROR")
         if own and not _is_web(own):
-            raise UsageError(
-                f"PRETEXT_BENCH_MIRROR takes an http or https address, but got {own!r}; for a folder there is --root."
-            )
+            raise UsageError(f"PRETEXT_BENCH_MIRROR takes an http or https address, but got {own!r}; give a folder with --root.")
         first = [f"{own.rstrip('/')}/{self.name}"] if own else []
         return first + [f"{mirror}{self.folder}{self.name}" for mirror in self.mirrors]
 
@@ -127,9 +125,9 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
 
 
 def fetch(name: str, folder: Path, listener: Listener) -> Path:
-    """Download, check and unpack a known data set below `folder`; return its root. What is there already is not fetched again.
+    """Download, check and unpack a known data set below `folder`; return its root. Archives that are there are not fetched again.
 
-    An archive's mark in the root is the last thing made of it, so whatever stopped this before, the same call goes on from there.
+    A mark in the root is written after an archive is unpacked, so the same call resumes whatever was interrupted before.
     """
     if name not in ARCHIVES:
         raise UsageError(f"{unknown('data set', name, [*ARCHIVES, 'demo'])} For a data set of your own, add --root DIR.")
@@ -161,20 +159,20 @@ def _check_network(name: str, wanted: Sequence[Archive], folder: Path) -> None:
     if missing and offline.is_forbidden():
         raise MachineError(
             f"{name} is not downloaded ({', '.join(missing)}), and --offline ({offline.VARIABLE}) forbids the network; run "
-            f"`bench data prepare {name}` on a machine with a network, bring its folder downloads/{name} here, and run "
-            f"`bench data prepare {name} --root DIR` with it."
+            f"`bench data prepare {name}` on a machine with a network, copy its folder downloads/{name} to this machine, and run "
+            f"`bench data prepare {name} --root DIR` with the copy."
         )
 
 
 def _check_room(name: str, wanted: Sequence[Archive], folder: Path) -> None:
-    """Raise MachineError when archives, one at a time, and what is in them (at least as much again) do not fit."""
+    """Raise MachineError when the disk has no room for the unpacked files, about as large as the archives, and one archive."""
     sizes = [archive.size for archive in wanted]
     there = sum(_length(folder / file) for archive in wanted for file in (archive.name, _partial(archive)))
     needed = sum(sizes) + max(sizes, default=0) - there
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise MachineError(
-            f"{name} needs {needed:,} bytes to be downloaded and unpacked, and {folder} has room for {free:,}; free some space, "
+            f"{name} needs {needed:,} bytes to be downloaded and unpacked, but {folder} has room for {free:,}; free some space, "
             "or move the cache with $PRETEXT_BENCH_HOME, then run again."
         )
 
@@ -188,14 +186,14 @@ def _length(path: Path) -> int:
 
 
 def _is(archive: Archive, path: Path) -> bool:
-    """Whether a file is the archive, by its length and its sum."""
+    """Tell whether a file is the archive, by its length and its SHA-256."""
     return path.is_file() and _length(path) == archive.size and files.sha256(path) == archive.sha256
 
 
 def download(archive: Archive, folder: Path, listener: Listener) -> Path:
-    """Return the archive's file with the right SHA-256, from the first mirror that has it; a half file is gone on with.
+    """Return the archive's file with the right SHA-256, from the first mirror that has it; a partial download is resumed.
 
-    MachineError says what each mirror did wrong. A file with another sum is removed.
+    MachineError says what went wrong at each mirror. A file with another SHA-256 is removed.
     """
     files.make_folder(folder)
     path, partial = folder / archive.name, folder / _partial(archive)
@@ -209,7 +207,7 @@ def download(archive: Archive, folder: Path, listener: Listener) -> Path:
         raise MachineError(f"{archive.name} is not here or is damaged, and --offline ({offline.VARIABLE}) forbids the network.")
     problems = []
     for address in archive.addresses():
-        again = _length(partial) > 0  # what is there may be another mirror's fault, and then this one has not had its turn
+        again = _length(partial) > 0  # a partial file from another mirror may be wrong, so this mirror gets a second try
         problem = _try(archive, address, partial, listener)
         if problem and again and not partial.exists():
             problem = _try(archive, address, partial, listener)
@@ -219,12 +217,12 @@ def download(archive: Archive, folder: Path, listener: Listener) -> Path:
         problems.append(f"{address}: {problem}")
     raise MachineError(
         f"cannot download {archive.name} ({'; '.join(problems)}); "
-        "get it on another machine, unpack it and name the folder with --root."
+        "download it on another machine, unpack it and name the folder with --root."
     )
 
 
 def _try(archive: Archive, address: str, partial: Path, listener: Listener) -> str | None:
-    """Fetch an archive from one address; return what went wrong. What cannot be gone on with is removed."""
+    """Fetch an archive from one address; return what went wrong, or None. A partial file that cannot be resumed is removed."""
     try:
         _transfer(archive, address, partial, listener)
     except _Unfit as error:
@@ -244,11 +242,11 @@ def _try(archive: Archive, address: str, partial: Path, listener: Listener) -> s
 
 
 class _Unfit(Exception):
-    """An answer that is not the archive, or not the rest of what is there."""
+    """Raised for an answer that is not the archive, or not the missing rest of it."""
 
 
 def _transfer(archive: Archive, address: str, partial: Path, listener: Listener) -> None:
-    """Write an address's content, or what is missing of it, to `partial`, and never more than the archive's length."""
+    """Write an address's content, or the missing rest of it, to `partial`, and never more than the archive's length."""
     have = _length(partial)
     if have >= archive.size:
         have = 0
@@ -258,7 +256,7 @@ def _transfer(archive: Archive, address: str, partial: Path, listener: Listener)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:
-            raise _Unfit("it has nothing after the part that is here") from error
+            raise _Unfit("the server has nothing after the part that is here") from error
         raise
     with response:
         if response.status == 206 and have:
@@ -266,15 +264,15 @@ def _transfer(archive: Archive, address: str, partial: Path, listener: Listener)
         elif response.status == 200:
             have = 0
         else:
-            raise _Unfit(f"it answered {response.status} {response.reason}")
+            raise _Unfit(f"the server answered {response.status} {response.reason}")
         length = response.headers.get("Content-Length")
         if length is not None and have + int(length) != archive.size:
-            raise _Unfit(f"it says {have + int(length):,} bytes, and the archive has {archive.size:,}")
+            raise _Unfit(f"the server's file has {have + int(length):,} bytes, but the archive has {archive.size:,}")
         with partial.open("ab" if have else "wb") as file:
             while chunk := response.read(min(CHUNK, archive.size - have + 1)):
                 have += len(chunk)
                 if have > archive.size:
-                    raise _Unfit(f"it sent more than the archive's {archive.size:,} bytes")
+                    raise _Unfit(f"the server sent more than the archive's {archive.size:,} bytes")
                 file.write(chunk)
                 listener.amount(archive.name, have, archive.size)
             file.flush()
@@ -284,26 +282,26 @@ def _transfer(archive: Archive, address: str, partial: Path, listener: Listener)
 
 
 def _check_range(response: http.client.HTTPResponse, have: int, size: int) -> None:
-    """Raise _Unfit when an answer is not the part that was asked for, whatever it calls itself."""
+    """Raise _Unfit when an answer's Content-Range is not the part that was asked for."""
     said = response.headers.get("Content-Range", "")
     matched = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", said.strip())
     if matched is None or int(matched[1]) != have or matched[3] not in (str(size), "*"):
-        raise _Unfit(f"it was asked for bytes from {have:,} and sent {said or 'it does not say which'!r}")
+        raise _Unfit(f"the server was asked for bytes from {have:,} and sent {said or 'a part that it does not name'!r}")
 
 
 class _WebRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect to http and https, and nowhere else."""
+    """Follows redirects to http and https addresses only."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if not _is_web(newurl):
-            raise _Unfit(f"it leads to {newurl!r}, which is not on the web")
+            raise _Unfit(f"the server redirects to {newurl!r}, which is no http or https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _web() -> urllib.request.OpenerDirector:
-    """Return what opens http and https and nothing else: no file, no ftp, no data address."""
+    """Return an opener of http and https addresses only: no file, ftp or data address."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

@@ -1,4 +1,4 @@
-"""A plain folder of images, at any depth, as unlabelled data."""
+"""Reads a plain folder of images, at any depth, as unlabelled data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def read(root: Path, name: str) -> Dataset:
-    """List every image below `root`, by name; DataError when there is none."""
+    """Return the data set of every image below `root`, in the order of names; DataError when there is none."""
     names = sorted(_names(root), key=lambda name: name.split("/"))
     if not names:
         raise DataError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}).")
@@ -27,7 +27,7 @@ def read(root: Path, name: str) -> Dataset:
 
 
 def _names(root: Path) -> Iterator[str]:
-    """Yield the images below `root`, relative to it, in no order."""
+    """Yield the image files below `root`, relative to `root`, in no fixed order."""
     for folder, _, files in os.walk(root):
         below = Path(folder).relative_to(root)
         for file in files:

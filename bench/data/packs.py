@@ -1,8 +1,8 @@
 """Packs: each image is decoded and resized once, into one array on the disk that every run reads.
 
-A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks `masks.npy` uint8 (N, S, S); a pack that
-keeps the original resolution for evaluation has `truth.npy` uint8 (N, P, P), padded. Files are written an image at a time and
-read a row at a time, so memory does not grow with the number of images.
+A pack is a folder: `manifest.json`, `images.npy` uint8 (N, S, S, 3), and with masks `masks.npy` uint8 (N, S, S). A pack that
+keeps the masks' original resolution for evaluation also has `truth.npy` uint8 (N, P, P), padded. Files are written and read one
+image at a time, so memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Bytes = NDArray[np.uint8]
 
 
 class PackRule(Schema):
-    """What an image becomes: a square of `size` pixels.
+    """How an image becomes a square of `size` pixels.
 
-    `squash` changes the proportions (the paper's code); `letterbox` shrinks the longer side to `size` when it is longer and
-    pads; `crop` keeps every pixel and pads, to be cropped to `size` later (the paper's text), so its squares are as large as the
-    largest image needs. Padding is black in the image and 254 in the mask, which no loss and no score sees.
+    `squash` changes the proportions (the paper's code). `letterbox` shrinks an image whose longer side exceeds `size`, and pads.
+    `crop` keeps every pixel and pads all images to the side of the largest, to be cropped to `size` later (the paper's text).
+    Padding is black in the image and 254 in the mask, which losses and scores ignore.
     """
 
     size: int
@@ -50,7 +50,7 @@ Size = tuple[int, int]
 
 
 def _shared(sizes: Iterable[Size]) -> tuple[Size, ...]:
-    """Return the sizes with equal ones as one object, for most images have one of a few."""
+    """Return the sizes with equal ones as one object, which saves memory, since most images have one of a few sizes."""
     known: dict[Size, Size] = {}
     return tuple(known.setdefault(size, size) for size in sizes)
 
@@ -59,7 +59,7 @@ Sizes = Annotated[tuple[Size, ...], AfterValidator(_shared)]
 
 
 class Manifest(Schema):
-    """What a pack holds and what it was made from."""
+    """A pack's manifest: its images, the data set and rule it was made from, and the digests of its arrays."""
 
     version: int = 2
     dataset: str
@@ -68,19 +68,19 @@ class Manifest(Schema):
     rule: PackRule
     side: int
     ids: tuple[str, ...]
-    content: Sizes  # of each image inside its square
-    original: Sizes  # of each image as it came
+    content: Sizes  # of each image inside its square, without padding
+    original: Sizes  # of each image before resizing
     void: tuple[int, ...] = ()
     """The rows whose masks are void throughout."""
     sums: dict[str, str]
-    """The SHA-256 of each array's check sums, by the array's name."""
+    """The SHA-256 of the check sums of each array, by the array's name."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One array of a pack: row i is read when it is asked for, by its place in the file.
+    """One array of a pack; rows are read from the file when they are asked for.
 
-    Each row has a CRC-32 in a file beside the array, which is compared the first time that this process reads the row.
+    Each row has a CRC-32 in a file beside the array, which is checked the first time that this process reads the row.
     """
 
     path: Path
@@ -91,9 +91,9 @@ class Rows:
 
     @classmethod
     def open(cls, path: Path, count: int, side: int, digest: str) -> Rows:
-        """Open an .npy file of `count` squares of uint8, of `side` pixels where it is not 0; `digest` is that of its check sums.
+        """Open an .npy file of `count` uint8 squares of `side` pixels, any side for 0; `digest` is that of its check sums.
 
-        DataError when it is something else, shorter than it says, or has other sums.
+        DataError when the file is no such array, is too short, or has other check sums.
         """
         try:
             with path.open("rb") as file:
@@ -101,18 +101,18 @@ class Rows:
                 header = np.lib.format.read_array_header_1_0(file) if version == (1, 0) else ((), True, None)
                 offset, length = file.tell(), os.fstat(file.fileno()).st_size
             sums = _sums_path(path).read_bytes()
-        except Exception as error:  # numpy's reader of headers has no common base for what it raises
+        except Exception as error:  # numpy's header errors have no common base
             raise DataError(f"{path} is not a pack's array: {' '.join(str(error).split())[:200]}; {REMADE}.") from error
         shape, in_columns, kind = header
         squares = len(shape) in (3, 4) and shape[0] == count and shape[1] == shape[2] and side in (0, shape[1])
         if in_columns or kind != np.uint8 or not squares or shape[3:] not in ((), (3,)) or length != offset + math.prod(shape):
-            raise DataError(f"{path} is damaged: not the uint8 array it should be; {REMADE}.")
+            raise DataError(f"{path} is damaged: it is not the uint8 array that the manifest names; {REMADE}.")
         if files.sha256_bytes(sums) != digest or len(sums) != 4 * count:
             raise DataError(f"{_sums_path(path)} is damaged: its SHA-256 is not the one in the manifest; {REMADE}.")
         return cls(path, shape, offset, np.frombuffer(sums, dtype="<u4"), np.zeros(count, dtype=np.bool_))
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Bytes:
-        """Return the rows at `indices`, copied: uint8 (n, ...); DataError for one that is not as it was written."""
+        """Return the rows at `indices`, copied: uint8 (n, ...); DataError for a row that has changed since it was written."""
         rows = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
         length = rows[0].nbytes if len(indices) else 0
         descriptor = os.open(self.path, os.O_RDONLY)
@@ -122,7 +122,7 @@ class Rows:
                     raise DataError(f"{self.path} ends before row {int(index)}; {REMADE}.")
                 if not self.checked[index]:
                     if zlib.crc32(row) != self.sums[index]:
-                        raise DataError(f"{self.path} is damaged: row {int(index)} is not as it was written; {REMADE}.")
+                        raise DataError(f"{self.path} is damaged: row {int(index)} has another CRC-32; {REMADE}.")
                     self.checked[index] = True
         finally:
             os.close(descriptor)
@@ -133,8 +133,8 @@ def _sums_path(array: Path) -> Path:
     return array.with_suffix(".crc32")
 
 
-REMADE = "remove its folder, and it is made again"
-"""The way out of a damaged pack."""
+REMADE = "remove its folder, and the pack is made again"
+"""The advice in the error for a damaged pack."""
 
 
 @dataclass(frozen=True)
@@ -148,19 +148,19 @@ class Pack:
     truth: Rows | None
 
     def places(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the rows of images by id; DataError for one that the pack has not."""
+        """Return the rows of images by id, int64 (n,); DataError for an id that is not in the pack."""
         place = {identity: row for row, identity in enumerate(self.manifest.ids)}
         missing = [identity for identity in ids if identity not in place]
         if missing:
             raise DataError(
-                f"{self.manifest.dataset}: the split names {missing[0]} and {len(missing) - 1} more images that the data "
-                f"({self.manifest.subset}) has not."
+                f"{self.manifest.dataset}: the split names {missing[0]} and {len(missing) - 1} more images that are not in the "
+                f"data ({self.manifest.subset})."
             )
         return np.array([place[identity] for identity in ids], dtype=np.int64)
 
 
 def fit(image: Image.Image, rule: PackRule, side: int) -> tuple[Bytes, tuple[int, int]]:
-    """Return an image in its square, uint8 (side, side, 3), and the height and width of its content."""
+    """Return an image resized into its padded square, uint8 (side, side, 3), and the height and width of its content."""
     resized = image.resize(_target(image.size, rule), _FILTERS[rule.interpolation])
     square = np.zeros((side, side, 3), dtype=np.uint8)
     square[: resized.height, : resized.width] = np.asarray(resized)
@@ -188,7 +188,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.N
 
 @dataclass(frozen=True)
 class Order:
-    """What to pack: a data set's `images` or those with a mask in the folder `subset`; `only` some ids, or all."""
+    """What to pack: with `subset` images all images, else those with a mask in that folder; of these `only` some ids, or all."""
 
     dataset: Dataset
     subset: str
@@ -197,12 +197,12 @@ class Order:
 
     @property
     def folder(self) -> Path:
-        """Where the pack lies."""
+        """The pack's folder."""
         key = _PackKey(fingerprint=self.dataset.fingerprint, subset=self.subset, rule=self.rule, only=self.only).digest()[:16]
         return files.home() / "packs" / f"{self.dataset.name}-{self.subset}-{self.rule.resize}{self.rule.size}-{key}"
 
     def places(self) -> list[int]:
-        """Return the places in the data set of the images to pack, in its order; DataError when there are none."""
+        """Return the positions in the data set of the images to pack; DataError when a mask folder is missing or empty."""
         wanted = set(self.only) or None
         if self.subset != "images":
             masked = set(self.dataset.masks.get(self.subset, ()))
@@ -223,9 +223,9 @@ class _PackKey(Schema):
 
 
 def open_pack(order: Order, echo: Echo, progress: Callable[[int, int], object]) -> Pack:
-    """Return a pack, made when it is not there; another process that makes the same one is waited for.
+    """Return a pack, made when it is missing, or awaited while another process makes it.
 
-    `progress` is called with the images done and their number.
+    `progress` is called with the number of images done and of all images.
     """
     folder = order.folder
     if not folder.is_dir():
@@ -243,7 +243,7 @@ def open_pack(order: Order, echo: Echo, progress: Callable[[int, int], object]) 
 
 
 def _bytes(order: Order) -> int:
-    """Return about how many bytes a pack needs: its images, and its masks where it has some."""
+    """Return about how many bytes a pack needs for its images and masks."""
     return len(order.places()) * order.rule.size**2 * (3 if order.subset == "images" else 4)
 
 
@@ -298,7 +298,7 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
 
 
 def _longest(dataset: Dataset, places: Sequence[int]) -> int:
-    """Return the longest side of any image, rounded up to a multiple of 64 (VOC: 512)."""
+    """Return the longest side of any image in pixels, rounded up to a multiple of 64 (VOC: 512)."""
     longest = 1
     for place in places:
         with opened(dataset.path(dataset.images[place])) as image:
@@ -307,7 +307,7 @@ def _longest(dataset: Dataset, places: Sequence[int]) -> int:
 
 
 class Writer:
-    """An .npy file of uint8 that grows by one row at a time and must end with all of them."""
+    """Writes an .npy file of uint8 one row at a time; `finish` checks that all rows are there."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.shape, self.sums = shape, array("I")
@@ -332,10 +332,10 @@ class Writer:
         self.file.close()
 
     def finish(self) -> str:
-        """Close the file, check that it has all its rows, write their check sums beside it and return the sums' SHA-256."""
+        """Close the file, check that no row is missing, write the check sums beside it and return the check sums' SHA-256."""
         self.close()
         if len(self.sums) != self.shape[0]:
-            raise DataError(f"{self.file.name} has {len(self.sums)} rows of {self.shape[0]}.")
+            raise DataError(f"{self.file.name} has only {len(self.sums)} of its {self.shape[0]} rows.")
         sums = np.array(self.sums, dtype="<u4").tobytes()
         _sums_path(Path(self.file.name)).write_bytes(sums)
         return files.sha256_bytes(sums)

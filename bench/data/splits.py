@@ -1,9 +1,9 @@
-"""Splits: which images are trained on, which choose, which are scored, by a scheme. They are a file, made once and then only read.
+"""Splits: the images for training, for choosing and for scoring (train, val, test). A scheme makes them once, into a file.
 
 - `official`: the data set's own lists. VOC 2007: trainval -> test; VOC 2012: train -> val, since its test labels are not public.
   A stratified tenth of the training list is the validation split.
 - `paper-70-20-10`: all annotated images, by iterative stratification (Sechidis et al. 2011), as the paper splits VOC 2012.
-- `pretraining`: images without labels; the test split is COCO's test or val images, else a twentieth held out; 4,000 at most.
+- `pretraining`: images without labels; the test split is COCO's test or val images, else a held-out twentieth; at most 4,000.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.storage import files, seal
 from bench.text import Echo
 
 FILE_VERSION = 2
-"""2: the file says `members`. Files of another version are left alone, and the same splits are made again."""
+"""2: the key `members`. Files of another version are ignored, and the same splits are made again."""
 SCHEMES = ("official", "paper-70-20-10", "pretraining")
 TASKS = {"labels": "Main", "masks": "Segmentation"}
 
@@ -40,16 +40,20 @@ class Splits(Schema):
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of the splits and their ids."""
+        """The SHA-256 of the splits' names and ids."""
         return hashlib.sha256(canonical({name: list(ids) for name, ids in self.members.items()}).encode()).hexdigest()
 
     def ids(self, *names: str) -> list[str]:
-        """Return the ids of some splits, in order."""
+        """Return the ids of the named splits, one split after the other."""
         return [identity for name in names for identity in self.members[name]]
 
 
 def open_splits(dataset: Dataset, scheme: str, subset: str, echo: Echo | None = None) -> Splits:
-    """Return the splits of a scheme, from their file when there is one; `subset` is `labels`, `images` or a mask folder."""
+    """Return the splits of a scheme, from their file, which is made when missing.
+
+    `subset` says which images: `labels` for those with labels, `images` for all, or a mask folder. UsageError for an unknown
+    scheme; DataError when the data set has no such images, too few, or no official lists.
+    """
     if scheme not in SCHEMES:
         raise unknown("split scheme", scheme, SCHEMES)
     path = files.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}-{FILE_VERSION}.json"
@@ -72,10 +76,10 @@ SHARES = (0.1, 0.01)
 
 
 def open_share(dataset: Dataset, whole: Splits, share: float) -> Splits:
-    """Return splits whose train and val have a share of their images, stratified, from their file when there is one.
+    """Return splits with a stratified share of the images of train and val, from their file, which is made when missing.
 
-    A tenth is drawn from the whole split, a hundredth from the tenth. The test split is whole; the validation split has its share
-    too, so that rates are not chosen with labels that a row says it did without.
+    A tenth is drawn from the whole split, a hundredth from the tenth. The test split stays whole. The validation split is reduced
+    as well, so that learning rates are not chosen with labels that a row claims not to use.
     """
     if share == 1:
         return whole
@@ -90,13 +94,13 @@ def open_share(dataset: Dataset, whole: Splits, share: float) -> Splits:
 
 
 def _drawn(dataset: Dataset, ids: tuple[str, ...], count: float) -> tuple[str, ...]:
-    """Return about `count` of some images, two at least, stratified by their labels."""
+    """Return about `count` of the images, at least two, stratified by their labels."""
     wanted = max(2, round(count))
     if wanted >= len(ids):
         return ids
     known = dataset.known_labels()
     kept, taken = _cut(np.arange(len(ids)), _presence([known.get(identity) for identity in ids]), wanted)
-    chosen = np.concatenate([taken, kept])[:wanted]  # stratification may be some images off
+    chosen = np.concatenate([taken, kept])[:wanted]  # stratification may return some images more or fewer
     return tuple(np.array(ids)[np.sort(chosen)].tolist())
 
 
@@ -151,7 +155,7 @@ def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> di
 
 
 def _shares(images: dict[str, ImageFile], shares: tuple[float, float, float], name: str) -> dict[str, tuple[str, ...]]:
-    """Split by iterative stratification over the classes that are present; without labels, at random."""
+    """Return train, val and test by iterative stratification over the classes that are present; without labels, at random."""
     ids = np.array(list(images))
     count = len(ids)
     if count < 10:

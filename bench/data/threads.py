@@ -1,4 +1,4 @@
-"""Work on many items in as many threads as there are cores."""
+"""Runs a function on many items in as many threads as there are cores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield `work` of each item in order, done by as many threads as there are cores, a bounded number ahead."""
+    """Yield `work(item)` for each item in order; as many threads as there are cores work on at most 16 items per core ahead."""
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
         waiting: deque[Future[R]] = deque()

@@ -1,7 +1,7 @@
-"""Pascal VOC as it comes in VOCdevkit (VOC2007, VOC2012), with SBD's masks where SegmentationClassAug is there.
+"""Reads Pascal VOC from VOCdevkit (VOC2007, VOC2012), with SBD's masks when the folder SegmentationClassAug is there.
 
-Source: Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. Two small files beside JPEGImages may say more:
-`classes.txt` (one class a line, when they are not VOC's twenty) and `scored_classes.txt` (the ones that tests can judge).
+Source: Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. Two small files beside JPEGImages are optional:
+`classes.txt` (one class per line, for other classes than VOC's twenty) and `scored_classes.txt` (the classes that are scored).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from bench.text import quoted
 
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 MOST_MASKED = PADDING - 1
-"""The most classes that a mask has ids for: beside them it has background, padding and void."""
+"""The most classes that a mask has ids for; other ids are background, padding and void."""
 DIFFICULT = ("0", "1", "", "Unspecified")
-"""What VOC's annotations say; the last two are no 1."""
+"""The values of `difficult` in VOC's annotations; only 1 means difficult."""
 
 
 def find(root: Path, year: str = "") -> Path | None:
-    """Return the folder that holds JPEGImages at or below `root`, VOCdevkit/VOC2012 for the year 2012.
+    """Return the folder that holds JPEGImages at or below `root`, VOCdevkit/VOC2012 for the year 2012; None without one.
 
-    DataError when there are several years and none is asked for.
+    DataError when there are folders of several years and `year` is "".
     """
     for folder in (root, root / "VOCdevkit"):
         if (folder / "JPEGImages").is_dir() and (not year or not folder.name.startswith("VOC20") or folder.name == f"VOC{year}"):
@@ -40,14 +40,14 @@ def find(root: Path, year: str = "") -> Path | None:
 
 
 def looks_like(root: Path) -> bool:
-    """Whether `root` is a VOC data set or what is left of one."""
+    """Tell whether `root` is a VOC data set, even an incomplete one."""
     places = (root, root / "VOCdevkit", *root.glob("VOC20*"), *(root / "VOCdevkit").glob("VOC20*"))
     marks = ("JPEGImages", "ImageSets", *MASK_FOLDERS)
     return any((place / mark).is_dir() for place in places for mark in marks)
 
 
 def read(root: Path, name: str) -> Dataset:
-    """Read a VOC data set, of its year when the name is voc2007 or voc2012; DataError says what is missing or wrong."""
+    """Return the VOC data set at `root`, of one year when the name is voc2007 or voc2012; DataError says what is wrong."""
     year = name.removeprefix("voc") if name in ("voc2007", "voc2012") else ""
     folder = find(root, year)
     if folder is None:
@@ -66,13 +66,13 @@ def read(root: Path, name: str) -> Dataset:
         images.append(ImageFile(id=path.stem, file=path.relative_to(folder).as_posix(), labels=labels))
     known = {image.id for image in images}
     if len(known) < len(images):
-        raise DataError(f"{folder / 'JPEGImages'} has images that differ only in their ending; an id must name one image.")
+        raise DataError(f"{folder / 'JPEGImages'} has images that differ only in their suffix; an id must name one image.")
     masks = {}
     for mask_folder in MASK_FOLDERS:
         ids = tuple(sorted(path.stem for path in (folder / mask_folder).glob("*.png")))
         stray = [identity for identity in ids if identity not in known]
         if stray and len(stray) == len(ids):
-            raise DataError(f"{folder / mask_folder} has masks, but none of an image in JPEGImages.")
+            raise DataError(f"{folder / mask_folder} has masks, but none is of an image in JPEGImages.")
         if ids and len(classes) > MOST_MASKED:
             raise DataError(
                 f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {mask_folder} has ids for {MOST_MASKED} "
@@ -99,7 +99,7 @@ def read(root: Path, name: str) -> Dataset:
 
 
 def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
-    """Read one annotation: 1 for a class with an ordinary object, -1 for one with difficult objects only, 0 for none."""
+    """Return an annotation's labels, one per class: 1 for an ordinary object, -1 for difficult objects only, 0 for none."""
     labels = [0] * len(classes)
     try:
         root = ElementTree.parse(path, ElementTree.XMLParser(target=_Plain())).getroot()
@@ -111,7 +111,7 @@ def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
             raise DataError(f"{path} has an object of class {quoted(name)}, which is not one of the {len(classes)} classes.")
         flag = (item.findtext("difficult") or "0").strip()
         if flag not in DIFFICULT:
-            raise DataError(f"{path} has an object whose difficult is {quoted(flag)}; it is 0 or 1.")
+            raise DataError(f"{path} has an object whose difficult is {quoted(flag)}; it must be 0 or 1.")
         difficult = flag == "1"
         place = classes.index(name)
         labels[place] = labels[place] if difficult and labels[place] else (-1 if difficult else 1)
@@ -119,10 +119,10 @@ def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
 
 
 class _Plain(ElementTree.TreeBuilder):
-    """Builds a tree, but of no file that defines entities: a few of them in each other fill any memory."""
+    """Builds the tree of an XML file without a document type: a few entities nested in each other could fill the memory."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Refuse a document type."""
+        """Raise ValueError for a document type."""
         raise ValueError(f"it has a document type ({quoted(name)})")
 
 
@@ -135,23 +135,23 @@ def _official_lists(folder: Path, known: set[str], classes: Sequence[str]) -> di
         ids = tuple(line.split()[0] for line in _lines(path))
         missing = [identity for identity in ids if identity not in known]
         if missing and stem != "test":
-            raise DataError(f"{path} names {quoted(missing[0])} and {len(missing) - 1} more images that JPEGImages has not.")
+            raise DataError(f"{path} names {quoted(missing[0])} and {len(missing) - 1} more images that are not in JPEGImages.")
         twice = next((identity for identity, number in Counter(ids).items() if number > 1), None)
         if twice is not None:
-            raise DataError(f"{path} names {quoted(twice)} twice; a list has each image once.")
+            raise DataError(f"{path} names {quoted(twice)} twice; a list must have each image once.")
         if not missing:
             lists[stem] = ids
     return lists
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    """Return the classes in a file, one a line, none when there is no such file; DataError when it names none, or one twice."""
+    """Return the classes in a file, one per line; () without the file, DataError when it names none, or one twice."""
     names = tuple(_lines(path))
     if path.is_file() and not names:
-        raise DataError(f"{path} names no class; write one a line, or remove it.")
+        raise DataError(f"{path} names no class; write one per line, or remove the file.")
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
-        raise DataError(f"{path} names the class {quoted(twice)} twice.")
+        raise DataError(f"{path} names the class {quoted(twice)} twice; remove one of the two lines.")
     return names
 
 

@@ -1,1 +1,1 @@
-"""From a configuration to records: grid, pretraining, fine-tuning, tuning, studies, plans, reproduction."""
+"""Experiments, from a configuration to records: grid, pretraining, fine-tuning, tuning, studies, plans, reproduction."""

@@ -1,4 +1,5 @@
-"""Whether a network is alive before fine-tuning: missing batch-norm statistics are measured, features of images are compared."""
+"""The check before fine-tuning that a network is not dead: missing batch-norm statistics are measured, and the features of
+different images are compared."""
 
 from __future__ import annotations
 
@@ -29,9 +30,10 @@ class Calibrated:
 
 
 def calibrate(job: Job, training: SplitData, model: Model, session: Session) -> tuple[Calibrated, dict[str, Tensor]]:
-    """Measure the statistics of the trunk's batch norms that nothing was trained with, or of all, as the protocol says.
+    """Measure the statistics of the trunk's batch norms that no training batch went through, or of all, as the protocol says.
 
-    Returns what was measured and the trunk's buffers; neither where statistics are the batch's, or of a single image.
+    Returns what was measured and the trunk's buffers; both are empty when the protocol uses the batch's statistics, and for a
+    single image.
     """
     places = batch_norm.positions(len(training), job.settings.batch_size)
     if job.settings.statistics == "batch" or not places:
@@ -50,7 +52,7 @@ def calibrate(job: Job, training: SplitData, model: Model, session: Session) -> 
 
 
 def feature_spread(job: Job, training: SplitData, model: Model, session: Session, calibrated: Calibrated) -> FeatureSpread | None:
-    """Return how far the features of training images differ, None of a single image; warn when they hardly do."""
+    """Return how much features differ between training images, None for a single image; warn when the network is dead."""
     places = batch_norm.positions(len(training), job.settings.batch_size, batch_norm.COMPARED)
     if not places:
         return None

@@ -1,4 +1,4 @@
-"""Some images of a run to be shown: the same few for every run, and its own best, median and worst."""
+"""Example images of a run: four that are the same for every run, and the run's best, median and worst image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FIXED = 4
 
 
 def choose(tuned: FineTuning, predictions: dict[str, NDArray[Any]]) -> bytes | None:
-    """Return the bytes of a compressed .npz with what was found in a few images; None when the task shows nothing.
+    """Return a compressed .npz, as bytes, with the predictions for K example images; None for a task that visualizes nothing.
 
-    It holds `kinds` and `ids` (text), `iou` (each image's own mean IoU), and uint8 `images` (K, S, S, 3), `truth` and `found`
-    (K, S, S). The fixed images depend on the split only.
+    The file holds `kinds` and `ids` (text), `iou` (each image's own mean IoU), and uint8 `images` (K, S, S, 3), `truth` and
+    `found` (K, S, S). The choice of the four fixed images depends on the number of scored images only.
     """
     ids, split, downstream = tuned.data.ids, tuned.data.scored, tuned.downstream
     if "confusion" not in predictions or not ids:
@@ -52,7 +52,10 @@ def choose(tuned: FineTuning, predictions: dict[str, NDArray[Any]]) -> bytes | N
 
 
 def image_iou(confusion: NDArray[Any]) -> NDArray[np.float64]:
-    """Return each image's mean IoU over the classes in its truth or prediction, void ignored, from (N, C + 2, C + 1)."""
+    """Return each image's mean IoU (N,) over the classes in its truth or prediction, void ignored.
+
+    `confusion` is (N, C + 2, C + 1): row truth, column prediction, last row void.
+    """
     matrix = confusion[:, :-1].astype(np.float64)
     hits = np.diagonal(matrix, axis1=1, axis2=2)
     union = matrix.sum(axis=1) + matrix.sum(axis=2) - hits

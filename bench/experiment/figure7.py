@@ -1,4 +1,4 @@
-"""The progress of a pretext task as one image (Figure 7): what goes in, what was learned by epoch, the truth."""
+"""The progress of a pretext task as one image, like the paper's Figure 7: the input, the output after some epochs, the truth."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.storage import files, seal
 
 IMAGES = "images"
-"""The folder of what was kept after some epochs, in the working folder."""
+"""The folder, in the working folder, of the images that were kept after some epochs."""
 LEARNED = "learned"
 MARGIN, LABEL = 4, 96
 
 
 def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
-    """Keep what a pretext task shows after an epoch: row name -> uint8 (N, 3, H, W). A task that shows nothing keeps nothing."""
+    """Keep a pretext task's images after an epoch, one file per row: row name -> uint8 (N, 3, H, W). Without rows do nothing."""
     if not rows:
         return
     for name, row in rows.items():
@@ -31,7 +31,7 @@ def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
 
 
 def draw(folder: Path, path: Path) -> None:
-    """Draw the kept rows below each other, each with its name; epochs stand where the learned row was."""
+    """Draw the kept rows below each other, each with its name, and save the image. The row `learned` has one row per epoch."""
     names: list[str] = json.loads(seal.read(folder / "rows.json", "a list of rows", f"remove {folder.parent}"))["rows"]
     epochs = sorted(folder.glob("epoch *.png"), key=lambda file: int(file.stem.split()[1]))
     paths: list[Path] = []

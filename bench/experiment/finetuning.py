@@ -1,4 +1,4 @@
-"""Fine-tuning: a pretrained trunk and a new head go through the phases of a job. Nothing is published here."""
+"""Fine-tuning: a pretrained trunk and a new head are trained through the phases of a job. No result is published here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from bench.training.loop import History, Stage, train
 
 @dataclass
 class FineTuning:
-    """One fine-tuning: its network and data, and what its training has left so far."""
+    """One fine-tuning: its network, its data, and its losses, cost and measured statistics so far."""
 
     job: Job
     pretrained: PretrainRecord
@@ -48,19 +48,19 @@ class FineTuning:
     model: Model
     data: TaskData
     work: Path
-    """Where checkpoints lie."""
+    """The folder of checkpoints."""
     after_epoch: AfterEpoch | None
     scored: SplitData
-    """The scored split; while the trunk is frozen, with its features."""
+    """The scored split, with cached features while the trunk is frozen."""
     calibrated: Calibrated = field(default_factory=Calibrated)
     spread: FeatureSpread | None = None
     losses: list[list[float]] = field(default_factory=list)
     """The mean loss of each epoch, by phase."""
     history: History = field(default_factory=History)
     states: list[str] = field(default_factory=list)
-    """The key in the session's cache of what each phase left."""
+    """For each phase, the key of its trained network in the session's cache."""
     trunk_state: dict[str, Any] = field(default_factory=dict)
-    """What the trunk has gone through since pretraining."""
+    """What has changed the trunk since pretraining: calibration, or the phases that trained it."""
 
     def predictions(self) -> dict[str, NDArray[Any]]:
         """Return the predictions for every scored image."""
@@ -68,12 +68,12 @@ class FineTuning:
         return predict(self.model, self.downstream, self.scored, self.session.machine)
 
     def score(self, epoch: int, known: float | None = None) -> float | None:
-        """Return the score after an epoch of the phase that goes on, from who asked for one."""
+        """Return the score after an epoch of the current phase, by `after_epoch`; None when no score is asked for."""
         done = sum(len(losses) for losses in self.losses)
         return None if self.after_epoch is None else self.after_epoch(self, done + epoch, known)
 
     def key(self, split: SplitData, **more: Any) -> str:
-        """Return a digest of everything that a trunk's features of a split's pack depend on, and of what else is given."""
+        """Return a digest of everything that the trunk's features of a split's pack depend on, and of `more`."""
         job = self.job
         origin = {
             "weights": self.pretrained.weights,
@@ -89,19 +89,19 @@ class FineTuning:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Count the time and the energy of the block as training."""
+        """Add the time and the energy of the block to the cost of training."""
         began, meter = time.monotonic(), Meter(self.session.machine.device)
         yield
         self.history.add(History(seconds=time.monotonic() - began, joules=meter.joules()))
 
 
 AfterEpoch = Callable[[FineTuning, int, float | None], float]
-"""Scores a network after an epoch, counted over all phases; the score is given when it is known from an equal run."""
+"""Scores a network: (fine-tuning, epoch counted over all phases, the score when an equal run has it, else None) -> score."""
 
 
 @dataclass(frozen=True)
 class _TrainedPhase:
-    """A phase as it ended: what was trained, its losses and cost, and the scores that were asked for."""
+    """A trained phase: the weights of what it trained, its losses and cost, and the scores that were asked for."""
 
     weights: dict[str, torch.Tensor]
     history: History
@@ -111,9 +111,9 @@ class _TrainedPhase:
 def finetune(
     job: Job, pretrained: PretrainRecord, session: Session, after_epoch: AfterEpoch | None = None, work: Path | None = None
 ) -> FineTuning:
-    """Fine-tune a pretrained trunk through the phases of a job; checkpoints stay in its working folder.
+    """Fine-tune a pretrained trunk through the phases of a job; checkpoints stay in the working folder `work`.
 
-    A phase that an equal network went through in this command, with the same rates before it, is not trained again.
+    A phase is not trained again when this command has trained the same phase before, on an equal network after equal phases.
     """
     downstream, model = make_model(job, _own_trunk(job, pretrained, session), len(session.grid.data.classes))
     session.machine.place(model)
@@ -137,12 +137,12 @@ def make_model(job: Job, trunk: Trunk, classes: int) -> tuple[Downstream, Model]
 
 
 def work_folder(job: Job, out: Path) -> Path:
-    """Return where a job that is not finished keeps its checkpoints."""
+    """Return the folder of an unfinished job's checkpoints."""
     return out / "work" / job.id
 
 
 def phase_stage(job: Job, model: Model, downstream: Downstream, number: int) -> Stage:
-    """Return the stage that trains a job's phase of that number, from 1."""
+    """Return the stage that trains phase `number` of a job, counted from 1."""
     phase = job.phases[number - 1]
     module = model.head if phase.train == "head" else model
     seed = key("phase", number, job.seed)
@@ -165,7 +165,7 @@ def phase_stage(job: Job, model: Model, downstream: Downstream, number: int) -> 
 
 
 def _own_trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
-    """Return a trunk of the job's own, copied from the one that this command read before."""
+    """Return a copy of the pretrained trunk for this job; its file is read once per command."""
     name = f"{pretrained.id} {job.transfer}"
     trunk: Trunk | None = session.cache.state(name)
     if trunk is None:
@@ -175,7 +175,7 @@ def _own_trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
 
 
 def _calibrate(run: FineTuning) -> None:
-    """Measure the batch-norm statistics that nothing gave, once for the same trunk and images."""
+    """Measure missing batch-norm statistics, once per command for the same trunk and images."""
     training = run.data.training
     images = [_rows_digest(training), _seed_of(training)]
     calibration_key = run.key(training, calibrated=images)
@@ -192,7 +192,7 @@ def _calibrate(run: FineTuning) -> None:
 
 
 def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
-    """Train a phase, or take it over from an equal run of this command."""
+    """Train a phase, or take its network from an equal phase that this command has trained."""
     cache, training = run.session.cache, run.data.training
     facts = {"rows": _rows_digest(training), "phases": run.job.phases[:number], "seed": run.job.seed}
     phase_key = run.key(training, **facts)
@@ -237,7 +237,7 @@ def _score_epoch(run: FineTuning, phase: Phase, scores: dict[int, float], epoch:
 
 
 def _with_features(run: FineTuning, split: SplitData) -> SplitData:
-    """Return a split with the features that the frozen trunk has of it, when there is room for them."""
+    """Return a split with the frozen trunk's features of its images, when there is room for them."""
     features_key = run.key(split, **run.trunk_state)
     return run.session.cache.with_features(split, features_key, run.model.frozen_features, run.job.settings.batch_size)
 
@@ -247,5 +247,5 @@ def _rows_digest(split: SplitData) -> str:
 
 
 def _seed_of(split: SplitData) -> int:
-    """Return the seed of a split whose images change with it; 0 otherwise."""
+    """Return the seed of a split's augmentation; 0 without augmentation, where images do not depend on the seed."""
     return split.seed if split.augmentation != "none" else 0

@@ -1,4 +1,4 @@
-"""A command's whole grid: every job in turn, tuned when asked, failures counted."""
+"""The grid of a command: every job is run in turn, with tuned rates when asked for; failed jobs are counted."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bench.storage.locks import Busy
 from bench.training import machine
 
 SOME_FAILED = 5
-"""The exit code of a command some of whose runs failed."""
+"""The exit code of a command in which some runs failed."""
 
 
 def run_grid(session: Session) -> list[Record]:
     """Run every job, with tuned rates when the configuration asks for it, and return the records.
 
-    What another process is making is left for last, so that several processes share a grid. BenchError with exit code 5 tells
-    which jobs failed.
+    Jobs that another process is working on are left for last, so that several processes can share a grid. BenchError with exit
+    code 5 names the jobs that failed.
     """
     jobs, trials = session.grid.jobs, session.config.tune
     budget = f", {trials} trials each" if trials else ""
@@ -51,7 +51,10 @@ def run_grid(session: Session) -> list[Record]:
 
 
 def _tuned(job: Job, session: Session, wait: bool) -> tuple[Job, Tuning]:
-    """Return a job with the rates of its search; when other processes are at it, train its trunk meanwhile and raise Busy."""
+    """Return a job with the rates of its search, and the search.
+
+    When other processes are still searching, train the job's trunk meanwhile and raise Busy.
+    """
     search = search_of(job, session.config, session.grid.jobs)
     try:
         finished = find_tuning(search, session.config.tune, session.out)
@@ -66,7 +69,7 @@ def _tuned(job: Job, session: Session, wait: bool) -> tuple[Job, Tuning]:
 
 
 def tune_grid(session: Session) -> list[Tuning]:
-    """Search every cell of the grid and return the searches; nothing is tested."""
+    """Search the learning rates of every cell of the grid and return the searches; test splits are not scored."""
     jobs, config = session.grid.jobs, session.config
     searches = {search.cell.id: search for search in (search_of(job, config, jobs) for job in jobs)}
     found: list[Tuning] = []
@@ -86,7 +89,7 @@ def tune_grid(session: Session) -> list[Tuning]:
 
 
 def about(job: Job) -> str:
-    """Say what the id does not: seed, schedule, and what is unusual."""
+    """Return what an id does not show: seed, schedule, and what differs from the usual transfer, labels and rates."""
     parts = [f"seed {job.seed}", job.schedule]
     if job.transfer != "all":
         parts.append(f"{job.transfer} only")
@@ -98,15 +101,15 @@ def about(job: Job) -> str:
 
 
 def score(value: float | None) -> str:
-    """Write a metric's value."""
+    """Return a metric's value as text."""
     return "undefined" if value is None else f"{value:.4f}"
 
 
 def _each(session: Session, jobs: Sequence[Job], one: Callable[[Job, str, bool], None]) -> None:
-    """Call `one` for each job with its place in the grid, and whether to wait for another process that is at it."""
+    """Call `one` for each job with its place in the grid, and with whether to wait for a process that is working on the job."""
     failed: list[str] = []
     waiting = deque(enumerate(jobs, start=1))
-    passed = 0  # jobs since the last that could be done
+    passed = 0  # jobs found busy since one was done
     with machine.stoppable(session.machine.stop):
         while waiting:
             number, job = waiting.popleft()
@@ -128,7 +131,7 @@ def _each(session: Session, jobs: Sequence[Job], one: Callable[[Job, str, bool],
             passed = 0
             failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {reason}")
             session.echo(f"  failed: {reason}")
-            machine.give_memory_back()  # after the except block, which holds on to the error, its frames and what they computed
+            machine.give_memory_back()  # not in the except block, which keeps the error's frames and their tensors
     if failed:
         summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
         summary.exit_code = SOME_FAILED

@@ -1,4 +1,4 @@
-"""An Optuna study of one search, shared by several processes: trials are claimed under a lock, those of dead workers repeated."""
+"""The Optuna study of one search: processes that share it claim trials under a lock, and repeat the trials of dead workers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bench.seeding import key
 from bench.storage import files, locks
 
 PRUNE_AFTER = 3
-"""Trials that must be finished before one is pruned."""
+"""The number of trials that must be finished before one may be pruned."""
 RETRY = "retry_of"
-"""What a trial is marked with that repeats the rates of a dead worker's trial."""
+"""The attribute of a trial that repeats the rates of a dead worker's trial: the number of that trial."""
 
 
 class OptunaStudy:
-    """An Optuna study on the disk or in a database, shared by several processes."""
+    """The Optuna study of a search, in a journal file or a database, shared by several processes."""
 
     def __init__(self, search: Search, session: Session) -> None:
         import optuna
@@ -44,7 +44,7 @@ class OptunaStudy:
         return locks.lock(self.folder / "claim.lock", self.session.echo, self.session.machine.stop.check)
 
     def _check_place(self) -> None:
-        """Raise UsageError when a study in a database belongs to another output folder, where its workers' locks lie."""
+        """Raise UsageError when a study in a database belongs to another output folder, where the locks of its workers lie."""
         with self._locked():
             token = self.folder / "token"
             known = self.optuna.user_attrs.get("token")
@@ -54,12 +54,12 @@ class OptunaStudy:
                 self.optuna.set_user_attr("token", token.read_text())
             elif not token.is_file() or token.read_text() != known:
                 raise UsageError(
-                    f"the study {self.search.id} in {without_secrets(self.session.config.storage)} was begun with another --out, or "
-                    f"{token} is damaged; all workers of a study share one output folder, and another folder needs another database."
+                    f"the study {self.search.id} in {without_secrets(self.session.config.storage)} was begun with another "
+                    f"--out, or {token} is damaged; give all workers of a study one --out, or another database for this one."
                 )
 
     def claim(self, worker: str) -> Any:
-        """Take the next trial; None when all are taken. The trials of dead workers are failed and queued again first."""
+        """Return the next trial for `worker`; None when all are taken. Trials of dead workers are queued again first."""
         from optuna.distributions import FloatDistribution
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
@@ -85,30 +85,30 @@ class OptunaStudy:
 
         retried = {trial.user_attrs.get(RETRY) for trial in self.optuna.get_trials(deepcopy=False)}
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            owner = trial.user_attrs.get("worker")  # written under the lock that we hold, so who has none is dead
+            owner = trial.user_attrs.get("worker")  # set under this lock, so a trial without it has a dead worker
             if owner is None or not locks.is_alive(self.folder / "workers", owner):
                 rates = self._rates(trial)
-                if rates and trial.number not in retried:  # queued before it is failed: dying in between loses nothing
+                if rates and trial.number not in retried:  # queued before it is marked failed, so a kill in between loses nothing
                     self.optuna.enqueue_trial(rates, user_attrs={RETRY: trial.number})
                 self.optuna.tell(trial.number, state=TrialState.FAIL)
 
     def _rates(self, trial: Any) -> dict[str, float] | None:
-        """Return a trial's rates; None when its worker died before it had them."""
+        """Return a trial's rates; None when its worker died before they were drawn."""
         has_all = trial.params.keys() == self.search.space.keys()
         return (trial.params if has_all else trial.system_attrs.get("fixed_params")) or None
 
     def _draws(self, trials: Sequence[Any]) -> list[int]:
-        """Return the numbers of the trials that had their rates first, so that dead workers change nothing of what is drawn."""
+        """Return the numbers of the trials that are no repetition, so that dead workers do not change which rates are drawn."""
         return [trial.number for trial in trials if RETRY not in trial.user_attrs and self._rates(trial)]
 
     def finished(self) -> list[Any]:
-        """Return the trials that count against the budget."""
+        """Return the trials that count against the budget: complete or pruned."""
         from optuna.trial import TrialState
 
         return list(self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
     def sweep(self) -> None:
-        """Remove the working folders of finished trials whose workers died before they could."""
+        """Remove the working folders of finished trials whose workers died before they removed them."""
         with self._locked():
             ended = {with_rates(self.search.cell, trial.params).id for trial in self.finished()}
             for place in (self.folder / "work").glob("*"):
@@ -116,7 +116,10 @@ class OptunaStudy:
                     files.remove_folder(place)
 
     def forget_networks(self, states: Sequence[str], score: float | None) -> None:
-        """Forget the networks of a trial that is not the best so far, but for those that every trial begins with."""
+        """Drop a trial's networks from the cache unless the trial is the best so far.
+
+        Networks of first phases with a fixed rate stay, since every trial begins with them.
+        """
         from optuna.trial import TrialState
 
         complete = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -129,13 +132,13 @@ class OptunaStudy:
                 self.session.cache.drop(state)
 
     def summary(self) -> Tuning:
-        """Return the first finished trials, as many as the budget, and the best of them."""
+        """Return the search with its first finished trials, as many as the budget, and the rates of the best one."""
         place = self._places()
         chosen = sorted(self.finished(), key=lambda trial: place[trial.number])[: self.budget]
         counted = tuple(_trial(trial, place[trial.number]) for trial in chosen)
         complete = [trial for trial in counted if trial.value is not None]
         if not complete:
-            raise BenchError(f"{self.search.id}: none of {len(counted)} trials came to an end; --space may have lower rates.")
+            raise BenchError(f"{self.search.id}: none of {len(counted)} trials was complete; give lower rates with --space.")
         best = max(complete, key=lambda trial: (trial.value, -trial.number))
         assert best.value is not None
         joules = [trial.user_attrs["cost"]["joules"] for trial in chosen]
@@ -163,7 +166,7 @@ class OptunaStudy:
         )
 
     def _places(self) -> dict[int, int]:
-        """Return how many rates were drawn before each trial's; a trial that repeats another's has its place."""
+        """Return each trial's place in the order in which rates were drawn; a repetition has the place of its original."""
         trials = self.optuna.get_trials(deepcopy=False)
         place = {number: draw for draw, number in enumerate(self._draws(trials))}
         for trial in trials:  # a trial that repeats another comes after it
@@ -205,5 +208,5 @@ def _storage(folder: Path, session: Session) -> Any:
 
 
 def without_secrets(url: str) -> str:
-    """Return a database's URL with its kind alone: names, passwords and places stay with the user."""
+    """Return the kind of a database's URL alone, without names, passwords and addresses."""
     return f"{url.partition(':')[0]}://..."

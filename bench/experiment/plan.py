@@ -1,4 +1,4 @@
-"""`--plan`: what would run, what is there already, and how long the rest would take, measured on a few real steps."""
+"""`--plan`: what would run, what is finished, and how long the rest would take, estimated from a few timed training steps."""
 
 from __future__ import annotations
 
@@ -41,38 +41,38 @@ class Line:
 
 @dataclass
 class Plan:
-    """The work of a session. `done` are the trunks, searches and runs that plans before it have counted, with their number."""
+    """The work of a session. `done` counts the trunks, searches and runs that earlier plans of the same command contain."""
 
     session: Session
     known: Sequence[Record] = ()
-    """Records that lie elsewhere, and would be taken with their searches."""
+    """Records outside the output folder that would be reused, with their searches."""
     done: dict[str, int] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
-    """Seconds a step, by what is trained."""
+    """Seconds per training step, by what is trained."""
 
     @property
     def seconds(self) -> float:
-        """The estimate for all that is to be done."""
+        """The estimate for all lines together."""
         return sum(line.seconds for line in self.lines.values())
 
     def add(self, identity: str, name: str, state: str, seconds: Callable[[], float], times: int = 1) -> None:
-        """Add work that is done `times` times, as far as no plan before this one has counted it."""
+        """Add work that is done `times` times, less the times that earlier plans count; `seconds` gives the time of one."""
         left = max(0, times - self.done.get(identity, 0))
         self.done[identity] = self.done.get(identity, 0) + left
         self.lines[identity] = Line(name, state, left * seconds()) if left else Line(name, "above")
 
     def per_step(self, name: str, measure: Callable[[], float]) -> float:
-        """Return the seconds of a step, measured once for all of that name."""
+        """Return the seconds per training step, measured once for each `name`."""
         if name not in self.measured:
             self.measured[name] = measure()
         return self.measured[name]
 
 
 def plan(session: Session, done: dict[str, int] | None = None, known: Sequence[Record] = ()) -> Plan:
-    """Return a line for each pretrained trunk, search and run that a session would make or reuse, with the estimate in seconds.
+    """Return a line for each pretrained trunk, search and run that a session would make or reuse, with an estimate in seconds.
 
-    What is in `done` is work of a plan before this one and not counted again; this plan's is added.
+    Work in `done`, which earlier plans contain, is not counted again; the work of this plan is added to `done`.
     """
     made = Plan(session, known, {} if done is None else done)
     finished = {record.id for record in known}
@@ -104,7 +104,7 @@ def _add_trunk(made: Plan, job: Job) -> None:
 
 
 def _add_search(made: Plan, job: Job) -> Job | None:
-    """Add the search of a job, and return the job with its rates; where they are not known yet, add the run and return None."""
+    """Add the search of a job and return the job with the rates it chose; before it is finished, add the run and return None."""
     session, trials = made.session, made.session.config.tune
     search = search_of(job, session.config, session.grid.jobs)
     tuning = find_tuning(search, trials, session.out) or _known_tuning(made.known, search.id, trials)
@@ -169,7 +169,7 @@ def _pretraining_step(session: Session, job: Job, dataset: Dataset) -> float:
 
 
 def _finetuning_step(session: Session, job: Job, number: int, from_features: bool = False) -> float:
-    """Return the seconds of a step of a phase: on images, or on features that a frozen trunk has computed before."""
+    """Return the seconds per training step of a phase: on images, or on cached features of a frozen trunk."""
     downstream, model = make_model(job, make_pretext(job.pretrain).trunk, len(session.grid.data.classes))
     session.machine.place(model).set_mode(job.phases[number - 1].train)
     _, rule = pack_of(subset_of(downstream, job.settings), job.settings, job.size)
@@ -181,21 +181,21 @@ def _finetuning_step(session: Session, job: Job, number: int, from_features: boo
 
 
 def _targets(downstream: Downstream, count: int, size: int, session: Session) -> torch.Tensor:
-    """Return targets that say nothing is there."""
+    """Return targets of zeros: no class present, or background everywhere."""
     shape = (count, downstream.classes) if downstream.data == "labels" else (count, size, size)
     kind = torch.int8 if downstream.data == "labels" else torch.uint8
     return torch.zeros(shape, dtype=kind, device=session.machine.device)
 
 
 def _images(dataset: Dataset, rule: packs.PackRule, count: int) -> torch.Tensor:
-    """Decode `count` of the data set's images, some twice when there are fewer: uint8 (count, 3, S, S)."""
+    """Return `count` decoded images of the data set, repeated when it has fewer: uint8 (count, 3, S, S)."""
     chosen = [dataset.images[place % len(dataset.images)] for place in range(count)]
     squares = [packs.fit(decode(dataset.path(image)), rule, rule.size)[0] for image in chosen]
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
 
 
 def _timed(session: Session, stage: Stage, batch: Batch) -> float:
-    """Return the seconds of a training step."""
+    """Return the seconds per training step, the mean of `TIMED` steps after `WARM` untimed ones."""
     for step in range(WARM):
         take_step(stage, session.machine, batch, step)
     _wait(session)

@@ -1,4 +1,4 @@
-"""Pretraining: a pretext task becomes a trunk on the disk, with its scores at its own task."""
+"""Pretraining: a pretext task is trained, scored at its own task, and published with its trunk."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ WEIGHTS = "pretext.safetensors"
 
 
 def find_pretrained(job: PretrainJob, out: Path) -> PretrainRecord | None:
-    """Return a pretrained trunk's record when it is there."""
+    """Return the record of a pretrained trunk; None when it is not there."""
     path = out / "pretrained" / job.id / "pretrain.json"
     return record.read_pretrained(path) if path.is_file() else None
 
 
 def make_pretext(job: PretrainJob) -> Pretext:
-    """Build a pretext task with the random weights of its seed; every task of one seed starts from the same trunk."""
+    """Return a pretext task with the random weights of its seed; all tasks start from the same trunk for the same seed."""
     plugin = registry.load("pretexts", job.pretext)
     torch.manual_seed(key("trunk", job.seed))
     trunk = make_trunk(job.trunk)
@@ -48,9 +48,9 @@ def make_pretext(job: PretrainJob) -> Pretext:
 
 
 def load_trunk(job: Job, pretrained: PretrainRecord, out: Path) -> Trunk:
-    """Return the pretrained trunk, or a new one of its seed that inherits the encoder alone, as the job says.
+    """Return the trunk that a job inherits: the pretrained one, or a new one of the same seed with the pretrained encoder.
 
-    DataError when the trunk's file is not the recorded one or does not fit.
+    DataError when the trunk's file is not the recorded one or does not fit the network.
     """
     pretext = make_pretext(job.pretrain)
     checkpoint.load_weights(out / "pretrained" / pretrained.id / WEIGHTS, pretrained.weights, pretext)
@@ -58,18 +58,18 @@ def load_trunk(job: Job, pretrained: PretrainRecord, out: Path) -> Trunk:
 
 
 def lock_of(job: PretrainJob | Job, out: Path) -> Path:
-    """Return the lock of whoever makes a trunk or a run."""
+    """Return the lock file that a process holds while it makes a trunk or a run."""
     return out / "locks" / f"{job.id}.lock"
 
 
 def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainRecord:
-    """Return the record of a pretrained trunk: the one on the disk, or a new one.
+    """Return the record of a pretrained trunk, from the disk or after pretraining it.
 
-    When another process makes it, wait for that, or raise Busy.
+    While another process pretrains it, wait; without `wait`, raise Busy.
     """
     found = find_pretrained(job, session.out)
     if found is not None:
-        files.remove_folder(session.out / "work" / job.id)  # a process may die between the record and this
+        files.remove_folder(session.out / "work" / job.id)  # left when a process died after publishing
         return found
     with locks.lock(lock_of(job, session.out), session.echo, session.machine.stop.check, wait=wait):
         return find_pretrained(job, session.out) or _pretrain(job, session)
@@ -122,7 +122,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
 
 
 def pretraining_data(job: PretrainJob, session: Session) -> tuple[DataFacts, SplitData, SplitData]:
-    """Return what a record says about the unlabelled data, the training images and the test images."""
+    """Return the facts of the unlabelled data for the record, the training images and the test images."""
     dataset = session.grid.pretrain_data
     assert dataset is not None, "a job that trains has data"
     made = splits.open_splits(dataset, "pretraining", "images")
@@ -152,7 +152,7 @@ def pretraining_stage(job: PretrainJob, pretext: Pretext) -> Stage:
 
 
 def _visualize(job: PretrainJob, pretext: Pretext, test: SplitData, work: Path, epoch: int) -> None:
-    """After some epochs, and the last, keep what the task has learned as images, drawn on a few test images."""
+    """Keep the task's example images for up to 8 test images, after the recipe's `visualize_epochs` and the last epoch."""
     recipe = pretext.recipe
     if epoch not in recipe.visualize_epochs and epoch != recipe.epochs:
         return
@@ -166,7 +166,7 @@ def _visualize(job: PretrainJob, pretext: Pretext, test: SplitData, work: Path, 
 def _evaluate(
     pretext: Pretext, test: SplitData, training: SplitData, count: int, seed: int
 ) -> tuple[Summary, dict[str, Summary]]:
-    """Summarise the pretext's own scores over its first `count` test images, and those of its baselines on the same images."""
+    """Return summaries of the task's own scores over the first `count` test images, and of its baselines on the same images."""
     device = next(pretext.parameters()).device
     places = np.linspace(0, len(training) - 1, min(BASELINE_IMAGES, len(training))).astype(np.int64)
     training_images = training[0, places]["images"].to(device)
@@ -180,7 +180,7 @@ def _evaluate(
         for answer, scores in scores_of_batch.items():
             for name, values in scores.items():
                 if tuple(values.shape) != (len(positions),):
-                    raise BenchError(f"{name} in evaluate() has shape {tuple(values.shape)}; it must have one value an image.")
+                    raise BenchError(f"{name} in evaluate() has shape {tuple(values.shape)}; it must have one value per image.")
                 collected.setdefault(answer, {}).setdefault(name, []).append(values.double().cpu().numpy())
     summaries = {
         answer: {name: summary(np.concatenate(chunks)) for name, chunks in scores.items()} for answer, scores in collected.items()
@@ -189,7 +189,7 @@ def _evaluate(
 
 
 def summary(values: NDArray[np.float64]) -> dict[str, float | None]:
-    """Return average, minimum and maximum of the finite values, and how many were not (equal images have no PSNR)."""
+    """Return average, minimum and maximum of the finite values, and the number of others (equal images have no finite PSNR)."""
     finite = values[np.isfinite(values)]
     figures: dict[str, float | None] = {"average": None, "min": None, "max": None, "not_finite": float(len(values) - len(finite))}
     if len(finite):

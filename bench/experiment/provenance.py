@@ -1,4 +1,4 @@
-"""What a record says about its data, its cost and where it comes from."""
+"""The parts of a record about its data, its cost and its provenance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ PACKAGES = (
 def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dict[str, int], void: int = 0) -> DataFacts:
     """Return what a record says about the images of a run.
 
-    `fit` are the ids it was trained on, of which `void` have a mask that is void throughout; `scored` counts the others by split.
+    `fit` are the ids of the training images, of which `void` have masks that are void throughout. `scored` has the number of
+    scored images by split.
     """
     known = dataset.known_labels()
     labels = [known.get(identity) for identity in fit]
@@ -48,7 +49,7 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
 
 
 def cost(history: History, machine: Machine) -> Cost:
-    """Return what training cost."""
+    """Return the cost of training, as a record has it."""
     return Cost(
         seconds=round(history.seconds, 3),
         images=history.images,
@@ -59,7 +60,7 @@ def cost(history: History, machine: Machine) -> Cost:
 
 
 def provenance(session: Session) -> dict[str, Any]:
-    """Return where a record comes from: command, time, versions, machine, commit and whether files were changed since."""
+    """Return where a record comes from: command, time, versions, machine, data, commit, and whether files differ from it."""
     return {
         "command": _without_storage(session.command),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,7 +74,7 @@ def provenance(session: Session) -> dict[str, Any]:
 
 
 def _without_storage(words: Sequence[str]) -> list[str]:
-    """Return a command without the database's URL, which may hold a password."""
+    """Return a command's words without the database's URL, which may hold a password."""
     kept = []
     for before, word in zip(["", *words], words, strict=False):
         hidden = before == "--storage" or word.startswith("--storage=")
@@ -82,7 +83,7 @@ def _without_storage(words: Sequence[str]) -> list[str]:
 
 
 def _findable(data: str | None) -> str | None:
-    """Return a prepared set's name as it is, and a folder so that it is found from anywhere."""
+    """Return a prepared data set's name as it is, and a folder as an absolute path."""
     return str(Path(data).resolve()) if data and ("/" in data or data.startswith(".")) else data
 
 

@@ -1,4 +1,4 @@
-"""A finished run told, written as a command, made again from its record alone, and compared."""
+"""Reproduction: a finished run described, written as a command, made again from its record alone, and compared."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from bench.text import Rows, shell
 from bench.training.machine import stoppable
 
 TOLERANCE = 0.02
-"""By how much a metric may be off that was made on another processor or a GPU."""
+"""The most that a metric may differ when it was computed on another processor or a GPU."""
 
 
 def find(out: Path, beginning: str) -> Record:
-    """Return the one run below `out` whose id begins so; UsageError when there are none or several."""
+    """Return the one run below `out` whose id has this beginning; UsageError when there are none or several."""
     found = {path.parent.name: path for path in paths(out)}
     matching = [name for name in found if name.startswith(beginning)]
     if not matching:
@@ -37,7 +37,7 @@ def find(out: Path, beginning: str) -> Record:
 
 
 def story(record: Record) -> Rows:
-    """Return what a run is, scored and cost, and where it came from, as rows of text."""
+    """Return a run's settings, scores, cost and provenance as rows of text."""
     origin, job, pretrain = record.provenance, record.job, record.pretrain
     facts: list[tuple[str, str]] = [
         ("run", record.id),
@@ -47,7 +47,8 @@ def story(record: Record) -> Rows:
         ("seed", f"{job.seed} (pretraining {pretrain.job.seed})"),
         (
             "data",
-            f"{record.data.title} {record.data.fingerprint[:12]}, splits {record.data.splits_fingerprint[:12]}, {record.data.counts}",
+            f"{record.data.title} {record.data.fingerprint[:12]}, splits {record.data.splits_fingerprint[:12]}, "
+            f"{record.data.counts}",
         ),
     ]
     if record.pretrain.data:
@@ -85,9 +86,9 @@ def _cost(cost: Cost) -> str:
 
 
 def command(record: Record) -> list[str]:
-    """Return the command that makes a run again, with every setting that is not a default, on as many threads.
+    """Return the words of the command that makes a run again, with every setting that is not a default, on as many threads.
 
-    A run on another seed's trunk needs that seed's own run beside it. Rates that were searched are given, not searched again.
+    The rates that a search chose are given, not searched again. For a run on another seed's trunk the command has that seed, too.
     """
     job, origin = record.job, record.provenance
     pretrain = job.pretrain
@@ -121,7 +122,7 @@ def command(record: Record) -> list[str]:
 
 
 def _plugins(typed: Sequence[str]) -> list[str]:
-    """Return the plug-in files that a command named."""
+    """Return the --plugin options of a command."""
     words = []
     for word, following in zip(typed, [*typed[1:], ""], strict=True):
         if word == "--plugin":
@@ -136,7 +137,7 @@ def _settings(owner: str, changes: Mapping[str, Any]) -> list[str]:
 
 
 def changed_since(record: Record) -> str:
-    """Say what of the program is another than when a record was made, so that its job has another id now; "" where nothing is."""
+    """Return what has changed in the program since a record was made, so that its job has another id now; "" for nothing."""
     job = record.job
     for kind, name, version, source in (
         ("pretexts", job.pretrain.pretext, job.pretrain.version, job.pretrain.source),
@@ -145,16 +146,16 @@ def changed_since(record: Record) -> str:
         plugin = registry.load(kind, name)
         if (plugin.version, registry.source_digest(kind, name)) != (version, source):
             made_with = f"version {version} {source}".strip()
-            return f"{name} here is not the one that it was made with ({made_with})"
+            return f"{name} here is not the version that the run was made with ({made_with})"
     if statistics_version(job.pretrain, job.transfer) != job.statistics_version:
-        return "the batch norms of what was not trained had no measured statistics then"
+        return "the batch norms of untrained parts had no measured statistics when the run was made"
     return ""
 
 
 def config_of(record: Record, machine: MachineConfig) -> RunConfig:
     """Return the configuration of a record's run alone, computed as `machine` says.
 
-    The threads are the record's where none are given, and on a CPU so is the precision.
+    The number of threads is the record's when `machine` has none. The precision is the record's when the run was made on a CPU.
     """
     was = record.provenance["machine"]
     precision = was["precision"] if was["type"] == "cpu" else "auto"
@@ -164,7 +165,7 @@ def config_of(record: Record, machine: MachineConfig) -> RunConfig:
 
 
 def reproduce(record: Record, folder: Path, machine: MachineConfig, screen: Screen) -> Record:
-    """Run a record's job in another folder, from pretraining on; DataError or UsageError when data or plug-ins are others."""
+    """Run a record's job in another folder, from pretraining on; DataError or UsageError when data or plug-ins have changed."""
     job, origin = record.job, record.provenance
     changed = changed_since(record)
     if changed:
@@ -185,13 +186,13 @@ def reproduce(record: Record, folder: Path, machine: MachineConfig, screen: Scre
 def _data(name: str, fingerprint: str, screen: Screen) -> Dataset:
     dataset = catalogue.open_dataset(name, screen.echo)
     if dataset.fingerprint != fingerprint:
-        raise DataError(f"{name} here has fingerprint {dataset.fingerprint[:12]}, the record's data had {fingerprint[:12]}.")
+        raise DataError(f"{name} here has fingerprint {dataset.fingerprint[:12]}, but the record's data had {fingerprint[:12]}.")
     return dataset
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs of one job beside each other, as rows of text; `verdict` says whether the second is the first again."""
+    """Two runs of one job compared, as rows of text; `verdict` says whether the second reproduces the first."""
 
     rows: Rows
     equal: bool
@@ -199,10 +200,10 @@ class Comparison:
 
 
 def compare(recorded: Record, made: Record, tolerance: float | None = None) -> Comparison:
-    """Compare a run with the same job made again.
+    """Compare a recorded run with the same job run again.
 
-    Without a tolerance, network and predictions must be equal to the bit when both were made on a CPU of one kind, with as many
-    threads and the same torch. Otherwise sums have other bits, and no metric may be more than 0.02 off.
+    Without a tolerance, network and predictions must be equal to the bit when both runs had the same kind of CPU, number of
+    threads and torch. Otherwise sums are rounded differently, and no metric may differ by more than 0.02.
     """
     if recorded.metric_ids != made.metric_ids:
         raise BenchError(f"{recorded.id} has metrics {', '.join(recorded.metric_ids)}, the new run {', '.join(made.metric_ids)}.")
@@ -226,7 +227,7 @@ def compare(recorded: Record, made: Record, tolerance: float | None = None) -> C
 
 
 def _differences(recorded: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    """Say in what two runs' origins differ, or may, that decides how sums are rounded: earlier records do not tell all."""
+    """Return the differences between two runs' machines that change how sums are rounded; earlier records lack some facts."""
     names = {"type": "device", "device": "processor", "capability": "instructions", "threads": "threads"}
     pairs = [(title, recorded["machine"].get(name), made["machine"].get(name)) for name, title in names.items()]
     pairs.append(("torch", recorded["versions"].get("torch"), made["versions"].get("torch")))

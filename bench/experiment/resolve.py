@@ -22,28 +22,28 @@ from bench.text import Echo, quoted
 STATISTICS_VERSION = 2
 """2: the batch norms of a new decoder, and of a trunk that was left untrained, have measured statistics."""
 SMALL = ("small", "demo")
-"""Protocols whose size is that of the pretraining too; another's is that of its own images (standard segmentation: 512)."""
+"""The protocols whose size is also that of pretraining; others set the size of their task alone (standard segmentation: 512)."""
 
 Changes = Mapping[str, Mapping[str, Any]]
-"""What `--set` changes, by owner: recipe, protocol, a pretext task or a downstream task."""
+"""The settings that `--set` changes, by owner (recipe, protocol, a pretext task or a downstream task) and name."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every job that a configuration means, and the data they read."""
+    """All jobs of a configuration, and the data sets that they read."""
 
     jobs: list[Job]
     data: Dataset
     pretrain_data: Dataset | None
     data_name: str = ""
     pretrain_name: str | None = None
-    """The data as the user named them, so that the same command can be written again."""
+    """The data sets as the user named them, so that the same command can be written again."""
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A downstream task with its protocol, and the protocol's name with its changes."""
+    """A downstream task with its protocol and size; `label` is the protocol's name with the changed settings."""
 
     name: str
     label: str
@@ -52,7 +52,7 @@ class _Task:
 
 
 def resolve(config: RunConfig, echo: Echo) -> Grid:
-    """Return the jobs of a configuration; UsageError or DataError when something does not exist or does not fit."""
+    """Return the grid of a configuration; UsageError or DataError when something does not exist or does not fit."""
     pretexts = registry.names("pretexts", config.pretext)
     names, data_named = _tasks(config)
     downstreams = registry.names("downstreams", names)
@@ -86,13 +86,13 @@ def resolve(config: RunConfig, echo: Echo) -> Grid:
 
 
 def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data: Dataset, seed: int, echo: Echo) -> Iterator[Job]:
-    """Yield the jobs of one trunk on one task: every share of labels, what is inherited, every schedule."""
+    """Yield the jobs of one trunk on one task: for every share of labels, every transfer and every schedule."""
     plugin = registry.load("downstreams", task.name)
     schedules = tuple(dict.fromkeys(config.schedule)) or registry.load("pretexts", pretrain.pretext).schedules
     _check_rates(config.rates, task.protocol, schedules)
     missing = [name for name in schedules if name not in task.protocol.schedules]
     if missing:
-        raise UsageError(f"protocol {task.label} has no {missing[0]} schedule, on which {pretrain.pretext} runs; see --schedule.")
+        raise UsageError(f"protocol {task.label} has no {missing[0]} schedule for {pretrain.pretext}; choose one by --schedule.")
     made = splits.open_splits(data, task.protocol.split_scheme, subset_of(plugin, task.protocol), echo)
     transfers: Sequence[Transfer] = tuple(dict.fromkeys(config.transfer)) if recipe_of(pretrain).epochs else ("all",)
     for share in dict.fromkeys(config.labels):
@@ -118,7 +118,7 @@ def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data: Dataset, 
 
 
 def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Dataset | None, seed: int) -> PretrainJob:
-    """Return the job of one pretrained trunk; a recipe of no epochs needs no data."""
+    """Return the job of one pretrained trunk; a recipe of 0 epochs needs no data."""
     plugin = registry.load("pretexts", pretext)
     trained = data if recipe.epochs else None
     return PretrainJob(
@@ -135,45 +135,45 @@ def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Data
 
 
 def recipe_of(job: PretrainJob) -> Recipe:
-    """Return every setting of a pretext task's job, defaults included."""
+    """Return the whole recipe of a pretraining job, defaults included."""
     settings = {name: value for name, value in job.recipe.items() if name != "defaults_version"}
     return cast(Recipe, registry.load("pretexts", job.pretext).Recipe.model_validate(settings))
 
 
 def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
-    """Return 2 for --transfer encoder, and for a task that trains but was given no epochs; 1 otherwise.
+    """Return 2 for --transfer encoder, and for a pretext task that trains but was given no epochs; 1 otherwise.
 
-    A task that never trains, random_init, has a version of its own.
+    A task that never trains, such as random_init, tells the same by its own version.
     """
     untrained = not recipe_of(pretrain).epochs and registry.load("pretexts", pretrain.pretext).Recipe().epochs
     return STATISTICS_VERSION if transfer != "all" or untrained else 1
 
 
 def subset_of(downstream: Any, protocol: Protocol) -> str:
-    """Return the images that a downstream task reads: `labels`, or the folder of its masks."""
+    """Return the images that a downstream task reads: `labels` for those with labels, or the name of a mask folder."""
     return "labels" if downstream.data == "labels" else protocol.masks
 
 
 def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
-    """Return the pack that a job reads: which images, and what becomes of them."""
+    """Return the pack that a job reads: the subset of images, and how they are resized."""
     rule = PackRule(size=size, resize=protocol.resize, interpolation=protocol.interpolation)
     return ("images" if subset == "labels" else subset), rule
 
 
 def _tasks(config: RunConfig) -> tuple[tuple[str, ...], str | None]:
-    """Return the downstream tasks of TASK or TASK@DATA, and the labelled data that is named; so far one for all tasks."""
+    """Return the names in TASK or TASK@DATA, and the labelled data that is named, if any; one data set for all tasks so far."""
     named = {data for _, at, data in (task.partition("@") for task in config.downstream) if at} | ({config.data} - {None})
     if "" in named:
         raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
     if len(named) > 1:
         raise UsageError(
-            f"one grid has one labelled data set so far, but got {', '.join(sorted(map(str, named)))}; run them apart."
+            f"one command takes one labelled data set, but got {', '.join(sorted(map(str, named)))}; run a command for each."
         )
     return tuple(task.partition("@")[0] for task in config.downstream), next(iter(named), None)
 
 
 def _choose_data(config: RunConfig, data: str | None) -> tuple[str, str | None, list[str]]:
-    """Return the labelled data, the images to pretrain on (None: chosen by the labelled data), and what to tell the user."""
+    """Return the labelled data, the images to pretrain on (None: chosen by the labelled data), and notes for the user."""
     if data:
         return data, config.pretrain_data, []
     labelled, unlabelled, note = catalogue.defaults(config.pretrain_data)
@@ -191,7 +191,7 @@ def _check_contradictions(config: RunConfig, downstreams: Sequence[str], changes
 
 
 def _protocol(downstream: str, name: str, changes: Changes) -> tuple[str, Protocol]:
-    """Return a protocol's name with the changes that make a difference, in a fixed order, and the changed protocol."""
+    """Return a protocol's name with the settings that differ from it, in alphabetical order, and the changed protocol."""
     plugin = registry.load("downstreams", downstream)
     if name not in plugin.protocols:
         raise unknown(f"protocol of {downstream}", name, plugin.protocols)
@@ -203,7 +203,7 @@ def _protocol(downstream: str, name: str, changes: Changes) -> tuple[str, Protoc
     needed = "scores" if plugin.data == "labels" else "confusion"
     for metric in protocol.metrics:
         if metrics.get(metric).needs != needed:
-            raise UsageError(f"{metric} is no metric of {downstream}: it is computed from {metrics.get(metric).needs}.")
+            raise UsageError(f"{metric} is no metric of {downstream}: the metric needs {metrics.get(metric).needs}.")
     protocol = protocol.model_copy(update={"metrics": tuple(metrics.get(metric).id for metric in protocol.metrics)})
     texts = [
         f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in protocol.differences(base).items()
@@ -227,12 +227,12 @@ def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence
             given = ", ".join(f"{rate:g}" for rate in rates)
             raise UsageError(
                 f"--rates takes a rate above 0 for each phase of {schedule}, {len(phases)} of them, but got {given}; "
-                "see --schedule."
+                "choose the schedule with --schedule."
             )
 
 
 def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequence[str]) -> Changes:
-    """Read `--set owner.name=value`; the owner is recipe or a pretext task, protocol or a downstream task."""
+    """Return the changes of `--set owner.name=value`; an owner is recipe, protocol, a pretext task or a downstream task."""
     owners = ("recipe", "protocol", *pretexts, *downstreams)
     changes: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -244,7 +244,7 @@ def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequen
             raise unknown("owner of a setting", owner, owners)
         try:
             changes.setdefault(owner, {})[name] = json.loads(value)
-        except (ValueError, RecursionError):  # no JSON, or none that Python reads: a text
+        except (ValueError, RecursionError):  # what Python cannot read as JSON is a text
             changes.setdefault(owner, {})[name] = value
     for name in changes.get("recipe", {}):
         fields = {field for pretext in pretexts for field in registry.load("pretexts", pretext).Recipe.model_fields}

@@ -1,7 +1,7 @@
-"""A job becomes a record: pretrain or reuse a trunk, fine-tune it, score it once on the test split, publish what stays.
+"""One run, from job to record: pretrain or reuse a trunk, fine-tune it, score it once on the test split, publish the record.
 
-The output folder is asked first. What is there is returned, what was interrupted goes on, and what is missing is computed; locks
-keep two commands from doing the same work.
+A finished run is returned from the output folder, an interrupted one is resumed, and a missing one is computed. Locks keep two
+commands from doing the same work.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from bench.training import checkpoint, loggers
 
 
 def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = True) -> Record:
-    """Return the record of a job: the one on the disk, or a new one. `tuning` is the search that chose the job's rates.
+    """Return the record of a job, from the disk or after running it; `tuning` is the search that chose the job's rates.
 
-    When another process makes it or its trunk, wait for that, or raise Busy.
+    While another process makes the run or its trunk, wait; without `wait`, raise Busy.
     """
     found = find(job, session.out)
     if found is not None:
-        files.remove_folder(work_folder(job, session.out))  # a process may die between the record and this
+        files.remove_folder(work_folder(job, session.out))  # left when a process died after publishing
         _check_measured(found, session)
         return found
     pretrained = pretrain(job.pretrain, session, wait)
@@ -41,31 +41,31 @@ def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = T
 
 
 def find(job: Job, out: Path) -> Record | None:
-    """Return a job's record when it is there; DataError when it cannot be read."""
+    """Return a job's record, None when there is none; DataError when it cannot be read."""
     path = out / "runs" / job.id / "record.json"
     return record.read_one(path) if path.is_file() else None
 
 
 def is_busy(job: Job, out: Path) -> bool:
-    """Tell whether another process makes this run or its trunk at this moment."""
+    """Tell whether another process is making this run or its trunk now."""
     return any(locks.is_held(lock_of(one, out)) for one in (job.pretrain, job))
 
 
 def _check_measured(found: Record, session: Session) -> None:
-    """Raise DataError for a plug-in's earlier run, unless its trunk shows that nothing of it would now be measured."""
+    """Raise DataError for a plug-in's run made before batch-norm statistics were measured, if its trunk needs them measured."""
     job = found.job
     if found.spread is not None or not job.pretrain.source or job.settings.statistics == "batch":
         return
     pretrained = find_pretrained(job.pretrain, session.out)
     if pretrained is None or batch_norm.never_used(load_trunk(job, pretrained, session.out)):
         raise DataError(
-            f"{found.id} was made by an earlier version of the bench, which did not measure the batch-norm statistics of what "
-            f"{found.pretext} does not train; remove its folder below {session.out / 'runs'} to run it again."
+            f"{found.id} was made by an earlier version of the bench, which did not measure the batch-norm statistics of parts "
+            f"that {found.pretext} does not train; remove its folder below {session.out / 'runs'} to run it again."
         )
 
 
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
-    """Fine-tune and score a job, and publish its folder: the record, the predictions, the splits, some images."""
+    """Fine-tune and score a job, and publish its folder: the record, the predictions, the splits, some example images."""
     session.machine.forget_peak()
     origin = provenance(session)
     tuned = finetune(job, pretrained, session)
@@ -111,13 +111,13 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
 
 
 def _warn(tuned: FineTuning, metric: str, per_class: dict[str, float | None]) -> None:
-    """Tell of classes that the metric's mean leaves out, and of training images that teach nothing."""
+    """Warn of classes that the metric's mean leaves out, and of training images without a pixel to learn from."""
     absent = [name for name, value in per_class.items() if value is None]
     if absent:
         names = ", ".join(absent)
-        tuned.session.echo(f"  warning: {metric} is not defined for {names} on these images, and its mean leaves them out")
+        tuned.session.echo(f"  warning: {metric} is not defined for {names} on these images; its mean leaves these classes out")
     if tuned.data.facts.void:
-        tuned.session.echo(f"  warning: {tuned.data.facts.void} of the training images are void throughout and taught nothing")
+        tuned.session.echo(f"  warning: {tuned.data.facts.void} training images are void throughout and taught nothing")
 
 
 def _finite(value: float) -> float | None:

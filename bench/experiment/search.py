@@ -1,4 +1,4 @@
-"""What a search for learning rates ranges over: a cell of the grid, its ranges, and the rates that are tried first."""
+"""The search for learning rates of one cell of the grid: its ranges, and the rates of its first trials."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from bench.schema import Schema
 from bench.seeding import key
 
 STARTUP = 8
-"""Rates that do not depend on what was found, the same for every pretext task; later ones are drawn by the sampler."""
+"""The number of first draws, which depend on no score and are the same for every pretext task; the sampler draws the rest."""
 
 
 class Search(Schema):
-    """What is searched: a cell of the grid, scored on the validation split. Its digest is the name of its Optuna study."""
+    """A search: a cell of the grid, scored on the validation split, and the ranges of its rates. Its digest is in its id.
+
+    `space` has a range for each rate (`phase-1`, ..., `pretext`), `ranges` has them by what a phase trains (`head`, `all`).
+    """
 
     cell: Job
     space: Space
     ranges: Space
     drawn: tuple[tuple[str, ...], ...] = ()
-    """What the Sobol sequences range over, each group by one sequence: what cells share gets the same values in all of them."""
+    """The rates that each Sobol sequence draws together, so that a rate which cells share gets the same values in all of them."""
     sampler: str = "8 Sobol, then TPE"
     pruner: str = "median by epoch, from a quarter of the last phase on"
 
     @property
     def id(self) -> str:
-        """The pretext, the downstream task and twelve hexadecimal digits."""
+        """The search's id and its Optuna study's name: pretext, downstream task and twelve hexadecimal digits."""
         return f"{self.cell.pretrain.pretext}-{self.cell.downstream}-{self.digest()[:12]}"
 
     @property
@@ -40,19 +43,19 @@ class Search(Schema):
 
     @property
     def warmup(self) -> int:
-        """The epochs before a trial may be pruned: what a frozen trunk has reached says little of the rate that comes after."""
+        """The epochs before a trial may be pruned: a quarter into the last phase, since earlier phases say little of its rate."""
         *before, last = (phase.epochs for phase in self.cell.phases)
         return sum(before) + max(1, math.ceil(last / 4))
 
     def own_rates(self) -> dict[str, float]:
-        """Return the rates of the protocol, and of the recipe when it is searched."""
+        """Return the protocol's rates, and the recipe's when the pretext task's rate is searched."""
         rates = {f"phase-{number}": phase.lr for number, phase in enumerate(self.cell.phases, start=1)}
         return {**rates, PRETEXT: recipe_of(self.cell.pretrain).lr} if PRETEXT in self.space else rates
 
     def first_rates(self, draw: int) -> dict[str, float]:
-        """Return the rates of one of the first `STARTUP` draws.
+        """Return the rates of one of the first `STARTUP` draws, counted from 0.
 
-        The protocol's own where the space has them, then a Sobol sequence over the logarithms of the rates.
+        Draw 0 is the protocol's own rates if they lie in the space. The others follow a Sobol sequence over the logarithms.
         """
         from scipy.stats import qmc
 
@@ -67,7 +70,7 @@ class Search(Schema):
 
 
 def search_of(job: Job, config: RunConfig, jobs: list[Job]) -> Search:
-    """Return the search that tunes a job for all its seeds: that of the first seed among `jobs`."""
+    """Return the search that tunes a job for all its seeds: it runs with the first seed among `jobs`."""
     first = next(other for other in jobs if _seedless(other) == _seedless(job))
     ranges = ranges_of(job, config)
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
@@ -77,12 +80,12 @@ def search_of(job: Job, config: RunConfig, jobs: list[Job]) -> Search:
 
 
 def ranges_of(job: Job, config: RunConfig) -> Space:
-    """Return the protocol's ranges with the configuration's changes, by what a phase trains, and the pretext's own when asked."""
+    """Return the ranges by what a phase trains, the configuration's before the protocol's, and `pretext` if configured."""
     return {**{str(kind): limits for kind, limits in job.settings.space.items()}, **config.space}
 
 
 def with_rates(job: Job, rates: dict[str, float]) -> Job:
-    """Return a job whose phases, and pretext task when it is named, train at other rates."""
+    """Return a job that trains at these rates: its phases, and its pretext task when `rates` has one for it."""
     changes: dict[str, Any] = {"rates": tuple(rates[f"phase-{number}"] for number in range(1, len(job.phases) + 1))}
     if PRETEXT in rates:
         recipe = recipe_of(job.pretrain).with_changes({"lr": rates[PRETEXT]}, "recipe").identity()
@@ -91,14 +94,15 @@ def with_rates(job: Job, rates: dict[str, float]) -> Job:
 
 
 def chosen_by(tuning: Tuning, job: Job) -> Job:
-    """Return a job with the rates of a search, named in it."""
+    """Return a job with the rates that a search chose; the job names the search."""
     return with_rates(job, tuning.best).model_copy(update={"study": tuning.study, "trials": tuning.budget})
 
 
 def _drawn(job: Job, ranges: Space) -> tuple[tuple[str, ...], ...]:
-    """Return what is drawn together: a rate for each kind of phase, whether the schedule has it or not, and the pretext's own.
+    """Return which rates each Sobol sequence draws together.
 
-    What else a schedule has, a kind's second phase, is drawn apart, since another dimension changes those before it.
+    The first draws one rate for each kind of phase, whether the schedule has it or not, and the pretext task's. A second phase of
+    one kind has a sequence of its own: another dimension would change the values of those before it.
     """
     first: dict[str, str] = {}
     phases = [f"phase-{number}" for number in range(1, len(job.phases) + 1)]

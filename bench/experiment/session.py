@@ -19,13 +19,13 @@ from bench.training.throughput import images_per_second
 
 
 class Screen(Logger, Protocol):
-    """What a user looks at while a command works."""
+    """The interface that shows the user a command's progress."""
 
     def echo(self, text: str) -> None:
         """Print a line."""
 
     def packing(self, done: int, total: int) -> None:
-        """Show how many images are packed."""
+        """Show that `done` of `total` images are packed."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Session:
         self.screen.echo(text)
 
     def packing(self, done: int, total: int) -> None:
-        """Show how many images are packed; Interrupted after a signal."""
+        """Show that `done` of `total` images are packed; Interrupted after a signal."""
         self.machine.stop.check()
         self.screen.packing(done, total)
 
 
 def open_session(config: RunConfig, out: Path, screen: Screen) -> Session:
-    """Resolve a configuration to jobs and open a session for them; a device that is not there is refused first."""
+    """Return a session for the jobs of a configuration; UsageError at once when the device or the logger is not there."""
     machine.check_device(config.device)
     loggers.check(config.log)
     grid = resolve(config, screen.echo)
@@ -61,7 +61,7 @@ def open_session(config: RunConfig, out: Path, screen: Screen) -> Session:
 
 
 def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen) -> Session:
-    """Make the machine and the session for a grid."""
+    """Return a session for a grid, on the machine that the configuration asks for."""
     commit()
     around = cpu_load.Neighbours()
     size, trunk = max((max(job.size, job.pretrain.size), job.pretrain.trunk) for job in grid.jobs)
@@ -78,9 +78,9 @@ def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen) -> Se
 
 @cache
 def commit() -> dict[str, Any]:
-    """Return the program's commit, and whether its files were changed; what a study left beside them is no change of it.
+    """Return the program's `commit`, and as `dirty` whether files outside results/studies differ from it; None if unknown.
 
-    As they are when a process first asks, which it does before it works (`session.make_session`): its code is of that time.
+    Both are read once, before a process begins its work (`make_session`), since its code is of that time.
     """
     place = Path(__file__).parent
 
@@ -88,7 +88,7 @@ def commit() -> dict[str, Any]:
         return subprocess.run(["git", "-C", place, *words], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # or git tells of a stranger's project
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails when git would tell of another project
         changed = git("status", "--porcelain", "--", ":/", ":(top,exclude)results/studies")
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):

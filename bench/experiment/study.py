@@ -1,4 +1,4 @@
-"""A study: a file that says which grids answer a question and which tables show it, and a folder that keeps what came of it.
+"""Studies: a file says which grids answer a question and which tables show the answer, and a folder keeps the records.
 
     title = "Does it work on real images?"
 
@@ -6,15 +6,15 @@
     data = "voc_mini"
     seeds = 3
 
-    [parts.main]                    # a grid; its own options go before the common ones
+    [parts.main]                    # a grid; its own options override the common ones
     pretext = ["random_init", "cgan_color"]
     downstream = ["voc_cls", "voc_seg"]
 
     [parts.more_seeds]
-    like = "main"                   # the options of that part, with its own before them
+    like = "main"                   # the options of that part, overridden by its own
     seeds = 5
 
-    [fingerprints]                  # the data sets that are meant, as `bench data list` shows them
+    [fingerprints]                  # the beginnings of the data sets' fingerprints, as `bench data list` shows them
     voc_mini = "eca465a28cff"
 
     [tables.main]                   # a report of some parts, in a folder of this name
@@ -22,13 +22,13 @@
     metrics = ["acc_keras", "miou_paper"]       # the protocols' own when left out
     baseline = "random_init:one-phase"          # as `bench report --baseline`
 
-A study that means to add seeds says so before the first of them has run, above all tables: `looks = [3, 5, 10]`. The p values at
-each look then count their share of the level, so that several looks reject no more often than one (`results.statistics.at_look`).
+A study that will add seeds later declares it before the first seed has run, above all tables: `looks = [3, 5, 10]`. Each look at
+the results is then tested at its share of the level, so that several looks reject no more often than one would
+(`results.statistics.at_look`).
 
 Beside the file lie `records/`, an output folder that holds records and predictions without images, and a folder for each table.
-What is in `records/` is not computed again, and needs no data set: the same command rebuilds the tables from it, and from the
-list of looks that lies there (`looks.json`). A part whose plug-ins have a new version is run again, all but the runs that are the
-same.
+Runs in `records/` are not computed again and need no data set: the same command rebuilds the tables from them and from the list
+of looks there (`looks.json`). A part whose plug-ins have a new version is run again, except for runs that keep their ids.
 """
 
 from __future__ import annotations
@@ -61,23 +61,23 @@ FILES = (PAGE, "table4.md", "table4.tex", "leaderboard.csv", "per_run.csv", "per
 
 
 class _Kept(Schema):
-    """Which runs a part came to, and a digest of its configuration."""
+    """The ids of a finished part's runs, and a digest of its configuration."""
 
     config: str
     runs: tuple[str, ...]
 
 
 class _Parts(Schema):
-    """The parts of a study whose records are all there, by name."""
+    """The finished parts of a study by name, as `parts.json` lists them."""
 
     parts: dict[str, _Kept] = {}
 
 
 def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> list[str]:
-    """Run what is missing of some parts, or all, and keep their records below `into`, a part as soon as it is done.
+    """Run the missing runs of all parts, or of the parts in `only`, and keep each part's records below `into` once it is done.
 
-    All are opened before the first is run, so that a mistake in the last is told at once. A part that fails is not kept, and the
-    others go on; what was wrong is returned.
+    All parts are resolved before the first is run, so that a mistake in the last is told at once. A part that fails is not kept,
+    and the others go on; the reasons of failed parts are returned.
     """
     for name, config in _to_do(study, into, only, screen):
         offline.check_storage(config.storage)
@@ -101,7 +101,7 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
 
 
 def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> Iterator[tuple[str, Plan]]:
-    """Yield what is missing of each part, or of some, and how long it would take; what parts share is counted once."""
+    """Yield (name, plan) for each unfinished part, or for those in `only`; work that parts share is counted once."""
     done: dict[str, int] = {}
     for name, config in _to_do(study, into, only, screen, tell=True):
         with _about(name, into):
@@ -112,15 +112,15 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
 
 @contextmanager
 def _about(part: str, into: Path) -> Iterator[None]:
-    """Say of a part that cannot be opened that it would have to be run, since its records are not all there."""
+    """Add to the error of a part that cannot be opened that some of its runs have to be run, and where they are missing."""
     try:
         yield
     except (UsageError, DataError) as error:
-        raise type(error)(f"{part} is to be run, since {into / RECORDS} lacks runs of it: {error}") from error
+        raise type(error)(f"part {part} has runs that {into / RECORDS} lacks, so it must be run: {error}") from error
 
 
 def _check_data(study: Study, grid: Grid) -> None:
-    """Raise DataError when a data set of a known name has other images than the study's."""
+    """Raise DataError when a data set's fingerprint is not the one that the study declares for its name."""
     for dataset in filter(None, (grid.data, grid.pretrain_data)):
         _check_fingerprint(study, dataset.name, dataset.fingerprint)
 
@@ -129,13 +129,13 @@ def _check_fingerprint(study: Study, name: str, fingerprint: str) -> None:
     meant = study.fingerprints.get(name, "")
     if not fingerprint.startswith(meant):
         raise DataError(
-            f"{name} has the fingerprint {fingerprint[:12]}, and this study means {meant}: "
+            f"{name} has the fingerprint {fingerprint[:12]}, but this study declares {meant}: "
             "other images, classes or labels were prepared under that name."
         )
 
 
 def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: bool = False) -> Iterator[tuple[str, RunConfig]]:
-    """Give the parts whose records are not all there, one after the other."""
+    """Yield (name, configuration) of the parts in `only`, or of all, whose records are incomplete."""
     for name in only:
         if name not in study.parts:
             raise unknown("part", name, study.parts)
@@ -151,18 +151,18 @@ def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: 
 
 
 def _is_done(into: Path, config: RunConfig, kept: _Kept | None) -> bool:
-    """Tell whether the records are those of what is asked now, and all there."""
+    """Tell whether a part's records are complete and were made with the part's present configuration."""
     return kept is not None and kept.config == _digest(config) and all(_record_of(into, run).is_file() for run in kept.runs)
 
 
 def tables(
     study: Study, into: Path, screen: Screen, images: Path | None = None, command: str = ""
 ) -> tuple[list[Path], list[str]]:
-    """Write the tables whose parts are done, from the records below `into` alone; return the files, and what went wrong.
+    """Write the tables whose parts are finished, from the records below `into` alone; return the files and the errors.
 
-    The same records and looks give the same bytes. What lies in the folder of a table that waits is of another time, and is
-    removed; so is a page that is not asked for. With `images`, an output folder, each table has one, with the images that lie
-    there and the `command` that makes it again.
+    The same records and looks give the same bytes. Files of a table that waits for a part are out of date and are removed, and so
+    is a page that was not asked for. With `images`, an output folder, each table gets a page with that folder's images and the
+    `command` that makes the page again.
     """
     from results.cache import Cache
     from results.report import Wanted, make
@@ -211,7 +211,7 @@ def _read(study: Study, into: Path, run: str) -> Record:
 
 
 def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]:
-    """Return the records that no name, `pretext` or `pretext:schedule`, leaves out; UsageError for a name that fits none."""
+    """Return the records without those named, as `pretext` or `pretext:schedule`; UsageError for a name that fits none."""
     names = {record.id: (record.pretext, f"{record.pretext}:{record.job.schedule}") for record in records}
     every = {name for pair in names.values() for name in pair}
     for name in left_out:
@@ -224,7 +224,7 @@ def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]
 
 
 def _digest(config: RunConfig) -> str:
-    """Return a digest of what is asked for, and of the versions that its plug-ins have here where they are not the first."""
+    """Return a digest of a part's configuration, and of the versions of its plug-ins that are not 1."""
     names = {"pretexts": config.pretext, "downstreams": tuple(task.partition("@")[0] for task in config.downstream)}
     versions = {
         name: version for kind in names for name in registry.names(kind, names[kind])
@@ -236,7 +236,7 @@ def _digest(config: RunConfig) -> str:
 
 
 def _known(into: Path, session: Session) -> list[Record]:
-    """Return the records of a study that a grid asks for: by the runs' ids, or by the searches that chose their rates."""
+    """Return the records of a study that a grid can use: those of its runs, and those of its searches."""
     jobs, trials = session.grid.jobs, session.config.tune
     runs = {job.id for job in jobs}
     searches = {(search_of(job, session.config, jobs).id, trials) for job in jobs} if trials else set()
@@ -244,8 +244,8 @@ def _known(into: Path, session: Session) -> list[Record]:
     for path in paths(into / RECORDS):
         try:
             record = read_one(path)
-        except DataError as error:  # of another part, or it is made again and then named
-            session.echo(f"not used: {error}")
+        except DataError as error:  # of another part, or of a run that is made again
+            session.echo(f"a record is not used: {error}")
             continue
         tuning = record.tuning
         if record.id in runs or (tuning is not None and (tuning.study, tuning.budget) in searches):
@@ -254,7 +254,7 @@ def _known(into: Path, session: Session) -> list[Record]:
 
 
 def _copy_known(into: Path, session: Session) -> None:
-    """Copy the runs and searches of a grid that the study's records hold to the output folder, so that none is made again."""
+    """Copy a grid's runs and searches from the study's records to the output folder, so that they are not made again."""
     for record in _known(into, session):
 
         def fill(folder: Path, record: Record = record) -> None:
@@ -272,9 +272,7 @@ def _kept(into: Path) -> dict[str, _Kept]:
     path = into / RECORDS / PARTS
     if not path.is_file():
         return {}
-    return seal.read_model(
-        _Parts, path, "the list of a study's runs", "remove it, and the study's runs are looked for again"
-    ).parts
+    return seal.read_model(_Parts, path, "the list of a study's runs", "remove the file, and the list is made again").parts
 
 
 def _record_of(into: Path, run: str) -> Path:
@@ -282,13 +280,16 @@ def _record_of(into: Path, run: str) -> Path:
 
 
 def _lock(into: Path) -> Path:
-    """Return the lock of a study's records, which is not beside them; two commands on them may have other output folders."""
+    """Return the lock file of a study's records: in the home folder, since commands may have different output folders."""
     place = files.sha256_bytes(str(into.resolve()).encode())[:16]
     return files.home() / "locks" / f"study-{place}.lock"
 
 
 def _keep(into: Path, out: Path, name: str, config: RunConfig, records: Sequence[Record]) -> None:
-    """Copy the records of a part and what they were scored from, then list them; DataError where another record is kept."""
+    """Copy a part's records and predictions into the study, then list the part as finished.
+
+    DataError when the study holds another record under the same id.
+    """
     with locks.lock(_lock(into), lambda text: None):
         for record in records:
             made, there = out / "runs" / record.id / "record.json", _record_of(into, record.id)
@@ -299,7 +300,7 @@ def _keep(into: Path, out: Path, name: str, config: RunConfig, records: Sequence
 
             files.publish_folder(there.parent, fill, there.name)
             if there.read_bytes() != made.read_bytes():
-                raise DataError(f"{there} is of another run of the same id than {made}; remove the folder of one of them.")
+                raise DataError(f"{there} and {made} are different records of one id; remove the folder of one of them.")
         kept = _kept(into)
         kept[name] = _Kept(config=_digest(config), runs=tuple(sorted(record.id for record in records)))
         files.publish_json(into / RECORDS / PARTS, _Parts(parts=kept).model_dump(mode="json"))

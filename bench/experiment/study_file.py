@@ -1,4 +1,4 @@
-"""A study's file: which grids answer a question, and which tables show it (`bench.experiment.study` has an example)."""
+"""Reads a study's file: its grids, called parts, and its tables (`bench.experiment.study` has an example)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from bench.text import LONG, quoted
 
 FILE = "study.toml"
 MOST = 1 << 20
-"""Bytes that a study's file may have."""
+"""The most bytes of a study's file."""
 RECORDS = "records"
 RESULTS = ("seed", "seeds", "tune", "set")
-"""Options of a command that make another study of it, whose records need another folder."""
+"""The options of a command that change a study's results, so that its records need another folder."""
 
 
 def _plain(name: str) -> str:
     if not name or not all(character.isascii() and (character.isalnum() or character in "_-") for character in name):
-        raise ValueError("a name is ASCII letters, digits, '_' and '-'")
+        raise ValueError("a name has ASCII letters, digits, '_' and '-' only")
     if name == RECORDS:
-        raise ValueError(f"{RECORDS} is the folder of the records")
+        raise ValueError(f"{RECORDS} is the folder of the records and names no part or table")
     return name
 
 
@@ -41,17 +41,17 @@ class Table(Schema):
     metrics: tuple[str, ...] = ()
     baseline: str = ""
     leave_out: tuple[str, ...] = ()
-    """Rows that this table is without, `pretext` or `pretext:schedule`."""
+    """The rows that this table leaves out: `pretext` or `pretext:schedule`."""
 
 
 class Study(Schema):
-    """A study's file: grids by name, and tables of them."""
+    """The content of a study's file: grids (parts) by name, and tables of their runs."""
 
     title: str
     parts: dict[Name, RunConfig] = Field(min_length=1)
     tables: dict[Name, Table] = {}
     fingerprints: dict[str, str] = {}
-    """What the data sets' fingerprints begin with, by the name they are prepared under."""
+    """The beginnings of the data sets' fingerprints, by the names that the data sets are prepared under."""
     looks: tuple[Annotated[int, Field(ge=2)], ...] = ()
     """The numbers of seeds at which the results are looked at, as declared beforehand."""
 
@@ -59,28 +59,28 @@ class Study(Schema):
     @classmethod
     def _grow(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
         if list(looks) != sorted(set(looks)):
-            raise ValueError("each look has more seeds than the one before")
+            raise ValueError("each look must have more seeds than the one before")
         return looks
 
 
 def find(place: Path) -> Path:
-    """Return the study's file of a folder or a path; UsageError when there is none."""
+    """Return the path of the study's file, given it or its folder; UsageError when there is none."""
     path = place / FILE if place.is_dir() else place
     if not path.is_file():
-        raise UsageError(f"{place} has no {FILE}; a study is a folder with one, or such a file.")
+        raise UsageError(f"{place} has no {FILE}; name a folder with one, or the file of a study itself.")
     return path
 
 
 def own_folder(file: Path) -> Path:
-    """Return where a study's records and tables lie: beside `study.toml`, and in a folder of its name for another file."""
+    """Return the folder of a study's records and tables: that of `study.toml`, or for another file a folder of its name."""
     return file.parent if file.name == FILE else file.with_suffix("")
 
 
 def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
-    """Read a study's file; DataError says what in it cannot be used. `given` options of a command replace those of every part."""
+    """Return the study in a file; DataError names what is wrong in it. The `given` options override those of every part."""
     try:
         if path.stat().st_size > MOST:
-            raise DataError(f"{path} is larger than {MOST:,} bytes, which no study is.")
+            raise DataError(f"{path} is larger than {MOST:,} bytes, the most of a study's file.")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}.") from error
@@ -107,7 +107,7 @@ def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
 
 
 def _changed(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a part's options with those that a command gives."""
+    """Return a part's options, overridden by those that a command gives."""
     changed = {**options, **{name: value for name, value in given.items() if name != "set"}}
     if "seeds" in given:
         changed.pop("seed", None)
@@ -122,12 +122,12 @@ def _changed(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UsageError(f"{name[:LONG]} is a table of options, but got {quoted(value)}.")
+        raise UsageError(f"{name[:LONG]} must be a table of options, but got {quoted(value)}.")
     return value
 
 
 def _options(value: Any, name: str) -> dict[str, Any]:
-    """Return a table of options by their names in Python; UsageError for one that is given in both spellings."""
+    """Return a table of options by their names in Python; UsageError for an option given both with '-' and with '_'."""
     options: dict[str, Any] = {}
     for spelled, given in _mapping(value, name).items():
         option = spelled.replace("-", "_")
@@ -138,7 +138,7 @@ def _options(value: Any, name: str) -> dict[str, Any]:
 
 
 def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a part's options: its own, and those of the part that it is like."""
+    """Return a part's options: those of the part named by `like`, overridden by its own."""
     own = dict(parts[name])
     like = own.pop("like", None)
     if like is None:
@@ -146,5 +146,5 @@ def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if not isinstance(like, str) or like not in parts:
         raise unknown(f"part that parts.{name} is like", str(like), parts)
     if "like" in parts[like]:
-        raise UsageError(f"parts.{name} is like {like}, which is like {quoted(parts[like]['like'])}: name that one.")
+        raise UsageError(f"parts.{name} is like {like}, itself like {quoted(parts[like]['like'])}; name the latter.")
     return {**parts[like], **own}

@@ -17,18 +17,18 @@ from bench.record import DataFacts
 
 @dataclass(frozen=True)
 class TaskData:
-    """The training images of a job and those it is scored on; `ids` are the latter's, in order."""
+    """The training images and the scored images of a job; `ids` are those of the scored images, in order."""
 
     training: SplitData
     scored: SplitData
     ids: list[str]
     facts: DataFacts
     splits: Splits
-    """With a share of the labels: the splits that have that share."""
+    """The splits, with the job's share of the labels only."""
 
 
 def open_task_data(job: Job, downstream: Downstream, session: Session) -> TaskData:
-    """Return the data of a job; a pack is made when it is not there. While rates are searched nothing is trained on val."""
+    """Return the data of a job, and make its pack when it is missing. A split that is scored is never trained on."""
     dataset, protocol = session.grid.data, job.settings
     subset = subset_of(downstream, protocol)
     whole = open_splits(dataset, protocol.split_scheme, subset)

@@ -1,4 +1,4 @@
-"""One trial of a search: a network trained at some rates, scored on the validation split after every epoch, pruned or finished."""
+"""One trial of a search: train a network at some rates, score it on the validation split after every epoch, prune or finish."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.training.energy import Meter
 
 
 class TrialProgress(Schema):
-    """What a trial has found and cost so far, on the disk so that a kill does not lose it: a score for each epoch."""
+    """A trial's score after each epoch and its cost so far, kept on the disk so that a kill does not lose them."""
 
     values: dict[int, float] = {}
     seconds: float = 0.0
@@ -28,18 +28,18 @@ class TrialProgress(Schema):
 
     @classmethod
     def read(cls, path: Path) -> TrialProgress:
-        """Return what was kept, or nothing yet; DataError when it cannot be read."""
+        """Return the progress in a file, empty when there is no file; DataError when it cannot be read."""
         if not path.is_file():
             return cls()
-        return seal.read_model(cls, path, "what a trial has found", "remove its folder, and the trial begins anew")
+        return seal.read_model(cls, path, "a trial's progress", "remove its folder, and the trial begins anew")
 
 
 class _Pruned(Exception):
-    """The trial is worse than the median of the others at the same epoch."""
+    """Raised when a trial is worse than the median of the others at the same epoch."""
 
 
 class _Attempt:
-    """A trial as it goes on: scores its network after every epoch and tells the study."""
+    """A running trial: scores its network after every epoch and reports the score to the study."""
 
     def __init__(self, study: OptunaStudy, trial: Any, work: Path) -> None:
         self.study, self.trial, self.path = study, trial, work / "trial.json"
@@ -50,16 +50,16 @@ class _Attempt:
         self.begin()
 
     def begin(self) -> None:
-        """Count time and energy from now on, beside what is kept."""
+        """Count time and energy from now on, in addition to the time of the kept progress."""
         self.started = time.monotonic() - self.state.seconds
         self.meter = Meter(self.study.session.machine.device)
 
     def seconds(self) -> float:
-        """Return what the trial has taken so far."""
+        """Return the seconds that the trial has taken so far."""
         return time.monotonic() - self.started
 
     def after_epoch(self, tuned: FineTuning, epoch: int, known: float | None) -> float:
-        """Return the score after an epoch, computed when it is not known; raise _Pruned for one below the others' median."""
+        """Return the score after an epoch, computed unless `known`; raise _Pruned when the study prunes the trial."""
         self.network_states = list(tuned.states)
         values = self.state.values
         if epoch not in values:
@@ -78,7 +78,7 @@ class _Attempt:
 
 
 def attempt(study: OptunaStudy, trial: Any) -> None:
-    """Train one trial, telling its validation score after every epoch; what was told survives a kill, as the weights do."""
+    """Train one trial and report its validation score after every epoch; scores and checkpoints survive a kill."""
     from optuna.trial import TrialState
 
     search, session = study.search, study.session

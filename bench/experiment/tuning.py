@@ -1,12 +1,12 @@
-"""Equal tuning for every pretext task: an Optuna study of the learning rates of one cell of the grid.
+"""Tuning, the same for every pretext task: an Optuna study of the learning rates of one cell of the grid.
 
-A study's first trial has the protocol's own rates. The next ones are a Sobol sequence that is the same for every pretext task
-and, in what they share, for every schedule: one rate alone would cover its range better than two. Later ones are drawn by a
-sampler that knows the history and is seeded from the number of the draw. A trial trains on the training images without the
-validation split and is scored on that; the test split is never opened.
+A study's first trial has the protocol's own rates. The next trials follow a Sobol sequence that is the same for every pretext
+task. Rates that schedules share have the same values in all of them: a sequence for one rate alone would cover its range better
+than one for two. Later trials are drawn by a sampler that knows the scores so far and is seeded by the number of the draw. A
+trial trains on the train split and is scored on the validation split; the test split is never opened.
 
-Several processes with one output folder work on one study: a trial is claimed under a lock, and a worker holds a lock of its own
-while it lives, so the trial of a dead worker is known at once, failed, and tried again with the same rates.
+Several processes with one output folder share a study. Each trial is claimed under a lock, and each worker holds a lock of its
+own while it lives. The trial of a dead worker is therefore found at once, marked as failed, and repeated with the same rates.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from bench.storage import files, locks
 
 
 def path_of(study: str, trials: int, out: Path) -> Path:
-    """Return where a finished search of so many trials lies."""
+    """Return the file of a finished search with this number of trials."""
     return out / "studies" / study / f"tuning-{trials}.json"
 
 
 def find_tuning(search: Search, trials: int, out: Path) -> Tuning | None:
-    """Return a finished search when it is there; DataError when it cannot be read."""
+    """Return a finished search, None when there is none; DataError when it cannot be read."""
     path = path_of(search.id, trials, out)
     return record.read_tuning(path) if path.is_file() else None
 
 
 def tune(search: Search, session: Session, wait: bool = True) -> Tuning:
-    """Return a finished search of exactly `config.tune` trials, each of them complete, pruned or diverged.
+    """Return the search with exactly `config.tune` trials, each complete, pruned or diverged, and run the missing trials.
 
-    When other processes have taken all that are left, wait for them, or raise Busy.
+    When other processes have claimed all remaining trials, wait for them; without `wait`, raise Busy.
     """
     budget = session.config.tune
     found = find_tuning(search, budget, session.out)

@@ -1,1 +1,1 @@
-"""Housekeeping: what this machine promises, and what can be removed."""
+"""Maintenance: checks of this machine (`bench doctor`) and removal of unneeded files (`bench clean`)."""

@@ -1,7 +1,7 @@
-"""Housekeeping: what lies in the output folder and the home folder that no record needs, and its removal on request.
+"""Finds files in the output folder and the home folder that no record needs, and removes them on request.
 
-A record's folder, its trunk and its search are never found here, nor are splits and prepared data sets, which say what a result
-means. What is removed first gets a temporary name, so that nothing half removed is ever found under its own. Links are removed
+A record's folder, its trunk and its search are never removed, nor are splits and prepared data sets, which say what a result
+means. An item is renamed to a temporary name before it is removed, so that no command finds it half removed. Links are removed
 as links, and a folder that is a link is not entered.
 """
 
@@ -26,12 +26,12 @@ from bench.text import Rows
 
 ALL = "all"
 TRACES = ("runs/*/record.json", "pretrained/*/pretrain.json", "studies/*/journal.log", "data/*/index.json", "paths/*/index.json")
-"""Besides the in-use file, what shows that a folder is one of ours."""
+"""The files which, like the in-use file, show that a folder was made by `bench`."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where is looked: the output and the home folder, and the kinds that are about to be removed together."""
+    """The output folder and the home folder, and the kinds of items that are to be removed together."""
 
     out: Path
     home: Path
@@ -39,7 +39,7 @@ class Place:
 
     @cached_property
     def used(self) -> frozenset[str]:
-        """The trunks and searches that records refer to; DataError names a record that cannot be read, which may refer to any."""
+        """The ids of the trunks and searches that records refer to; DataError names a record that cannot be read."""
         found: set[str] = set()
         for path in (run / "record.json" for run in _entries(self.out / "runs")):
             if os.path.lexists(path):
@@ -49,17 +49,14 @@ class Place:
 
     @cached_property
     def images(self) -> dict[str, bool]:
-        """Whether each data set that is prepared, or was named by its folder, still has its images, by its fingerprint.
-
-        DataError names an index that cannot be read.
-        """
+        """For each indexed data set, by its fingerprint, whether its images are still there; DataError names a broken index."""
         found: dict[str, bool] = {}
         entries = [*_entries(self.home / "data"), *_entries(self.home / "paths")]
         for path in (entry / "index.json" for entry in entries if catalogue.is_of_this_version(entry)):
             if not path.is_file():
                 continue
             dataset = catalogue.read_index(path)
-            # An image, not the root alone: the place of a disk that is not mounted exists too.
+            # An image is looked for, since the root may be the mount point of a disk that is not mounted.
             there = len(dataset.images) > 0 and dataset.path(dataset.images[0]).is_file()
             found[dataset.fingerprint] = there or found.get(dataset.fingerprint, False)
         return found
@@ -67,7 +64,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of thing: what it is, in which folders it lies, and how it is found."""
+    """One kind of removable items: what they are, in which folders they lie, and how they are found."""
 
     title: str
     folders: tuple[str, ...]
@@ -76,7 +73,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of one kind, with the bytes that each takes; `problem` says why nobody can tell."""
+    """The items of one kind, each with its bytes; `problem` says why they cannot be told."""
 
     kind: str
     items: tuple[tuple[Path, int], ...]
@@ -84,15 +81,15 @@ class Found:
 
     @property
     def bytes(self) -> int:
-        """Bytes that all take together."""
+        """The bytes of all items together."""
         return sum(taken for _, taken in self.items)
 
 
 def survey(kinds: Sequence[str], out: Path) -> list[Found]:
-    """Return what there is of some kinds; UsageError for a kind that does not exist or a folder that is not ours.
+    """Return the items of some kinds, or of all kinds, each by itself, when none is named.
 
-    DataError when a record or an index that says what is needed cannot be read. With no kind named, all are looked at, each as
-    if it were alone, and such an error stands in its place.
+    UsageError for a kind that does not exist or a folder that was not made by `bench`. DataError when a record or an index that
+    says what is needed cannot be read; when no kind is named, the error becomes the `problem` of the kind.
     """
     for kind in kinds:
         if kind not in (*KINDS, ALL):
@@ -101,7 +98,7 @@ def survey(kinds: Sequence[str], out: Path) -> list[Found]:
     place = Place(out.resolve(), files.home().resolve(), chosen if kinds else ())
     for folder, name in ((place.out, "--out"), (place.home, "the home folder")):
         if not _is_ours(folder):
-            raise UsageError(f"{name} {folder} holds other things and nothing that bench made; name a folder of its results.")
+            raise UsageError(f"{name} {folder} holds files, but none that bench made; name a folder of its results.")
     found = []
     for kind in chosen:
         try:
@@ -126,7 +123,7 @@ def rows(found: Sequence[Found]) -> Rows:
 
 @contextlib.contextmanager
 def alone(kinds: Sequence[str], out: Path) -> Iterator[None]:
-    """Keep every command out of the folders that some kinds lie in; MachineError when one is using them now."""
+    """Keep every command out of the folders of some kinds inside the block; MachineError when a command is using one now."""
     folders = {"out": out.resolve(), "home": files.home().resolve()}
     named = list(KINDS) if ALL in kinds else [kind for kind in kinds if kind in KINDS]
     with contextlib.ExitStack() as held:
@@ -137,10 +134,10 @@ def alone(kinds: Sequence[str], out: Path) -> Iterator[None]:
 
 
 def remove(found: Sequence[Found]) -> int:
-    """Remove what was found and return the bytes that this freed; MachineError names what cannot be removed."""
+    """Remove the items that were found and return the freed bytes; MachineError names an item that cannot be removed."""
     freed = 0
     for path, _ in (item for one in found for item in one.items):
-        taken = size(path)  # anew: what was left behind inside it may be gone
+        taken = size(path)  # again, since temporary files inside it may be removed already
         _remove(path)
         freed += taken
     return freed
@@ -163,14 +160,14 @@ def _remove(path: Path) -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Tell whether a command of ours worked in a folder; one that is empty or missing can be."""
+    """Tell whether `bench` has worked in a folder; True also for an empty or missing folder."""
     if (folder / locks.IN_USE).is_file() or any(next(folder.glob(trace), None) for trace in TRACES):
         return True
     return not folder.is_dir() or next(folder.iterdir(), None) is None
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return what a folder holds, but for temporary names; nothing when it is missing, or is or lies behind a link."""
+    """Return a folder's entries without temporary names; none when it is missing, is a link or lies behind one."""
     if not folder.is_dir() or folder.resolve() != folder:
         return []
     return [path for path in folder.iterdir() if not path.name.startswith(".tmp-")]
@@ -208,9 +205,9 @@ def _work(place: Place) -> Iterator[Path]:
 
 
 def _searches(place: Place) -> dict[Path, str]:
-    """Return the searches that no record refers to, each with its kind; none for one whose trials lie in a database.
+    """Return the folders of searches that no record refers to, each with its kind: `searches`, `studies`, or "" to keep it.
 
-    That one stays: without the token beside it the database's study could never be gone on with.
+    A search in a database is kept: without the token in its folder the database's study could never be resumed.
     """
     used = place.used
     found = {}
@@ -226,9 +223,9 @@ def _of_kind(kind: str) -> Callable[[Place], list[Path]]:
 
 
 def _trunks(place: Place) -> Iterator[Path]:
-    """Yield the trunks that no record refers to, and that nothing which stays may go on from.
+    """Yield the trunks that no record refers to and that no interrupted work may need.
 
-    Interrupted work and unused searches do not name their trunks, but they name the pretext task.
+    Interrupted work and unused searches do not name their trunks, so all trunks of their pretext task are kept.
     """
     used = place.used
     waiting = [] if "work" in place.kinds else list(_work(place))
@@ -240,23 +237,23 @@ def _trunks(place: Place) -> Iterator[Path]:
 
 
 def _packs(place: Place, orphaned: bool) -> Iterator[Path]:
-    """Yield the packs of no data set that is known, or those that can be made again since their images are still there."""
+    """Yield the packs of unknown data sets (`orphaned`), or else those that can be made again, since their images are there."""
     for pack in _entries(place.home / "packs"):
         if not ((pack / "manifest.json").is_file() or (pack / "images.npy").is_file()):
             continue
         try:
             fingerprint = json.loads((pack / "manifest.json").read_bytes())["fingerprint"]
         except (OSError, ValueError, KeyError, TypeError):
-            fingerprint = None  # no command reads such a pack
+            fingerprint = None  # a pack that no command can read
         if fingerprint not in place.images if orphaned else place.images.get(fingerprint):
             yield pack
 
 
 KINDS = {
-    "temporary": Kind("left behind by commands that died", ("out", "home"), _temporary),
+    "temporary": Kind("temporary files of commands that died", ("out", "home"), _temporary),
     "locks": Kind("lock files that nobody holds", ("out", "home"), _locks),
     "cache": Kind(
-        "what reports computed; the next report computes it again", ("out",), lambda place: _entries(place.out / "cache")
+        "cached results of reports; the next report computes them again", ("out",), lambda place: _entries(place.out / "cache")
     ),
     "reproduced": Kind("runs that bench reproduce made again", ("out",), lambda place: _entries(place.out / "reproduced")),
     "work": Kind("checkpoints of interrupted runs and trials, which would go on from there", ("out",), _work),
@@ -272,7 +269,7 @@ KINDS = {
     ),
     "trunks": Kind("pretrained trunks that no record and nothing interrupted refers to", ("out",), _trunks),
     "orphans": Kind(
-        "packs of no data set that is known: forgotten, or changed since", ("home",), lambda p: _packs(p, orphaned=True)
+        "packs of data sets that have changed or are no longer prepared", ("home",), lambda p: _packs(p, orphaned=True)
     ),
     "packs": Kind("the other packs, made again from their images", ("home",), lambda place: _packs(place, orphaned=False)),
     "indices": Kind(
@@ -281,9 +278,9 @@ KINDS = {
         lambda place: _entries(place.home / "paths"),
     ),
     "downloads": Kind(
-        "archives that came whole or in part and are not unpacked yet",
+        "archives, whole or partial, that are not unpacked yet",
         ("home",),
         lambda place: _entries(place.home / "downloads" / "archives"),
     ),
 }
-"""What can be removed, in the order in which it is."""
+"""The kinds of items that can be removed, in the order of removal."""

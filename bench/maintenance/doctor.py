@@ -1,7 +1,7 @@
-"""What this machine promises, and whether the main job could run on it: a row a check, each with its finding and its verdict.
+"""Checks whether the main job could run on this machine, and what results it would give: one row per check, with a verdict.
 
-Everything is really tried (a file is written, a lock is taken twice, the GPU adds two numbers), and nothing of it stays. Torch
-and what stands on it are imported inside the checks, since they may be what is broken.
+Everything is tried out (a file is written, a lock is taken twice, the GPU adds two numbers), and nothing of it is left behind.
+Torch and packages that need it are imported inside the checks, since the fault may lie in them.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from bench.training import cpu_load
 MAIN_JOB = "bench run --pretext cgan_color --downstream voc_seg"
 PACKAGE = "pretext-bench"
 LOOKING = 2.0
-"""Seconds that may be spent on measuring the caches."""
+"""The most seconds spent on measuring the caches."""
 PROBE = 1 << 16
-"""Bytes that are written to see whether it can be done."""
+"""The bytes of the test file."""
 
-# What the main job took on the demo data, in bytes, and a tenth more.
+# Bytes that the main job took on the demo data, plus a tenth.
 DEMO_NEEDS = {"drawing the demo data": 30_000_000, "demo_unlabelled": 54_000_000, "demo": 15_000_000}
 OUT_NEED, LARGEST_CHECKPOINT = 60_000_000, 27_000_000
 RESULTS = "results"
 MEMORY_NEED = 810_000_000
-"""Beside what a process takes that has imported torch and nothing else."""
+"""Bytes, in addition to those of a process that has imported torch and nothing else."""
 
 Verdict = Literal["ok", "note", "fails"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `remedy` says what to do when the main job fails by it."""
+    """One check of the machine; `remedy` says what to do when the main job would fail because of it."""
 
     name: str
     finding: str
@@ -55,11 +55,11 @@ class Check:
 
 
 def examine(out: Path) -> list[Check]:
-    """Look at everything that the main job needs, with results in `out`."""
+    """Return the checks of everything that the main job needs, with results in `out`."""
     checks = [*_versions(), _imported("torch"), _imported("torchvision")]
     data: list[Check] = []
     needs = DEMO_NEEDS
-    if all(check.verdict != "fails" for check in checks):  # or what looks at the rest might not import
+    if all(check.verdict != "fails" for check in checks):  # the other checks import torch
         checks += [*_devices(), _memory()]
         data, needs = _data()
     return [*checks, *_folders(out, needs), _caches(out), *data]
@@ -78,7 +78,7 @@ def as_json(checks: Sequence[Check]) -> str:
 
 
 def problem_of(checks: Sequence[Check]) -> MachineError | None:
-    """Return why the main job could not run here and what to do about it; None when it could."""
+    """Return an error that says why the main job could not run here and what to do; None when it could run."""
     failed = [check for check in checks if check.verdict == "fails"]
     if not failed:
         return None
@@ -112,19 +112,19 @@ def _versions() -> Iterator[Check]:
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            yield Check(requirement.name, f"is missing, {requirement.specifier} is needed", "fails", remedy)
+            yield Check(requirement.name, f"it is missing, but {requirement.specifier} is needed", "fails", remedy)
             continue
         if requirement.specifier.contains(version, prereleases=True):
             fitting.append(f"{requirement.name} {version}")
         else:
-            yield Check(requirement.name, f"{version} is here, {requirement.specifier} is needed", "fails", remedy)
+            yield Check(requirement.name, f"{version} is installed, but {requirement.specifier} is needed", "fails", remedy)
     yield Check("packages", ", ".join(fitting))
 
 
 def _imported(name: str) -> Check:
     try:
         version = getattr(importlib.import_module(name), "__version__", "unknown")
-    except Exception as error:  # a build that does not fit raises whatever it pleases
+    except Exception as error:  # builds that do not fit raise errors of any kind
         reason = " ".join(str(error).split())[:200].rstrip(".")
         remedy = "install torch and torchvision of one release together: pip install --upgrade torch torchvision"
         return Check(name, f"does not import ({reason})", "fails", remedy)
@@ -139,7 +139,7 @@ def _devices() -> Iterator[Check]:
     threads, cores = torch.get_num_threads(), cpu_load.cores()
     yield Check("processor", f"{machine.processor()}, {torch.backends.cpu.get_cpu_capability()}")
     over = f"; torch takes more than there are: --threads {cores}" if threads > cores else ""
-    yield Check("threads", f"torch takes {threads}, {cores} can be used of {os.cpu_count()}{over}", "note" if over else "ok")
+    yield Check("threads", f"torch takes {threads}; {cores} of {os.cpu_count()} can be used{over}", "note" if over else "ok")
     cuda = torch.cuda.is_available()
     for number in range(torch.cuda.device_count()) if cuda else ():
         yield _gpu(number)
@@ -155,13 +155,13 @@ def _devices() -> Iterator[Check]:
         yield Check("precision", "auto computes in bf16" if fast else "auto computes in fp32: this GPU has no bfloat16")
         finding = "equal within the spread of seeds, not to the bit: a GPU adds in an order that changes; --device cpu is exact"
         yield Check("results", finding, "note")
-        finding = "not asked for on a GPU, where the backward passes of resizing, pooling and padding have none"
+        finding = "not used on a GPU, since the backward passes of resizing, pooling and padding have none there"
         yield Check("deterministic algorithms", finding, "note")
         return
     times = f"; with AMX it times a step at {machine.BF16_SIZE} px or more, once, and takes bf16 where that is 10 % faster"
     yield Check("precision", f"auto computes in fp32{times if machine.has_amx() else ': this processor has no AMX'}")
     yield Check("results", f"equal to the bit with as many threads (--threads {threads}) and this torch on such a processor")
-    yield Check("deterministic algorithms", "all that are used on a processor: sums have an order that the threads alone decide")
+    yield Check("deterministic algorithms", "all that a processor uses: the number of threads alone decides the order of sums")
 
 
 def _gpu(number: int) -> Check:
@@ -175,7 +175,7 @@ def _gpu(number: int) -> Check:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or "it adds wrongly"
         remedy = "use --device cpu, hide it with CUDA_VISIBLE_DEVICES=, or install the torch that fits its driver"
-        return Check(name, f"torch sees it and cannot compute on it ({reason})", "fails" if number == 0 else "note", remedy)
+        return Check(name, f"torch sees it but cannot compute on it ({reason})", "fails" if number == 0 else "note", remedy)
 
 
 def _memory() -> Check:
@@ -201,7 +201,7 @@ def _memory() -> Check:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that the main job writes to: the option that names it, and the place where it is or would be made."""
+    """A folder that the main job writes to: the option that names it, its path, and the bytes it needs, by purpose."""
 
     name: str
     option: str
@@ -210,7 +210,7 @@ class Folder:
 
     @property
     def place(self) -> Path:
-        """The folder, or the nearest one above it that is there."""
+        """The folder itself, or its nearest parent that exists."""
         place = self.path.absolute()
         while not os.path.lexists(place):
             place = place.parent
@@ -229,12 +229,12 @@ def _folders(out: Path, needs: Mapping[str, int]) -> Iterator[Check]:
     for folder in both:
         yield from _writing(folder)
         with contextlib.suppress(OSError):
-            if shutil.disk_usage(folder.place).total:  # what the kernel shows as files is on no disk
+            if shutil.disk_usage(folder.place).total:  # 0 for the kernel's own file systems, such as /proc
                 yield _room(folder, on_disk[folder.place.stat().st_dev])
 
 
 def _writing(folder: Folder) -> Iterator[Check]:
-    """Write, rename and lock below a temporary name, which goes again."""
+    """Check that a file can be written, renamed and locked, in a temporary folder that is removed afterwards."""
     name = f"{folder.name}: writing"
     probe = files.temporary_name(folder.place / "doctor")
     try:
@@ -262,14 +262,14 @@ def _locks(folder: Folder, probe: Path) -> Check:
             except BlockingIOError:
                 fcntl.flock(one, fcntl.LOCK_UN)
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return Check(name, "hold, and are free again")
+                return Check(name, "they keep others out, and are free once released")
     except OSError as error:
-        return Check(name, f"do not work: {error.strerror}", "fails", remedy)
-    return Check(name, "are given to two at once", "fails", remedy)
+        return Check(name, f"they do not work: {error.strerror}", "fails", remedy)
+    return Check(name, "two processes can hold one at once", "fails", remedy)
 
 
 def _room(folder: Folder, needs: Mapping[str, int]) -> Check:
-    """Check the room on a disk against what the main job writes there, and the limit on a file's size against its largest."""
+    """Check that the disk has room for what the main job writes there, and that its largest file may be that large."""
     name, need, limit = f"{folder.name}: disk", sum(needs.values()), _limit()
     largest = max(LARGEST_CHECKPOINT, *(part for what, part in needs.items() if what != RESULTS), 0)
     if limit is not None and limit < largest:
@@ -298,12 +298,12 @@ def _caches(out: Path) -> Check:
         "interrupted work": out / "work",
     }
     sizes = [f"{name} {amount(size(path, until))}" for name, path in places.items()]
-    more = ", or more: that is as far as the time went" if time.monotonic() > until else ""
+    more = ", or more: measuring took too long" if time.monotonic() > until else ""
     return Check("caches", f"{', '.join(sizes)}{more}; see bench clean")
 
 
 def _data() -> tuple[list[Check], dict[str, int]]:
-    """Return a check for each prepared data set, and the bytes that the main job has yet to write for each that it takes."""
+    """Return a check for each prepared data set, and the bytes that the main job still has to write for those it uses."""
     from bench.config import PAPER_SIZE
     from bench.data import catalogue
 

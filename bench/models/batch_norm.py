@@ -1,6 +1,6 @@
-"""Batch norm before fine-tuning: statistics that nothing gave are measured, and features that are all alike are found.
+"""Batch norm before fine-tuning: missing statistics are measured, and features that hardly differ between images are found.
 
-A trunk that no pretext task ran through has batch norms with mean 0 and variance 1, which its activations have not. Left like
+A trunk that was never trained has batch norms with mean 0 and variance 1, which are not those of its activations. Frozen like
 that, it maps all images to nearly the same features and is no control. Its statistics are therefore measured on the images that
 it will be fine-tuned on, as Izmailov et al. 2018 do after averaging weights (https://arxiv.org/abs/1803.05407, section 3.2).
 """
@@ -20,23 +20,23 @@ from bench import seeding
 from bench.models.modes import inference
 
 MEASURED = 2048
-"""Images at most that statistics are measured on."""
+"""The most images that statistics are measured on."""
 COMPARED = 64
-"""Images at most that are compared with each other."""
+"""The most images that are compared with each other."""
 
 TOGETHER = 1 << 16
-"""Features of an image whose products are added up at once."""
+"""The number of an image's features whose products are added up at once."""
 
 Batches = Iterable[Tensor]
-"""uint8 images (N, 3, H, W) on the device, some at a time."""
+"""Batches of uint8 images (N, 3, H, W) on the device."""
 Forward = Callable[[Tensor], object]
 
 
 def positions(count: int, batch_size: int, most: int = MEASURED) -> list[NDArray[np.int64]]:
-    """Return which of `count` images are looked at together: all, or `most`, in batches of about equal size; same for every seed.
+    """Return batches of positions among `count` images: all of them, at most `most`, in batches of about equal size.
 
-    A permutation of its own, since images that are sorted by class would make batches that are all alike. None where there are
-    less than two images, which batch statistics need.
+    The order is a permutation that is the same for every seed; in the data set's order, images sorted by class would give batches
+    of one class. There is no batch for fewer than two images, which batch statistics need.
     """
     taken = min(count, most)
     batches = min(-(-taken // batch_size), taken // 2)
@@ -45,9 +45,9 @@ def positions(count: int, batch_size: int, most: int = MEASURED) -> list[NDArray
 
 
 def norms_to_measure(trunk: nn.Module, which: str, forward: Forward, images: Tensor) -> list[_BatchNorm]:
-    """Return the batch norms whose statistics are to be measured: those that no batch ever went through (`new`), or `all`.
+    """Return the batch norms whose statistics are to be measured: those that no training batch went through (`new`), or `all`.
 
-    Those alone that `forward` runs through: a task may use the encoder and not the decoder.
+    Batch norms that `forward` does not run through are left out: a task may use the encoder and not the decoder.
     """
     with inference(trunk):
         found = _deviations(trunk, forward, [images])
@@ -62,9 +62,9 @@ def never_used(trunk: nn.Module) -> list[_BatchNorm]:
 
 
 def measure(trunk: nn.Module, norms: Sequence[_BatchNorm], forward: Forward, batches: Batches) -> None:
-    """Give some batch norms of a trunk the mean over batches of the batches' statistics; nothing else of it changes.
+    """Set the running statistics of some batch norms of a trunk to the mean over batches; nothing else in the trunk changes.
 
-    Each sees what comes out of the others as they normalise in this pass; dropout is off.
+    During the pass these batch norms normalise with the batch's statistics, and the others with their own; dropout is off.
     """
     momenta = [norm.momentum for norm in norms]
     with inference(trunk), torch.compiler.set_stance("force_eager"):
@@ -80,11 +80,11 @@ def measure(trunk: nn.Module, norms: Sequence[_BatchNorm], forward: Forward, bat
 
 
 def spread(trunk: nn.Module, forward: Forward, batches: Sequence[Tensor]) -> dict[str, float]:
-    """Return how far images differ in each batch norm's output, as the trunk runs, against the batch's own statistics.
+    """Return how much each batch norm's output differs between images, relative to the trunk with the batch's statistics.
 
-    By the layer's name: the standard deviation over images of each channel and place, averaged, as a share of what it is when
-    every batch norm takes mean and variance of the batch. A layer that tells no two images apart even then has 0, unless its
-    weights are zero, as timm begins some.
+    A layer's value is a standard deviation over images, averaged over channels and places: with the statistics that the trunk
+    has, divided by the same with every batch norm on the batch's statistics. The value is 0 when images do not differ even with
+    the latter; a layer whose weights are all zero, as timm initialises some, is then left out. Layers are keyed by name.
     """
     as_it_runs = _deviations(trunk, forward, batches)
     with _by_batch(trunk):
@@ -98,7 +98,7 @@ def spread(trunk: nn.Module, forward: Forward, batches: Sequence[Tensor]) -> dic
 
 
 def cosine(features: Tensor) -> float:
-    """Return the median cosine between the features (N, ...) of two different images; 1 between features that are all zero."""
+    """Return the median over pairs of images of the cosine between their features (N, ...); 1 between two zero vectors."""
     flat = features.flatten(1)
     products = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=flat.device)
     for some in torch.split(flat, TOGETHER, dim=1):
@@ -126,7 +126,7 @@ def _deviations(trunk: nn.Module, forward: Forward, batches: Iterable[Tensor]) -
 
     handles = [norm.register_forward_hook(note(name)) for name, norm in _norms(trunk)]
     try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # hooks, and no graph for a few batches
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # a compiled graph would skip the hooks
             for images in batches:
                 forward(images)
     finally:
@@ -137,7 +137,7 @@ def _deviations(trunk: nn.Module, forward: Forward, batches: Iterable[Tensor]) -
 
 @contextmanager
 def _by_batch(trunk: nn.Module) -> Iterator[None]:
-    """Let batch norms take the batch's statistics inside the block, and keep their own."""
+    """Let batch norms normalise with the batch's statistics inside the block, without changing their running statistics."""
     was = [(norm, norm.training, norm.track_running_stats) for _, norm in _norms(trunk)]
     for norm, _, _ in was:
         norm.training, norm.track_running_stats = True, False

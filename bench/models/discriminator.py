@@ -1,4 +1,4 @@
-"""The adversary of the generative pretext tasks."""
+"""The PatchGAN discriminator of the adversarial pretext tasks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bench.models.trunk import initialise
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN: one logit for each 70x70 patch of the image (Isola et al. 2017); the paper's text.
+    """PatchGAN: one logit for each 70x70 patch of the image (Isola et al. 2017), as in the paper's text.
 
-    4x4 convolutions, three of stride 2 and two of stride 1, `width` to 8 x `width` channels, batch norm in the middle ones,
-    LeakyReLU 0.2. With `code=True` four of stride 2, as the authors' released code has it (16x16 logits at 256 px).
+    4x4 convolutions, three of stride 2 and two of stride 1, with `width` to 8 x `width` channels, batch norm in the middle ones
+    and LeakyReLU 0.2. With `code=True` four have stride 2, as in the authors' released code (16x16 logits at 256 px).
     Takes (N, channels, H, W) and returns logits (N, 1, h, w).
     """
 

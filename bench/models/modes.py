@@ -1,4 +1,4 @@
-"""How a network behaves for a while: frozen, random, or on a batch's own statistics."""
+"""Modes of a network inside a block: inference, dropout on, frozen weights, and the statistics that batch norm uses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 
 def use_statistics(module: nn.Module, statistics: Literal["running", "batch"]) -> None:
-    """Choose what batch norm normalises with from now on: its running statistics when in eval mode, or always the batch's.
+    """Choose what batch norm normalises with: `running` statistics in eval mode, or always those of the `batch`.
 
-    With `batch` (the authors' Keras code) dropout stays on as well, and running statistics are neither read nor moved. Call
-    it after every change between `train()` and `eval()`.
+    With `batch` (the authors' Keras code) dropout stays on as well, and running statistics are neither used nor updated. Call
+    this function again after every `train()` or `eval()`.
     """
     for part in module.modules():
         if isinstance(part, _BatchNorm):
@@ -29,7 +29,7 @@ def use_statistics(module: nn.Module, statistics: Literal["running", "batch"]) -
 
 @contextmanager
 def inference(module: nn.Module) -> Iterator[None]:
-    """Be in eval mode and without gradients inside the block, and as before after it."""
+    """Put a module into eval mode without gradients inside the block; afterwards every part has its previous mode."""
     was = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -42,7 +42,7 @@ def inference(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def random_inference(module: nn.Module, statistics: Literal["running", "batch"], generator: torch.Generator) -> Iterator[None]:
-    """Infer with dropout on, as the paper colorizes, its randomness from `generator`'s seed; batch norm as `statistics` says."""
+    """Infer with dropout on inside the block, as the paper colorizes; `generator` seeds it, `statistics` is batch norm's."""
     devices = [generator.device] if generator.device.type == "cuda" else []
     with inference(module), torch.random.fork_rng(devices=devices):
         torch.manual_seed(generator.initial_seed())
@@ -58,7 +58,7 @@ def random_inference(module: nn.Module, statistics: Literal["running", "batch"],
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Compute no gradients for the modules' parameters in graphs that are built inside the block."""
+    """Compute no gradients for the modules' parameters in graphs built inside the block."""
     parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A trunk and a head as one network, which is trained in phases."""
+"""`Model`: a trunk and a head as one network, which fine-tuning trains in phases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.models.modes import use_statistics
 
 
 class Model(nn.Module):
-    """A trunk and a head, as one network that is trained in phases."""
+    """A trunk and a head as one network; `set_mode` chooses what a phase trains."""
 
     def __init__(self, trunk: Trunk, head: nn.Module, downstream: Downstream) -> None:
         super().__init__()
@@ -32,10 +32,10 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
-        """Return what the head gets of images (N, 3, H, W) from a frozen trunk, without a graph.
+        """Return the head's input for images uint8 (N, 3, H, W) from a frozen trunk, without gradients.
 
-        The batch is filled up with copies of its first image, so that an image's features are the same to the bit whatever images are
-        beside it. With the batch's own statistics they are not, and nothing is filled up.
+        Copies of the first image fill the batch up to the protocol's batch size: an image's features are then the same to the bit
+        in every batch. With the batch's own statistics features depend on the batch, and nothing is filled up.
         """
         protocol, count = self.downstream.protocol, len(images)
         missing = -count % protocol.batch_size if protocol.statistics == "running" else 0
@@ -43,13 +43,13 @@ class Model(nn.Module):
         return self.features(filled)[:count]
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the head gets of sRGB images uint8 (N, 3, H, W)."""
+        """Return the head's input for sRGB images uint8 (N, 3, H, W)."""
         return self.downstream.features(self.trunk, self.trunk.preprocessing(images))
 
     def set_mode(self, train: Literal["head", "all", "nothing"]) -> None:
-        """Choose what trains; what does not is in eval mode, so its running statistics stay as they are.
+        """Choose what trains. Everything else is in eval mode, so that its running statistics do not change.
 
-        A trunk is frozen from the mode `head` until it trains.
+        After mode `head` the trunk stays frozen until a mode trains it.
         """
         self.frozen = train == "head" or (self.frozen and train == "nothing")
         self.trunk.train(train == "all")

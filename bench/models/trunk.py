@@ -1,11 +1,12 @@
 """Trunks: the network that a pretext task trains and a downstream task inherits.
 
-A trunk takes sRGB images through its own preprocessing, lightness (`l`, as in the paper) or colour (`rgb`); the preprocessing is part of the trunk's name and travels with its weights. It declares the channels of its bottleneck and of its last
-decoder activation, and the sizes that it can take.
+A trunk has its own preprocessing of sRGB images: lightness (`l`, as in the paper) or colour (`rgb`). The preprocessing is part of
+the trunk's name and is inherited with its weights. A trunk declares the channels of its bottleneck and of its last decoder
+activation, and the stride that image sizes must be multiples of.
 
-    unet                          depth from the image's size, width 64, lightness: the paper's at 256 px
-    unet:depth=6,width=32         smaller images
-    timm:resnet18,preprocessing=rgb         any timm encoder with a feature pyramid, with a U-Net decoder on it
+    unet                               depth from the image's size, width 64, lightness: the paper's at 256 px
+    unet:depth=6,width=32              for smaller images
+    timm:resnet18,preprocessing=rgb    any timm encoder with a feature pyramid, with a U-Net decoder on it
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ M = TypeVar("M", bound=nn.Module)
 class UNet(Trunk):
     """The paper's generator without its output layer (Isola et al. 2017, https://arxiv.org/abs/1611.07004).
 
-    `depth` convolutions 4x4 of stride 2, so an image of 2^depth pixels ends as 1x1; channels grow from `width` to
-    8 x `width`. Dropout 0.5 in the decoder's first three blocks. At depth 8 and width 64 it has, with a two-channel
-    output layer, the paper's 54.4 million parameters.
+    `depth` convolutions 4x4 of stride 2, so an image of side 2^depth pixels ends as 1x1; channels grow from `width` to
+    8 x `width`. Dropout 0.5 in the decoder's first three blocks. At depth 8 and width 64, with a two-channel output layer, the
+    network has the paper's 54.4 million parameters.
     """
 
     def __init__(self, depth: int, width: int, preprocessing: PreprocessingName) -> None:
@@ -71,7 +72,7 @@ class UNet(Trunk):
         return features
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        """Return (N, 2 width, H/2, W/2): the last block beside the first skip, after ReLU."""
+        """Return (N, 2 width, H/2, W/2): the last block's output concatenated with the first skip, after ReLU."""
         *skips, x = features
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = functional.relu(torch.cat([block(x), skip], dim=1))
@@ -110,7 +111,7 @@ class TimmTrunk(Trunk):
         initialise(self.up)
 
     def encode(self, inputs: Tensor) -> list[Tensor]:
-        """Return the encoder's feature pyramid."""
+        """Return the encoder's feature pyramid, finest first, each feature at twice the stride of the one before."""
         return list(self.down(inputs))
 
     def decode(self, features: list[Tensor]) -> Tensor:
@@ -121,7 +122,7 @@ class TimmTrunk(Trunk):
         return x
 
     def output(self, channels: int) -> nn.Module:
-        """Return a 3x3 convolution and a bilinear enlargement to the image's size."""
+        """Return a 3x3 convolution with bilinear upsampling to the image's size."""
         return nn.Sequential(
             initialise(nn.Conv2d(self.channels, channels, 3, padding=1)),
             nn.Upsample(scale_factor=self.finest, mode="bilinear"),
@@ -133,7 +134,7 @@ def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
 
 
 class TrunkName(Schema):
-    """A trunk's name, taken apart: `family[:option=value,...]`."""
+    """A parsed trunk name: `family[:option=value,...]`."""
 
     family: Literal["unet", "timm"]
     encoder: str = ""
@@ -143,7 +144,7 @@ class TrunkName(Schema):
 
     @classmethod
     def parse(cls, text: str) -> TrunkName:
-        """Read `unet`, `unet:depth=6,width=32`, `timm:resnet18,preprocessing=rgb`; raise UsageError for anything else."""
+        """Parse a text such as `unet`, `unet:depth=6,width=32` or `timm:resnet18,preprocessing=rgb`; UsageError for others."""
         family, _, rest = text.strip().partition(":" if ":" in text else ",")
         if family not in ("unet", "timm"):
             raise unknown("trunk", family, ["unet", "timm:ENCODER"])
@@ -163,9 +164,9 @@ class TrunkName(Schema):
         return cls(family=cast(Literal["unet", "timm"], family)).with_changes(options, f"trunk {quoted(text)}")
 
     def fitted(self, size: int) -> TrunkName:
-        """Return the name with its depth filled in for images of `size`; raise UsageError when the size does not fit.
+        """Return the name with its depth filled in for images of `size` pixels; UsageError when the size does not fit.
 
-        Without a depth, a U-Net goes down to 1x1 where `size` is a power of two, and at most 8 times.
+        A U-Net without a depth halves the size as often as it can, at most 8 times: a power of two up to 256 ends as 1x1.
         """
         if self.family == "timm":
             return self
@@ -180,7 +181,7 @@ class TrunkName(Schema):
         return self.model_copy(update={"depth": depth})
 
     def __str__(self) -> str:
-        """Write the canonical name."""
+        """Return the canonical name."""
         preprocessing = "" if self.preprocessing == "l" else f",preprocessing={self.preprocessing}"
         if self.family == "timm":
             return f"timm:{self.encoder}{preprocessing}"
@@ -188,13 +189,13 @@ class TrunkName(Schema):
 
 
 def inherit_encoder(heir: Trunk, trained: Trunk) -> Trunk:
-    """Give a new trunk the encoder of a trained one; return the new trunk."""
+    """Copy the encoder's weights of a trained trunk into `heir`, a new trunk, and return `heir`."""
     heir.down.load_state_dict(trained.down.state_dict())
     return heir
 
 
 def make_trunk(name: str) -> Trunk:
-    """Build the trunk of a canonical name, with new weights from torch's current random state."""
+    """Return the trunk of a canonical name, with new weights from torch's current random state."""
     parsed = TrunkName.parse(name)
     if parsed.family == "timm":
         return TimmTrunk(parsed.encoder, parsed.preprocessing)
@@ -223,7 +224,7 @@ def check_size(name: str, size: int) -> None:
 
 
 def initialise(module: M) -> M:
-    """Draw every convolution and linear weight from N(0, 0.02) and set biases to zero, as the paper says."""
+    """Draw every convolution and linear weight from N(0, 0.02), set biases to zero, as the paper does; return the module."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(part.weight, 0.0, 0.02)
@@ -233,5 +234,5 @@ def initialise(module: M) -> M:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Return the number of trainable numbers."""
+    """Return the number of a module's parameters."""
     return sum(math.prod(parameter.shape) for parameter in module.parameters())

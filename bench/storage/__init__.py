@@ -1,1 +1,1 @@
-"""The disk and the network: atomic files, locks, sealed JSON, the journal of a search, the guard of --offline."""
+"""Storage: atomic files, locks, sealed JSON, the journal of a search; and the guard of --offline."""

@@ -1,4 +1,4 @@
-"""How much is on the disk, and how that is written for people."""
+"""The size of files and folders on the disk, and byte counts as text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ KILO = 1000
 
 
 def size(path: Path, until: float = inf) -> int:
-    """Return the bytes that a file or a folder with all below it takes; links count as links and are not followed.
+    """Return the bytes on the disk of a file, or of a folder with all its content; links are counted but not followed.
 
-    What vanishes meanwhile is not counted. At the monotonic time `until` the sum so far is returned.
+    Files that vanish meanwhile are not counted. At the monotonic time `until` the sum so far is returned.
     """
     try:
         total = _taken(os.lstat(path))
@@ -27,7 +27,7 @@ def size(path: Path, until: float = inf) -> int:
                     total += _taken(entry.stat(follow_symlinks=False))
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-        except OSError:  # a file, or what another process removed
+        except OSError:  # `path` is a file, or another process removed the folder
             continue
     return total
 
@@ -37,7 +37,7 @@ def _taken(status: os.stat_result) -> int:
 
 
 def amount(count: float) -> str:
-    """Write a number of bytes with a decimal unit.
+    """Return a number of bytes as text with a decimal unit.
 
     >>> amount(0), amount(999), amount(1_234), amount(56_789_000), amount(7_900_000_000_000)
     ('0 B', '999 B', '1.2 kB', '56.8 MB', '7.9 TB')

@@ -1,7 +1,7 @@
-"""The disk: everything that is written is published whole or not at all, under a name that says what it is.
+"""Atomic writing: a file or a folder is published whole or not at all.
 
-A file or a folder is written beside its place, flushed, and renamed into it; a process that dies leaves a temporary
-name that the next one removes. Locks are the kernel's (`flock`), so a dead holder's lock is free at once.
+It is written under a temporary name beside its place, flushed, and renamed. A process that dies leaves a file or folder under a
+temporary name, which the next process removes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from bench.errors import MachineError
 from bench.storage.seal import sealed
 
 TEMPORARY = f".tmp-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
-"""What a temporary name begins with; it tells machines that share a folder apart. The writer's process id follows."""
+"""The beginning of a temporary name, different for each machine that shares a folder; the writer's process id follows."""
 _ours: set[Path] = set()
-"""What this process is writing: in a container the process before it may have had the same id."""
+"""The temporary names of this process: in a container, an earlier process may have had the same process id."""
 
 
 def home() -> Path:
@@ -46,9 +46,9 @@ def sha256_bytes(content: bytes) -> str:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` with its parents, remove what dead writers left in it, and check that it can be written.
+    """Create `path` with its parents, remove temporary files of dead processes in it, and return it once a test file is written.
 
-    MachineError says why not.
+    MachineError says why nothing can be written there.
     """
     try:
         _folder(path)
@@ -63,7 +63,7 @@ def make_folder(path: Path) -> Path:
 
 
 def make_parents(path: Path) -> None:
-    """Create the folder that `path` will lie in, and remove what dead writers left there; OSError when that fails."""
+    """Create the parent folders of `path`, and remove temporary files of dead processes there; OSError when that fails."""
     _folder(path.parent)
 
 
@@ -74,7 +74,7 @@ def _folder(path: Path) -> None:
 
 
 def publish_file(path: Path, content: bytes | str) -> Path:
-    """Write `content` to `path` at once: a reader sees the old file or the new one, whole."""
+    """Replace the file at `path` by `content` atomically, and return `path`: a reader sees the old file or the new one, whole."""
     data = content.encode() if isinstance(content, str) else content
 
     def write(temporary: Path) -> None:
@@ -86,9 +86,9 @@ def publish_file(path: Path, content: bytes | str) -> Path:
 
 
 def publish_written(path: Path, write: Callable[[Path], object], needs: int, name: Callable[[Path], str] | None = None) -> Path:
-    """Publish the file of about `needs` bytes that `write` makes at the temporary path it is given.
+    """Publish the file that `write(temporary path)` makes, of about `needs` bytes, and return its path.
 
-    With `name` it gets the name, beside `path`, that is made from what was written.
+    The path is `path`, or with `name` the name `name(temporary path)` in the same folder, for names that depend on the content.
     """
 
     def write_and_flush(temporary: Path) -> None:
@@ -100,9 +100,10 @@ def publish_written(path: Path, write: Callable[[Path], object], needs: int, nam
 
 
 def publish_folder(path: Path, fill: Callable[[Path], object], whole: str = "", needs: int = 0) -> Path:
-    """Publish the folder that `fill` makes; when `path` exists already, that one stays and ours is dropped.
+    """Publish the folder that `fill(temporary folder)` fills, of about `needs` bytes; return `path`.
 
-    A folder without the file `whole` is what is left of one, and gives way. `needs` is about how many bytes it will have.
+    A folder that exists at `path` is kept, and the new one dropped. An existing folder without the file `whole` counts as
+    incomplete and is replaced.
     """
 
     def write(temporary: Path) -> None:
@@ -147,14 +148,14 @@ def _publish(path: Path, write: Callable[[Path], object], needs: int, name: Call
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files and folders whose writer is dead."""
+    """Remove temporary files and folders whose writing process is dead."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if is_left(path):
             _remove(path)
 
 
 def is_left(path: Path) -> bool:
-    """Tell whether a path's name is the temporary one of a writer on this machine that is dead."""
+    """Tell whether a path has a temporary name of a dead process on this machine."""
     writer = path.name.removeprefix(TEMPORARY).split("-", 1)[0]
     if not path.name.startswith(TEMPORARY) or not writer.isdigit() or path in _ours:
         return False
@@ -162,7 +163,7 @@ def is_left(path: Path) -> bool:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside `path` to write under until all is written; `remove_folder` ends its use."""
+    """Return a new temporary name beside `path`; the caller renames it or removes it with `remove_folder`."""
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{path.name}"
     _ours.add(temporary)
     return temporary
@@ -178,7 +179,7 @@ def _remove(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a working folder; nothing happens when there is none."""
+    """Remove a folder with all its content; nothing happens when there is none."""
     _remove(path)
 
 

@@ -1,7 +1,7 @@
-"""Optuna's journal: one JSON line an entry, each with a check sum that continues the one before it.
+"""Optuna's journal: one JSON line per entry, each with a check sum over the line and the check sum of the line before.
 
-The kernel's lock guards it, so no dead process can keep it, and a torn last line is cut before anyone writes on. A flipped bit
-in a score would be a score, and a line that is missing would be missed by nobody: the sums tell.
+The journal is locked with `flock`, so a dead process does not keep it locked. An incomplete last line is cut before the next
+entry is written. Without the check sums a flipped bit in a score, or a missing line, would not be noticed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from optuna.storages.journal import BaseJournalBackend
 from bench.errors import DataError, MachineError
 
 SUM = "crc32"
-"""The key of an entry's check sum: the CRC-32 of its line without it, begun with the sum of the line before."""
+"""The key of an entry's check sum: the CRC-32 of the line without this key, started from the check sum of the line before."""
 
 
 class Lock:
@@ -32,7 +32,7 @@ class Lock:
         self.file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock; cut what a process that died while writing left behind the last newline, with a word about it."""
+        """Wait for the lock; cut an incomplete last line, which a dying process left, and tell the user."""
         self.file = self.path.with_suffix(".lock").open("ab")
         fcntl.flock(self.file, fcntl.LOCK_EX)
         with self.path.open("ab+") as journal:
@@ -42,32 +42,34 @@ class Lock:
                 journal.seek(0)
                 whole = journal.read().rfind(b"\n") + 1
                 journal.truncate(whole)
-                self.echo(f"{self.path}: cut {length - whole} bytes that a dying process left; every whole entry is kept")
+                self.echo(
+                    f"{self.path}: cut {length - whole} bytes of an entry that a dying process left; every whole entry is kept"
+                )
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         assert self.file is not None
         self.file.close()
         self.file = None
 
 
 class Journal(BaseJournalBackend):
-    """Optuna's entries in a file. Raises DataError for a line that is not as it was written, MachineError on a full disk."""
+    """Optuna's entries in a file. Raises DataError for a line that was changed, MachineError on a full disk."""
 
     def __init__(self, path: Path, lock: Lock) -> None:
         self.path, self.lock = path, lock
         self._ends = [(0, 0)]
-        """Where each entry begins, and the sum of the one before it."""
+        """For each entry that was read, and for the next: where it begins, and the check sum of the entry before."""
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries from a number on."""
+        """Yield the entries from number `log_number_from` on."""
         first = min(log_number_from, len(self._ends) - 1)
         place, total = self._ends[first]
         with self.path.open("rb") as file:
             file.seek(place)
             lines = file.read().split(b"\n")
-        for number, line in enumerate(lines[:-1], start=first):  # what follows the last newline is being written
+        for number, line in enumerate(lines[:-1], start=first):  # the text after the last newline is still being written
             entry, total = self._entry(line, total)
             place += len(line) + 1
             if number + 1 == len(self._ends):
@@ -76,10 +78,10 @@ class Journal(BaseJournalBackend):
                 yield entry
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write entries at the end, all or none of them."""
+        """Append entries, all or none of them."""
         self.lock.acquire()
         try:
-            with self.path.open("rb+", buffering=0) as file:  # a buffer would be written when the file is closed after a failure
+            with self.path.open("rb+", buffering=0) as file:  # closing a buffered file would write it even after a failure
                 total = self._last_sum(file)
                 end = file.seek(0, os.SEEK_END)
                 lines = []
@@ -111,7 +113,7 @@ class Journal(BaseJournalBackend):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             entry, total = {}, None
         if total is None or total != _sum(entry, before):
-            raise DataError(f"{self.path} is damaged: an entry is not as it was written; remove its folder to search again.")
+            raise DataError(f"{self.path} is damaged: an entry does not match its check sum; remove its folder to search again.")
         return entry, total
 
 
@@ -124,11 +126,11 @@ def _sum(log: dict[str, Any], before: int) -> int:
 
 
 def journal(path: Path, echo: Callable[[str], object]) -> JournalStorage:
-    """Return Optuna's storage in a journal file, mended when its end was torn; DataError when the rest cannot be read."""
+    """Return Optuna's storage in a journal file, after cutting an incomplete last line; DataError when the rest is damaged."""
     lock = Lock(path, echo)
     lock.acquire()
     lock.release()
     try:
         return JournalStorage(Journal(path, lock))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged: it is no journal of a study; remove its folder to search again.") from error
+        raise DataError(f"{path} is damaged: it is not the journal of a study; remove its folder to search again.") from error

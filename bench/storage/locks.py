@@ -1,4 +1,4 @@
-"""Locks are the kernel's (`flock`): a dead holder's lock is free at once, and whoever waits is told who holds it."""
+"""Locks between processes, by `flock`: the kernel frees a dead process's lock, and a waiting user is told who holds one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.storage.files import make_folder, make_parents, remove_folder, tempor
 
 
 class Busy(Exception):
-    """What is asked for is being made by other processes, and nothing of it is left to do here."""
+    """Raised when other processes are making what is asked for, and nothing of it is left to do here."""
 
 
 @contextlib.contextmanager
@@ -28,9 +28,10 @@ def lock(
     timeout: float = 24 * 3600,
     wait: bool = True,
 ) -> Iterator[None]:
-    """Hold `path` alone; wait for another holder, saying who it is, and raise MachineError after `timeout` seconds.
+    """Hold the lock file `path` inside the block; while another process holds it, tell the user which one, and wait.
 
-    `check` is called while waiting, and may raise to give up. Without `wait`, another holder is Busy.
+    MachineError after `timeout` seconds. `check` is called while waiting, and may raise to give up. Without `wait`, raise Busy
+    instead of waiting.
     """
     try:
         make_parents(path)
@@ -45,7 +46,7 @@ def lock(
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not tried:  # it may be somebody who only asks whether it is held
+                if not tried:  # the other process may only be testing the lock, as `is_held` does
                     tried = True
                     time.sleep(0.02)
                     continue
@@ -68,7 +69,7 @@ def lock(
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a process holds a lock now; no when there is no such file."""
+    """Tell whether a process holds a lock now; False when there is no such file."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -80,7 +81,7 @@ def is_held(path: Path) -> bool:
 
 
 def _tell(file: IO[str], holder: str) -> None:
-    """Write who holds a lock, for those who wait; a full disk is no reason not to hold it."""
+    """Write into a lock file who holds it, for those who wait; errors such as a full disk are ignored."""
     with contextlib.suppress(OSError):
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), holder.encode())
@@ -88,13 +89,16 @@ def _tell(file: IO[str], holder: str) -> None:
 
 @contextlib.contextmanager
 def alive(folder: Path) -> Iterator[str]:
-    """Be known as alive under a new name, given to the block, until it ends or the process dies; forget the dead."""
+    """Give the block a new worker name; `is_alive` is True for it until the block ends or the process dies.
+
+    The names of dead workers in the folder are removed.
+    """
     name = uuid.uuid4().hex
     unlocked = temporary_name(make_folder(folder) / name)
     try:
         with unlocked.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            unlocked.rename(folder / name)  # not before it is locked, or others would take it for a dead one's
+            unlocked.rename(folder / name)  # only once locked, or others would take the worker for dead
             for other in folder.iterdir():
                 if not other.name.startswith(".") and other.name != name:
                     is_alive(folder, other.name)
@@ -105,7 +109,7 @@ def alive(folder: Path) -> Iterator[str]:
 
 
 def is_alive(folder: Path, name: str) -> bool:
-    """Tell whether the process that took a name by `alive` still has it; the name of a dead one is removed."""
+    """Tell whether the process to which `alive` gave a name still uses it; the name of a dead process is removed."""
     try:
         with (folder / name).open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,14 +122,15 @@ def is_alive(folder: Path, name: str) -> bool:
 
 
 IN_USE = ".in-use"
-"""The file through which a command that uses a folder keeps another from cleaning it."""
+"""The file that a command locks to keep `bench clean` out of a folder that it uses."""
 
 
 @contextlib.contextmanager
 def using(folder: Path, echo: Callable[[str], object]) -> Iterator[None]:
-    """Keep `bench clean` out of a folder while the block uses it; any number of users may, and a dead one's claim is gone.
+    """Keep `bench clean` out of a folder while the block uses it; several processes may use it at once.
 
-    While the folder is being cleaned, wait. Nothing is claimed where the folder is missing, cannot be written or knows no locks.
+    While the folder is being cleaned, wait. Without effect where the folder is missing, cannot be written or does not support
+    locks.
     """
     try:
         file = (folder / IN_USE).open("ab")
@@ -155,10 +160,12 @@ def unused(folder: Path) -> Iterator[None]:
         try:
             file = opened.enter_context((folder / IN_USE).open("ab"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:  # no folder, so nobody is there
+        except FileNotFoundError:  # no folder, so no command uses it
             pass
         except BlockingIOError:
-            raise MachineError(f"another command is using {folder}; nothing was removed, clean it when that is done.") from None
+            raise MachineError(
+                f"another command is using {folder}; nothing was removed; clean it when that command has ended."
+            ) from None
         except OSError as error:
             raise MachineError(f"cannot lock {folder / IN_USE}: {error.strerror}; nothing was removed.") from error
         yield

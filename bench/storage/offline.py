@@ -1,8 +1,8 @@
-"""The network: who may use it, and a guard that lets nobody.
+"""The guard of --offline, which forbids the network.
 
-Only `bench data prepare NAME` without --root downloads, and `--storage URL` reaches a database. `bench --offline` or
-$PRETEXT_BENCH_OFFLINE=1 forbids both; then an audit hook also refuses every connection that Python opens to another machine,
-whichever library asks. Unix sockets and the machine's own addresses stay allowed.
+Only two commands use the network: `bench data prepare NAME` without --root downloads, and `--storage URL` reaches a database.
+`bench --offline` or $PRETEXT_BENCH_OFFLINE=1 forbids both. An audit hook then also refuses every connection that Python opens to
+another machine, whichever library asks. Unix sockets and the machine's own addresses stay allowed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _guarded = False
 
 
 def is_forbidden() -> bool:
-    """Whether the network is off for this process."""
+    """Tell whether the network is forbidden for this process."""
     return os.environ.get(VARIABLE, "") not in ("", "0")
 
 
 def forbid() -> None:
-    """Turn the network off for this process and those that it starts."""
+    """Forbid the network for this process and those that it starts."""
     global _guarded
     os.environ[VARIABLE] = "1"
     if not _guarded:
@@ -36,7 +36,10 @@ def forbid() -> None:
 
 
 def check_storage(url: str) -> None:
-    """Raise MachineError for a database on another machine when the network is off: its driver may not be Python's."""
+    """Raise MachineError for a database on another machine when the network is forbidden.
+
+    The audit hook does not see drivers that open connections outside of Python.
+    """
     if not (url and is_forbidden()):
         return
     from sqlalchemy.engine import make_url
@@ -45,10 +48,10 @@ def check_storage(url: str) -> None:
     try:
         host = make_url(url).host
     except ArgumentError:
-        return  # who opens it says what is wrong with it
+        return  # opening the database will say what is wrong with the URL
     if host and not host.startswith("/") and not _is_here(host):
         raise MachineError(
-            f"--storage leads to {host}, and --offline ({VARIABLE}) forbids the network; leave out one of the two."
+            f"--storage leads to {host}, but --offline ({VARIABLE}) forbids the network; leave out one of the two."
         )
 
 
@@ -57,7 +60,7 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event in _BY_ADDRESS:
         opened, address = arguments[0], arguments[1]
-        if opened.family == socket.AF_UNIX or address is None:  # no address: the socket is connected already
+        if opened.family == socket.AF_UNIX or address is None:  # None: the socket is connected already
             return
         host, shown = (address[0], address) if isinstance(address, tuple) else ("?", address)
     elif event in _BY_NAME:
@@ -65,11 +68,11 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     else:
         return
     if not _is_here(host):
-        raise MachineError(f"something asked for a connection to {shown!r}, and --offline ({VARIABLE}) forbids the network.")
+        raise MachineError(f"a library asked for a connection to {shown!r}, but --offline ({VARIABLE}) forbids the network.")
 
 
 def _is_here(host: Any) -> bool:
-    """Whether a host's name or address is this machine's own; no name at all is."""
+    """Tell whether a host's name or address is this machine's own; an empty name is."""
     name = host.decode(errors="replace") if isinstance(host, bytes | bytearray) else host
     if name is None or name == "" or name == "localhost":
         return True

@@ -1,6 +1,7 @@
-"""A seal on every JSON file that the program writes and reads again: its first key is the SHA-256 of all that follows.
+"""Sealed JSON: the first key of every JSON file that the program reads again is the SHA-256 of the text that follows.
 
-A flipped bit in a number is a valid number; with the seal it is a damaged file. The file stays plain JSON for other readers.
+A number with a flipped bit is still a valid number; the seal shows that the file is damaged. Other programs can read the file as
+plain JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def sealed(text: str) -> str:
 def read(path: Path, what: str, way_out: str) -> bytes:
     """Return the JSON object in a sealed file, without the seal.
 
-    DataError says that `path` is not `what`, why, and the way out: it cannot be read, has no seal, or was changed.
+    DataError when the file cannot be read, has no seal, or was changed. The error calls the file `what`, for example "a record",
+    and ends with `way_out`, which says what the user can do.
     """
     try:
         content = path.read_bytes()
@@ -48,7 +50,7 @@ def read(path: Path, what: str, way_out: str) -> bytes:
 
 
 def load(path: Path, what: str, way_out: str) -> Any:
-    """Return what `read` gives as Python's own values; DataError, too, when the seal fits and the rest is no JSON."""
+    """Return the content of a sealed file as Python values; DataError as in `read`, and when the text is no JSON."""
     content = read(path, what, way_out)
     try:
         return json.loads(content)
@@ -57,13 +59,13 @@ def load(path: Path, what: str, way_out: str) -> Any:
 
 
 def read_model(model: type[M], path: Path, what: str, way_out: str) -> M:
-    """Return what a sealed file holds as a pydantic model; DataError when it cannot be read or is not of this version."""
-    content = load(path, what, way_out)  # pydantic's own reader of JSON takes three times the memory
+    """Return the content of a sealed file as a pydantic model; DataError when it cannot be read or does not fit the model."""
+    content = load(path, what, way_out)  # pydantic's own JSON parser takes three times the memory
     try:
         return model.model_validate(content)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"][:3])
-        reason = problem["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part)[:100] for part in problem["loc"][:3])
+        reason = problem["msg"].removeprefix("Value error, ")[:300]
         said = f"{where}: {reason}" if where else reason
         raise DataError(f"{path} is not {what} of this version: {said}; {way_out}.") from error

@@ -1,1 +1,1 @@
-"""How a network is trained on a machine: the loop, checkpoints, the device, cached features, loggers, energy."""
+"""Training: the loop, checkpoints, device and precision, the feature cache, loggers, energy."""

@@ -1,7 +1,7 @@
-"""Checkpoints: a network, its optimizers and where training stands, in one safetensors file named by its digest.
+"""Checkpoints: a network, its optimizers and the training step reached, in one safetensors file named by its digest.
 
-A checkpoint is published before the one before it is removed, so one always loads. Nothing is unpickled. Random state is not
-saved because there is none: every step seeds itself (`bench.seeding`).
+A new checkpoint is published before the previous one is removed, so one always loads. Nothing is unpickled. Random state is not
+saved because there is none: every training step has its own seed (`bench.seeding`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def digest(module: nn.Module) -> str:
 
 
 def load_weights(path: Path, digest: str, module: nn.Module) -> None:
-    """Load a module's state after checking the file's SHA-256; a missing or strange tensor is an error."""
+    """Load a module's state from a file with this SHA-256.
+
+    DataError when the file is missing or has another SHA-256, or when tensors are missing or do not belong to the module.
+    """
     if not path.is_file():
         raise DataError(f"{path} is missing; remove its folder to train it again.")
     if files.sha256(path) != digest:
@@ -61,7 +64,7 @@ def load_weights(path: Path, digest: str, module: nn.Module) -> None:
 
 
 def save(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], facts: Mapping[str, Any]) -> Path:
-    """Publish a checkpoint in `folder` and remove the ones before it."""
+    """Publish a checkpoint in `folder`, remove the earlier ones, and return its path. `facts` must have the `step`."""
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
     for owner, optimizer in optimizers.items():
         for number, state in optimizer.state_dict()["state"].items():
@@ -114,8 +117,8 @@ def load(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.O
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give each moment the strides of its parameter: a file keeps none, and CUDA's fused Adam refuses channels-last parameters
-    with contiguous moments."""
+    """Give each moment of Adam the strides of its parameter: a file does not keep strides, and CUDA's fused Adam refuses
+    channels-last parameters with contiguous moments."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:  # a parameter may be a scalar too
@@ -141,6 +144,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DataError(f"{path} is not a safetensors file: {error}.") from error
     if version != VERSION:
         raise DataError(
-            f"{path} has version {version}, this program writes version {VERSION}; remove its folder to train it again."
+            f"{path} has version {version}, but this program reads version {VERSION}; remove its folder to train it again."
         )
     return tensors, facts

@@ -1,7 +1,7 @@
-"""Other programs on the same processors: how much they take, and what fewer threads would bring beside them.
+"""Other programs on the same processors: how much time they take, and how fast training would be with fewer threads.
 
-A training step ends when the last of its threads does, so one busy neighbour holds up all of them. The number of threads is never
-chosen by the load, since it decides how sums are rounded and so belongs to a row; the user is told, once.
+A training step ends when its last thread ends, so one busy neighbour delays all threads. The number of threads is never chosen by
+the load: it decides how sums are rounded and so belongs to a row. The user is told of the load once.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 CROWDED = 0.5
-"""Processors that others must take, and a command lack, before it says so."""
+"""The number of processors that other programs must take, and that a command must lack, before the user is told."""
 FIRST, NEXT = 0.2, 5.0
-"""Seconds that are watched at least before the first look, and between looks: the kernel counts in hundredths."""
+"""Least seconds before the first measurement, and between measurements: the kernel counts in hundredths of a second."""
 
 
 def cores() -> int:
-    """Return the processors that this process can use: those that it may run on, and what a container's quota leaves of them."""
+    """Return the number of processors that this process can use: those it may run on, at most its container's quota."""
     found = len(allowed())
     for folder in control_groups("cpu"):
         quota, _, period = read(folder / "cpu.max").partition(" ")
@@ -37,7 +37,7 @@ def allowed() -> set[int]:
 
 
 def control_groups(controller: str) -> Iterator[Path]:
-    """Yield the folder of each control group that this process is in, the innermost first, in either version of them."""
+    """Yield the folder of each control group (version 1 or 2) that this process is in, the innermost first."""
     for line in read(PROC / "self" / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers or controller in controllers.split(","):
@@ -46,7 +46,7 @@ def control_groups(controller: str) -> Iterator[Path]:
 
 
 def read(path: Path) -> str:
-    """Return what the kernel says in a file; nothing where there is no such file."""
+    """Return the text of one of the kernel's files; "" when it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -55,12 +55,12 @@ def read(path: Path) -> str:
 
 @dataclass
 class Neighbours:
-    """Watches what others take of the processors that this process may run on, from when it is made."""
+    """Measures how much other programs use the processors that this process may run on, from its creation on."""
 
     since: tuple[float, float, float] | None = field(default_factory=lambda: _taken())
 
     def taken(self, least: float = FIRST) -> float | None:
-        """Return how many processors others took on average since the last call.
+        """Return how many processors other programs took on average since the last call that returned a number.
 
         None while less than `least` seconds have passed, and where the system does not tell.
         """
@@ -74,9 +74,9 @@ class Neighbours:
 
 @dataclass
 class Notice:
-    """Tells once, when a command begins or later, that it shares its processors, and what other numbers of threads would bring.
+    """Tells the user once that other programs share the processors, and how fast fewer threads would be.
 
-    `speed` measures a step's images/s on so many threads.
+    `speed` measures a training step's images/s for a number of threads.
     """
 
     threads: int
@@ -87,7 +87,10 @@ class Notice:
     said: bool = False
 
     def __call__(self) -> None:
-        """Look around; nothing happens on one thread, soon after the last look, and after it was said."""
+        """Measure the load and tell the user when it slows training.
+
+        Nothing happens on one thread, soon after the last measurement, and once the user was told.
+        """
         if self.said or self.threads == 1:
             return
         taken, there = self.neighbours.taken(self.wait), cores()
@@ -97,26 +100,26 @@ class Notice:
         self.said = True
         fewer = max(1, min(self.threads - 1, round(there - taken)))
         text = f"other programs take about {taken:.1f} of {there} processors, and a step waits for the last of its threads"
-        with contextlib.suppress(RuntimeError, MemoryError):  # no room to time a step beside what is trained
+        with contextlib.suppress(RuntimeError, MemoryError):  # there may be no memory to time a step while a network trains
             now, then = self.speed(self.threads), self.speed(fewer)
-            text += f": {now:.3g} images/s on {self.threads} now, {then:.3g} with --threads {fewer} (whose rows have other bits)"
+            text += f": {now:.3g} images/s on {self.threads} now, {then:.3g} with --threads {fewer} (which rounds differently)"
         self.echo(text)
 
 
 def _taken() -> tuple[float, float, float] | None:
-    """Return the time, and the seconds that our processors and this process with its children were busy; None if unknown."""
+    """Return the time, and the busy seconds of the allowed processors and of this process with its children; None if unknown."""
     ours = {f"cpu{number}" for number in allowed()}
     lines = [line.split() for line in read(PROC / "stat").splitlines() if line.partition(" ")[0] in ours]
     try:
         ticks = os.sysconf("SC_CLK_TCK")
-        busy = sum(sum(map(int, (*fields[1:4], *fields[6:9]))) for fields in lines)  # without idle and waiting for disks
+        busy = sum(sum(map(int, (*fields[1:4], *fields[6:9]))) for fields in lines)  # all but idle time and waiting for disks
         return (time.monotonic(), busy / ticks, _own("self") / ticks) if lines else None
     except (OSError, ValueError):
         return None
 
 
 def _own(process: str) -> int:
-    """Return the ticks of a process, its ended children, and those that live; 0 for one that is no more."""
+    """Return the clock ticks used by a process and by its children, ended or alive; 0 when the process has ended."""
     number = str((PROC / "self").readlink()) if process == "self" else process
     fields = read(PROC / number / "stat").rpartition(")")[2].split()
     children = read(PROC / number / "task" / number / "children").split()  # not every kernel tells

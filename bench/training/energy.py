@@ -1,4 +1,4 @@
-"""Energy that the device says it used, in joules: NVML's counter of a GPU, RAPL's of a processor; None where neither tells."""
+"""Energy in joules, as the device reports it: by NVML for a GPU, by RAPL for a processor; None where neither reports any."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ RAPL = Path("/sys/class/powercap")
 
 
 class Meter:
-    """Counts joules from the moment it is made."""
+    """Measures the joules that a device uses from the meter's creation on."""
 
     def __init__(self, device: torch.device, rapl: Path = RAPL) -> None:
         self.device, self.rapl = device, rapl
         self.before = self._read()
 
     def joules(self) -> float | None:
-        """Return the energy used so far; a processor's counter covers all that ran on it."""
+        """Return the energy used so far, None where it is not reported; a processor's includes all programs on it."""
         now = self._read()
         if not self.before or now.keys() != self.before.keys():
             return None
         return sum((value - self.before[name][0]) % limit for name, (value, limit) in now.items())
 
     def _read(self) -> dict[str, tuple[float, float]]:
-        """Return each counter's joules and where it begins again at zero."""
+        """Return each counter's joules and the value at which it wraps to zero."""
         return self._gpu() if self.device.type == "cuda" else self._processor()
 
     def _gpu(self) -> dict[str, tuple[float, float]]:
@@ -35,7 +35,7 @@ class Meter:
             identity = str(torch.cuda.get_device_properties(self.device).uuid)
             handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{identity}")
             return {"gpu": (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, float("inf"))}
-        except Exception:  # no NVML, no right to read it, or a GPU that does not count
+        except Exception:  # no NVML, no permission to read it, or a GPU without an energy counter
             return {}
 
     def _processor(self) -> dict[str, tuple[float, float]]:

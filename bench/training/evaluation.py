@@ -1,4 +1,4 @@
-"""What a network predicts for the images of a split, in batches that are the same whenever they are asked for."""
+"""Evaluation: a network's predictions for the images of a split, in fixed batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.training.machine import Machine
 
 @torch.no_grad()
 def predict(model: Model, downstream: Downstream, split: SplitData, machine: Machine) -> dict[str, NDArray[Any]]:
-    """Return the predictions for every image of a split, in its order: name -> (N, ...)."""
+    """Return the predictions for every image of a split, in the split's order: name -> (N, ...)."""
     kept: dict[str, list[Tensor]] = {}
     for number in range(-(-len(split) // evaluation_batch(downstream))):
         machine.stop.check()
@@ -30,13 +30,13 @@ def predict(model: Model, downstream: Downstream, split: SplitData, machine: Mac
 
 
 def evaluation_batch(downstream: Downstream) -> int:
-    """Return how many images are in a batch when they are scored."""
+    """Return the batch size of evaluation."""
     return 1 if downstream.protocol.evaluate_one_by_one else downstream.protocol.batch_size
 
 
 @torch.no_grad()
 def predict_batch(model: Model, downstream: Downstream, split: SplitData, number: int, machine: Machine) -> tuple[Tensor, Batch]:
-    """Return the network's output for the split's batch of that number, the same whenever it is asked for, and the batch."""
+    """Return the network's output for batch `number` of a split, and the batch; the same at every call."""
     size = evaluation_batch(downstream)
     positions = np.arange(number * size, min((number + 1) * size, len(split)))
     batch = batches.to_device(split[0, positions], machine.device)
@@ -47,10 +47,10 @@ def predict_batch(model: Model, downstream: Downstream, split: SplitData, number
 
 
 def tiled(model: Model, batch: Batch, side: int, together: int) -> Tensor:
-    """Return the output for whole images (N, C, H, W), from square tiles of `side` pixels, some `together`.
+    """Return the output (N, C, H, W) for whole images, computed on square tiles of `side` pixels, `together` of them per batch.
 
-    Tiles are spread evenly over each image's `content`, as few as cover it; where they overlap, outputs are averaged. Outside the
-    content, where no mask is judged, the output is zero.
+    Each image's `content` is covered by as few tiles as possible, spread evenly; where tiles overlap, outputs are averaged.
+    Outside the content, where masks are padding, the output is zero.
     """
     places = [
         (image, row, column)
@@ -70,7 +70,7 @@ def tiled(model: Model, batch: Batch, side: int, together: int) -> Tensor:
 
 
 def starts(length: int, side: int) -> list[int]:
-    """Return where tiles of `side` begin that cover `length` pixels, spread evenly; one at 0 where it is no longer than a tile.
+    """Return the first pixels of tiles of `side` that cover `length` pixels, spread evenly; [0] when one tile covers it.
 
     >>> starts(500, 256), starts(256, 256), starts(700, 256)
     ([0, 244], [0], [0, 222, 444])

@@ -1,8 +1,8 @@
-"""The features of a frozen trunk, computed once: while the trunk does not change, neither do its features.
+"""The feature cache: while a trunk is frozen, its features of an image do not change and are computed once.
 
-They live as long as the command: in the memory of the device when there is room, else in a file without a name, which the kernel
-removes with the process, else they are computed anew each time. Networks that a phase has trained are kept beside them, so that
-the same phase need not be trained again.
+Features are kept until the command ends: in the device's memory when there is room, else (on a CPU) in a file without a name,
+which the kernel removes with the process. Without room they are computed in every epoch. The cache also keeps networks that a
+phase has trained, so that an equal phase is not trained again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from bench.errors import MachineError
 from bench.training.machine import Machine
 
 PACK_SHARE, FEATURES_SHARE, DISK_SHARE = 2, 4, 10
-"""Images take at most half of a GPU's free memory, features a quarter of the memory that is free where networks compute, and a
-file of features a tenth of the free disk."""
+"""Images take at most 1/2 of a GPU's free memory, features 1/4 of the device's free memory, a file of features 1/10 of the free
+disk space."""
 SPLITS = 4
-"""Splits whose images stay in a GPU's memory."""
+"""The most splits whose images stay in a GPU's memory."""
 STATES = 1 << 30
-"""Bytes of trained networks that are kept, of the tasks' heads mostly."""
+"""The most bytes of trained networks, mostly heads, that are kept."""
 
 
 @dataclass
@@ -53,13 +53,13 @@ class InFile:
         found = np.empty((len(places), *self.shape), dtype=np.float32)
         for row, place in zip(found, places, strict=True):
             if os.preadv(self.file.fileno(), [memoryview(row).cast("B")], int(place) * row.nbytes) != row.nbytes:
-                raise MachineError("features that were kept in a file cannot be read back; run again.")
+                raise MachineError("the file of cached features cannot be read; run again.")
         return torch.from_numpy(found)
 
 
 @dataclass
 class PackFeatures:
-    """Features and targets of some images of a pack; `places` says where each of the pack's rows lies, -1 where it is not there."""
+    """Features and targets of some images of a pack; `places` maps the pack's rows to rows here, -1 for none."""
 
     places: NDArray[np.int64]
     features: InMemory | InFile
@@ -73,7 +73,7 @@ class PackFeatures:
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The features, or the targets, of a split among those of its pack."""
+    """The features, or the targets, of one split, read from those of its pack."""
 
     rows: RowReader
     places: NDArray[np.int64]
@@ -85,7 +85,7 @@ class SplitRows:
 
 @dataclass
 class Cache:
-    """What a command has computed and may need again; the oldest is forgotten first when there is no more room."""
+    """What a command has computed and may need again; the oldest entry is dropped first when there is no more room."""
 
     machine: Machine
     folder: Path
@@ -94,7 +94,7 @@ class Cache:
     states: OrderedDict[str, tuple[int, Any]] = field(default_factory=OrderedDict)
 
     def resident(self, split: SplitData) -> SplitData:
-        """Return a split whose images are in the GPU's memory, where there is one and they fit and never change."""
+        """Return a split whose images are in the GPU's memory; as it is without a GPU, without room or with augmentation."""
         if self.machine.device.type == "cpu":
             return split
         what = repr((str(split.pack.folder), split.masked, split.labels is None)).encode()
@@ -106,10 +106,10 @@ class Cache:
         return replace(split, cached=self.images[key])
 
     def with_features(self, split: SplitData, key: str, compute: Callable[[Tensor], Tensor], batch_size: int) -> SplitData:
-        """Return a split with its images' features, `compute(images)` for `batch_size` images at a time.
+        """Return a split with the features of its images, as `compute(images)` gives them for `batch_size` images at a time.
 
-        `key` says all that the features of the split's pack depend on; what another split of the pack has computed is not computed
-        again. The split is returned as it is where there is no room. Its images must be the same in every epoch.
+        `key` stands for all that the features depend on; features that another split of the same pack has under it are reused.
+        Without room the split is returned as it is. The split's images must be the same in every epoch.
         """
         self.features.setdefault(key, None)
         self.features.move_to_end(key)
@@ -132,7 +132,7 @@ class Cache:
             if isinstance(known.features, InFile):
                 try:
                     known.features.add(features)
-                except OSError:  # the disk filled up meanwhile: nothing of the file is used
+                except OSError:  # the disk is full: do without the file
                     del self.features[key]
                     return split
             else:
@@ -147,7 +147,7 @@ class Cache:
     def _with_room(
         self, known: PackFeatures | None, feature: Tensor, target: Tensor, new: int, images: int
     ) -> PackFeatures | None:
-        """Return what is known with room for `new` images of a pack of `images`, or None when there is none."""
+        """Return the known features with room for `new` more of the pack's `images`; None when memory and disk lack it."""
         size = feature.numel() * 4
         count = new + (int((known.places >= 0).sum()) if known is not None else 0)
         in_file = isinstance(known.features, InFile) if known is not None else size * count > self._room()
@@ -180,18 +180,18 @@ class Cache:
         return shutil.disk_usage(self.folder).free // DISK_SHARE
 
     def state(self, key: str) -> Any | None:
-        """Return what was kept under a key, or None."""
+        """Return the state kept under a key, or None."""
         if key not in self.states:
             return None
         self.states.move_to_end(key)
         return self.states[key][1]
 
     def keep(self, key: str, state: Any, size: int) -> None:
-        """Keep something of `size` bytes under a key."""
+        """Keep a state of `size` bytes under a key; beyond `STATES` bytes in all, the least recently used states are dropped."""
         self.states[key] = (size, state)
         while len(self.states) > 1 and sum(taken for taken, _ in self.states.values()) > STATES:
             self.states.popitem(last=False)
 
     def drop(self, key: str) -> None:
-        """Forget what was kept under a key."""
+        """Drop the state kept under a key."""
         self.states.pop(key, None)

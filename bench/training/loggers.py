@@ -1,4 +1,4 @@
-"""Loggers beside the screen: TensorBoard, live."""
+"""Loggers that write losses and speed to files during training, in addition to the screen: TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bench.training.loop import Logger
 
 KINDS = ("tensorboard",)
 EVENTS = "tensorboard"
-"""The folder of event files, in the working folder of a run while it goes on, and in its own folder afterwards."""
+"""The name of the folder of event files: in a run's working folder while it trains, in the run's own folder afterwards."""
 
 
 def check(kinds: Sequence[str]) -> None:
-    """Raise UsageError for a log that does not exist or whose package is not installed."""
+    """Raise UsageError for a kind of log that does not exist or whose package is not installed."""
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("log", kind, KINDS)
@@ -30,7 +30,7 @@ def check(kinds: Sequence[str]) -> None:
 
 @contextmanager
 def opened(kinds: Sequence[str], logger: Logger, work: Path) -> Iterator[Logger]:
-    """Give the logger of a stage: the one of the screen, or one that also writes event files below the working folder."""
+    """Give the logger for a stage: `logger` itself, or one that also writes event files below the working folder `work`."""
     if "tensorboard" not in kinds:
         yield logger
         return
@@ -42,15 +42,15 @@ def opened(kinds: Sequence[str], logger: Logger, work: Path) -> Iterator[Logger]
 
 
 def keep(work: Path, folder: Path) -> None:
-    """Copy the event files of a working folder, when there are any, into the folder that stays."""
+    """Copy the event files of a working folder, when there are any, into the folder of the finished run."""
     if (work / EVENTS).is_dir():
         shutil.copytree(work / EVENTS, folder / EVENTS)
 
 
 class TensorBoardLogger:
-    """Writes event files for each stage, and passes everything on to another logger.
+    """Writes event files for each stage, and passes every call on to another logger.
 
-    A step is a batch; losses are written when the screen gets them, so nothing waits for the device.
+    The x axis counts training steps. Losses are written when the screen gets them, so training never waits for the device.
     """
 
     def __init__(self, folder: Path, then: Logger) -> None:
@@ -60,7 +60,7 @@ class TensorBoardLogger:
         self.writer: Any = SummaryWriter(str(folder))
 
     def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
-        """Begin a stage; a resumed one goes on from its step."""
+        """Begin a stage at step `done`, which is not 0 when the stage is resumed."""
         self.name, self.step_number = name, done
         self.then.stage(name, epochs, steps, done)
 
@@ -72,7 +72,7 @@ class TensorBoardLogger:
         self.then.step(epoch, losses, images)
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
-        """Write the means of a finished epoch and its speed, and make them visible."""
+        """Write a finished epoch's mean losses and images per second, and flush the file."""
         for optimizer, value in losses.items():
             self.writer.add_scalar(f"{self.name}/epoch loss/{optimizer}", value, epoch + 1)
         self.writer.add_scalar(f"{self.name}/images per second", images / max(seconds, 1e-9), epoch + 1)
@@ -80,5 +80,5 @@ class TensorBoardLogger:
         self.then.epoch(epoch, losses, seconds, images)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the event file."""
         self.writer.close()

@@ -1,7 +1,8 @@
-"""The one training loop: pretext tasks and the phases of downstream tasks alike.
+"""The training loop of all stages: pretraining and the phases of fine-tuning.
 
-A step reads a batch, makes the task out of it, and lets each optimizer take its step. Every step seeds torch from (key of the
-stage, seed, step), so dropout and masks are the same after a resume. Data order is a pure function of the seed (`bench.seeding`).
+A training step reads images, makes the task's batch of them and lets each optimizer update its weights. Every step seeds torch
+from (key of the stage, seed, step), so dropout and masks are the same after a resume. Data order is a pure function of the seed
+(`bench.seeding`).
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from bench.training.energy import Meter
 from bench.training.machine import Machine
 
 LOSSES_KEPT = 50
-"""Steps whose losses stay on the device before they are read: one wait for all of them."""
+"""The number of training steps whose losses stay on a GPU until they are read together, in one wait."""
 
 
 class Logger(Protocol):
-    """Is told how training goes: the screen, or event files as well."""
+    """What the training loop reports to: the screen, or a logger that also writes event files."""
 
     def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
-        """Begin a stage of `epochs` x `steps`, of which `done` steps are done."""
+        """Begin a stage of `epochs` x `steps` training steps, of which the first `done` were made before."""
 
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
-        """End a step of so many images; losses are given when they are known without waiting for the device."""
+        """End a training step on `images` images; `losses` are the latest that were read from the device, if any."""
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
-        """End an epoch."""
+        """End an epoch, with its mean losses, its seconds and the number of its images."""
 
 
 @dataclass
@@ -49,9 +50,9 @@ class Stage:
     """One stretch of training, a pretext task's or a phase of fine-tuning: what is trained, how, and for how long."""
 
     name: str
-    """What the screen calls it."""
+    """The stage's name on the screen."""
     key: str
-    """What seeds its steps (`bench.seeding`); never a text for the screen."""
+    """The key that seeds the stage's training steps (`bench.seeding`); never the name, which may change."""
     module: nn.Module
     optimizers: dict[str, torch.optim.Optimizer]
     training_step: Callable[[Batch], Iterator[tuple[str, Tensor]]]
@@ -60,13 +61,13 @@ class Stage:
     epochs: int
     seed: int
     facts: dict[str, Any] = field(default_factory=dict)
-    """What a checkpoint must agree with to be resumed."""
+    """The values that a checkpoint must have, too, to be resumed."""
     after_epoch: Callable[[int], None] = lambda epoch: None
 
 
 @dataclass
 class History:
-    """What training left: mean losses of each epoch, and what it cost."""
+    """The mean losses of each epoch, by optimizer, and the cost of training."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
@@ -74,7 +75,7 @@ class History:
     joules: float | None = None
 
     def add(self, other: History) -> None:
-        """Add another stage's cost."""
+        """Add another stage's cost to this one."""
         self.seconds += other.seconds
         self.images += other.images
         if other.joules is not None:
@@ -84,10 +85,11 @@ class History:
 def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger: Logger) -> History:
     """Train a stage on a split to its end, from its checkpoint in `folder` when there is one; return its history.
 
-    A checkpoint is written every `machine.checkpoint_seconds`, so a kill never loses more than that; short stages write none.
+    A checkpoint is written every `machine.checkpoint_seconds`, so a kill loses at most that much training; a shorter stage
+    writes none.
 
-    Raises Diverged at the first loss that is not a number, DataError for a checkpoint of another job, MachineError when memory
-    runs out, and Interrupted after a signal, with a checkpoint on the disk.
+    Raises Diverged for a loss that is not finite, DataError for a checkpoint of another job, MachineError when memory runs out,
+    and Interrupted after a signal, with a checkpoint on the disk.
     """
     state = _Progress(stage, machine, folder)
     per_epoch = seeding.steps_per_epoch(len(split), stage.batch_size)
@@ -114,7 +116,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
 
 
 def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[str, Tensor]:
-    """Train one step on a batch, images or features and target on the device; return the losses by optimizer."""
+    """Make one training step on a batch on the device (images or features, and target); return the losses by optimizer."""
     seed = seeding.key(stage.key, stage.seed, step)
     torch.manual_seed(seed)
     generator = torch.Generator(device=machine.device).manual_seed(seed)
@@ -123,7 +125,7 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[s
         for name, loss in stage.training_step(stage.make_batch(batch, generator)):
             if name not in stage.optimizers:
                 raise BenchError(
-                    f"{stage.name} yields a loss for {name!r}, which is no optimizer ({', '.join(stage.optimizers)})."
+                    f"{stage.name} yields a loss for {name!r}, which is none of its optimizers: {', '.join(stage.optimizers)}."
                 )
             optimizer = stage.optimizers[name]
             optimizer.zero_grad(set_to_none=True)
@@ -138,7 +140,7 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[s
 
 @contextmanager
 def _named_out_of_memory(stage: Stage) -> Iterator[None]:
-    """Turn every error of memory inside the block into one that names the stage and a batch size to try."""
+    """Turn an error of memory inside the block into a MachineError that names the stage and a batch size to try."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -153,7 +155,7 @@ def _named_out_of_memory(stage: Stage) -> Iterator[None]:
 def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Give each gradient the strides of its parameter where a hook or a compiler left others.
 
-    On a CPU `Adam(fused=True)` pairs the numbers of parameter, gradient and moments by their places in memory alone.
+    On a CPU `Adam(fused=True)` ignores strides: it pairs the numbers of parameter, gradient and moments in the order of memory.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -163,7 +165,7 @@ def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 class _Progress:
-    """Where a stage stands: its step, its losses and its cost, from a checkpoint when there is one."""
+    """The state of a stage that trains: step, losses and cost, read from its checkpoint when there is one."""
 
     def __init__(self, stage: Stage, machine: Machine, folder: Path) -> None:
         self.stage, self.machine, self.folder = stage, machine, folder
@@ -172,14 +174,14 @@ class _Progress:
         if facts is not None:
             different = [name for name in stage.facts if facts["stage"].get(name) != stage.facts[name]]
             if different:
-                raise DataError(f"{folder} holds a checkpoint of another job ({', '.join(different)} differ); remove it.")
+                raise DataError(f"{folder} holds a checkpoint of a job with another {', '.join(different)}; remove the folder.")
             self.step, self.history = facts["step"], History(**facts["history"])
             self.sums.restore(facts["sums"])
         self.started = self.saved = self.epoch_started = time.monotonic()
         self.before, self.meter = dataclasses.replace(self.history), Meter(machine.device)
 
     def add(self, losses: dict[str, Tensor], images: int) -> None:
-        """Count a step; its losses are read from a GPU later, many at once."""
+        """Count a training step; its losses are read from a GPU later, together with others."""
         self.step += 1
         self.history.images += images
         self.sums.add(losses, images)
@@ -187,7 +189,7 @@ class _Progress:
             self.sums.read(self.step)
 
     def end_epoch(self) -> tuple[dict[str, float], float, int]:
-        """Return the mean losses, the seconds and the images of the epoch that ends, and begin the next."""
+        """End the epoch and begin the next; return its mean losses, its seconds and the number of its images."""
         self.sums.read(self.step)
         self.history.epochs.append(self.sums.means())
         found = self.history.epochs[-1], time.monotonic() - self.epoch_started, self.sums.images
@@ -197,7 +199,7 @@ class _Progress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Do not count the seconds inside the block as training."""
+        """Leave the seconds inside the block out of the cost of training."""
         began = time.monotonic()
         yield
         self.started += time.monotonic() - began
@@ -206,7 +208,7 @@ class _Progress:
         return time.monotonic() - self.saved
 
     def measure(self) -> None:
-        """Write into the history what training has cost so far."""
+        """Update seconds and joules in the history."""
         self.history.seconds = self.before.seconds + time.monotonic() - self.started
         used = self.meter.joules()
         self.history.joules = None if used is None else (self.before.joules or 0.0) + used
@@ -244,9 +246,7 @@ class _Sums:
         for place, (row, (_, count)) in enumerate(zip(values, self.waiting, strict=True)):
             for name, value in zip(self.names, row, strict=True):
                 if not math.isfinite(value):
-                    raise Diverged(
-                        f"the loss of {name} is {value} at step {first + place + 1}; a smaller learning rate may help."
-                    )
+                    raise Diverged(f"the loss of {name} is {value} at step {first + place + 1}; try a smaller learning rate.")
                 self.totals[name] += value * count
             self.images += count
         self.latest = dict(zip(self.names, values[-1], strict=True))

@@ -1,4 +1,4 @@
-"""The machine, made once for a command: device, precision, threads and data workers, through Lightning Fabric."""
+"""The machine that a command computes on: device, precision, threads and data workers, set up through Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Precision = Literal["fp32", "bf16"]
 MEMORY, PROCESSOR = Path("/proc/meminfo"), Path("/proc/cpuinfo")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 BF16_SIZE = 128
-"""Images of at least this side make a CPU that multiplies bfloat16 matrices (AMX) try whether it is faster in it."""
+"""The least side of images in pixels at which a CPU with AMX (bfloat16 matrix products) times itself in bfloat16."""
 FASTER = 1.1
-"""How many times as fast a CPU must be in bfloat16 to compute in it on its own."""
+"""How many times as fast as in float32 a CPU must be in bfloat16 for precision `auto` to choose bfloat16."""
 M = TypeVar("M", bound=torch.nn.Module)
 
 
 @dataclass
 class Stop:
-    """Whether a signal asked the command to stop; the training loop asks between steps."""
+    """Whether a signal asked the command to stop; the training loop checks it after every step."""
 
     signal_number: int = 0
 
@@ -51,7 +51,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how everything is computed. None of it changes what a run means, so none of it is in an id."""
+    """Where and how networks are computed. Nothing here changes what a run means, so nothing here is part of an id."""
 
     fabric: Any
     device: torch.device
@@ -61,10 +61,10 @@ class Machine:
     compiled: bool = False
     stop: Stop = field(default_factory=Stop)
     notice: Callable[[], object] = lambda: None
-    """Looks around for other programs on the same processors, and tells once (`bench.training.cpu_load`)."""
+    """Tells the user once when other programs slow training (`bench.training.cpu_load`)."""
 
     def place(self, module: M) -> M:
-        """Move a module to the device: channels last on a GPU, where convolutions want them so; compiled when asked."""
+        """Move a module to the device: channels-last on a GPU, where convolutions are faster so; compiled when configured."""
         module.to(self.device)
         if self.device.type == "cuda":
             module.to(memory_format=torch.channels_last)
@@ -77,7 +77,7 @@ class Machine:
         return module
 
     def data_workers(self, changes_images: bool) -> int:
-        """Return the number of data workers: the one asked for, else some for a GPU, more when they have images to change."""
+        """Return the number of data workers: as configured, else 0 on a CPU, at most 2 on a GPU, 16 with augmentation."""
         if self.workers is not None:
             return self.workers
         if self.device.type != "cuda":
@@ -85,36 +85,36 @@ class Machine:
         return min(16 if changes_images else 2, os.cpu_count() or 1)
 
     def room(self, share: int) -> int:
-        """Return the bytes that may be held on the device beside what computes: a `share`-th of what is free."""
+        """Return the bytes that a cache may take on the device: 1/`share` of the free memory."""
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0]) // share
         return free_memory() // share
 
     def autocast(self) -> Any:
-        """Return the context in which networks compute."""
+        """Return the context manager in which networks compute with the machine's precision."""
         return self.fabric.autocast()
 
     def forget_peak(self) -> None:
-        """Begin to measure the GPU's peak memory anew; a process's own peak cannot be forgotten."""
+        """Reset the GPU's peak memory; the peak of a process on the CPU cannot be reset."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak_memory(self) -> int:
-        """Return the most bytes held: by torch on the GPU since `forget_peak`, else by this process since it began."""
+        """Return the peak memory in bytes: of torch on the GPU since `forget_peak`, else of this process since its start."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     @property
     def arithmetic(self) -> str:
-        """What a row says about how it was computed: the precision, and whether networks were compiled."""
+        """The precision as a row states it, with whether networks were compiled."""
         return f"{self.precision}, compiled" if self.compiled else self.precision
 
     def __str__(self) -> str:
         return f"{self.device.type}, {self.arithmetic}"
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record says about the machine: with other threads, processor or instructions sums have other bits."""
+        """Return what a record says about the machine. Threads, processor and instructions decide how sums are rounded."""
         cuda = self.device.type == "cuda"
         capability = torch.cuda.get_device_capability(self.device) if cuda else ()
         return {
@@ -131,7 +131,7 @@ class Machine:
 
 @cache
 def processor() -> str:
-    """Return the processor's name, with the numbers that tell its kind where a virtual machine hides the name."""
+    """Return the processor's name with family, model and stepping, which a virtual machine shows even when it hides the name."""
     text = PROCESSOR.read_text(errors="replace") if PROCESSOR.is_file() else ""
     facts = dict(re.findall(r"^(model name|cpu family|model|stepping)\s*: (.+)$", text, re.MULTILINE))
     if "model name" not in facts:
@@ -141,13 +141,13 @@ def processor() -> str:
 
 
 def free_memory() -> int:
-    """Return the bytes that the system can still give; all that it has where it does not tell."""
+    """Return the available memory of the system in bytes; all its memory where the available part is unknown."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
     return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_device(device: str) -> tuple[str, str]:
-    """Return the kind and the number of `auto`, `cpu`, `cuda` or `cuda:N`; UsageError for one that is not there."""
+    """Return kind and number of the device `auto`, `cpu`, `cuda` or `cuda:N`; UsageError for a device that is not there."""
     kind, colon, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (colon and (kind != "cuda" or not (number.isascii() and number.isdigit()))):
         raise UsageError(f"--device takes auto, cpu, cuda or cuda:N, but got {device!r}.")
@@ -159,10 +159,10 @@ def check_device(device: str) -> tuple[str, str]:
 
 
 def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machine:
-    """Make the machine that a configuration asks for.
+    """Return the machine of a configuration.
 
-    On its own a GPU that has bfloat16 computes in it. A CPU computes in float32, unless it has AMX and a step of `trunk` at
-    `size` px, tried once, is a tenth faster in bfloat16.
+    Precision `auto` is bfloat16 on a GPU that has it. On a CPU it is float32, unless the CPU has AMX and a training step of
+    `trunk` at `size` px, timed once, is a tenth faster in bfloat16.
     """
     import logging
     import warnings
@@ -193,20 +193,20 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machi
 
 
 def has_bf16() -> bool:
-    """Tell whether the GPU multiplies bfloat16 by itself; where it does not, emulation is many times slower."""
+    """Tell whether the GPU computes bfloat16 in hardware; emulation is many times slower than float32."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def has_amx() -> bool:
-    """Tell whether the processor multiplies bfloat16 matrices; without it fp32 was faster wherever it was measured."""
+    """Tell whether the processor has AMX, its bfloat16 matrix products; without AMX fp32 was faster in all measurements."""
     features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
     return bool(features.get("amx_bf16"))
 
 
 def bf16_pays(trunk: str, size: int) -> bool:
-    """Tell whether the processor trains a trunk faster in bfloat16, by a tenth at least.
+    """Tell whether the processor trains a trunk at least a tenth faster in bfloat16 than in float32.
 
-    It is timed once and kept below the home folder, since a run that is interrupted goes on in the precision it had.
+    The timing is made once and kept below the home folder, so that an interrupted run resumes in the same precision.
     """
     if not trunk or size < BF16_SIZE or not has_amx():
         return False
@@ -228,9 +228,10 @@ def bf16_pays(trunk: str, size: int) -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Keep freed memory for the next step: glibc gives large blocks back, and the kernel clears every page of them anew.
+    """Keep freed memory in the process for the next training step: glibc would return large blocks to the kernel, which clears
+    every page before it gives them out again.
 
-    Not where addresses are limited (`ulimit -v`): a heap that has grown keeps its addresses, and files could not be mapped.
+    Nothing is done where addresses are limited (`ulimit -v`): the heap would keep its addresses, and files could not be mapped.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt") and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
@@ -239,7 +240,7 @@ def _keep_freed_memory() -> None:
 
 
 def give_memory_back() -> None:
-    """Give freed memory back to the system, so that what goes on after a run that needed too much has it."""
+    """Give freed memory back to the system, for the runs that follow one that needed too much."""
     gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
@@ -250,7 +251,7 @@ def give_memory_back() -> None:
 
 @contextmanager
 def stoppable(stop: Stop) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a request that the training loop honours; a second one ends at once."""
+    """Turn the first SIGINT or SIGTERM into a request to the training loop to stop; the second ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -7,14 +7,12 @@ import tempfile
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bench import metrics
 from bench.record import Record, Trial
 from bench.storage.arrays import pack_predictions
-from bench.storage.files import sha256_bytes
 from tests.benchmarks.common import Figure, seconds
 from tests.results.made import make, publish, tuning
 
@@ -66,32 +64,21 @@ def _run(size: int, protocol: str, pretext: str, task: str, seed: int) -> tuple[
         )
         for n in range(20)
     )
-    record = make(pretext, seed, 0.5, task, size=size, protocol=protocol, tuning=tuning(budget=20, trials=trials))
-    pretrain = record.pretrain
-    job = {**record.job, "settings": {**record.job.settings, "metrics": list(TASKS[task])}}
-    changes: dict[str, Any] = {
-        "id": f"{pretext}-{task}-{sha256_bytes(packed)[:12]}",
-        "job": job,
-        "data": record.data.model_copy(
-            update={"classes": CLASSES, "scored": CLASSES, "prior": (0.05,) * 20, "counts": {"test": IMAGES}}
-        ),
-        "metrics": values,
-        "per_class": classes,
-        "history": [{**phase, "losses": [1 / (1 + epoch) for epoch in range(25)]} for phase in record.history],
-        "pretrain": pretrain.model_copy(
-            update={
-                "id": f"{pretrain.id}-{size}",
-                "job": {**pretrain.job, "size": size},
-                "history": [{"loss": 1.0, "discriminator": 0.5, "seconds": 60.0} for _ in range(20)],
-            }
-        ),
-    }
-    return record.model_copy(update=changes), packed
+    record = make(
+        pretext, seed, None, task, size=size, protocol=protocol, tuning=tuning(budget=20, trials=trials), metrics=values,
+        per_class=classes, losses=[[1 / (1 + epoch) for epoch in range(25)] for _ in range(2)], pretrain_job={"size": size},
+    )  # fmt: skip
+    data = record.data.model_copy(
+        update={"classes": CLASSES, "scored": CLASSES, "prior": (0.05,) * 20, "counts": {"test": IMAGES}}
+    )
+    history = [{"loss": 1.0, "discriminator": 0.5, "seconds": 60.0} for _ in range(20)]
+    pretrain = record.pretrain.model_copy(update={"history": history})
+    return record.model_copy(update={"data": data, "pretrain": pretrain}), packed
 
 
 @cache
 def _answers(pretext: str, task: str, seed: int) -> tuple[bytes, dict[str, float | None], dict[str, dict[str, float | None]]]:
-    """Return packed predictions of a VOC-sized test part, with the metrics' values."""
+    """Return packed predictions of a VOC-sized test split, with the metrics' values."""
     truth = np.random.default_rng(0)
     chance = np.random.default_rng([PRETEXTS.index(pretext), seed])
     ability = 0.3 + 0.04 * PRETEXTS.index(pretext)

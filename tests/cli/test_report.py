@@ -111,7 +111,7 @@ def test_runs_that_cannot_share_a_table_are_refused_with_the_field(
 
 def test_metrics_are_explained_with_formula_and_example(bench: Bench) -> None:
     every = bench("metrics").out
-    for text in ("miou_voc@1", "acc_keras@1", "Source:", ">>> miou_paper(", "IoU_c = TP / (TP + FP + FN)"):
+    for text in ("miou_voc@1", "acc_keras@1", "Source:", '>>> compute("miou_paper", ', "IoU_c = TP / (TP + FP + FN)"):
         assert text in every
     assert bench("metrics", "map_voc").out.startswith("map_voc@1") and bench("metrics", "mapp").code == 2
 

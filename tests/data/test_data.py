@@ -257,8 +257,8 @@ def test_a_damaged_pack_is_noticed(voc: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "match"),
     [
-        ("images.npy", r"images\.npy is damaged: row \d+ is not as it was written; remove its folder"),
-        ("masks.npy", r"masks\.npy is damaged: row \d+ is not as it was written; remove its folder"),
+        ("images.npy", r"images\.npy is damaged: row \d+ has another CRC-32; remove its folder"),
+        ("masks.npy", r"masks\.npy is damaged: row \d+ has another CRC-32; remove its folder"),
         ("images.crc32", r"images\.crc32 is damaged: its SHA-256 is not the one in the manifest"),
         ("manifest.json", r"manifest\.json is damaged: its SHA-256 is not the one it begins with"),
     ],
@@ -306,7 +306,7 @@ def test_a_prepared_set_is_verified_against_what_it_was(voc: Path) -> None:
     assert catalogue.verify("mine").fingerprint == catalogue.prepared()["mine"].fingerprint
     path = devkit(voc) / "JPEGImages" / "demo_000007.jpg"
     Image.new("RGB", (64, 64)).save(path)
-    with pytest.raises(DataError, match="a file has changed"):
+    with pytest.raises(DataError, match="has changed since it was prepared"):
         catalogue.verify("mine")
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DataError, match=r"demo_000007\.jpg does not decode"):
@@ -351,7 +351,7 @@ def test_a_known_name_takes_its_year_and_nothing_else(voc: Path, tmp_path: Path)
     assert catalogue.read(voc, "voc2012").root.name == "VOC2012"
     with pytest.raises(DataError, match="holds VOC2007, VOC2012; name the folder of one"):
         catalogue.read(voc, "mine")
-    with pytest.raises(DataError, match="was read as voc, and coco2014 is coco"):
+    with pytest.raises(DataError, match="has the layout voc, but coco2014 has coco"):
         catalogue.register(catalogue.read(devkit(voc), "coco2014"))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
     shutil.rmtree(voc / "VOCdevkit" / "VOC2007")
@@ -419,7 +419,7 @@ def test_an_empty_list_and_a_name_listed_twice_are_refused(voc: Path) -> None:
 def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").rename(tmp_path / "caf\udce9.jpg")
-    with pytest.raises(DataError, match="which is no readable text"):
+    with pytest.raises(DataError, match="which cannot be printed"):
         catalogue.open_dataset(str(tmp_path), quiet)
 
 
@@ -437,7 +437,7 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 def test_a_picture_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int, what: str) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(side, side, (b"IDAT", zlib.compress(bytes(1 << 20)))))
-    with pytest.raises(DataError, match=rf"bomb\.png has more than 89,478,485 pixels, the most of an? {what}"):
+    with pytest.raises(DataError, match=rf"bomb\.png has more than 89,478,485 pixels, the most for an? {what}"):
         decode(path) if what == "image" else decode_mask(path, 20, (side, side), path)
 
 
@@ -488,7 +488,7 @@ def test_a_picture_is_turned_upright_and_read_from_16_bits(tmp_path: Path) -> No
 
 def test_a_picture_whose_white_is_not_known_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(DataError, match=r"f\.tif has pixels of floating point"):
+    with pytest.raises(DataError, match=r"f\.tif has floating-point pixels"):
         decode(tmp_path / "f.tif")
 
 
@@ -497,7 +497,7 @@ def test_a_picture_whose_white_is_not_known_is_refused(tmp_path: Path) -> None:
     [
         ('<?xml version="1.0" encoding="rot13"?><annotation/>', "not a text encoding"),
         ('<!DOCTYPE a [<!ENTITY b "cat">]><annotation><object><name>&b;</name></object></annotation>', "document type"),
-        ("<annotation><object><name>cat</name><difficult>?</difficult></object></annotation>", "difficult is '.'; it is 0 or 1"),
+        ("<annotation><object><name>cat</name><difficult>?</difficult></object></annotation>", "it must be 0 or 1"),
         (
             f"<annotation><object><name>{'cat' * 1000}</name></object></annotation>",
             "an object of class 'catcat.{,110} which is not",
@@ -554,8 +554,8 @@ def test_a_mask_has_ids_for_253_classes_and_no_more(voc: Path) -> None:
         ('{"images": [{"id": 1, "file_name": "../val2014/a.jpg"}]}', "which is no file name below a folder"),
         ('{"images": [{"id": 1, "file_name": "/a.jpg"}]}', "which is no file name below a folder"),
         ('{"images": [{"id": 1, "file_name": 3}]}', "lists 3, which is no file name"),
-        ('{"images": [{"id": 1, "file_name": "' + "a" * 5000 + '.jpg"}]}', "has not got it"),
-        ('{"images": [{"id": 1, "file_name": "a\\u0000.jpg"}]}', "has not got it"),
+        ('{"images": [{"id": 1, "file_name": "' + "a" * 5000 + '.jpg"}]}', "does not hold it"),
+        ('{"images": [{"id": 1, "file_name": "a\\u0000.jpg"}]}', "does not hold it"),
         (
             '{"images": [{"id": 2, "file_name": "a.jpg"}, {"id": 1, "file_name": "a.jpg"}]}',
             "lists 'a.jpg', and a is listed already",

@@ -108,7 +108,7 @@ def test_a_run_of_before_is_shown_with_what_changed_and_not_made_again(tiny: Ben
     (out / "runs" / one.id).rename(out / "runs" / before.id)
     publish_json(out / "runs" / before.id / "record.json", before.model_dump(mode="json"))
     one = before
-    said = "the batch norms of what was not trained had no measured statistics then"
+    said = "the batch norms of untrained parts had no measured statistics when the run was made"
     shown = bench("show", one.id, "--out", out)
     assert shown.code == 0 and "--transfer encoder" in shown.out and said in shown.err
     refused = bench("reproduce", one.id, "--out", out, "--device", "cpu")

@@ -317,18 +317,18 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--device", "gpu"), 2, "auto, cpu, cuda or cuda:N"),
         (("--schedule", "three-phase"), 2, "unknown schedule"),
         (("--seed", "1", "--seeds", "2"), 2, "one of the two"),
-        (("--seeds", "0"), 2, "no run at all"),
-        (("--seeds", "two"), 2, "how many, or a list"),
-        (("--seeds", "²,3"), 2, "how many, or a list"),
-        (("--seeds", "99999999999999999999"), 2, "how many, or a list"),
-        (("--seeds", "100000000"), 2, "1000 at most"),
+        (("--seeds", "0"), 2, "at least 1 seed"),
+        (("--seeds", "two"), 2, "a number of seeds"),
+        (("--seeds", "²,3"), 2, "a number of seeds"),
+        (("--seeds", "99999999999999999999"), 2, "a number of seeds"),
+        (("--seeds", "100000000"), 2, "at most 1000 seeds"),
         (("--transfer", ""), 2, "at least one of all, encoder"),
         (("--labels", ","), 2, "at least one share"),
         (("--rates", "nan,1"), 2, "but got nan"),
         (("--vary", "nothing"), 2, "unknown kind of variation"),
         (("--transfer", "decoder"), 2, "unknown transfer"),
         (("--labels", "0"), 2, "above 0 and at most 1"),
-        (("--labels", "ten"), 2, "numbers by comma"),
+        (("--labels", "ten"), 2, "comma-separated numbers"),
         (("--rates", "1e-3"), 2, "a rate above 0 for each phase of two-phase, 2 of them"),
         (("--rates", "1e-3,-1"), 2, "a rate above 0"),
         (("--rates", "1e-3,1e-3", "--tune", "2"), 2, "one of the two"),
@@ -408,7 +408,7 @@ def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, 
     (folder / "record.json").write_text(text)
     reseal(folder / "record.json", lambda record: {**record, "version": 1})
     done = bench("report", "--out", tmp_path / "runs")
-    assert done.code == 3 and "it has version 1, this is version 4; remove its folder" in done.err
+    assert done.code == 3 and "it has version 1, and this program reads version 4; remove its folder" in done.err
     (folder / "record.json").write_text("{")
     done = bench("report", "--out", tmp_path / "runs")
     assert done.code == 3 and "is not a record" in done.err

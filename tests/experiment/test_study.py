@@ -175,7 +175,7 @@ def test_a_part_that_lacks_records_and_data_says_that_it_would_have_to_be_run(be
     for asked in (("--plan",), ()):
         done = bench("study", folder, "--out", tmp_path / "runs", *asked)
         assert done.code == 2, done.err
-        assert f"main is to be run, since {folder / 'records'} lacks runs of it: unknown data set 'voc_mine'" in done.err
+        assert f"part main has runs that {folder / 'records'} lacks, so it must be run: unknown data set 'voc_mine'" in done.err
 
 
 def test_a_table_that_cannot_be_made_is_named_and_the_others_are(bench: Bench, folder: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_other_pictures_under_the_same_name_are_refused(bench: Bench, folder: Pa
         ('parts = ["main"]', 'parts = ["mian"]', "did you mean 'main'"),
         ("seeds = 2", 'seeds = "two"', "--seeds"),
         ("seeds = 2", "sedes = 2", "sedes"),
-        ("[options]", "options = 3\n[other]", "options is a table"),
+        ("[options]", "options = 3\n[other]", "options must be a table"),
         ("tune = 1", "tune = -1", "tune"),
         ("tune = 1", "tune = true", "tune"),
         ('"acc_keras"', '"acc_kears"', "did you mean 'acc_keras'"),
@@ -227,7 +227,7 @@ def test_other_pictures_under_the_same_name_are_refused(bench: Bench, folder: Pa
         ("seeds = 2", "seeds = 2\npretrain_data = 'other'", "twice"),
         ("tune = 1", 'tune = 1\nlike = "mian"', "did you mean 'main'"),
         ("tune = 1", "tune = 1\nlike = 3", "part that parts.main is like"),
-        ("tune = 1", 'tune = 1\nlike = "main"', "parts.main is like main, which is like 'main'"),
+        ("tune = 1", 'tune = 1\nlike = "main"', "parts.main is like main, itself like 'main'"),
     ],
 )
 def test_a_file_that_is_no_study_is_named_with_the_reason(folder: Path, old: str, new: str, said: str) -> None:

@@ -226,7 +226,7 @@ def test_a_space_that_cannot_be_read_is_refused(tiny: Bench, space: str) -> None
 def test_rates_at_which_the_loss_is_no_number_count_as_trials_that_failed_to_learn(tiny: Bench, tmp_path: Path) -> None:
     asked = ("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "one-phase", "--tune", 2)
     lost = tiny(*asked, "--space", "all=1e30:1e36")
-    assert lost.code == 1 and "none of 2 trials came to an end" in lost.err
+    assert lost.code == 1 and "none of 2 trials was complete" in lost.err
     assert not record.read(tmp_path / "runs")
 
 

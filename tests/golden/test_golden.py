@@ -1,7 +1,7 @@
 """What must never move without a new version: scores on tiny data, and the strings that seed every random number.
 
-`golden.json` was written by the code before it was reorganised. With the torch and the processor that it names, numbers must be equal
-to the last bit; elsewhere sums are rounded otherwise, and numbers must agree to a hundredth.
+`golden.json` was written by the code before it was reorganised. With the torch and the processor that it names, numbers must be
+equal to the last bit; elsewhere sums are rounded otherwise, and numbers must agree to a hundredth.
 After a change of meaning (with a new version of what changed): PRETEXT_BENCH_GOLDEN=write pytest tests/golden
 """
 
@@ -30,7 +30,8 @@ GRIDS = {
     "a share of labels, encoder only, augmented": (
         *("--pretext", "l1_color", "--downstream", "voc_cls,voc_seg", "--labels", "0.5", "--transfer", "encoder"),
         *("--protocol", "standard", "--trunk", "unet:depth=5,width=8"),
-        *("--set", 'protocol.schedules={"two-phase":[{"train":"head","epochs":1,"lr":0.001},{"train":"all","epochs":1,"lr":0.001}]}'),
+        "--set",
+        'protocol.schedules={"two-phase":[{"train":"head","epochs":1,"lr":0.001},{"train":"all","epochs":1,"lr":0.001}]}',
     ),
 }  # fmt: skip
 

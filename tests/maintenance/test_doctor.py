@@ -126,7 +126,7 @@ def test_a_package_of_another_version_is_found(bench: Bench, tmp_path: Path, mon
     monkeypatch.syspath_prepend(tmp_path / "site")
     told = bench("doctor", "--out", tmp_path / "runs")
     assert told.code == 4
-    assert "timm: 0.1 is here, >=1.0 is needed, so pip install 'timm>=1.0'" in told.err
+    assert "timm: 0.1 is installed, but >=1.0 is needed, so pip install 'timm>=1.0'" in told.err
 
 
 def test_a_package_that_is_missing_is_found(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_a_package_that_is_missing_is_found(bench: Bench, tmp_path: Path, monkey
     monkeypatch.syspath_prepend(tmp_path / "site")
     told = bench("doctor", "--out", tmp_path / "runs")
     assert told.code == 4
-    assert "bench-dream: is missing, >=1 is needed" in told.err and "bench-extra" not in told.err
+    assert "bench-dream: it is missing, but >=1 is needed" in told.err and "bench-extra" not in told.err
     assert "is not >=9.1" in told.err
 
 

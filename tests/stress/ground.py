@@ -121,23 +121,27 @@ class Ground:
     @cached_property
     def runs(self) -> list[record.Record]:
         """Finished runs of two pretext tasks and two seeds, with all that a record holds."""
-        job = self.grid.jobs[0]
+        shown = _seen()
+        digest = hashlib.sha256(shown).hexdigest()
         made = []
         for pretext, value in (("random_init", 0.2), ("cgan_color", 0.5)):
             for seed in range(2):
-                shown = _seen()
-                one = make(pretext, seed, value, "voc_seg", examples=hashlib.sha256(shown).hexdigest(), **self.facts(job))
+                one = make(pretext, seed, value, "voc_seg", examples=digest).model_copy(update=self.facts(pretext, seed))
                 made.append(publish(self.out, one))
                 (self.out / "runs" / one.id / "examples.npz").write_bytes(shown)
         return made
 
-    def facts(self, job: Any) -> dict[str, Any]:
+    def facts(self, pretext: str, seed: int) -> dict[str, Any]:
         """Return what a run's record says beside its scores."""
         machine = {"type": "cpu", "threads": 1, "precision": "fp32", "compiled": False}
         origin = {"command": ["run"], "started": "2026-01-01T00:00:00+00:00", "python": "3.11", "versions": {"torch": "2"}}
         origin |= {"machine": machine, "data": "demo", "pretrain_data": "demo_unlabelled", "commit": None, "dirty": None}
+        job = self.grid.jobs[0]
+        trunk = job.pretrain.model_copy(update={"pretext": pretext, "seed": seed})
         settings = job.settings.model_copy(update={"metrics": ("miou_voc",)})
-        return {"job": job.model_copy(update={"settings": settings}), "provenance": origin}
+        job = job.model_copy(update={"pretrain": trunk, "settings": settings, "seed": seed})
+        pretrained = make(pretext, seed).pretrain.model_copy(update={"id": trunk.id, "job": trunk})
+        return {"id": job.id, "job": job, "pretrain": pretrained, "provenance": origin}
 
     @cached_property
     def order(self) -> packs.Order:

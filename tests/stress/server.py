@@ -26,8 +26,9 @@ COUNT, FAIL_ONCE, FAIL_FROM, KILL, CLOCK = range(5)
 SOURCE = Path(__file__).with_name("faults.c")
 ROOT = SOURCE.parents[2]
 MODULES = (
-    "bench.__main__", "bench.experiment.reproduction", "bench.cli.app", "bench.data.catalogue", "bench.data.demo", "bench.data.download",
-    "bench.experiment.grid", "bench.storage.journal", "bench.cli.listing", "bench.experiment.plan", "bench.experiment.tuning", "downstream.voc_cls", "downstream.voc_seg",
+    "bench.__main__", "bench.cli.app", "bench.cli.listing", "bench.data.catalogue", "bench.data.demo", "bench.data.download",
+    "bench.experiment.grid", "bench.experiment.plan", "bench.experiment.reproduction", "bench.experiment.tuning",
+    "bench.storage.journal", "downstream.voc_cls", "downstream.voc_seg",
     "iterstrat.ml_stratifiers", "jinja2", "lightning.fabric", "optuna.samplers", "pretexts.cgan_color",
     "pretexts.inpainting", "pretexts.l1_color", "pretexts.random_init", "pycocotools.coco", "results.page",
     "results.report", "rich.progress", "scipy.stats.qmc", "torch.utils.data",

@@ -449,7 +449,7 @@ def test_21_a_torn_end_of_the_journal_is_cut_with_a_word_and_every_whole_trial_k
     whole = path.read_bytes()
     path.write_bytes(whole + whole.splitlines(keepends=True)[-1][:-9])
     more = bench.run("random_init", "voc_cls", "--tune", "3")
-    assert more.code == 0 and "bytes that a dying process left" in more.out
+    assert more.code == 0 and "bytes of an entry that a dying process left" in more.out
     assert path.read_bytes().startswith(whole)
     first, second = (one.tuning for one in sorted(bench.records(), key=lambda one: one.tuning.budget if one.tuning else 0))
     assert first is not None and second is not None

@@ -24,7 +24,7 @@ from bench.storage import files, journal
 from bench.training import checkpoint
 from results import board, overlays, report
 from results.cache import Cache
-from results.predictions import reader
+from results.predictions import predictions_path, read_answers, reader
 from tests.results.made import make
 from tests.results.made import tuning as made_tuning
 from tests.stress import mutations
@@ -242,13 +242,13 @@ def networks(ground: Ground) -> list[Format]:
 
 
 def results(ground: Ground) -> list[Format]:
-    def predictions() -> Subject:
+    def answers() -> Subject:
         one = ground.runs[0]
-        path = predictions.predictions_path(ground.out, one)
-        return Subject(path, lambda: _shown(predictions.read_answers(ground.out, one)), exact=True)
+        path = predictions_path(ground.out, one)
+        return Subject(path, lambda: _shown(read_answers(ground.out, one)), exact=True)
 
-    def predictions_sealed() -> Subject:
-        subject, one = predictions(), ground.runs[0]
+    def answers_sealed() -> Subject:
+        subject, one = answers(), ground.runs[0]
         made = [one]
 
         def put(content: bytes) -> None:
@@ -256,7 +256,7 @@ def results(ground: Ground) -> list[Format]:
             made[0] = one.model_copy(update={"predictions": hashlib.sha256(content).hexdigest()})
 
         subject.put, subject.exact = put, False
-        subject.read = lambda: _shown(predictions.read_answers(ground.out, made[0]))
+        subject.read = lambda: _shown(read_answers(ground.out, made[0]))
         return subject
 
     def examples() -> Subject:
@@ -296,8 +296,8 @@ def results(ground: Ground) -> list[Format]:
         return Subject(path, read, exact=True)
 
     return [
-        Format("predictions", predictions, {**BYTES, **NPZ}, 4),
-        Format("predictions-sealed", predictions_sealed, {**BYTES, **NPZ}, 4),
+        Format("predictions", answers, {**BYTES, **NPZ}, 4),
+        Format("predictions-sealed", answers_sealed, {**BYTES, **NPZ}, 4),
         Format("examples", examples, {**BYTES, **NPZ}, 4),
         Format("examples-sealed", examples_sealed, {**BYTES, **NPZ}, 4),
         Format("report-cache", cache, {**BYTES, **JSON, **TEXT}, 2),

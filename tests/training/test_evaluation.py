@@ -87,7 +87,7 @@ def test_the_papers_segmentation_is_scored_on_every_pixel_of_every_image(
     (crops,) = [other for other in record.read(tmp_path / "runs") if other.id != one.id]
     assert predictions.read_answers(tmp_path / "runs", crops)[1]["confusion"][0].sum() == 32 * 32
     refused = tiny(*asked, "--set", "voc_seg.resize=squash")
-    assert refused.code == 2 and "only resize crop keeps whole images" in refused.err
+    assert refused.code == 2 and "resize crop, which alone keeps whole images" in refused.err
 
 
 def test_a_search_scores_whole_images_too(tiny: Bench, tmp_path: Path) -> None:
