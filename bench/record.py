@@ -235,6 +235,9 @@ class Record(Schema):
             raise ValueError("its search lacks phases of its job")
         return self
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     @property
     def pretext(self) -> str:
         """The pretext task."""

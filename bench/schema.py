@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,11 +36,9 @@ class Schema(BaseModel):
         return {**found, "defaults_version": self.defaults_version} if self.defaults_version > 1 else found
 
     def _set_apart(self) -> Iterator[tuple[str, Any]]:
-        for name, field in type(self).model_fields.items():
+        for name, always, default in _fields_of(type(self)):
             value = getattr(self, name)
-            if name in self.told_only:
-                continue
-            if field.is_required() or field.default_factory is not None or value != field.default:
+            if always or value != default:
                 yield name, value
 
     def digest(self) -> str:
@@ -65,8 +64,17 @@ class Schema(BaseModel):
             raise UsageError(f"{what}: {field}: {problem['msg']}, but got {quoted(problem['input'])}.") from error
 
 
+@cache
+def _fields_of(schema: type[Schema]) -> list[tuple[str, bool, Any]]:
+    """Return the name of each field that may be in the identity, whether it always is, and its default."""
+    fields = ((name, field) for name, field in schema.model_fields.items() if name not in schema.told_only)
+    return [(name, field.is_required() or field.default_factory is not None, field.default) for name, field in fields]
+
+
 def identity_of(value: Any) -> Any:
     """Return a value as JSON values, every `Schema` in it by its identity."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
     if isinstance(value, Schema):
         return value.identity()
     if isinstance(value, Mapping):

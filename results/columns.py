@@ -41,7 +41,7 @@ class Column:
 def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple[Column, list[Record]]]:
     """Return the columns of some runs, each with its runs: a column for each of `chosen`, or for the protocol's main metric."""
     found = []
-    keyed = rows.groups(records, lambda r: (r.downstream, rows.rates_of(r), rows.digest(rows.column_facts(r))))
+    keyed = rows.groups(records, rows.column_key)
     for (downstream, tuning, variant), members in sorted(keyed.items(), key=lambda item: item[0]):
         first = members[0]
         trials = first.tuning.budget if first.tuning else 0

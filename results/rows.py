@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from bench.metrics import METRICS
@@ -130,6 +131,12 @@ def _readable(change: str) -> str:
     return f"epochs {'; '.join(said)}" if said else change
 
 
+@lru_cache(maxsize=1 << 13)
+def column_key(record: Record) -> tuple[str, str, str]:
+    """Return what a run's column is known by: the task, how the rates were found, and a digest of all that a column shares."""
+    return record.downstream, rates_of(record), digest(column_facts(record))
+
+
 def column_facts(record: Record) -> dict[str, Any]:
     """Return what two runs of one task must share, beside the board's facts, to stand in one column."""
     job = record.job
@@ -180,7 +187,7 @@ def rows(records: Sequence[Record]) -> list[Members]:
     seed's trunk or lends its own, there are only rows of the second kind.
     """
     found: dict[tuple[tuple[str, ...], int | None], list[Record]] = {}
-    for column in groups(records, lambda record: (record.downstream, digest(column_facts(record)))).values():
+    for column in groups(records, column_key).values():
         shared = {(row_key(r), trunk_seed_of(r)) for r in column if trunk_seed_of(r) != r.job.seed}
         own = [record for record in column if trunk_seed_of(record) == record.job.seed]
         # a lent trunk's own run is in the row of that trunk; a row in which everything varies needs a run beside the lenders
