@@ -1,4 +1,4 @@
-"""Errors a user can act on: one sentence each, and the exit code that a script can test.
+"""Errors that a user can act on: each is one sentence, with an exit code that a script can test.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory), 5 finished with failed
 runs, 130 interrupted (SIGINT), 143 terminated (SIGTERM).
@@ -19,7 +19,7 @@ MANY = 30
 
 
 class BenchError(Exception):
-    """What went wrong, in one sentence; `exit_code` is what the process leaves with."""
+    """What went wrong, in one sentence; the process ends with `exit_code`."""
 
     exit_code = 1
 
@@ -37,7 +37,7 @@ class DataError(BenchError):
 
 
 class MachineError(BenchError):
-    """The machine stands in the way: disk, permission, memory, network."""
+    """The machine does not allow it: disk, permission, memory, network."""
 
     exit_code = 4
 
@@ -47,7 +47,7 @@ class Diverged(BenchError):
 
 
 class Interrupted(BenchError):
-    """The user or the system asked to stop; what was done so far is on the disk."""
+    """The user or the system asked to stop; what is finished so far is on the disk."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("stopped; the same command goes on from here")
@@ -69,21 +69,21 @@ def out_of_memory(error: BaseException) -> bool:
         "bad allocation",
     )
     said = str(error).lower()
-    if said.rstrip(". \n").endswith("could not create a primitive"):  # oneDNN's; of a primitive descriptor it says it of shapes
+    if said.rstrip(". \n").endswith("could not create a primitive"):  # oneDNN; a wrong shape ends in 'primitive descriptor'
         return True
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in said for text in texts))
 
 
 def let_workers_end() -> None:
-    """Let the end of data workers interrupt nothing any more: after a death torch raises for each, in the middle of anything."""
-    with contextlib.suppress(ValueError):  # not on the main thread, where no signal arrives
+    """Ignore the ends of data workers from now on: once one has died, torch raises an error for each, wherever the program is."""
+    with contextlib.suppress(ValueError):  # signals are the main thread's alone
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def explained(error: Exception) -> BenchError:
-    """Return an error that a user can act on, of any that was raised: one sentence and an exit code.
+    """Return any error as one that a user can act on, with one sentence and an exit code.
 
-    After a data worker's death the signals of the others, which torch turns into more such errors, interrupt nothing any more.
+    Once a data worker has died, the ends of the others are ignored.
     """
     if isinstance(error, BenchError):
         return error
@@ -102,7 +102,7 @@ def explained(error: Exception) -> BenchError:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Build the error for a name that does not exist: what was asked, what exists, and the nearest."""
+    """Return the error for a name that does not exist: the name, those that exist, and the nearest of them."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."

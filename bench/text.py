@@ -1,4 +1,4 @@
-"""Text that comes from files and names, made fit to be shown."""
+"""Text from files and names, made safe to show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def printable(text: str) -> str:
-    """Replace control characters, which move a terminal's cursor, break a row of a file or turn its order, by spaces.
+    """Return a text with spaces for control characters, which move the cursor, break a line or reverse its order.
 
     >>> printable("a\\x1b[2Jb\\r\\nc")
     'a [2Jb  c'
@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return a value from a file or a command as an error shows it: not at any length.
+    """Return a value as an error shows it: in quotation marks, and cut when it is long.
 
     >>> quoted("cat"), len(quoted("a" * 1000))
     ("'cat'", 103)
@@ -36,7 +36,7 @@ def quoted(value: object) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Do so in a text of several lines, and leave the lines.
+    """Return a text of several lines with spaces for control characters; the lines stay.
 
     >>> printable_lines("a\\x1b[2J\\nb")
     'a [2J\\nb'
@@ -45,7 +45,7 @@ def printable_lines(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Write the control characters that JSON need not escape as JSON escapes them, line ends aside.
+    """Return JSON with every control character but line ends written as an escape, also those that JSON allows.
 
     >>> printable_json('["a\\x9b2J"]')
     '["a\\\\u009b2J"]'
@@ -54,7 +54,7 @@ def printable_json(text: str) -> str:
 
 
 def shell(words: Iterable[str]) -> str:
-    """Return a command as it is typed into a shell; control characters are written out, as bash and zsh read them.
+    """Return a command as it is typed into a shell; control characters are written as escapes of bash and zsh.
 
     >>> print(shell(["bench", "run", "--data", "a b", "x\\x1b[2J'"]))
     bench run --data 'a b' $'x\\u001b[2J\\''

@@ -6,7 +6,7 @@ import pytest
 from bench import seeding
 
 
-def test_every_epoch_sees_every_picture_once_in_another_order() -> None:
+def test_every_epoch_sees_every_image_once_in_another_order() -> None:
     first, second = seeding.permutation(100, 0, 0), seeding.permutation(100, 0, 1)
     assert sorted(first) == sorted(second) == list(range(100))
     assert not np.array_equal(first, second)
@@ -23,6 +23,6 @@ def test_going_on_from_a_step_gives_the_rest_of_the_batches(start: int) -> None:
 
 
 @pytest.mark.parametrize(("count", "steps"), [(0, 0), (1, 0), (2, 1), (4, 1), (5, 1), (6, 2), (8, 2)])
-def test_a_last_batch_of_one_picture_is_left_out(count: int, steps: int) -> None:
+def test_a_last_batch_of_one_image_is_left_out(count: int, steps: int) -> None:
     assert seeding.steps_per_epoch(count, 4) == steps
     assert len(list(seeding.batches(count, 4, 0, 1))) == steps

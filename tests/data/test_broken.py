@@ -34,7 +34,7 @@ def test_preparing_stops_at_a_broken_file_and_says_how_to_leave_it_out(
 
 
 @pytest.mark.parametrize("kind", ["JPEGImages", "SegmentationClass"])
-def test_a_broken_picture_leaves_the_pictures_masks_and_lists(bench: Callable, voc: Path, kind: str) -> None:
+def test_a_broken_image_leaves_the_images_masks_and_lists(bench: Callable, voc: Path, kind: str) -> None:
     file = sorted((devkit(voc) / kind).iterdir())[3]
     cut(file)
     done = bench("data", "prepare", "mine", "--root", voc, "--skip-broken")
@@ -87,7 +87,7 @@ def test_an_index_from_before_the_option_is_still_read(bench: Callable, voc: Pat
     assert catalogue.prepared()["mine"].broken == ()
 
 
-def test_runs_and_tables_say_how_many_pictures_were_left_out(
+def test_runs_and_tables_say_how_many_images_were_left_out(
     bench: Callable, tiny: Callable, drawn: dict[str, Path], voc: Path, tmp_path: Path
 ) -> None:
     for place in (0, 7):

@@ -123,7 +123,7 @@ def test_data_are_known_by_what_they_were_always_known_by(
     assert (dataset.fingerprint[:16], split.fingerprint[:16], pack_folder.name) == known
 
 
-def test_scored_classes_are_read_from_a_file_beside_the_pictures(voc: Path) -> None:
+def test_scored_classes_are_read_from_a_file_beside_the_images(voc: Path) -> None:
     (devkit(voc) / "scored_classes.txt").write_text("ring\ndisc\n")
     assert catalogue.open_dataset(str(voc), quiet).scored == ("disc", "ring")
     (devkit(voc) / "scored_classes.txt").write_text("dog\n")
@@ -131,7 +131,7 @@ def test_scored_classes_are_read_from_a_file_beside_the_pictures(voc: Path) -> N
         catalogue.open_dataset(str(voc), quiet)
 
 
-def test_coco_lists_the_pictures_of_its_json_by_part(tmp_path: Path) -> None:
+def test_coco_lists_the_images_of_its_json_by_part(tmp_path: Path) -> None:
     for part, count in (("train2014", 3), ("val2014", 2)):
         (tmp_path / part).mkdir()
         names = [f"{part}_{place}.jpg" for place in range(count)]
@@ -151,7 +151,7 @@ def test_coco_lists_the_pictures_of_its_json_by_part(tmp_path: Path) -> None:
         catalogue.open_dataset(str(tmp_path), quiet)
 
 
-def test_a_folder_of_pictures_is_a_data_set_and_files_can_be_left_out(tmp_path: Path) -> None:
+def test_a_folder_of_images_is_a_data_set_and_files_can_be_left_out(tmp_path: Path) -> None:
     for name in ("a/x.jpg", "a/y.PNG", "b_1.jpg", "b_2.jpg"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -183,7 +183,7 @@ def test_half_a_voc_is_refused(voc: Path, spoil: Callable[[Path], object], messa
         catalogue.open_dataset(str(voc), quiet)
 
 
-def test_a_pack_has_every_picture_resized_as_pillow_does(voc: Path) -> None:
+def test_a_pack_has_every_image_resized_as_pillow_does(voc: Path) -> None:
     made = pack(voc)
     assert made.images.shape == (40, 32, 32, 3)
     rows = made.images.read(np.array([5, 0]))
@@ -211,7 +211,7 @@ def test_crop_keeps_every_pixel(tmp_path: Path) -> None:
     assert (made.images.read([0])[0, :50, :100] == 100).all()
 
 
-def test_a_truncated_picture_stops_the_pack_and_names_the_file(voc: Path) -> None:
+def test_a_truncated_image_stops_the_pack_and_names_the_file(voc: Path) -> None:
     path = devkit(voc) / "JPEGImages" / "demo_000007.jpg"
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(DataError, match=r"demo_000007\.jpg does not decode"):
@@ -263,7 +263,7 @@ def test_a_damaged_pack_is_noticed(voc: Path) -> None:
         ("manifest.json", r"manifest\.json is damaged: its SHA-256 is not the one it begins with"),
     ],
 )
-def test_a_flipped_bit_in_a_pack_is_noticed_before_a_picture_is_used(file: str, match: str, voc: Path) -> None:
+def test_a_flipped_bit_in_a_pack_is_noticed_before_a_image_is_used(file: str, match: str, voc: Path) -> None:
     made = pack(voc)
     content = bytearray((made.folder / file).read_bytes())
     content[len(content) // 2] ^= 1
@@ -337,7 +337,7 @@ def test_the_demo_data_are_the_same_every_time_and_colour_follows_the_class(draw
     assert max(np.std(values) for values in hues.values()) < 12
 
 
-def test_a_json_of_ones_own_does_not_hide_pictures(tmp_path: Path) -> None:
+def test_a_json_of_ones_own_does_not_hide_images(tmp_path: Path) -> None:
     for name in ("images/a.jpg", "images/b.jpg", "annotations/instances_some_subset.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name) if name.endswith("jpg") else (tmp_path / name).write_text("{}")
@@ -360,7 +360,7 @@ def test_a_known_name_takes_its_year_and_nothing_else(voc: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("name", "mode"), [("a.jpg", "L"), ("a.jpg", "CMYK"), ("a.png", "RGBA"), ("a.png", "P"), ("a.png", "1")])
-def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, name: str, mode: str) -> None:
+def test_every_kind_of_image_becomes_rgb(tmp_path: Path, name: str, mode: str) -> None:
     Image.new(mode, (10, 20)).save(tmp_path / name)
     assert decode(tmp_path / name).mode == "RGB"
 
@@ -434,7 +434,7 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 @pytest.mark.parametrize("what", ["image", "mask"])
 @pytest.mark.parametrize("side", [9_500, 50_000])
-def test_a_picture_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int, what: str) -> None:
+def test_a_image_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int, what: str) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(side, side, (b"IDAT", zlib.compress(bytes(1 << 20)))))
     with pytest.raises(DataError, match=rf"bomb\.png has more than 89,478,485 pixels, the most for an? {what}"):
@@ -466,7 +466,7 @@ def test_pillow_warns_of_no_file_without_its_name(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_file_that_runs_a_program_to_be_read_is_no_picture(tmp_path: Path) -> None:
+def test_a_file_that_runs_a_program_to_be_read_is_no_image(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
     with Image.open(path) as image:
@@ -475,7 +475,7 @@ def test_a_file_that_runs_a_program_to_be_read_is_no_picture(tmp_path: Path) -> 
         decode(path)
 
 
-def test_a_picture_is_turned_upright_and_read_from_16_bits(tmp_path: Path) -> None:
+def test_a_image_is_turned_upright_and_read_from_16_bits(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40).save(tmp_path / "t.png", exif=exif)
@@ -486,7 +486,7 @@ def test_a_picture_is_turned_upright_and_read_from_16_bits(tmp_path: Path) -> No
         assert np.asarray(decode(tmp_path / "d.tif"))[..., 0].tolist() == [[0, 1, 255]]
 
 
-def test_a_picture_whose_white_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_a_image_whose_white_is_not_known_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(DataError, match=r"f\.tif has floating-point pixels"):
         decode(tmp_path / "f.tif")

@@ -271,7 +271,10 @@ def test_what_a_type_says_stands_beside_the_settings_of_that_type(generate: Modu
     from bench.config import Protocol
 
     meanings = generate.comments(Protocol)
-    assert meanings["statistics"] == "what batch norm normalises with at inference; one of: running, batch"
+    assert (
+        meanings["statistics"]
+        == "what batch norm normalises with at inference: its running statistics, or those of the batch; one of: running, batch"
+    )
     assert meanings["head_width"] == "0: one linear layer"
 
 

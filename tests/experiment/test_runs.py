@@ -247,7 +247,7 @@ def test_every_protocol_runs(tiny: Bench, tmp_path: Path, protocol: str) -> None
     assert all(one.job.protocol.startswith(f"{protocol}+head_width=16+schedules=") for one in records)
 
 
-def test_a_timm_trunk_runs_with_colour_eyes(tiny: Bench) -> None:
+def test_a_timm_trunk_takes_colour(tiny: Bench) -> None:
     done = tiny(
         "--trunk", "timm:resnet10t,preprocessing=rgb", "--size", 64, "--pretext", "cgan_color,inpainting", "--downstream", "all"
     )

@@ -201,7 +201,7 @@ def test_another_file_has_a_folder_of_its_own(folder: Path) -> None:
     assert study_file.own_folder(folder / "smaller.toml") == folder / "smaller"
 
 
-def test_other_pictures_under_the_same_name_are_refused(bench: Bench, folder: Path, tmp_path: Path) -> None:
+def test_other_images_under_the_same_name_are_refused(bench: Bench, folder: Path, tmp_path: Path) -> None:
     path = folder / "study.toml"
     path.write_text(path.read_text() + '[fingerprints]\nlabelled = "0123456789ab"\n')
     done = bench("study", folder, "--out", tmp_path / "runs")

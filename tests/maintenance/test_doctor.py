@@ -239,7 +239,7 @@ def test_how_threads_wait_and_who_shares_the_processors_is_said(
         assert ("so --threads 1 may be faster" in told.out) == (verdict == "note")
 
 
-def test_a_prepared_data_set_whose_pictures_are_gone_is_a_note_unless_the_main_job_needs_it(
+def test_a_prepared_data_set_whose_images_are_gone_is_a_note_unless_the_main_job_needs_it(
     bench: Bench, voc: Path, drawn: dict[str, Path], tmp_path: Path
 ) -> None:
     for name in ("mine", "voc2012"):

@@ -40,11 +40,11 @@ def seeded() -> torch.Generator:
 def step(pretext: Pretext) -> dict[str, float]:
     torch.manual_seed(2)
     optimizers, losses = pretext.optimizers(), {}
-    for player, loss in pretext.training_step(pretext.make_batch(images(), seeded())):
-        optimizers[player].zero_grad()
+    for name, loss in pretext.training_step(pretext.make_batch(images(), seeded())):
+        optimizers[name].zero_grad()
         loss.backward()
-        optimizers[player].step()
-        losses[player] = loss.item()
+        optimizers[name].step()
+        losses[name] = loss.item()
     return losses
 
 
@@ -65,17 +65,15 @@ def test_a_step_is_a_function_of_its_seeds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_turn_moves_its_own_players_parameters_only(name: str) -> None:
+def test_a_loss_moves_the_parameters_of_its_own_optimizer_only(name: str) -> None:
     pretext = make(name).train()
     optimizers = pretext.optimizers()
-    owned = {
-        player: {id(p) for group in optimizer.param_groups for p in group["params"]} for player, optimizer in optimizers.items()
-    }
-    for player, loss in pretext.training_step(pretext.make_batch(images(), seeded())):
+    owned = {key: {id(p) for group in optimizer.param_groups for p in group["params"]} for key, optimizer in optimizers.items()}
+    for key, loss in pretext.training_step(pretext.make_batch(images(), seeded())):
         pretext.zero_grad()
         loss.backward()
         reached = {id(parameter) for parameter in pretext.parameters() if parameter.grad is not None}
-        assert reached and reached <= owned[player]
+        assert reached and reached <= owned[key]
     everything = [identity for mine in owned.values() for identity in mine]
     assert len(everything) == len(set(everything))
 
@@ -87,7 +85,7 @@ def test_every_task_of_a_seed_starts_from_the_same_trunk(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reports_and_pictures_have_one_value_a_picture_and_change_nothing(name: str) -> None:
+def test_reports_and_images_have_one_value_a_image_and_change_nothing(name: str) -> None:
     pretext = make(name).train()
     before = {key: tensor.clone() for key, tensor in pretext.state_dict().items()}
     modes = [part.training for part in pretext.modules()]
@@ -117,8 +115,8 @@ def test_the_gans_losses_are_the_papers_formulas() -> None:
     pretext = make("cgan_color").train()
     torch.manual_seed(2)
     batch = pretext.make_batch(images(), seeded())
-    turns = pretext.training_step(batch)
-    _, discriminator_loss = next(turns)
+    steps = pretext.training_step(batch)
+    _, discriminator_loss = next(steps)
     torch.manual_seed(2)
     state = {key: value.clone() for key, value in pretext.discriminator.state_dict().items()}
     fake = pretext.generate(batch["lightness"])
@@ -126,7 +124,7 @@ def test_the_gans_losses_are_the_papers_formulas() -> None:
     by_hand = 0.5 * (-torch.sigmoid(real_logits).log().mean() - (1 - torch.sigmoid(fake_logits)).log().mean())
     assert discriminator_loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
     pretext.discriminator.load_state_dict(state)
-    _, generator_loss = next(turns)
+    _, generator_loss = next(steps)
     l1 = (fake - batch["chroma"]).abs().mean()
     fooled = -torch.sigmoid(pretext.judge(batch, fake)).log().mean()
     assert generator_loss.item() == pytest.approx((fooled + 100 * l1).item(), rel=1e-5)
@@ -139,19 +137,19 @@ def test_the_authors_discriminator_takes_a_step_for_real_images_and_another_for_
     pretext = make("cgan_color", discriminator_steps="apart", lr=1e-4).train()
     batch, discriminator = pretext.make_batch(images(), seeded()), pretext.optimizers()["discriminator"]
     torch.manual_seed(2)
-    turns = pretext.training_step(batch)
-    player, of_real = next(turns)
+    steps = pretext.training_step(batch)
+    name, of_real = next(steps)
     real = pretext.judge(batch, batch["chroma"])
-    assert player == "discriminator"
+    assert name == "discriminator"
     assert of_real.item() == pytest.approx(-0.5 * torch.sigmoid(real).log().mean().item(), rel=1e-5)
     of_real.backward()
     discriminator.step()
-    player, of_fakes = next(turns)
+    name, of_fakes = next(steps)
     torch.manual_seed(2)
     fakes = pretext.judge(batch, pretext.generate(batch["lightness"]))
-    assert player == "discriminator"
+    assert name == "discriminator"
     assert of_fakes.item() == pytest.approx(-0.5 * (1 - torch.sigmoid(fakes)).log().mean().item(), rel=1e-5)
-    assert next(turns)[0] == "generator" and next(turns, None) is None
+    assert next(steps)[0] == "generator" and next(steps, None) is None
 
 
 def test_inpaintings_discriminator_learns_at_a_tenth_of_the_generators_rate() -> None:

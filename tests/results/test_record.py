@@ -52,9 +52,9 @@ JOB = make("random_init").job.model_dump(mode="json")
         ({"job": {**JOB, "settings": "x"}}, "valid dictionary"),
         ({"job": {**JOB, "schedule": "other"}}, "Input should be 'one-phase', 'two-phase' or 'frozen'"),
         ({"job": {**JOB, "settings": {**JOB["settings"], "schedules": {}}}}, "its protocol has no two-phase schedule"),
-        ({"job": {**JOB, "seed": 1}}, "its job has the id random_init-voc_seg-"),
-        ({"metrics": {"map_voc@1": 0.5}}, "its job has other metrics"),
-        ({"tuning": tuning(space={"phase-1": (1e-4, 1e-2)}).model_dump(mode="json")}, "its search has other phases than its job"),
+        ({"job": {**JOB, "seed": 1}}, "its id is not that of its job, random_init-voc_seg-"),
+        ({"metrics": {"map_voc@1": 0.5}}, "its metrics are not those of its job"),
+        ({"tuning": tuning(space={"phase-1": (1e-4, 1e-2)}).model_dump(mode="json")}, "its search lacks phases of its job"),
     ],
 )
 def test_a_record_whose_job_is_none_is_refused_by_its_name(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
@@ -67,5 +67,5 @@ def test_a_record_whose_job_is_none_is_refused_by_its_name(tmp_path: Path, chang
 def test_a_record_in_a_folder_of_another_name_is_refused(tmp_path: Path) -> None:
     one = publish(tmp_path, make("random_init", 0, 0.2))
     (tmp_path / "runs" / one.id).rename(tmp_path / "runs" / "other")
-    with pytest.raises(DataError, match=rf"other/record\.json is the record of {one.id}"):
+    with pytest.raises(DataError, match=rf"other/record\.json is the record of another run, {one.id}"):
         record.read(tmp_path)

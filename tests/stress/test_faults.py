@@ -261,7 +261,7 @@ def test_07_two_processes_on_one_run_make_it_once_and_a_dead_holder_holds_nothin
     assert went_on and second.returncode == 143, "the dead holder's lock is free"
 
 
-def test_08_a_truncated_picture_stops_with_its_name_and_is_left_out_only_when_asked(bench: Bench) -> None:
+def test_08_a_truncated_image_stops_with_its_name_and_is_left_out_only_when_asked(bench: Bench) -> None:
     broken = sorted((bench.devkit / "JPEGImages").iterdir())[3]
     broken.write_bytes(broken.read_bytes()[:-300])
     for command in (("data", "prepare", "mine", "--root", bench.voc), bench.command("random_init", "voc_seg")):
@@ -274,7 +274,7 @@ def test_08_a_truncated_picture_stops_with_its_name_and_is_left_out_only_when_as
     assert one.data.left_out == 1 and "1 broken image left out" in one.data.title
 
 
-def test_09_an_empty_file_is_no_picture(bench: Bench) -> None:
+def test_09_an_empty_file_is_no_image(bench: Bench) -> None:
     broken = sorted((bench.devkit / "JPEGImages").iterdir())[0]
     broken.write_bytes(b"")
     refused = bench.run()
@@ -285,7 +285,7 @@ def mask_of(bench: Bench, place: int = 0) -> Path:
     return sorted((bench.devkit / "SegmentationClass").iterdir())[place]
 
 
-def test_10_a_mask_of_another_size_is_named_with_its_picture_and_both_sizes(bench: Bench) -> None:
+def test_10_a_mask_of_another_size_is_named_with_its_image_and_both_sizes(bench: Bench) -> None:
     mask = mask_of(bench)
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(mask)
     refused = bench.run()
@@ -329,7 +329,7 @@ def test_13_masks_that_are_void_throughout_cost_nothing_and_are_counted(bench: B
     assert one.metrics["miou_voc@1"] is None
 
 
-def test_14_a_class_in_no_test_picture_is_undefined_left_out_of_the_mean_and_said(bench: Bench) -> None:
+def test_14_a_class_in_no_test_image_is_undefined_left_out_of_the_mean_and_said(bench: Bench) -> None:
     missing = (bench.devkit / "classes.txt").read_text().split().index("star") + 1
     for mask in (bench.devkit / "SegmentationClass").iterdir():
         ids = np.array(Image.open(mask))
@@ -508,7 +508,7 @@ def test_26_a_checkpoint_of_another_version_or_recipe_is_refused_with_what_diffe
     other.mkdir(exist_ok=True)
     network = nn.Linear(2, 2)
     facts = {"step": 1, "stage": {"id": "another"}, "history": {}, "sums": {}}
-    for version, match in ((1, "has version 1, this program writes version"), (checkpoint.VERSION, "")):
+    for version, match in ((1, "has version 1, but this program"), (checkpoint.VERSION, "")):
         folder = tmp_path / f"version-{version}"
         folder.mkdir()
         draft = folder / "draft"

@@ -63,7 +63,7 @@ def test_runs_with_features_kept_and_computed_anew_are_equal_to_the_bit(
     assert not (tmp_path / "kept" / "work").exists() or not list((tmp_path / "kept" / "work").iterdir())
 
 
-def test_a_search_looks_once_at_each_picture_and_chooses_as_it_would_without(
+def test_a_search_looks_once_at_each_image_and_chooses_as_it_would_without(
     tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[int]
 ) -> None:
     asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", "3")
@@ -142,7 +142,7 @@ def test_a_trunk_that_was_trained_before_it_was_frozen_has_features_of_its_own(
 
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
-def test_features_are_not_kept_where_a_picture_depends_on_its_batch(
+def test_features_are_not_kept_where_a_image_depends_on_its_batch(
     statistics: str, tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[str] = []
@@ -155,7 +155,7 @@ def test_features_are_not_kept_where_a_picture_depends_on_its_batch(
 
 @pytest.mark.parametrize("name", ["unet:depth=5,width=8", "unet:depth=6,width=16", "timm:resnet18,preprocessing=rgb"])
 @pytest.mark.parametrize("task", [VocCls, VocSeg])
-def test_a_picture_has_the_same_features_beside_any_others(name: str, task: type) -> None:
+def test_a_image_has_the_same_features_beside_any_others(name: str, task: type) -> None:
     torch.manual_seed(0)
     trunk = make_trunk(name)
     protocol = task.protocols["demo"].model_copy(update={"batch_size": 8})
@@ -170,7 +170,7 @@ def test_a_picture_has_the_same_features_beside_any_others(name: str, task: type
         assert torch.equal(found, whole[shuffled])
 
 
-def test_pictures_in_memory_are_those_on_the_disk(tmp_path: Path) -> None:
+def test_images_in_memory_are_those_on_the_disk(tmp_path: Path) -> None:
     pack = _pack(tmp_path)
     labels = np.random.default_rng(1).integers(0, 2, (5, 20)).astype(np.int8)
     for options in ({"labels": labels}, {"masked": True}):
@@ -184,7 +184,7 @@ def test_pictures_in_memory_are_those_on_the_disk(tmp_path: Path) -> None:
                 assert torch.equal(plain[key], ready[key]) and plain[key].stride() == ready[key].stride()
 
 
-def test_only_pictures_that_fit_and_never_change_are_held(tmp_path: Path) -> None:
+def test_only_images_that_fit_and_never_change_are_held(tmp_path: Path) -> None:
     part = batches.SplitData(_pack(tmp_path), np.arange(5))
     size = 5 * 8 * 8 * 3
     assert batches.resident(part, torch.device("cpu"), size).cached
@@ -205,7 +205,7 @@ def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("room", [10_000, 0])
-def test_only_pictures_that_no_part_has_shown_are_with_features(
+def test_only_images_that_no_split_has_shown_are_with_features(
     room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Cache, "_room", lambda cache: room)

@@ -86,7 +86,7 @@ def test_an_update_is_right_whatever_the_strides_of_a_gradient(fused: bool, mach
     assert torch.allclose(weight.detach(), -0.1 * slopes)  # Adam's first step is the rate against each sign
 
 
-def test_players_may_skip_turns_and_strangers_get_none(machine: Machine, tmp_path: Path) -> None:
+def test_optimizers_may_be_left_out_and_strangers_get_none(machine: Machine, tmp_path: Path) -> None:
     module = nn.Linear(4, 1)
     optimizers = {name: torch.optim.SGD(module.parameters(), lr=0.1) for name in ("often", "never")}
 
@@ -103,7 +103,7 @@ def test_players_may_skip_turns_and_strangers_get_none(machine: Machine, tmp_pat
         train(stage(strange, optimizers, module), split(), machine, tmp_path / "b", Deaf())
 
 
-def test_too_few_pictures_to_train_on_are_refused(machine: Machine, tmp_path: Path) -> None:
+def test_too_few_images_to_train_on_are_refused(machine: Machine, tmp_path: Path) -> None:
     module = nn.Linear(4, 1)
     with pytest.raises(DataError, match="has 1 images to train on; at least 2"):
         train(stage(lambda _: iter(()), {}, module), split(1), machine, tmp_path, Deaf())
@@ -160,11 +160,11 @@ def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path, said: byte
         checkpoint.load(tmp_path, module, {"loss": torch.optim.Adam(module.parameters())})
 
 
-def test_a_perfect_picture_does_not_hide_the_average() -> None:
+def test_a_perfect_image_does_not_hide_the_average() -> None:
     assert summary(np.array([10.0, np.inf, 20.0])) == {"average": 15.0, "min": 10.0, "max": 20.0, "not_finite": 1.0}
 
 
-def test_augmentation_is_keyed_by_seed_epoch_and_picture(tmp_path: Path) -> None:
+def test_augmentation_is_keyed_by_seed_epoch_and_image(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     rows, digest = write_rows(tmp_path / "images.npy", np.stack([image, image]))
     manifest = packs.Manifest(
