@@ -65,12 +65,17 @@ COMMANDS = {"bench", "tiny", "server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its place and by what it runs: unit, integration, stress or browser; gpu is marked by hand."""
+    """Mark each test by its place and by what it runs: unit, integration, stress or browser.
+
+    gpu is marked by hand, and so is integration where a test takes seconds without any of these.
+    """
     for item in items:
+        if item.get_closest_marker("integration"):
+            continue
         fixtures, source = set(getattr(item, "fixturenames", ())), inspect.getsource(getattr(item, "function", type(item)))
         if "stress" in item.path.parts:
             kind = "stress"
-        elif "browser" in fixtures:
+        elif fixtures & {"browser", "opened"}:
             kind = "browser"
         elif fixtures & COMMANDS or "golden" in item.path.parts or "subprocess" in source:
             kind = "integration"

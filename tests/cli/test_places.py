@@ -12,6 +12,8 @@ import pytest
 
 from bench.cli.app import app, data_app
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 COMMANDS = [command.name for command in app.registered_commands] + ["data"]
 

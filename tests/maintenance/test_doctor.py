@@ -16,6 +16,8 @@ from bench.data import catalogue
 from bench.storage import files
 from bench.training import cpu_load, machine
 
+pytestmark = pytest.mark.integration
+
 Bench = Callable[..., "object"]
 LIMITED = """
 import resource, sys

@@ -42,9 +42,10 @@ def spread(model: Model, seen: list[Tensor]) -> float:
         return min(batch_norm.spread(model.trunk, model.features, seen).values())
 
 
-@pytest.mark.parametrize(
-    ("trunk", "size"), [("unet:depth=6,width=16", 64), ("unet:depth=8,width=64", 256), ("timm:resnet18", 64)]
-)
+WHOLE = pytest.param("unet:depth=8,width=64", 256, marks=pytest.mark.integration)
+
+
+@pytest.mark.parametrize(("trunk", "size"), [("unet:depth=6,width=16", 64), WHOLE, ("timm:resnet18", 64)])
 @pytest.mark.parametrize("task", ["voc_cls", "voc_seg"])
 def test_the_alarm_rings_on_unmeasured_trunks_in_both_tasks_and_is_silent_once_they_are_measured(
     task: str, trunk: str, size: int

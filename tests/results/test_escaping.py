@@ -19,6 +19,8 @@ from bench import text
 from results import leaderboards
 from tests.data.test_data import devkit
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent.parent
 PLUGINS = (
     "<script>alert(1)<script>",

@@ -1,4 +1,4 @@
-"""The page says what the boards echo, loads nothing, survives hostile names, and works in a browser."""
+"""The page says what the boards hold, loads nothing, survives hostile names, and works in a browser."""
 
 from __future__ import annotations
 

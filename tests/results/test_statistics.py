@@ -11,6 +11,8 @@ from scipy import stats
 from results import resampling, statistics
 from tests.results import operating
 
+pytestmark = pytest.mark.integration
+
 REPETITIONS, IMAGES, RESAMPLES = 500, 150, 400
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from bench.storage import offline
 
+pytestmark = pytest.mark.integration
+
 FORBIDDING = """
 import os, socket, sys
 

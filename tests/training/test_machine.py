@@ -67,6 +67,7 @@ def test_rows_say_their_precision_and_are_made_again_in_it(tiny: Bench, bench: B
     assert again.code == 0 and "reproduced to the bit" in again.out and "INFO" not in outcome.err
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on a CPU")
 def test_compiled_networks_compute_the_same() -> None:
     torch.manual_seed(0)
