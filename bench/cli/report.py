@@ -29,15 +29,11 @@ def report(
     ] = None,
     runs: Annotated[
         str | None,
-        typer.Option(
-            help="Only these runs, by the beginnings of their ids, in one table; an error when they are not comparable."
-        ),
+        typer.Option(help="Only these runs, by the beginnings of their ids, in one table; an error if they do not compare."),
     ] = None,
     baseline: Annotated[
         str,
-        typer.Option(
-            help="The row to compare with: l1_color, random_init:one-phase or a row's label; random_init when left out."
-        ),
+        typer.Option(help="The row to compare with: l1_color, random_init:one-phase or a row's label; else random_init."),
     ] = "",
     with_published: Annotated[bool, typer.Option("--with-published", help="Add a table of published numbers.")] = False,
     compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Put our scores beside the paper's Table 4.")] = False,
