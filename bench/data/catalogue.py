@@ -181,9 +181,8 @@ def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
 def _indexed(root: Path, echo: Echo) -> Dataset:
     dataset = read(root, root.name)
     signature = hashlib.sha256()
-    for number, file in enumerate(
-        dataset.files()
-    ):  # hashed as the text of a list, as earlier versions did, so that their indices are found
+    # The text of a list, as in earlier versions, whose indices are found by it.
+    for number, file in enumerate(dataset.files()):
         signature.update(f"{', ' if number else '['}{_stamp(dataset.root / file)!r}".encode())
     signature.update(b"]")
     signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
