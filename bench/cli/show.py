@@ -31,7 +31,7 @@ def show(
     if as_json:
         Console(highlight=False, soft_wrap=True).print(printable_json(one.model_dump_json(indent=2)), markup=False)
         return
-    print_rows(*reproduction.story(one))
+    print_rows(*reproduction.description(one))
     print()
     print(shell(reproduction.command(one)))
     changed = reproduction.changed_since(one)

@@ -1,5 +1,8 @@
-"""The check before fine-tuning that a network is not dead: missing batch-norm statistics are measured, and the features of
-different images are compared."""
+"""The check before fine-tuning that a network is not dead, which is to say that its features differ between images.
+
+Batch-norm statistics that the trunk lacks are measured first, since without them a random trunk gives all images nearly the same
+features.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,17 @@ from bench.record import FeatureSpread
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The batch norms whose statistics were measured before the first phase, by name, and on how many images."""
+    """The names of the batch norms whose statistics were measured before the first phase, and the number of images used."""
 
     norms: tuple[str, ...] = ()
     images: int = 0
 
 
 def calibrate(job: Job, training: SplitData, model: Model, session: Session) -> tuple[Calibrated, dict[str, Tensor]]:
-    """Measure the statistics of the trunk's batch norms that no training batch went through, or of all, as the protocol says.
+    """Measure batch-norm statistics of the trunk on training images; return what was measured, and the trunk's buffers.
 
-    Returns what was measured and the trunk's buffers; both are empty when the protocol uses the batch's statistics, and for a
-    single image.
+    The protocol's `calibration` says which batch norms: those that no training batch went through (`new`), or all. Both results
+    are empty when the protocol uses the batch's statistics, and for fewer than two images.
     """
     places = batch_norm.positions(len(training), job.settings.batch_size)
     if job.settings.statistics == "batch" or not places:
@@ -52,7 +55,7 @@ def calibrate(job: Job, training: SplitData, model: Model, session: Session) -> 
 
 
 def feature_spread(job: Job, training: SplitData, model: Model, session: Session, calibrated: Calibrated) -> FeatureSpread | None:
-    """Return how much features differ between training images, None for a single image; warn when the network is dead."""
+    """Return how much features differ between training images, and warn of a dead network; None for fewer than two images."""
     places = batch_norm.positions(len(training), job.settings.batch_size, batch_norm.COMPARED)
     if not places:
         return None
@@ -68,7 +71,7 @@ def feature_spread(job: Job, training: SplitData, model: Model, session: Session
     spread = FeatureSpread(**found, cosine=cosine if np.isfinite(cosine) else None)
     if spread.problem:
         inherited = spread.layer and spread.layer not in spread.measured and job.settings.statistics == "running"
-        hint = "; its statistics are inherited: --set protocol.calibration=all measures them anew" if inherited else ""
+        hint = "; batch norms have inherited statistics: --set protocol.calibration=all measures them anew" if inherited else ""
         session.echo(f"  warning: a dead network: {spread.problem}{hint}")
     return spread
 

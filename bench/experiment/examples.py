@@ -1,4 +1,4 @@
-"""Example images of a run: four that are the same for every run, and the run's best, median and worst image."""
+"""Example images of a run: four that runs on the same scored images share, and the run's best, median and worst image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ FIXED = 4
 
 
 def choose(tuned: FineTuning, predictions: dict[str, NDArray[Any]]) -> bytes | None:
-    """Return a compressed .npz, as bytes, with the predictions for K example images; None for a task that visualizes nothing.
+    """Return a compressed .npz, as bytes, with K example images and what was predicted for them.
 
-    The file holds `kinds` and `ids` (text), `iou` (each image's own mean IoU), and uint8 `images` (K, S, S, 3), `truth` and
-    `found` (K, S, S). The choice of the four fixed images depends on the number of scored images only.
+    None without scored images, and for a task that has no masks or visualizes nothing. The file holds `kinds` and `ids` (text),
+    `iou` (each image's own mean IoU), uint8 `images` (K, S, S, 3), and uint8 `truth` and `found` (the predicted classes), both
+    (K, S, S). The choice of the four fixed images depends on the number of scored images only.
     """
     ids, split, downstream = tuned.data.ids, tuned.data.scored, tuned.downstream
     if "confusion" not in predictions or not ids:

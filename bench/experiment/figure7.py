@@ -15,11 +15,12 @@ from bench.storage import files, seal
 IMAGES = "images"
 """The folder, in the working folder, of the images that were kept after some epochs."""
 LEARNED = "learned"
+"""The name of the row that is kept for every epoch; of the other rows, such as input and truth, the last are kept."""
 MARGIN, LABEL = 4, 96
 
 
 def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
-    """Keep a pretext task's images after an epoch, one file per row: row name -> uint8 (N, 3, H, W). Without rows do nothing."""
+    """Keep a pretext task's images after an epoch, one file for each of `rows`: row name -> uint8 (N, 3, H, W), if any."""
     if not rows:
         return
     for name, row in rows.items():
@@ -31,7 +32,7 @@ def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
 
 
 def draw(folder: Path, path: Path) -> None:
-    """Draw the kept rows below each other, each with its name, and save the image. The row `learned` has one row per epoch."""
+    """Draw the kept rows below each other, each with its name, and save the image; `learned` gives a row for each epoch."""
     names: list[str] = json.loads(seal.read(folder / "rows.json", "a list of rows", f"remove {folder.parent}"))["rows"]
     epochs = sorted(folder.glob("epoch *.png"), key=lambda file: int(file.stem.split()[1]))
     paths: list[Path] = []

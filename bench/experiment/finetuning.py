@@ -60,7 +60,7 @@ class FineTuning:
     states: list[str] = field(default_factory=list)
     """For each phase, the key of its trained network in the session's cache."""
     trunk_state: dict[str, Any] = field(default_factory=dict)
-    """What has changed the trunk since pretraining: calibration, or the phases that trained it."""
+    """What has changed the trunk since pretraining: measured batch-norm statistics, or the phases that trained the trunk."""
 
     def predictions(self) -> dict[str, NDArray[Any]]:
         """Return the predictions for every scored image."""
@@ -72,8 +72,11 @@ class FineTuning:
         done = sum(len(losses) for losses in self.losses)
         return None if self.after_epoch is None else self.after_epoch(self, done + epoch, known)
 
-    def key(self, split: SplitData, **more: Any) -> str:
-        """Return a digest of everything that the trunk's features of a split's pack depend on, and of `more`."""
+    def cache_key(self, split: SplitData, **more: Any) -> str:
+        """Return a digest of pretrained trunk, task, data and machine, on which features depend, and of `more`.
+
+        What has changed the trunk since pretraining (`trunk_state`) is not in it unless the caller gives it in `more`.
+        """
         job = self.job
         origin = {
             "weights": self.pretrained.weights,
@@ -89,14 +92,14 @@ class FineTuning:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Add the time and the energy of the block to the cost of training."""
+        """Add the seconds and joules of the block to the cost of training."""
         began, meter = time.monotonic(), Meter(self.session.machine.device)
         yield
         self.history.add(History(seconds=time.monotonic() - began, joules=meter.joules()))
 
 
 AfterEpoch = Callable[[FineTuning, int, float | None], float]
-"""Scores a network: (fine-tuning, epoch counted over all phases, the score when an equal run has it, else None) -> score."""
+"""Scores a network: (fine-tuning, epoch counted over all phases, score if an equal phase already has it, else None) -> score."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,11 @@ class _TrainedPhase:
 def finetune(
     job: Job, pretrained: PretrainRecord, session: Session, after_epoch: AfterEpoch | None = None, work: Path | None = None
 ) -> FineTuning:
-    """Fine-tune a pretrained trunk through the phases of a job; checkpoints stay in the working folder `work`.
+    """Fine-tune a pretrained trunk through the phases of a job; checkpoints stay in `work`, by default the job's `work_folder`.
 
-    A phase is not trained again when this command has trained the same phase before, on an equal network after equal phases.
+    With `after_epoch`, every epoch is scored, as in a trial of a search; without it, the spread of the features is measured. A
+    phase is not trained again when this command has trained an equal phase before, on an equal network after equal phases, unless
+    losses are logged or the kept phase lacks scores.
     """
     downstream, model = make_model(job, _own_trunk(job, pretrained, session), len(session.grid.data.classes))
     session.machine.place(model)
@@ -130,7 +135,7 @@ def finetune(
 
 
 def make_model(job: Job, trunk: Trunk, classes: int) -> tuple[Downstream, Model]:
-    """Return the downstream task and its network: the given trunk and the head of the job's seed."""
+    """Return the downstream task and its network: the given trunk, and a new head initialised from the job's seed."""
     downstream = cast(Downstream, registry.load("downstreams", job.downstream)(job.settings, classes))
     torch.manual_seed(key("head", job.downstream, job.seed))
     return downstream, Model(trunk, downstream.head(trunk, job.size), downstream)
@@ -175,10 +180,10 @@ def _own_trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
 
 
 def _calibrate(run: FineTuning) -> None:
-    """Measure missing batch-norm statistics, once per command for the same trunk and images."""
+    """Measure the batch-norm statistics that the protocol asks for, once per command for the same trunk and images."""
     training = run.data.training
     images = [_rows_digest(training), _seed_of(training)]
-    calibration_key = run.key(training, calibrated=images)
+    calibration_key = run.cache_key(training, calibrated=images)
     known: tuple[Calibrated, dict[str, torch.Tensor]] | None = run.session.cache.state(calibration_key)
     if known is None:
         known = alive.calibrate(run.job, training, run.model, run.session)
@@ -192,10 +197,14 @@ def _calibrate(run: FineTuning) -> None:
 
 
 def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
-    """Train a phase, or take its network from an equal phase that this command has trained."""
+    """Train phase `number`, or take its network, losses and scores from an equal phase that this command has trained.
+
+    A frozen trunk's features are computed once, for the images that are scored after every epoch and for training images that are
+    read more than once without augmentation. With --log the phase is always trained, so that its losses are written.
+    """
     cache, training = run.session.cache, run.data.training
     facts = {"rows": _rows_digest(training), "phases": run.job.phases[:number], "seed": run.job.seed}
-    phase_key = run.key(training, **facts)
+    phase_key = run.cache_key(training, **facts)
     run.states.append(phase_key)
     run.model.set_mode(phase.train)
     known: _TrainedPhase | None = None if run.session.config.log else cache.state(phase_key)
@@ -238,7 +247,7 @@ def _score_epoch(run: FineTuning, phase: Phase, scores: dict[int, float], epoch:
 
 def _with_features(run: FineTuning, split: SplitData) -> SplitData:
     """Return a split with the frozen trunk's features of its images, when there is room for them."""
-    features_key = run.key(split, **run.trunk_state)
+    features_key = run.cache_key(split, **run.trunk_state)
     return run.session.cache.with_features(split, features_key, run.model.frozen_features, run.job.settings.batch_size)
 
 

@@ -25,8 +25,9 @@ SOME_FAILED = 5
 def run_grid(session: Session) -> list[Record]:
     """Run every job, with tuned rates when the configuration asks for it, and return the records.
 
-    Jobs that another process is working on are left for last, so that several processes can share a grid. BenchError with exit
-    code 5 names the jobs that failed.
+    Jobs that another process is working on are left for last, so that several processes can share a grid. The others go on when a
+    job fails, and at the end a BenchError with exit code 5 names the jobs that failed. The error of a grid's only job is raised
+    as it is.
     """
     jobs, trials = session.grid.jobs, session.config.tune
     budget = f", {trials} trials each" if trials else ""
@@ -34,7 +35,7 @@ def run_grid(session: Session) -> list[Record]:
     session.echo(f"{runs} on {session.grid.data.title}, {session.machine}{budget}")
     made: list[Record] = []
 
-    def one(job: Job, place: str, wait: bool) -> None:
+    def run_job(job: Job, place: str, wait: bool) -> None:
         if not wait and is_busy(job, session.out):
             raise Busy
         chosen, tuning = _tuned(job, session, wait) if trials else (job, None)
@@ -46,14 +47,15 @@ def run_grid(session: Session) -> list[Record]:
         session.echo("  " + ", ".join(f"{name} {score(record.metrics[name])}" for name in record.metric_ids))
         made.append(record)
 
-    _each(session, jobs, one)
+    _each(session, jobs, "runs", run_job)
     return made
 
 
 def _tuned(job: Job, session: Session, wait: bool) -> tuple[Job, Tuning]:
-    """Return a job with the rates of its search, and the search.
+    """Return a job with the rates that its search chose, and the search.
 
-    When other processes are still searching, train the job's trunk meanwhile and raise Busy.
+    Without `wait`, when other processes are still searching, pretrain the job's trunk, unless its rate is searched, and raise
+    Busy.
     """
     search = search_of(job, session.config, session.grid.jobs)
     try:
@@ -74,7 +76,7 @@ def tune_grid(session: Session) -> list[Tuning]:
     searches = {search.cell.id: search for search in (search_of(job, config, jobs) for job in jobs)}
     found: list[Tuning] = []
 
-    def one(cell: Job, place: str, wait: bool) -> None:
+    def tune_cell(cell: Job, place: str, wait: bool) -> None:
         if not wait and is_busy(cell, session.out):
             raise Busy
         search = searches[cell.id]
@@ -84,12 +86,12 @@ def tune_grid(session: Session) -> list[Tuning]:
         session.echo(f"  best {tuning.metric} {tuning.best_value:.4f} on val with {rates}")
         found.append(tuning)
 
-    _each(session, [search.cell for search in searches.values()], one)
+    _each(session, [search.cell for search in searches.values()], "searches", tune_cell)
     return found
 
 
 def about(job: Job) -> str:
-    """Return what an id does not show: seed, schedule, and what differs from the usual transfer, labels and rates."""
+    """Return what an id does not show of a job, as text: seed, schedule, and transfer, labels and rates where not the default."""
     parts = [f"seed {job.seed}", job.schedule]
     if job.transfer != "all":
         parts.append(f"{job.transfer} only")
@@ -105,22 +107,26 @@ def score(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _each(session: Session, jobs: Sequence[Job], one: Callable[[Job, str, bool], None]) -> None:
-    """Call `one` for each job with its place in the grid, and with whether to wait for a process that is working on the job."""
+def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job, str, bool], None]) -> None:
+    """Call `work(job, place, wait)` for each job: `place` is text such as [2/6]; without `wait`, it raises Busy for a job that
+    another process is working on, and the job is tried again after the others.
+
+    BenchError at the end when some of several jobs failed.
+    """
     failed: list[str] = []
     waiting = deque(enumerate(jobs, start=1))
-    passed = 0  # jobs found busy since one was done
+    busy_in_a_row = 0  # jobs in a row that were busy; when all waiting ones were, wait for the next
     with machine.stoppable(session.machine.stop):
         while waiting:
             number, job = waiting.popleft()
-            wait = passed > len(waiting)
+            wait = busy_in_a_row > len(waiting)
             try:
-                one(job, f"[{number}/{len(jobs)}]", wait)
-                passed = 0
+                work(job, f"[{number}/{len(jobs)}]", wait)
+                busy_in_a_row = 0
                 continue
             except Busy:
                 waiting.append((number, job))
-                passed += 1
+                busy_in_a_row += 1
                 continue
             except Interrupted:
                 raise
@@ -128,11 +134,11 @@ def _each(session: Session, jobs: Sequence[Job], one: Callable[[Job, str, bool],
                 if len(jobs) == 1 or os.environ.get(TRACEBACK):
                     raise
                 reason = str(explained(error))
-            passed = 0
+            busy_in_a_row = 0
             failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {reason}")
             session.echo(f"  failed: {reason}")
             machine.give_memory_back()  # not in the except block, which keeps the error's frames and their tensors
     if failed:
-        summary = BenchError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
+        summary = BenchError(f"{len(failed)} of {len(jobs)} {what} failed: {'; '.join(failed)}")
         summary.exit_code = SOME_FAILED
         raise summary

@@ -17,9 +17,9 @@ from bench.seeding import key
 from bench.storage import files, locks
 
 PRUNE_AFTER = 3
-"""The number of trials that must be finished before one may be pruned."""
+"""The number of trials that must be complete before one may be pruned; pruned trials do not count."""
 RETRY = "retry_of"
-"""The attribute of a trial that repeats the rates of a dead worker's trial: the number of that trial."""
+"""The name of an attribute: a trial that repeats the rates of a dead worker's trial has the number of that trial there."""
 
 
 class OptunaStudy:
@@ -44,7 +44,7 @@ class OptunaStudy:
         return locks.lock(self.folder / "claim.lock", self.session.echo, self.session.machine.stop.check)
 
     def _check_place(self) -> None:
-        """Raise UsageError when a study in a database belongs to another output folder, where the locks of its workers lie."""
+        """Raise UsageError when a study in a database was begun with another output folder, where its workers' locks lie."""
         with self._locked():
             token = self.folder / "token"
             known = self.optuna.user_attrs.get("token")
@@ -55,11 +55,11 @@ class OptunaStudy:
             elif not token.is_file() or token.read_text() != known:
                 raise UsageError(
                     f"the study {self.search.id} in {without_secrets(self.session.config.storage)} was begun with another "
-                    f"--out, or {token} is damaged; give all workers of a study one --out, or another database for this one."
+                    f"--out, or {token} is damaged; give all workers of a study the same --out, or use another database here."
                 )
 
     def claim(self, worker: str) -> Any:
-        """Return the next trial for `worker`; None when all are taken. Trials of dead workers are queued again first."""
+        """Return the next trial for `worker`, None when the budget is taken; first queue the trials of dead workers again."""
         from optuna.distributions import FloatDistribution
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
@@ -98,7 +98,7 @@ class OptunaStudy:
         return (trial.params if has_all else trial.system_attrs.get("fixed_params")) or None
 
     def _draws(self, trials: Sequence[Any]) -> list[int]:
-        """Return the numbers of the trials that are no repetition, so that dead workers do not change which rates are drawn."""
+        """Return the numbers of the trials that repeat no other, so that dead workers do not change which rates are drawn."""
         return [trial.number for trial in trials if RETRY not in trial.user_attrs and self._rates(trial)]
 
     def finished(self) -> list[Any]:
@@ -116,9 +116,9 @@ class OptunaStudy:
                     files.remove_folder(place)
 
     def forget_networks(self, states: Sequence[str], score: float | None) -> None:
-        """Drop a trial's networks from the cache unless the trial is the best so far.
+        """Drop a trial's networks, whose cache keys are `states`, unless its score is the best so far; None: it has no score.
 
-        Networks of first phases with a fixed rate stay, since every trial begins with them.
+        Networks of the leading phases whose rates are fixed stay, since every trial begins with them.
         """
         from optuna.trial import TrialState
 
@@ -132,7 +132,7 @@ class OptunaStudy:
                 self.session.cache.drop(state)
 
     def summary(self) -> Tuning:
-        """Return the search with its first finished trials, as many as the budget, and the rates of the best one."""
+        """Return the finished search: its first trials in the order of the draws, as many as the budget, and the best rates."""
         place = self._places()
         chosen = sorted(self.finished(), key=lambda trial: place[trial.number])[: self.budget]
         counted = tuple(_trial(trial, place[trial.number]) for trial in chosen)

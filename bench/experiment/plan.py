@@ -1,4 +1,8 @@
-"""`--plan`: what would run, what is finished, and how long the rest would take, estimated from a few timed training steps."""
+"""`--plan`: what would run, what is finished, and how long the rest would take, estimated from a few timed training steps.
+
+The estimate counts training steps only: not packing, reading and scoring, and not the pretraining in each trial of a search for
+the pretext task's rate.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ class Line:
 
 @dataclass
 class Plan:
-    """The work of a session. `done` counts the trunks, searches and runs that earlier plans of the same command contain."""
+    """The work of a session. `done` counts, by id, the work that this plan and earlier ones of the same command contain."""
 
     session: Session
     known: Sequence[Record] = ()
@@ -49,7 +53,7 @@ class Plan:
     done: dict[str, int] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
-    """Seconds per training step, by what is trained."""
+    """Seconds per training step, by pretext task, or by downstream task and what the phase trains."""
 
     @property
     def seconds(self) -> float:
@@ -57,7 +61,7 @@ class Plan:
         return sum(line.seconds for line in self.lines.values())
 
     def add(self, identity: str, name: str, state: str, seconds: Callable[[], float], times: int = 1) -> None:
-        """Add work that is done `times` times, less the times that earlier plans count; `seconds` gives the time of one."""
+        """Add work to be done `times` times, less the times in earlier plans; `seconds()` is the estimate for one time."""
         left = max(0, times - self.done.get(identity, 0))
         self.done[identity] = self.done.get(identity, 0) + left
         self.lines[identity] = Line(name, state, left * seconds()) if left else Line(name, "above")
@@ -70,7 +74,7 @@ class Plan:
 
 
 def plan(session: Session, done: dict[str, int] | None = None, known: Sequence[Record] = ()) -> Plan:
-    """Return a line for each pretrained trunk, search and run that a session would make or reuse, with an estimate in seconds.
+    """Return the plan of a session: a line for each trunk, search and run that it would make or reuse, with estimated seconds.
 
     Work in `done`, which earlier plans contain, is not counted again; the work of this plan is added to `done`.
     """
@@ -104,7 +108,7 @@ def _add_trunk(made: Plan, job: Job) -> None:
 
 
 def _add_search(made: Plan, job: Job) -> Job | None:
-    """Add the search of a job and return the job with the rates it chose; before it is finished, add the run and return None."""
+    """Add a job's search and return the job with the chosen rates; before the search is finished, add the run and return None."""
     session, trials = made.session, made.session.config.tune
     search = search_of(job, session.config, session.grid.jobs)
     tuning = find_tuning(search, trials, session.out) or _known_tuning(made.known, search.id, trials)

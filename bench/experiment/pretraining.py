@@ -39,7 +39,7 @@ def find_pretrained(job: PretrainJob, out: Path) -> PretrainRecord | None:
 
 
 def make_pretext(job: PretrainJob) -> Pretext:
-    """Return a pretext task with the random weights of its seed; all tasks start from the same trunk for the same seed."""
+    """Return a job's pretext task, untrained, with random weights; for the same seed all tasks start from the same trunk."""
     plugin = registry.load("pretexts", job.pretext)
     torch.manual_seed(key("trunk", job.seed))
     trunk = make_trunk(job.trunk)
@@ -48,7 +48,7 @@ def make_pretext(job: PretrainJob) -> Pretext:
 
 
 def load_trunk(job: Job, pretrained: PretrainRecord, out: Path) -> Trunk:
-    """Return the trunk that a job inherits: the pretrained one, or a new one of the same seed with the pretrained encoder.
+    """Return the trunk that a job inherits: the pretrained one, or with transfer `encoder` a new one with the pretrained encoder.
 
     DataError when the trunk's file is not the recorded one or does not fit the network.
     """
@@ -65,7 +65,7 @@ def lock_of(job: PretrainJob | Job, out: Path) -> Path:
 def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainRecord:
     """Return the record of a pretrained trunk, from the disk or after pretraining it.
 
-    While another process pretrains it, wait; without `wait`, raise Busy.
+    While another process pretrains the trunk, wait for it; without `wait`, raise Busy instead.
     """
     found = find_pretrained(job, session.out)
     if found is not None:
@@ -76,7 +76,7 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
 
 
 def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
-    session.machine.forget_peak()
+    session.machine.reset_peak_memory()
     origin = provenance(session)
     pretext = session.machine.place(make_pretext(job))
     work = session.out / "work" / job.id
@@ -95,7 +95,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
 
     def fill(folder: Path) -> None:
         checkpoint.save_weights(folder / WEIGHTS, pretext, {"id": job.id, "job": job.model_dump(mode="json")})
-        loggers.keep(work, folder)
+        loggers.copy_events(work, folder)
         if (work / figure7.IMAGES).is_dir():
             figure7.draw(work / figure7.IMAGES, folder / "figure7.png")
         made = PretrainRecord(
@@ -163,33 +163,37 @@ def _visualize(job: PretrainJob, pretext: Pretext, test: SplitData, work: Path, 
     figure7.keep(work / figure7.IMAGES, epoch, {name: row.cpu().numpy() for name, row in rows.items()})
 
 
+TASK = "evaluate()"
+"""What the task's own scores are called; the others have the names of their baselines."""
+
+
 def _evaluate(
     pretext: Pretext, test: SplitData, training: SplitData, count: int, seed: int
 ) -> tuple[Summary, dict[str, Summary]]:
-    """Return summaries of the task's own scores over the first `count` test images, and of its baselines on the same images."""
+    """Return the summary of the task's own scores on the first `count` test images, and on the same images each baseline's."""
     device = next(pretext.parameters()).device
     places = np.linspace(0, len(training) - 1, min(BASELINE_IMAGES, len(training))).astype(np.int64)
     training_images = training[0, places]["images"].to(device)
-    collected: dict[str, dict[str, list[NDArray[np.float64]]]] = {"": {}}
+    collected: dict[str, dict[str, list[NDArray[np.float64]]]] = {TASK: {}}
     for first in range(0, count, EVALUATION_BATCH):
         positions = np.arange(first, min(first + EVALUATION_BATCH, count))
         images = test[0, positions]["images"].to(device)
         generator = torch.Generator(device).manual_seed(key("report", seed, first))
         with inference(pretext):
-            scores_of_batch = {"": pretext.evaluate(images, generator), **pretext.baselines(images, training_images)}
-        for answer, scores in scores_of_batch.items():
+            scores_of_batch = {TASK: pretext.evaluate(images, generator), **pretext.baselines(images, training_images)}
+        for scorer, scores in scores_of_batch.items():
             for name, values in scores.items():
                 if tuple(values.shape) != (len(positions),):
-                    raise BenchError(f"{name} in evaluate() has shape {tuple(values.shape)}; it must have one value per image.")
-                collected.setdefault(answer, {}).setdefault(name, []).append(values.double().cpu().numpy())
+                    raise BenchError(f"{name} of {scorer} has shape {tuple(values.shape)}; it must have one value per image.")
+                collected.setdefault(scorer, {}).setdefault(name, []).append(values.double().cpu().numpy())
     summaries = {
-        answer: {name: summary(np.concatenate(chunks)) for name, chunks in scores.items()} for answer, scores in collected.items()
+        scorer: {name: summary(np.concatenate(chunks)) for name, chunks in scores.items()} for scorer, scores in collected.items()
     }
-    return summaries.pop(""), summaries
+    return summaries.pop(TASK), summaries
 
 
 def summary(values: NDArray[np.float64]) -> dict[str, float | None]:
-    """Return average, minimum and maximum of the finite values, and the number of others (equal images have no finite PSNR)."""
+    """Return average, minimum and maximum of the finite values, and the number of others (equal images have infinite PSNR)."""
     finite = values[np.isfinite(values)]
     figures: dict[str, float | None] = {"average": None, "min": None, "max": None, "not_finite": float(len(values) - len(finite))}
     if len(finite):

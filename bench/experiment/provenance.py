@@ -27,8 +27,8 @@ PACKAGES = (
 def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dict[str, int], void: int = 0) -> DataFacts:
     """Return what a record says about the images of a run.
 
-    `fit` are the ids of the training images, of which `void` have masks that are void throughout. `scored` has the number of
-    scored images by split.
+    `fit` holds the ids of the training images; `void` of these images have masks that are void throughout. `scored` maps each
+    scored split to its number of images.
     """
     known = dataset.known_labels()
     labels = [known.get(identity) for identity in fit]
@@ -49,7 +49,7 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
 
 
 def cost(history: History, machine: Machine) -> Cost:
-    """Return the cost of training, as a record has it."""
+    """Return the cost of training for a record; peak memory is read now."""
     return Cost(
         seconds=round(history.seconds, 3),
         images=history.images,
@@ -60,7 +60,7 @@ def cost(history: History, machine: Machine) -> Cost:
 
 
 def provenance(session: Session) -> dict[str, Any]:
-    """Return where a record comes from: command, time, versions, machine, data, commit, and whether files differ from it."""
+    """Return where a record comes from: command, time, versions, machine, data, commit, whether files differ from the commit."""
     return {
         "command": _without_storage(session.command),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

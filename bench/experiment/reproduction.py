@@ -22,7 +22,7 @@ from bench.text import Rows, shell
 from bench.training.machine import stoppable
 
 TOLERANCE = 0.02
-"""The most that a metric may differ when it was computed on another processor or a GPU."""
+"""The most that a metric may differ on a GPU, on another processor, or with another number of threads or version of torch."""
 
 
 def find(out: Path, beginning: str) -> Record:
@@ -36,7 +36,7 @@ def find(out: Path, beginning: str) -> Record:
     return read_one(found[matching[0]])
 
 
-def story(record: Record) -> Rows:
+def description(record: Record) -> Rows:
     """Return a run's settings, scores, cost and provenance as rows of text."""
     origin, job, pretrain = record.provenance, record.job, record.pretrain
     facts: list[tuple[str, str]] = [
@@ -86,9 +86,10 @@ def _cost(cost: Cost) -> str:
 
 
 def command(record: Record) -> list[str]:
-    """Return the words of the command that makes a run again, with every setting that is not a default, on as many threads.
+    """Return the words of the command that makes a run again: all settings that are no default, threads and precision included.
 
-    The rates that a search chose are given, not searched again. For a run on another seed's trunk the command has that seed, too.
+    The rates that a search chose are given, not searched again. A run on the trunk of another seed needs both seeds, and the
+    command then makes a run for each.
     """
     job, origin = record.job, record.provenance
     pretrain = job.pretrain
@@ -137,7 +138,7 @@ def _settings(owner: str, changes: Mapping[str, Any]) -> list[str]:
 
 
 def changed_since(record: Record) -> str:
-    """Return what has changed in the program since a record was made, so that its job has another id now; "" for nothing."""
+    """Return what has changed in the program since a record was made and gives its job another id now; "" when nothing has."""
     job = record.job
     for kind, name, version, source in (
         ("pretexts", job.pretrain.pretext, job.pretrain.version, job.pretrain.source),
@@ -153,9 +154,10 @@ def changed_since(record: Record) -> str:
 
 
 def config_of(record: Record, machine: MachineConfig) -> RunConfig:
-    """Return the configuration of a record's run alone, computed as `machine` says.
+    """Return the configuration that makes a record's run again on the device of `machine`.
 
-    The number of threads is the record's when `machine` has none. The precision is the record's when the run was made on a CPU.
+    The number of threads is the record's when `machine` has none. The precision is the record's for a run made on a CPU, `auto`
+    for others, and networks are compiled if the record's were; what `machine` says of these two is ignored.
     """
     was = record.provenance["machine"]
     precision = was["precision"] if was["type"] == "cpu" else "auto"
@@ -202,8 +204,8 @@ class Comparison:
 def compare(recorded: Record, made: Record, tolerance: float | None = None) -> Comparison:
     """Compare a recorded run with the same job run again.
 
-    Without a tolerance, network and predictions must be equal to the bit when both runs had the same kind of CPU, number of
-    threads and torch. Otherwise sums are rounded differently, and no metric may differ by more than 0.02.
+    Without a tolerance, network, predictions and metrics must be equal to the bit when both runs had the same kind of CPU, number
+    of threads and version of torch. Otherwise sums are rounded differently, and no metric may differ by more than `TOLERANCE`.
     """
     if recorded.metric_ids != made.metric_ids:
         raise BenchError(f"{recorded.id} has metrics {', '.join(recorded.metric_ids)}, the new run {', '.join(made.metric_ids)}.")

@@ -22,7 +22,7 @@ from bench.text import Echo, quoted
 STATISTICS_VERSION = 2
 """2: the batch norms of a new decoder, and of a trunk that was left untrained, have measured statistics."""
 SMALL = ("small", "demo")
-"""The protocols whose size is also that of pretraining; others set the size of their task alone (standard segmentation: 512)."""
+"""The protocols whose size is also that of pretraining; in others it is the task's alone (standard segmentation: 512)."""
 
 Changes = Mapping[str, Mapping[str, Any]]
 """The settings that `--set` changes, by owner (recipe, protocol, a pretext task or a downstream task) and name."""
@@ -37,7 +37,7 @@ class Grid:
     pretrain_data: Dataset | None
     data_name: str = ""
     pretrain_name: str | None = None
-    """The data sets as the user named them, so that the same command can be written again."""
+    """`data_name` and `pretrain_name` are the data sets as the user named them, so that the same command can be written again."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -141,27 +141,27 @@ def recipe_of(job: PretrainJob) -> Recipe:
 
 
 def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
-    """Return 2 for --transfer encoder, and for a pretext task that trains but was given no epochs; 1 otherwise.
+    """Return a job's `statistics_version`: 2 for --transfer encoder and for a trainable pretext task with 0 epochs, else 1.
 
-    A task that never trains, such as random_init, tells the same by its own version.
+    Tasks that never train, such as random_init, have it at 1: their own version was raised when statistics were first measured.
     """
     untrained = not recipe_of(pretrain).epochs and registry.load("pretexts", pretrain.pretext).Recipe().epochs
     return STATISTICS_VERSION if transfer != "all" or untrained else 1
 
 
 def subset_of(downstream: Any, protocol: Protocol) -> str:
-    """Return the images that a downstream task reads: `labels` for those with labels, or the name of a mask folder."""
+    """Return the name of the subset of images that a downstream task reads: `labels`, or the name of its mask folder."""
     return "labels" if downstream.data == "labels" else protocol.masks
 
 
 def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
-    """Return the pack that a job reads: the subset of images, and how they are resized."""
+    """Return what names the pack that a job reads: the subset of images (`images` or a mask folder), and how to resize them."""
     rule = PackRule(size=size, resize=protocol.resize, interpolation=protocol.interpolation)
     return ("images" if subset == "labels" else subset), rule
 
 
 def _tasks(config: RunConfig) -> tuple[tuple[str, ...], str | None]:
-    """Return the names in TASK or TASK@DATA, and the labelled data that is named, if any; one data set for all tasks so far."""
+    """Return the task names in TASK or TASK@DATA, and the labelled data set if one is named; UsageError if several are."""
     named = {data for _, at, data in (task.partition("@") for task in config.downstream) if at} | ({config.data} - {None})
     if "" in named:
         raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
@@ -191,7 +191,7 @@ def _check_contradictions(config: RunConfig, downstreams: Sequence[str], changes
 
 
 def _protocol(downstream: str, name: str, changes: Changes) -> tuple[str, Protocol]:
-    """Return a protocol's name with the settings that differ from it, in alphabetical order, and the changed protocol."""
+    """Return a protocol after `--set`, and before it its label: its name and the changed settings, in alphabetical order."""
     plugin = registry.load("downstreams", downstream)
     if name not in plugin.protocols:
         raise unknown(f"protocol of {downstream}", name, plugin.protocols)

@@ -28,7 +28,7 @@ from bench.training import checkpoint, loggers
 def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = True) -> Record:
     """Return the record of a job, from the disk or after running it; `tuning` is the search that chose the job's rates.
 
-    While another process makes the run or its trunk, wait; without `wait`, raise Busy.
+    While another process makes the run or its trunk, wait for it; without `wait`, raise Busy instead.
     """
     found = find(job, session.out)
     if found is not None:
@@ -52,7 +52,7 @@ def is_busy(job: Job, out: Path) -> bool:
 
 
 def _check_measured(found: Record, session: Session) -> None:
-    """Raise DataError for a plug-in's run made before batch-norm statistics were measured, if its trunk needs them measured."""
+    """Raise DataError for an outside plug-in's run from before batch-norm statistics were measured, if its trunk lacks some."""
     job = found.job
     if found.spread is not None or not job.pretrain.source or job.settings.statistics == "batch":
         return
@@ -65,8 +65,8 @@ def _check_measured(found: Record, session: Session) -> None:
 
 
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
-    """Fine-tune and score a job, and publish its folder: the record, the predictions, the splits, some example images."""
-    session.machine.forget_peak()
+    """Fine-tune and score a job, publish its folder (record, predictions, splits, examples, event files), return the record."""
+    session.machine.reset_peak_memory()
     origin = provenance(session)
     tuned = finetune(job, pretrained, session)
     predictions = tuned.predictions()
@@ -99,7 +99,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
 
     def fill(folder: Path) -> None:
         (folder / "predictions.npz").write_bytes(packed)
-        loggers.keep(work_folder(job, session.out), folder)
+        loggers.copy_events(work_folder(job, session.out), folder)
         if shown:
             (folder / "examples.npz").write_bytes(shown)
         files.publish_json(folder / "split.json", tuned.data.splits.model_dump(mode="json"))

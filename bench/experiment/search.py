@@ -1,4 +1,4 @@
-"""The search for learning rates of one cell of the grid: its ranges, and the rates of its first trials."""
+"""The search for the learning rates of one cell of the grid: the ranges to search, and the rates of the first trials."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from bench.schema import Schema
 from bench.seeding import key
 
 STARTUP = 8
-"""The number of first draws, which depend on no score and are the same for every pretext task; the sampler draws the rest."""
+"""The number of first draws, which depend on no score; the sampler draws the rest. They are the same for every pretext task,
+except that draw 0 has the recipe's own rate when the pretext task's rate is searched."""
 
 
 class Search(Schema):
-    """A search: a cell of the grid, scored on the validation split, and the ranges of its rates. Its digest is in its id.
+    """A search for learning rates: a cell of the grid, scored on the validation split, and the ranges. Its digest is in its id.
 
-    `space` has a range for each rate (`phase-1`, ..., `pretext`), `ranges` has them by what a phase trains (`head`, `all`).
+    `space` has a range for each rate (`phase-1`, ..., `pretext`). `ranges` has them as --space does: for what a phase trains
+    (`head`, `all`), and for `pretext`.
     """
 
     cell: Job
     space: Space
     ranges: Space
     drawn: tuple[tuple[str, ...], ...] = ()
-    """The rates that each Sobol sequence draws together, so that a rate which cells share gets the same values in all of them."""
+    """For each Sobol sequence, the rates that it draws together; a rate that cells share has the same values in all of them."""
     sampler: str = "8 Sobol, then TPE"
     pruner: str = "median by epoch, from a quarter of the last phase on"
 
@@ -43,12 +45,12 @@ class Search(Schema):
 
     @property
     def warmup(self) -> int:
-        """The epochs before a trial may be pruned: a quarter into the last phase, since earlier phases say little of its rate."""
+        """The epoch from which a trial may be pruned, a quarter into the last phase: earlier ones say little of its rate."""
         *before, last = (phase.epochs for phase in self.cell.phases)
         return sum(before) + max(1, math.ceil(last / 4))
 
     def own_rates(self) -> dict[str, float]:
-        """Return the protocol's rates, and the recipe's when the pretext task's rate is searched."""
+        """Return the rates before any search: the protocol's, and the recipe's when the pretext task's rate is searched."""
         rates = {f"phase-{number}": phase.lr for number, phase in enumerate(self.cell.phases, start=1)}
         return {**rates, PRETEXT: recipe_of(self.cell.pretrain).lr} if PRETEXT in self.space else rates
 
@@ -70,7 +72,7 @@ class Search(Schema):
 
 
 def search_of(job: Job, config: RunConfig, jobs: list[Job]) -> Search:
-    """Return the search that tunes a job for all its seeds: it runs with the first seed among `jobs`."""
+    """Return the search that chooses a job's rates for all seeds; its trials have the seed of the first such job in `jobs`."""
     first = next(other for other in jobs if _seedless(other) == _seedless(job))
     ranges = ranges_of(job, config)
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
@@ -80,7 +82,7 @@ def search_of(job: Job, config: RunConfig, jobs: list[Job]) -> Search:
 
 
 def ranges_of(job: Job, config: RunConfig) -> Space:
-    """Return the ranges by what a phase trains, the configuration's before the protocol's, and `pretext` if configured."""
+    """Return the ranges by what a phase trains: the configuration's (with `pretext`, if given), else the protocol's."""
     return {**{str(kind): limits for kind, limits in job.settings.space.items()}, **config.space}
 
 
@@ -99,10 +101,10 @@ def chosen_by(tuning: Tuning, job: Job) -> Job:
 
 
 def _drawn(job: Job, ranges: Space) -> tuple[tuple[str, ...], ...]:
-    """Return which rates each Sobol sequence draws together.
+    """Return the rates that each Sobol sequence draws together, one tuple of names for each sequence.
 
-    The first draws one rate for each kind of phase, whether the schedule has it or not, and the pretext task's. A second phase of
-    one kind has a sequence of its own: another dimension would change the values of those before it.
+    The first sequence draws one rate for each kind of phase (head, all), even if the schedule has no such phase, and the pretext
+    task's if searched. A second phase of a kind has its own sequence: a further dimension would change the others' values.
     """
     first: dict[str, str] = {}
     phases = [f"phase-{number}" for number in range(1, len(job.phases) + 1)]

@@ -51,7 +51,7 @@ class Session:
 
 
 def open_session(config: RunConfig, out: Path, screen: Screen) -> Session:
-    """Return a session for the jobs of a configuration; UsageError at once when the device or the logger is not there."""
+    """Return a session for the jobs of a configuration; UsageError first of all when the device or a logger is not available."""
     machine.check_device(config.device)
     loggers.check(config.log)
     grid = resolve(config, screen.echo)
@@ -78,9 +78,9 @@ def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen) -> Se
 
 @cache
 def commit() -> dict[str, Any]:
-    """Return the program's `commit`, and as `dirty` whether files outside results/studies differ from it; None if unknown.
+    """Return the program's `commit`, and in `dirty` whether files outside results/studies differ from it; both None if unknown.
 
-    Both are read once, before a process begins its work (`make_session`), since its code is of that time.
+    Both are read once, before a process begins its work (`make_session`): the files may change later, but not the loaded code.
     """
     place = Path(__file__).parent
 

@@ -22,13 +22,14 @@
     metrics = ["acc_keras", "miou_paper"]       # the protocols' own when left out
     baseline = "random_init:one-phase"          # as `bench report --baseline`
 
-A study that will add seeds later declares it before the first seed has run, above all tables: `looks = [3, 5, 10]`. Each look at
-the results is then tested at its share of the level, so that several looks reject no more often than one would
-(`results.statistics.at_look`).
+A study that will add seeds later must say so before its first seed is run, above all tables: `looks = [3, 5, 10]`, the numbers of
+seeds. Each look at the results then gets its share of the significance level, so that several looks reject no more often than one
+would (`results.statistics.at_look`).
 
 Beside the file lie `records/`, an output folder that holds records and predictions without images, and a folder for each table.
-Runs in `records/` are not computed again and need no data set: the same command rebuilds the tables from them and from the list
-of looks there (`looks.json`). A part whose plug-ins have a new version is run again, except for runs that keep their ids.
+Runs in `records/` are not computed again, and a finished part needs no data set: the same command rebuilds the tables from the
+records and from the list of looks beside them (`looks.json`). When a plug-in has a new version, the parts that use it are run
+again, except for the runs whose ids are still the same.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ PAGE = "report.html"
 FILES = (PAGE, "table4.md", "table4.tex", "leaderboard.csv", "per_run.csv", "per_class.csv", "agreement.csv")
 
 
-class _Kept(Schema):
-    """The ids of a finished part's runs, and a digest of its configuration."""
+class _FinishedPart(Schema):
+    """A finished part: a digest of its configuration and the ids of its runs."""
 
     config: str
     runs: tuple[str, ...]
@@ -70,11 +71,11 @@ class _Kept(Schema):
 class _Parts(Schema):
     """The finished parts of a study by name, as `parts.json` lists them."""
 
-    parts: dict[str, _Kept] = {}
+    parts: dict[str, _FinishedPart] = {}
 
 
 def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> list[str]:
-    """Run the missing runs of all parts, or of the parts in `only`, and keep each part's records below `into` once it is done.
+    """Run what is missing of all parts, or of those in `only`, and copy a part's records below `into` once it is finished.
 
     All parts are resolved before the first is run, so that a mistake in the last is told at once. A part that fails is not kept,
     and the others go on; the reasons of failed parts are returned.
@@ -88,8 +89,8 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
         screen.echo(f"{name}: {canonical(config.meaning())}")
         session = open_session(config, out, screen)
         try:
-            _copy_known(into, session)
-            _keep(into, out, name, config, run_grid(session))
+            _copy_reusable(into, session)
+            _publish_part(into, out, name, config, run_grid(session))
         except Interrupted:
             raise
         except Exception as error:
@@ -107,16 +108,16 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
         with _about(name, into):
             session = open_session(config, out, screen)
             _check_data(study, session.grid)
-        yield name, plan_session(session, done, _known(into, session))
+        yield name, plan_session(session, done, _reusable_records(into, session))
 
 
 @contextmanager
 def _about(part: str, into: Path) -> Iterator[None]:
-    """Add to the error of a part that cannot be opened that some of its runs have to be run, and where they are missing."""
+    """Turn an error on opening a part into one that says why the part was opened: it is not finished."""
     try:
         yield
     except (UsageError, DataError) as error:
-        raise type(error)(f"part {part} has runs that {into / RECORDS} lacks, so it must be run: {error}") from error
+        raise type(error)(f"part {part} is not finished in {into / RECORDS}, so it must be run: {error}") from error
 
 
 def _check_data(study: Study, grid: Grid) -> None:
@@ -135,14 +136,14 @@ def _check_fingerprint(study: Study, name: str, fingerprint: str) -> None:
 
 
 def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: bool = False) -> Iterator[tuple[str, RunConfig]]:
-    """Yield (name, configuration) of the parts in `only`, or of all, whose records are incomplete."""
+    """Yield (name, configuration) of the parts in `only`, or of all, that are not finished; with `tell`, print the others."""
     for name in only:
         if name not in study.parts:
             raise unknown("part", name, study.parts)
     for name, config in study.parts.items():
         if only and name not in only:
             continue
-        kept = _kept(into).get(name)
+        kept = _finished_parts(into).get(name)
         if kept is not None and _is_done(into, config, kept):
             if tell:
                 screen.echo(f"{name}: {len(kept.runs)} runs, finished before")
@@ -150,7 +151,7 @@ def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: 
             yield name, config
 
 
-def _is_done(into: Path, config: RunConfig, kept: _Kept | None) -> bool:
+def _is_done(into: Path, config: RunConfig, kept: _FinishedPart | None) -> bool:
     """Tell whether a part's records are complete and were made with the part's present configuration."""
     return kept is not None and kept.config == _digest(config) and all(_record_of(into, run).is_file() for run in kept.runs)
 
@@ -160,14 +161,14 @@ def tables(
 ) -> tuple[list[Path], list[str]]:
     """Write the tables whose parts are finished, from the records below `into` alone; return the files and the errors.
 
-    The same records and looks give the same bytes. Files of a table that waits for a part are out of date and are removed, and so
-    is a page that was not asked for. With `images`, an output folder, each table gets a page with that folder's images and the
-    `command` that makes the page again.
+    The same records and looks give the same bytes. The files of a table that waits for a part are out of date and are removed.
+    With `images`, an output folder, each table gets a page with that folder's images and the `command` that makes the page again;
+    without `images`, an earlier page is removed.
     """
     from results.cache import Cache
     from results.report import Wanted, make
 
-    kept, written, failed = _kept(into), [], []
+    kept, written, failed = _finished_parts(into), [], []
     known: dict[str, Record] = {}
     cache, before, shown = Cache(), look_log.read(into / RECORDS), []
     for name, table in study.tables.items():
@@ -224,7 +225,7 @@ def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]
 
 
 def _digest(config: RunConfig) -> str:
-    """Return a digest of a part's configuration, and of the versions of its plug-ins that are not 1."""
+    """Return a digest of a part's configuration, its plug-ins' versions above 1, and `STATISTICS_VERSION` where it matters."""
     names = {"pretexts": config.pretext, "downstreams": tuple(task.partition("@")[0] for task in config.downstream)}
     versions = {
         name: version for kind in names for name in registry.names(kind, names[kind])
@@ -235,8 +236,8 @@ def _digest(config: RunConfig) -> str:
     return files.sha256_bytes(canonical({**config.meaning(), **({"versions": versions} if versions else {})}).encode())
 
 
-def _known(into: Path, session: Session) -> list[Record]:
-    """Return the records of a study that a grid can use: those of its runs, and those of its searches."""
+def _reusable_records(into: Path, session: Session) -> list[Record]:
+    """Return the study's records that a grid can reuse: those of the grid's own runs, and those that hold one of its searches."""
     jobs, trials = session.grid.jobs, session.config.tune
     runs = {job.id for job in jobs}
     searches = {(search_of(job, session.config, jobs).id, trials) for job in jobs} if trials else set()
@@ -253,9 +254,9 @@ def _known(into: Path, session: Session) -> list[Record]:
     return found
 
 
-def _copy_known(into: Path, session: Session) -> None:
+def _copy_reusable(into: Path, session: Session) -> None:
     """Copy a grid's runs and searches from the study's records to the output folder, so that they are not made again."""
-    for record in _known(into, session):
+    for record in _reusable_records(into, session):
 
         def fill(folder: Path, record: Record = record) -> None:
             made = _record_of(into, record.id)
@@ -268,7 +269,7 @@ def _copy_known(into: Path, session: Session) -> None:
             files.publish_json(path_of(tuning.study, tuning.budget, session.out), tuning.model_dump(mode="json"))
 
 
-def _kept(into: Path) -> dict[str, _Kept]:
+def _finished_parts(into: Path) -> dict[str, _FinishedPart]:
     path = into / RECORDS / PARTS
     if not path.is_file():
         return {}
@@ -285,7 +286,7 @@ def _lock(into: Path) -> Path:
     return files.home() / "locks" / f"study-{place}.lock"
 
 
-def _keep(into: Path, out: Path, name: str, config: RunConfig, records: Sequence[Record]) -> None:
+def _publish_part(into: Path, out: Path, name: str, config: RunConfig, records: Sequence[Record]) -> None:
     """Copy a part's records and predictions into the study, then list the part as finished.
 
     DataError when the study holds another record under the same id.
@@ -301,6 +302,6 @@ def _keep(into: Path, out: Path, name: str, config: RunConfig, records: Sequence
             files.publish_folder(there.parent, fill, there.name)
             if there.read_bytes() != made.read_bytes():
                 raise DataError(f"{there} and {made} are different records of one id; remove the folder of one of them.")
-        kept = _kept(into)
-        kept[name] = _Kept(config=_digest(config), runs=tuple(sorted(record.id for record in records)))
+        kept = _finished_parts(into)
+        kept[name] = _FinishedPart(config=_digest(config), runs=tuple(sorted(record.id for record in records)))
         files.publish_json(into / RECORDS / PARTS, _Parts(parts=kept).model_dump(mode="json"))

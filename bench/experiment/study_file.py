@@ -20,7 +20,7 @@ MOST = 1 << 20
 """The most bytes of a study's file."""
 RECORDS = "records"
 RESULTS = ("seed", "seeds", "tune", "set")
-"""The options of a command that change a study's results, so that its records need another folder."""
+"""The options that change a study's results when a command gives them, so that the records need another folder."""
 
 
 def _plain(name: str) -> str:
@@ -77,7 +77,10 @@ def own_folder(file: Path) -> Path:
 
 
 def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
-    """Return the study in a file; DataError names what is wrong in it. The `given` options override those of every part."""
+    """Return the study in a file; DataError names what is wrong in the file.
+
+    The `given` options override those of every part; a `set` among them is added to the part's own.
+    """
     try:
         if path.stat().st_size > MOST:
             raise DataError(f"{path} is larger than {MOST:,} bytes, the most of a study's file.")
@@ -107,7 +110,7 @@ def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
 
 
 def _changed(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a part's options, overridden by those that a command gives."""
+    """Return a part's options, overridden by those that a command gives; a `set` is added to the part's own."""
     changed = {**options, **{name: value for name, value in given.items() if name != "set"}}
     if "seeds" in given:
         changed.pop("seed", None)

@@ -24,11 +24,11 @@ class TaskData:
     ids: list[str]
     facts: DataFacts
     splits: Splits
-    """The splits, with the job's share of the labels only."""
+    """The splits of the data set, with train and val reduced to the job's share of the labels."""
 
 
 def open_task_data(job: Job, downstream: Downstream, session: Session) -> TaskData:
-    """Return the data of a job, and make its pack when it is missing. A split that is scored is never trained on."""
+    """Return the data of a job, from its pack, which is made when missing. The split that is scored is never trained on."""
     dataset, protocol = session.grid.data, job.settings
     subset = subset_of(downstream, protocol)
     whole = open_splits(dataset, protocol.split_scheme, subset)

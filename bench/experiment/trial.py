@@ -25,6 +25,7 @@ class TrialProgress(Schema):
     values: dict[int, float] = {}
     seconds: float = 0.0
     images: int = 0
+    joules: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> TrialProgress:
@@ -35,7 +36,7 @@ class TrialProgress(Schema):
 
 
 class _Pruned(Exception):
-    """Raised when a trial is worse than the median of the others at the same epoch."""
+    """Raised when the best score of a trial so far is below the median of the complete trials at the same epoch."""
 
 
 class _Attempt:
@@ -43,14 +44,14 @@ class _Attempt:
 
     def __init__(self, study: OptunaStudy, trial: Any, work: Path) -> None:
         self.study, self.trial, self.path = study, trial, work / "trial.json"
-        self.state = TrialProgress.read(self.path)
+        self.state = self.before = TrialProgress.read(self.path)
         self.network_states: list[str] = []
         for epoch, value in self.state.values.items():
             trial.report(value, epoch)
         self.begin()
 
     def begin(self) -> None:
-        """Count time and energy from now on, in addition to the time of the kept progress."""
+        """Count time and energy from now on, in addition to what the trial took before an interruption."""
         self.started = time.monotonic() - self.state.seconds
         self.meter = Meter(self.study.session.machine.device)
 
@@ -58,8 +59,13 @@ class _Attempt:
         """Return the seconds that the trial has taken so far."""
         return time.monotonic() - self.started
 
+    def joules(self) -> float | None:
+        """Return the energy that the trial has used so far; None when the device does not tell."""
+        used = self.meter.joules()
+        return None if used is None else (self.before.joules or 0.0) + used
+
     def after_epoch(self, tuned: FineTuning, epoch: int, known: float | None) -> float:
-        """Return the score after an epoch, computed unless `known`; raise _Pruned when the study prunes the trial."""
+        """Return the score after an epoch, kept, `known` or computed now; raise _Pruned when the study prunes the trial."""
         self.network_states = list(tuned.states)
         values = self.state.values
         if epoch not in values:
@@ -68,7 +74,10 @@ class _Attempt:
                 found = metrics.compute(self.study.search.metric, tuned.predictions(), facts.classes, facts.scored)
                 known = found if math.isfinite(found) else 0.0
             self.state = TrialProgress(
-                values={**values, epoch: known}, seconds=self.seconds(), images=epoch * facts.counts["train"]
+                values={**values, epoch: known},
+                seconds=self.seconds(),
+                images=epoch * facts.counts["train"],
+                joules=self.joules(),
             )
             files.publish_json(self.path, self.state.model_dump(mode="json"))
             self.trial.report(known, epoch)
@@ -78,7 +87,7 @@ class _Attempt:
 
 
 def attempt(study: OptunaStudy, trial: Any) -> None:
-    """Train one trial and report its validation score after every epoch; scores and checkpoints survive a kill."""
+    """Train one trial, report its validation score after every epoch, and tell the study how it ended; a kill loses no score."""
     from optuna.trial import TrialState
 
     search, session = study.search, study.session
@@ -90,11 +99,12 @@ def attempt(study: OptunaStudy, trial: Any) -> None:
     trunk_is_new = PRETEXT in trial.params and find_pretrained(job.pretrain, session.out) is None
     try:
         pretrained = pretrain(job.pretrain, session)
-        if not trunk_is_new:
+        if trunk_is_new:
+            extra_images = pretrained.cost.images
+        else:  # the trunk's cost is in its own record; waiting for it is none
             progress.begin()
         finetune(job, pretrained, session, progress.after_epoch, work)
         score = progress.state.values[max(progress.state.values)]
-        extra_images = pretrained.cost.images if trunk_is_new else 0
     except _Pruned:
         state = TrialState.PRUNED
     except Diverged as error:
@@ -102,7 +112,7 @@ def attempt(study: OptunaStudy, trial: Any) -> None:
         trial.set_user_attr("diverged", str(error))
     study.forget_networks(progress.network_states, score)
     images = progress.state.images + extra_images
-    trial.set_user_attr("cost", {"seconds": progress.seconds(), "images": images, "joules": progress.meter.joules()})
+    trial.set_user_attr("cost", {"seconds": progress.seconds(), "images": images, "joules": progress.joules()})
     study.optuna.tell(trial, score, state=state)
     files.remove_folder(work)
     outcome = f"{search.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"

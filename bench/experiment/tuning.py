@@ -1,9 +1,10 @@
 """Tuning, the same for every pretext task: an Optuna study of the learning rates of one cell of the grid.
 
-A study's first trial has the protocol's own rates. The next trials follow a Sobol sequence that is the same for every pretext
-task. Rates that schedules share have the same values in all of them: a sequence for one rate alone would cover its range better
-than one for two. Later trials are drawn by a sampler that knows the scores so far and is seeded by the number of the draw. A
-trial trains on the train split and is scored on the validation split; the test split is never opened.
+A study's first trial has the protocol's own rates (and the recipe's, when the pretext task's rate is searched), if they lie in
+the ranges. The next trials follow a Sobol sequence that is the same for every pretext task. A rate that two schedules share gets
+the same values in both: drawn alone, it would cover its range better than drawn together with another rate, and one schedule
+would have an advantage. Later trials are drawn by a sampler (TPE) that knows the scores so far and is seeded by the number of the
+draw. A trial trains on the train split and is scored on the validation split; the test split is never scored.
 
 Several processes with one output folder share a study. Each trial is claimed under a lock, and each worker holds a lock of its
 own while it lives. The trial of a dead worker is therefore found at once, marked as failed, and repeated with the same rates.

@@ -149,7 +149,7 @@ def _devices() -> Iterator[Check]:
     crowd = f"other programs take {taken:.1f} of {cores} processors now"
     many = taken > cpu_load.CROWDED and threads > cores - taken + cpu_load.CROWDED
     advice = f"; a step waits for its last thread, so --threads {max(1, round(cores - taken))} may be faster" if many else ""
-    yield Check("waiting threads", f"{openmp.waiting()}; {crowd}{advice}", "note" if many else "ok")
+    yield Check("waiting threads", f"{openmp.settings_text()}; {crowd}{advice}", "note" if many else "ok")
     if cuda:
         fast = machine.has_bf16()
         yield Check("precision", "auto computes in bf16" if fast else "auto computes in fp32: this GPU has no bfloat16")

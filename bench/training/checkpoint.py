@@ -1,7 +1,7 @@
-"""Checkpoints: a network, its optimizers and the training step reached, in one safetensors file named by its digest.
+"""Checkpoints: a network, its optimizers and the training step reached, in one safetensors file named by step and SHA-256.
 
-A new checkpoint is published before the previous one is removed, so one always loads. Nothing is unpickled. Random state is not
-saved because there is none: every training step has its own seed (`bench.seeding`).
+A new checkpoint is published before the previous one is removed, so after the first there is always one that loads. Nothing is
+unpickled. Random state is not saved because there is none: every training step has its own seed (`bench.seeding`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.storage import files
 
 SUFFIX = ".safetensors"
 VERSION = 2
-"""2: weights and checkpoints have a version."""
+"""The version of both kinds of file, weights and checkpoints; files from before version 2 hold no version."""
 
 
 def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ def save(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.O
 def load(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any] | None:
     """Restore the newest checkpoint in `folder` and return its facts; None when there is none.
 
-    DataError when it is damaged or belongs to another network.
+    DataError when the checkpoint is damaged or belongs to another network.
     """
     found = sorted(folder.glob(f"*{SUFFIX}"))
     if not found:
@@ -117,8 +117,10 @@ def load(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.O
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give each moment of Adam the strides of its parameter: a file does not keep strides, and CUDA's fused Adam refuses
-    channels-last parameters with contiguous moments."""
+    """Give each moment of Adam the strides of its parameter.
+
+    A file does not keep strides, and CUDA's fused Adam refuses channels-last parameters with contiguous moments.
+    """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:  # a parameter may be a scalar too

@@ -1,7 +1,8 @@
 """Other programs on the same processors: how much time they take, and how fast training would be with fewer threads.
 
-A training step ends when its last thread ends, so one busy neighbour delays all threads. The number of threads is never chosen by
-the load: it decides how sums are rounded and so belongs to a row. The user is told of the load once.
+A training step ends when its last thread ends, so one busy program beside it delays all threads. The load never changes the
+number of threads, because that number decides how sums are rounded, and a run is reproduced with the number in its record. The
+user is told of the load once.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 CROWDED = 0.5
-"""The number of processors that other programs must take, and that a command must lack, before the user is told."""
+"""The user is told once other programs take this many processors, and the command has this many fewer processors than threads."""
 FIRST, NEXT = 0.2, 5.0
-"""Least seconds before the first measurement, and between measurements: the kernel counts in hundredths of a second."""
+"""The least seconds before the first measurement and between later ones: the kernel counts in hundredths of a second."""
 
 
 def cores() -> int:
@@ -60,9 +61,9 @@ class Neighbours:
     since: tuple[float, float, float] | None = field(default_factory=lambda: _taken())
 
     def taken(self, least: float = FIRST) -> float | None:
-        """Return how many processors other programs took on average since the last call that returned a number.
+        """Return how many processors other programs took on average since the last measurement, or at first since the creation.
 
-        None while less than `least` seconds have passed, and where the system does not tell.
+        None, and no new measurement, while less than `least` seconds have passed, and where the system does not tell.
         """
         now = _taken()
         if self.since is None or now is None or now[0] - self.since[0] < least:
@@ -89,7 +90,7 @@ class Notice:
     def __call__(self) -> None:
         """Measure the load and tell the user when it slows training.
 
-        Nothing happens on one thread, soon after the last measurement, and once the user was told.
+        Nothing is done with one thread, within `NEXT` seconds of the last measurement, or when the user has been told.
         """
         if self.said or self.threads == 1:
             return
@@ -107,7 +108,8 @@ class Notice:
 
 
 def _taken() -> tuple[float, float, float] | None:
-    """Return the time, and the busy seconds of the allowed processors and of this process with its children; None if unknown."""
+    """Return three numbers of seconds: the time, how long the allowed processors were busy, and how long this process and its
+    children used them; None if unknown."""
     ours = {f"cpu{number}" for number in allowed()}
     lines = [line.split() for line in read(PROC / "stat").splitlines() if line.partition(" ")[0] in ours]
     try:

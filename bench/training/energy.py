@@ -17,14 +17,14 @@ class Meter:
         self.before = self._read()
 
     def joules(self) -> float | None:
-        """Return the energy used so far, None where it is not reported; a processor's includes all programs on it."""
+        """Return the energy used since then, by all programs on the device; None where the device does not report it."""
         now = self._read()
         if not self.before or now.keys() != self.before.keys():
             return None
         return sum((value - self.before[name][0]) % limit for name, (value, limit) in now.items())
 
     def _read(self) -> dict[str, tuple[float, float]]:
-        """Return each counter's joules and the value at which it wraps to zero."""
+        """Return for each counter, by name, its joules and the value at which it wraps to zero; {} where there is none."""
         return self._gpu() if self.device.type == "cuda" else self._processor()
 
     def _gpu(self) -> dict[str, tuple[float, float]]:

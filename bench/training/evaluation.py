@@ -36,7 +36,7 @@ def evaluation_batch(downstream: Downstream) -> int:
 
 @torch.no_grad()
 def predict_batch(model: Model, downstream: Downstream, split: SplitData, number: int, machine: Machine) -> tuple[Tensor, Batch]:
-    """Return the network's output for batch `number` of a split, and the batch; the same at every call."""
+    """Return the network's output for batch number `number` of a split, and the batch itself; both are the same at every call."""
     size = evaluation_batch(downstream)
     positions = np.arange(number * size, min((number + 1) * size, len(split)))
     batch = batches.to_device(split[0, positions], machine.device)
@@ -49,14 +49,14 @@ def predict_batch(model: Model, downstream: Downstream, split: SplitData, number
 def tiled(model: Model, batch: Batch, side: int, together: int) -> Tensor:
     """Return the output (N, C, H, W) for whole images, computed on square tiles of `side` pixels, `together` of them per batch.
 
-    Each image's `content` is covered by as few tiles as possible, spread evenly; where tiles overlap, outputs are averaged.
-    Outside the content, where masks are padding, the output is zero.
+    Each image's `content` is covered by as few tiles as possible, spread evenly; where tiles overlap, outputs are averaged. The
+    output is zero where no tile lies; masks are padding there, and also where the tile of a small image goes beyond its content.
     """
     places = [
         (image, row, column)
         for image, (height, width) in enumerate(batch["content"].tolist())
-        for row in starts(height, side)
-        for column in starts(width, side)
+        for row in tile_starts(height, side)
+        for column in tile_starts(width, side)
     ]
     images = batch["images"]
     tiles = torch.stack([images[image, :, row : row + side, column : column + side] for image, row, column in places])
@@ -69,10 +69,10 @@ def tiled(model: Model, batch: Batch, side: int, together: int) -> Tensor:
     return total / count.clamp(min=1)
 
 
-def starts(length: int, side: int) -> list[int]:
-    """Return the first pixels of tiles of `side` that cover `length` pixels, spread evenly; [0] when one tile covers it.
+def tile_starts(length: int, side: int) -> list[int]:
+    """Return where tiles of `side` pixels begin that cover `length` pixels, spread evenly; [0] when one tile is enough.
 
-    >>> starts(500, 256), starts(256, 256), starts(700, 256)
+    >>> tile_starts(500, 256), tile_starts(256, 256), tile_starts(700, 256)
     ([0, 244], [0], [0, 222, 444])
     """
     tiles = -(-length // side)

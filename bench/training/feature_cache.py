@@ -1,8 +1,9 @@
 """The feature cache: while a trunk is frozen, its features of an image do not change and are computed once.
 
-Features are kept until the command ends: in the device's memory when there is room, else (on a CPU) in a file without a name,
-which the kernel removes with the process. Without room they are computed in every epoch. The cache also keeps networks that a
-phase has trained, so that an equal phase is not trained again.
+Features are kept until the command ends or their room is needed: in the device's memory, or on a CPU without enough memory in an
+anonymous temporary file, which the kernel removes with the process. Features that fit in neither are computed in every epoch. The
+cache also keeps the networks that phases have trained, so that an equal phase is not trained again, and the trunks that they
+began with.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from bench.data.batches import InMemory, RowReader, SplitData
 from bench.errors import MachineError
 from bench.training.machine import Machine
 
-PACK_SHARE, FEATURES_SHARE, DISK_SHARE = 2, 4, 10
-"""Images take at most 1/2 of a GPU's free memory, features 1/4 of the device's free memory, a file of features 1/10 of the free
-disk space."""
-SPLITS = 4
+IMAGES_SHARE, FEATURES_SHARE, DISK_SHARE = 2, 4, 10
+"""A split's images take at most 1/2 of the memory that is free on a GPU at that time, all features 1/4 of the device's free
+memory, and what is added to a file of features 1/10 of the free disk space."""
+MOST_SPLITS = 4
 """The most splits whose images stay in a GPU's memory."""
-STATES = 1 << 30
-"""The most bytes of trained networks, mostly heads, that are kept."""
+STATES_BYTES = 1 << 30
+"""The most bytes of all states together: trained networks (mostly heads), pretrained trunks, measured batch-norm statistics."""
 
 
 @dataclass
 class InFile:
-    """Float32 rows in a file without a name."""
+    """Float32 rows in an anonymous temporary file."""
 
     file: IO[bytes]
     shape: tuple[int, ...]
@@ -59,7 +60,7 @@ class InFile:
 
 @dataclass
 class PackFeatures:
-    """Features and targets of some images of a pack; `places` maps the pack's rows to rows here, -1 for none."""
+    """Features and targets of some images of a pack; `places` has, for each row of the pack, the row here, or -1 for none."""
 
     places: NDArray[np.int64]
     features: InMemory | InFile
@@ -85,7 +86,10 @@ class SplitRows:
 
 @dataclass
 class Cache:
-    """What a command has computed and may need again; the oldest entry is dropped first when there is no more room."""
+    """What a command has computed and may need again: features, images on the GPU, and states such as trained networks.
+
+    Without room, the features and states that were used least recently are dropped first, and the images that were copied first.
+    """
 
     machine: Machine
     folder: Path
@@ -94,22 +98,22 @@ class Cache:
     states: OrderedDict[str, tuple[int, Any]] = field(default_factory=OrderedDict)
 
     def resident(self, split: SplitData) -> SplitData:
-        """Return a split whose images are in the GPU's memory; as it is without a GPU, without room or with augmentation."""
+        """Return the split with its images in the GPU's memory; unchanged without a GPU, without room or with augmentation."""
         if self.machine.device.type == "cpu":
             return split
         what = repr((str(split.pack.folder), split.masked, split.labels is None)).encode()
         key = hashlib.sha256(what + split.rows.tobytes()).hexdigest()
         if key not in self.images:
-            while len(self.images) >= SPLITS:
+            while len(self.images) >= MOST_SPLITS:
                 self.images.popitem(last=False)
-            self.images[key] = batches.resident(split, self.machine.device, self.machine.room(PACK_SHARE)).cached
+            self.images[key] = batches.resident(split, self.machine.device, self.machine.room(IMAGES_SHARE)).cached
         return replace(split, cached=self.images[key])
 
     def with_features(self, split: SplitData, key: str, compute: Callable[[Tensor], Tensor], batch_size: int) -> SplitData:
-        """Return a split with the features of its images, as `compute(images)` gives them for `batch_size` images at a time.
+        """Return the split with its images' features, which `compute(images)` returns for `batch_size` images at a time.
 
-        `key` stands for all that the features depend on; features that another split of the same pack has under it are reused.
-        Without room the split is returned as it is. The split's images must be the same in every epoch.
+        `key` stands for all that the features depend on; features kept under the same key for other splits of the pack are
+        reused. Without room the split is returned unchanged. The split's images must be the same in every epoch.
         """
         self.features.setdefault(key, None)
         self.features.move_to_end(key)
@@ -147,7 +151,10 @@ class Cache:
     def _with_room(
         self, known: PackFeatures | None, feature: Tensor, target: Tensor, new: int, images: int
     ) -> PackFeatures | None:
-        """Return the known features with room for `new` more of the pack's `images`; None when memory and disk lack it."""
+        """Return the known features, or empty ones, with room for `new` more images; None when memory and disk have no room.
+
+        `feature` and `target` are examples of what is kept for an image or a batch; `images` is the number of images in the pack.
+        """
         size = feature.numel() * 4
         count = new + (int((known.places >= 0).sum()) if known is not None else 0)
         in_file = isinstance(known.features, InFile) if known is not None else size * count > self._room()
@@ -187,9 +194,9 @@ class Cache:
         return self.states[key][1]
 
     def keep(self, key: str, state: Any, size: int) -> None:
-        """Keep a state of `size` bytes under a key; beyond `STATES` bytes in all, the least recently used states are dropped."""
+        """Keep a state of `size` bytes under a key; beyond `STATES_BYTES` in all, the least recently used are dropped."""
         self.states[key] = (size, state)
-        while len(self.states) > 1 and sum(taken for taken, _ in self.states.values()) > STATES:
+        while len(self.states) > 1 and sum(taken for taken, _ in self.states.values()) > STATES_BYTES:
             self.states.popitem(last=False)
 
     def drop(self, key: str) -> None:

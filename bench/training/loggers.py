@@ -41,7 +41,7 @@ def opened(kinds: Sequence[str], logger: Logger, work: Path) -> Iterator[Logger]
         both.close()
 
 
-def keep(work: Path, folder: Path) -> None:
+def copy_events(work: Path, folder: Path) -> None:
     """Copy the event files of a working folder, when there are any, into the folder of the finished run."""
     if (work / EVENTS).is_dir():
         shutil.copytree(work / EVENTS, folder / EVENTS)
@@ -50,7 +50,8 @@ def keep(work: Path, folder: Path) -> None:
 class TensorBoardLogger:
     """Writes event files for each stage, and passes every call on to another logger.
 
-    The x axis counts training steps. Losses are written when the screen gets them, so training never waits for the device.
+    The x axis counts training steps for the losses of steps, and epochs for mean losses and images per second. A step on a GPU
+    gets the losses that were last read from the device, from up to 50 steps before, so training never waits for the device.
     """
 
     def __init__(self, folder: Path, then: Logger) -> None:
@@ -65,7 +66,7 @@ class TensorBoardLogger:
         self.then.stage(name, epochs, steps, done)
 
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
-        """Count a step and write its losses when they are known."""
+        """Count a step and write the losses that were last read from the device, if any."""
         self.step_number += 1
         for optimizer, value in (losses or {}).items():
             self.writer.add_scalar(f"{self.name}/loss/{optimizer}", value, self.step_number)

@@ -1,8 +1,8 @@
 """The training loop of all stages: pretraining and the phases of fine-tuning.
 
-A training step reads images, makes the task's batch of them and lets each optimizer update its weights. Every step seeds torch
-from (key of the stage, seed, step), so dropout and masks are the same after a resume. Data order is a pure function of the seed
-(`bench.seeding`).
+A training step reads images, makes a batch for the task from them, and lets each optimizer update its weights. Torch is seeded at
+every step from (key of the stage, seed, step), so dropout and random masks are the same after a resume. Data order is a pure
+function of the seed (`bench.seeding`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.training.energy import Meter
 from bench.training.machine import Machine
 
 LOSSES_KEPT = 50
-"""The number of training steps whose losses stay on a GPU until they are read together, in one wait."""
+"""On a GPU, losses are read once in this many training steps, so that training seldom waits for the GPU."""
 
 
 class Logger(Protocol):
@@ -42,12 +42,12 @@ class Logger(Protocol):
         """End a training step on `images` images; `losses` are the latest that were read from the device, if any."""
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
-        """End an epoch, with its mean losses, its seconds and the number of its images."""
+        """End an epoch: its mean losses, the seconds since the last epoch ended (with scoring), and its number of images."""
 
 
 @dataclass
 class Stage:
-    """One stretch of training, a pretext task's or a phase of fine-tuning: what is trained, how, and for how long."""
+    """One stretch of training, pretraining or a phase of fine-tuning: what is trained, how, and for how long."""
 
     name: str
     """The stage's name on the screen."""
@@ -61,8 +61,9 @@ class Stage:
     epochs: int
     seed: int
     facts: dict[str, Any] = field(default_factory=dict)
-    """The values that a checkpoint must have, too, to be resumed."""
+    """What identifies the stage: a checkpoint is resumed only if it was saved with the same values."""
     after_epoch: Callable[[int], None] = lambda epoch: None
+    """Called after every epoch with the number of epochs done; its time is part of the cost of training."""
 
 
 @dataclass
@@ -85,8 +86,8 @@ class History:
 def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger: Logger) -> History:
     """Train a stage on a split to its end, from its checkpoint in `folder` when there is one; return its history.
 
-    A checkpoint is written every `machine.checkpoint_seconds`, so a kill loses at most that much training; a shorter stage
-    writes none.
+    A checkpoint is written after the first step that ends `machine.checkpoint_seconds` after the last checkpoint, so a kill loses
+    about that much of a stage's training. A stage that is shorter writes none.
 
     Raises Diverged for a loss that is not finite, DataError for a checkpoint of another job, MachineError when memory runs out,
     and Interrupted after a signal, with a checkpoint on the disk.
@@ -116,7 +117,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
 
 
 def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[str, Tensor]:
-    """Make one training step on a batch on the device (images or features, and target); return the losses by optimizer."""
+    """Make one training step and return its losses by optimizer; `batch` is on the device: images or features, and any target."""
     seed = seeding.key(stage.key, stage.seed, step)
     torch.manual_seed(seed)
     generator = torch.Generator(device=machine.device).manual_seed(seed)
@@ -140,7 +141,7 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[s
 
 @contextmanager
 def _named_out_of_memory(stage: Stage) -> Iterator[None]:
-    """Turn an error of memory inside the block into a MachineError that names the stage and a batch size to try."""
+    """Turn an out-of-memory error inside the block into a MachineError that names the stage and a smaller batch size to try."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -155,7 +156,7 @@ def _named_out_of_memory(stage: Stage) -> Iterator[None]:
 def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Give each gradient the strides of its parameter where a hook or a compiler left others.
 
-    On a CPU `Adam(fused=True)` ignores strides: it pairs the numbers of parameter, gradient and moments in the order of memory.
+    On a CPU `Adam(fused=True)` ignores strides: it pairs elements of parameter, gradient and moments by their order in memory.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -165,7 +166,7 @@ def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 class _Progress:
-    """The state of a stage that trains: step, losses and cost, read from its checkpoint when there is one."""
+    """How far the training of a stage is: step, losses and cost so far, read from the stage's checkpoint when there is one."""
 
     def __init__(self, stage: Stage, machine: Machine, folder: Path) -> None:
         self.stage, self.machine, self.folder = stage, machine, folder
@@ -174,14 +175,17 @@ class _Progress:
         if facts is not None:
             different = [name for name in stage.facts if facts["stage"].get(name) != stage.facts[name]]
             if different:
-                raise DataError(f"{folder} holds a checkpoint of a job with another {', '.join(different)}; remove the folder.")
+                raise DataError(
+                    f"{folder} holds a checkpoint of another job (different: {', '.join(different)}); remove the folder."
+                )
             self.step, self.history = facts["step"], History(**facts["history"])
             self.sums.restore(facts["sums"])
-        self.started = self.saved = self.epoch_started = time.monotonic()
+        self.started = self.saved = time.monotonic()
+        self.epoch_started = self.started - (facts.get("epoch_seconds", 0.0) if facts else 0.0)
         self.before, self.meter = dataclasses.replace(self.history), Meter(machine.device)
 
     def add(self, losses: dict[str, Tensor], images: int) -> None:
-        """Count a training step; its losses are read from a GPU later, together with others."""
+        """Count a training step; on a GPU its losses are read later, together with those of other steps."""
         self.step += 1
         self.history.images += images
         self.sums.add(losses, images)
@@ -189,7 +193,7 @@ class _Progress:
             self.sums.read(self.step)
 
     def end_epoch(self) -> tuple[dict[str, float], float, int]:
-        """End the epoch and begin the next; return its mean losses, its seconds and the number of its images."""
+        """End an epoch and return its mean losses, its seconds and its number of images; then begin the next one."""
         self.sums.read(self.step)
         self.history.epochs.append(self.sums.means())
         found = self.history.epochs[-1], time.monotonic() - self.epoch_started, self.sums.images
@@ -208,7 +212,7 @@ class _Progress:
         return time.monotonic() - self.saved
 
     def measure(self) -> None:
-        """Update seconds and joules in the history."""
+        """Bring seconds and joules in the history up to date."""
         self.history.seconds = self.before.seconds + time.monotonic() - self.started
         used = self.meter.joules()
         self.history.joules = None if used is None else (self.before.joules or 0.0) + used
@@ -218,7 +222,8 @@ class _Progress:
         self.sums.read(self.step)
         self.measure()
         facts = {"step": self.step, "stage": self.stage.facts, "history": dataclasses.asdict(self.history)}
-        checkpoint.save(self.folder, self.stage.module, self.stage.optimizers, {**facts, "sums": self.sums.state()})
+        facts |= {"sums": self.sums.state(), "epoch_seconds": time.monotonic() - self.epoch_started}
+        checkpoint.save(self.folder, self.stage.module, self.stage.optimizers, facts)
         self.saved = time.monotonic()
 
 
@@ -246,7 +251,8 @@ class _Sums:
         for place, (row, (_, count)) in enumerate(zip(values, self.waiting, strict=True)):
             for name, value in zip(self.names, row, strict=True):
                 if not math.isfinite(value):
-                    raise Diverged(f"the loss of {name} is {value} at step {first + place + 1}; try a smaller learning rate.")
+                    what = "the loss" if self.names == ["loss"] else f"the loss of {name}"
+                    raise Diverged(f"{what} is {value} at step {first + place + 1}; try a smaller learning rate.")
                 self.totals[name] += value * count
             self.images += count
         self.latest = dict(zip(self.names, values[-1], strict=True))

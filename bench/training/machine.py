@@ -31,9 +31,9 @@ Precision = Literal["fp32", "bf16"]
 MEMORY, PROCESSOR = Path("/proc/meminfo"), Path("/proc/cpuinfo")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 BF16_SIZE = 128
-"""The least side of images in pixels at which a CPU with AMX (bfloat16 matrix products) times itself in bfloat16."""
+"""The least side of images in pixels at which a CPU with AMX (bfloat16 matrix products) is timed to see if bfloat16 is faster."""
 FASTER = 1.1
-"""How many times as fast as in float32 a CPU must be in bfloat16 for precision `auto` to choose bfloat16."""
+"""Precision `auto` chooses bfloat16 on a CPU only if it is at least this many times as fast as float32."""
 M = TypeVar("M", bound=torch.nn.Module)
 
 
@@ -51,7 +51,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how networks are computed. Nothing here changes what a run means, so nothing here is part of an id."""
+    """Where and how networks are computed. Nothing here changes what is computed, except by rounding, so no id depends on it."""
 
     fabric: Any
     device: torch.device
@@ -64,7 +64,7 @@ class Machine:
     """Tells the user once when other programs slow training (`bench.training.cpu_load`)."""
 
     def place(self, module: M) -> M:
-        """Move a module to the device: channels-last on a GPU, where convolutions are faster so; compiled when configured."""
+        """Move a module to the device and return it: channels-last on a GPU, for faster convolutions; compiled if configured."""
         module.to(self.device)
         if self.device.type == "cuda":
             module.to(memory_format=torch.channels_last)
@@ -77,7 +77,7 @@ class Machine:
         return module
 
     def data_workers(self, changes_images: bool) -> int:
-        """Return the number of data workers: as configured, else 0 on a CPU, at most 2 on a GPU, 16 with augmentation."""
+        """Return the number of data workers: as configured; else 0 on a CPU, and on a GPU at most 2, or 16 with augmentation."""
         if self.workers is not None:
             return self.workers
         if self.device.type != "cuda":
@@ -94,13 +94,13 @@ class Machine:
         """Return the context manager in which networks compute with the machine's precision."""
         return self.fabric.autocast()
 
-    def forget_peak(self) -> None:
+    def reset_peak_memory(self) -> None:
         """Reset the GPU's peak memory; the peak of a process on the CPU cannot be reset."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak_memory(self) -> int:
-        """Return the peak memory in bytes: of torch on the GPU since `forget_peak`, else of this process since its start."""
+        """Return the peak memory in bytes: of torch on the GPU since `reset_peak_memory`, else of this process since it began."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -131,7 +131,7 @@ class Machine:
 
 @cache
 def processor() -> str:
-    """Return the processor's name with family, model and stepping, which a virtual machine shows even when it hides the name."""
+    """Return the CPU's name with family, model and stepping, since the name in a virtual machine may not say which CPU it is."""
     text = PROCESSOR.read_text(errors="replace") if PROCESSOR.is_file() else ""
     facts = dict(re.findall(r"^(model name|cpu family|model|stepping)\s*: (.+)$", text, re.MULTILINE))
     if "model name" not in facts:
@@ -161,8 +161,8 @@ def check_device(device: str) -> tuple[str, str]:
 def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machine:
     """Return the machine of a configuration.
 
-    Precision `auto` is bfloat16 on a GPU that has it. On a CPU it is float32, unless the CPU has AMX and a training step of
-    `trunk` at `size` px, timed once, is a tenth faster in bfloat16.
+    Precision `auto` is bfloat16 on a GPU that has it. On a CPU it is float32, unless the CPU has AMX, images have at least
+    `BF16_SIZE` pixels a side, and a forward and backward pass of `trunk` at `size` px, timed once, is a tenth faster in bfloat16.
     """
     import logging
     import warnings
@@ -206,7 +206,8 @@ def has_amx() -> bool:
 def bf16_pays(trunk: str, size: int) -> bool:
     """Tell whether the processor trains a trunk at least a tenth faster in bfloat16 than in float32.
 
-    The timing is made once and kept below the home folder, so that an interrupted run resumes in the same precision.
+    Without AMX, and below `BF16_SIZE` pixels, the answer is no and nothing is timed. Otherwise both are timed once, and the
+    result is kept below the home folder, so that an interrupted run resumes in the same precision.
     """
     if not trunk or size < BF16_SIZE or not has_amx():
         return False
@@ -228,10 +229,10 @@ def bf16_pays(trunk: str, size: int) -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Keep freed memory in the process for the next training step: glibc would return large blocks to the kernel, which clears
-    every page before it gives them out again.
+    """Keep freed memory in the process for the next training step.
 
-    Nothing is done where addresses are limited (`ulimit -v`): the heap would keep its addresses, and files could not be mapped.
+    By default glibc returns large blocks to the kernel, which clears every page before it hands the block out again. Nothing is
+    done where the address space is limited (`ulimit -v`): memory that the heap keeps would leave no addresses to map files at.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt") and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
@@ -240,7 +241,7 @@ def _keep_freed_memory() -> None:
 
 
 def give_memory_back() -> None:
-    """Give freed memory back to the system, for the runs that follow one that needed too much."""
+    """Give freed memory back to the system after a failed run, so that the next runs have it if memory had run out."""
     gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
@@ -251,7 +252,10 @@ def give_memory_back() -> None:
 
 @contextmanager
 def stoppable(stop: Stop) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a request to the training loop to stop; the second ends the process at once."""
+    """Inside the block, the first SIGINT or SIGTERM asks the training loop to stop, and the second ends the process at once.
+
+    Without effect outside the main thread, which alone may handle signals.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

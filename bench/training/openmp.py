@@ -1,7 +1,8 @@
-"""OpenMP's waiting threads: how long a thread spins before it sleeps. Torch reads the setting when it is imported.
+"""How long a waiting thread of OpenMP spins before it sleeps. OpenMP reads the setting once, when torch is imported.
 
-Threads of libgomp, which torch's Linux wheels use, spin for about 300,000 rounds. When another program uses one of the
-processors, spinning threads take the time that the program needs, and a training step on two threads is many times slower.
+Threads of libgomp, the OpenMP of torch's Linux wheels, spin for about 300,000 rounds by default. When another program uses one of
+the processors, spinning threads take processor time from it and from the thread that they wait for, and a training step on two
+threads becomes many times slower.
 `python -m tests.benchmarks loaded` measures the effect of 10,000 rounds on an idle machine and beside busy programs.
 """
 
@@ -19,6 +20,6 @@ def spin_less() -> None:
         os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
-def waiting() -> str:
-    """Return the variables that are set, as text."""
+def settings_text() -> str:
+    """Return which of `VARIABLES` are set and to what, as text."""
     return ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name)) or "nothing is set"

@@ -1,4 +1,4 @@
-"""The speed of a trunk's training step on this machine's processor, timed for half a second."""
+"""The speed of a trunk's forward and backward pass on this machine's CPU, timed for half a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH, SECONDS = 4, 0.5
 def images_per_second(trunk: str, size: int, threads: int | None = None, precision: str = "fp32") -> float:
     """Return the images/s of a trunk's forward and backward pass on the processor, for `size` x `size` images.
 
-    `threads` are the current ones when None. The number of threads and torch's random state are restored afterwards.
+    Without `threads`, as many as torch uses now. The number of threads and torch's random state are restored afterwards.
     """
     with _threads(threads), torch.random.fork_rng(devices=[]):
         network = make_trunk(trunk)

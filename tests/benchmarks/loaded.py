@@ -17,13 +17,13 @@ WAYS = ("as libgomp has it", "as the program has it", "on one thread")
 BUSY = (0, 1, 2)
 ONE = """
 import sys
-from bench import openmp
+from bench.training import openmp
 if sys.argv[1] != "as libgomp has it":
     openmp.spin_less()
 import torch
 if sys.argv[1] == "on one thread":
     torch.set_num_threads(1)
-from bench import throughput
+from bench.training import throughput
 throughput.BATCH, throughput.SECONDS = 16, 3.0
 print(throughput.images_per_second("unet:depth=6,width=16", 64))
 """

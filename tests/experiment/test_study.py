@@ -175,7 +175,7 @@ def test_a_part_that_lacks_records_and_data_says_that_it_would_have_to_be_run(be
     for asked in (("--plan",), ()):
         done = bench("study", folder, "--out", tmp_path / "runs", *asked)
         assert done.code == 2, done.err
-        assert f"part main has runs that {folder / 'records'} lacks, so it must be run: unknown data set 'voc_mine'" in done.err
+        assert f"part main is not finished in {folder / 'records'}, so it must be run: unknown data set 'voc_mine'" in done.err
 
 
 def test_a_table_that_cannot_be_made_is_named_and_the_others_are(bench: Bench, folder: Path, tmp_path: Path) -> None:

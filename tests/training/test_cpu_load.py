@@ -28,7 +28,7 @@ def test_waiting_threads_sleep_sooner_unless_the_user_says_how_they_wait(monkeyp
             monkeypatch.setenv(name, value)
         openmp.spin_less()
         assert {name: os.environ[name] for name in openmp.VARIABLES if name in os.environ} == left
-        assert all(f"{name}={value}" in openmp.waiting() for name, value in left.items())
+        assert all(f"{name}={value}" in openmp.settings_text() for name, value in left.items())
 
 
 def test_the_spin_count_is_set_before_torch_is_imported() -> None:

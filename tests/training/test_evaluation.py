@@ -22,7 +22,7 @@ Bench = Callable[..., Any]
 @pytest.mark.parametrize("side", [4, 7, 16])
 def test_tiles_cover_every_pixel_and_stay_inside(side: int) -> None:
     for length in range(1, 60):
-        starts = evaluation.starts(length, side)
+        starts = evaluation.tile_starts(length, side)
         covered = {pixel for start in starts for pixel in range(start, start + side)}
         assert set(range(length)) <= covered
         assert max(covered) < max(length, side) and len(starts) == max(1, -(-length // side))

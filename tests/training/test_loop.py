@@ -195,7 +195,7 @@ def test_a_checkpoint_of_another_job_is_refused_with_what_differs(machine: Machi
         return one
 
     train(made("a"), split(), dataclasses.replace(machine, checkpoint_seconds=0.0), tmp_path, Deaf())
-    with pytest.raises(DataError, match=r"checkpoint of a job with another id"):
+    with pytest.raises(DataError, match=r"checkpoint of another job \(different: id\)"):
         train(made("b"), split(), machine, tmp_path, Deaf())
 
 
