@@ -186,7 +186,7 @@ class RunConfig(MachineConfig):
     settings: tuple[str, ...] = Field(
         (),
         alias="set",
-        description="Change a setting: recipe.lr=1e-4, cgan_color.epochs=5, protocol.batch_size=8, voc_seg.size=64",
+        description="Change a setting of all tasks or of a named one: recipe.lr=1e-4, protocol.batch_size=8, cgan_color.epochs=5",
     )
     rates: Annotated[tuple[float, ...], _numbers("--rates")] = Field(
         (), description="The learning rate of each phase, separated by commas, instead of the protocol's."
@@ -211,6 +211,12 @@ class RunConfig(MachineConfig):
             raise UsageError("--rates gives the learning rates and --tune searches them; give one of the two.")
         if (self.space or self.storage) and not self.tune:
             raise UsageError("--space and --storage belong to a search; say how many trials with --tune N.")
+        if not all(self.tasks) or "" in self._named_data:
+            raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
+        if len(self._named_data) > 1:
+            raise UsageError(
+                f"one command takes one labelled data set, but got {', '.join(self._named_data)}; run a command for each."
+            )
         if not self.labels:
             raise UsageError("--labels takes at least one share, for example 0.01,0.1,1.")
         for share in self.labels:
@@ -219,6 +225,21 @@ class RunConfig(MachineConfig):
         if not self.transfer:
             raise UsageError(f"--transfer takes at least one of {', '.join(get_args(Transfer))}.")
         return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The downstream tasks, without the data that TASK@DATA names."""
+        return tuple(task.partition("@")[0] for task in self.downstream)
+
+    @property
+    def labelled_data(self) -> str | None:
+        """The labelled data that `data` or TASK@DATA names, one set for all tasks so far; None when none is named."""
+        return next(iter(self._named_data), None)
+
+    @property
+    def _named_data(self) -> tuple[str, ...]:
+        behind = [data for _, at, data in (task.partition("@") for task in self.downstream) if at]
+        return tuple(dict.fromkeys(([] if self.data is None else [self.data]) + behind))
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

@@ -101,12 +101,15 @@ def explained(error: Exception) -> BenchError:
     return BenchError(f"unexpected {type(error).__name__}{where}: {said}; set {TRACEBACK}=1 for the traceback.")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Return the error for a name that does not exist: the name, those that exist, and the nearest of them."""
-    names = sorted(known)
+def unknown(kind: str, name: str, known: Iterable[str], owner: str = "") -> UsageError:
+    """Return the error for a name that does not exist: the name, those that exist, and the nearest of them.
+
+    `owner` follows the name, for example " of voc_seg".
+    """
+    names, what = sorted(known), f"unknown {kind} {quoted(name)}{owner}"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     if len(names) > MANY:
         close = difflib.get_close_matches(name, names, n=5, cutoff=0.3)
-        return UsageError(f"unknown {kind} {quoted(name)}{hint} Of {len(names)} the nearest: {', '.join(close) or 'none'}.")
-    return UsageError(f"unknown {kind} {quoted(name)}{hint} Known: {', '.join(names) or 'none'}.")
+        return UsageError(f"{what}{hint} Of {len(names)} the nearest: {', '.join(close) or 'none'}.")
+    return UsageError(f"{what}{hint} Known: {', '.join(names) or 'none'}.")

@@ -29,7 +29,7 @@ _given: dict[str, Path] = {}
 def add_plugin(path: Path) -> None:
     """Add the plug-in in a Python file, under the file's name; UsageError when there is no such file."""
     if not path.is_file() or path.suffix != ".py":
-        raise UsageError(f"--plugin {path}: no such Python file.")
+        raise UsageError(f"--plugin {path}: {'not a Python file (.py)' if path.exists() else 'no such Python file'}.")
     _given[path.stem] = path.resolve()
 
 

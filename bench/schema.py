@@ -55,7 +55,7 @@ class Schema(BaseModel):
         """Return a copy with `changes` applied and validated; `what` names this object in the error."""
         for name in changes:
             if name not in type(self).model_fields:
-                raise unknown(f"setting of {what}", name, type(self).model_fields)
+                raise unknown("setting", name, type(self).model_fields, f" of {what}")
         try:
             return type(self).model_validate({**self.model_dump(), **changes})
         except ValidationError as error:

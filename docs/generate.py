@@ -25,7 +25,7 @@ from pydantic_core import to_jsonable_python
 from bench import config, metrics, registry
 from bench.cli.app import app
 from bench.config import Protocol
-from results.leaderboards import SCHEMAS
+from results.csv_files import SCHEMAS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"

@@ -10,7 +10,7 @@ from itertools import combinations
 
 from bench.record import Record
 from results.board import Board, Cell
-from results.columns import Column
+from results.grouping import Column
 
 
 @dataclass(frozen=True)

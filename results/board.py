@@ -16,8 +16,8 @@ from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
 from results import rows
 from results.cache import Cache
-from results.columns import Column, columns
 from results.comparison import Difference, corrected, leaders
+from results.grouping import Column, columns
 from results.scores import Reader, Scores
 from results.statistics import Estimate
 

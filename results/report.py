@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import metrics
 from bench.errors import UsageError
 from bench.record import Record
-from results import board, leaderboards, published, tables
+from results import board, csv_files, published, tables
 from results.against import against
 from results.cache import Cache
 from results.looks import Looks
@@ -85,12 +85,12 @@ def make(
     if not wanted.runs:
         own = source.boards() if wanted.metrics and not wanted.shown_only else boards
         sheets = {
-            "leaderboard.csv": leaderboards.leaderboard(own),
-            "per_run.csv": leaderboards.per_run(chosen),
-            "per_class.csv": leaderboards.per_class(chosen),
-            "agreement.csv": leaderboards.agreement(own),
+            "leaderboard.csv": csv_files.leaderboard(own),
+            "per_run.csv": csv_files.per_run(chosen),
+            "per_class.csv": csv_files.per_class(chosen),
+            "agreement.csv": csv_files.agreement(own),
         }
-        files |= {name: leaderboards.csv_text(sheet) for name, sheet in sheets.items()}
+        files |= {name: csv_files.csv_text(sheet) for name, sheet in sheets.items()}
     problems: list[str] = []
     if wanted.html:
         from results.page import page

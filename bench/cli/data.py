@@ -42,8 +42,8 @@ def prepare(
             made = [catalogue.open_dataset(demo, screen.echo) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
         else:
             folder = root if root is not None else download.fetch(name, files.home() / "downloads", screen)
-            screen.echo(f"reading and decoding every image of {name}")
             found = catalogue.read(folder, _set_name(name), exclude or (), names(score or ""))
+            screen.echo(f"reading and decoding every image of {name}")
             made = [catalogue.register(found, skip_broken, screen.echo)]
         for dataset in made:
             left_out = f" ({len(dataset.broken):,} left out)" if dataset.broken else ""

@@ -104,7 +104,7 @@ def _metrics() -> Rows:
 
 
 def _columns() -> Rows:
-    from results.leaderboards import SCHEMAS
+    from results.csv_files import SCHEMAS
 
     return ("File", "Column", "What it is"), [(file, *column) for file, schema in SCHEMAS.items() for column in schema.items()]
 

@@ -36,8 +36,8 @@ def reproduce(
     from bench.storage import files
 
     machine = machine_of(options)
-    begin(plugin, out)
     one = reproduction.find(out, run)
+    begin(plugin, out)
     folder = into or out / "reproduced" / one.id
     if into is None:
         files.remove_folder(folder)

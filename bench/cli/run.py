@@ -22,7 +22,7 @@ def run(options: dict[str, Any], out: Out = Path("runs"), plugin: Plugins = None
     """
     config = config_of(options)
     begin(plugin, out)
-    check_places(config.data, config.pretrain_data, config.storage)
+    check_places(config.labelled_data, config.pretrain_data, config.storage)
     from bench.cli.screen import Screen, print_plan
     from bench.experiment.session import open_session
 
@@ -52,7 +52,7 @@ def tune(
     """
     config = config_of({**options, "tune": trials})
     begin(plugin, out)
-    check_places(config.data, config.pretrain_data, config.storage)
+    check_places(config.labelled_data, config.pretrain_data, config.storage)
     from bench.cli.screen import Screen
     from bench.experiment.grid import tune_grid
     from bench.experiment.session import open_session

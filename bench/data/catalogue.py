@@ -57,7 +57,7 @@ def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str
     the classes that are scored, all when empty. DataError says what is missing or wrong.
     """
     if not root.is_dir():
-        raise DataError(f"there is no data set at {root}: no such folder.")
+        raise DataError(f"there is no data set at {root}: {'it is a file' if root.exists() else 'no such folder'}.")
     root = root.resolve()
     if voc.looks_like(root):
         dataset = voc.read(root, name)

@@ -54,11 +54,10 @@ class _Task:
 def resolve(config: RunConfig, echo: Echo) -> Grid:
     """Return the grid of a configuration; UsageError or DataError when something does not exist or does not fit."""
     pretexts = registry.names("pretexts", config.pretext)
-    names, data_named = _tasks(config)
-    downstreams = registry.names("downstreams", names)
+    downstreams = registry.names("downstreams", config.tasks)
     changes = _settings(config.settings, pretexts, downstreams)
     _check_contradictions(config, downstreams, changes)
-    data_name, pretrain_name, notes = _choose_data(config, data_named)
+    data_name, pretrain_name, notes = _choose_data(config)
     protocol_name = config.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
     protocols = {name: _protocol(name, protocol_name, changes) for name in downstreams}
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
@@ -160,22 +159,10 @@ def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
     return ("images" if subset == "labels" else subset), rule
 
 
-def _tasks(config: RunConfig) -> tuple[tuple[str, ...], str | None]:
-    """Return the task names in TASK or TASK@DATA, and the labelled data set if one is named; UsageError if several are."""
-    named = {data for _, at, data in (task.partition("@") for task in config.downstream) if at} | ({config.data} - {None})
-    if "" in named:
-        raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
-    if len(named) > 1:
-        raise UsageError(
-            f"one command takes one labelled data set, but got {', '.join(sorted(map(str, named)))}; run a command for each."
-        )
-    return tuple(task.partition("@")[0] for task in config.downstream), next(iter(named), None)
-
-
-def _choose_data(config: RunConfig, data: str | None) -> tuple[str, str | None, list[str]]:
+def _choose_data(config: RunConfig) -> tuple[str, str | None, list[str]]:
     """Return the labelled data, the images to pretrain on (None: chosen by the labelled data), and notes for the user."""
-    if data:
-        return data, config.pretrain_data, []
+    if config.labelled_data:
+        return config.labelled_data, config.pretrain_data, []
     labelled, unlabelled, note = catalogue.defaults(config.pretrain_data)
     return labelled, unlabelled, [note] if note else []
 
@@ -194,7 +181,7 @@ def _protocol(downstream: str, name: str, changes: Changes) -> tuple[str, Protoc
     """Return a protocol after `--set`, and before it its label: its name and the changed settings, in alphabetical order."""
     plugin = registry.load("downstreams", downstream)
     if name not in plugin.protocols:
-        raise unknown(f"protocol of {downstream}", name, plugin.protocols)
+        raise unknown("protocol", name, plugin.protocols, f" of {downstream}")
     base: Protocol = plugin.protocols[name]
     own = {**changes.get("protocol", {}), **changes.get(downstream, {})}
     protocol = base.with_changes(own, f"protocol {name} of {downstream}") if own else base
@@ -226,7 +213,7 @@ def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence
         if rates and (len(rates) != len(phases) or not all(0 < rate < math.inf for rate in rates)):
             given = ", ".join(f"{rate:g}" for rate in rates)
             raise UsageError(
-                f"--rates takes a rate above 0 for each phase of {schedule}, {len(phases)} of them, but got {given}; "
+                f"--rates takes {len(phases)} rates above 0, one for each phase of the schedule {schedule}, but got {given}; "
                 "choose the schedule with --schedule."
             )
 
@@ -241,7 +228,7 @@ def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequen
         if not (equals and dot and name):
             raise UsageError(f"--set takes owner.name=value, for example recipe.lr=1e-4, but got {quoted(text)}.")
         if owner not in owners:
-            raise unknown("owner of a setting", owner, owners)
+            raise unknown("owner", owner, owners, " of a setting")
         try:
             changes.setdefault(owner, {})[name] = json.loads(value)
         except (ValueError, RecursionError):  # what Python cannot read as JSON is a text
@@ -249,5 +236,5 @@ def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequen
     for name in changes.get("recipe", {}):
         fields = {field for pretext in pretexts for field in registry.load("pretexts", pretext).Recipe.model_fields}
         if name not in fields:
-            raise unknown("setting of recipe", name, fields)
+            raise unknown("setting", name, fields, " of the recipe")
     return changes

@@ -226,7 +226,7 @@ def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]
 
 def _digest(config: RunConfig) -> str:
     """Return a digest of a part's configuration, its plug-ins' versions above 1, and `STATISTICS_VERSION` where it matters."""
-    names = {"pretexts": config.pretext, "downstreams": tuple(task.partition("@")[0] for task in config.downstream)}
+    names = {"pretexts": config.pretext, "downstreams": config.tasks}
     versions = {
         name: version for kind in names for name in registry.names(kind, names[kind])
         if (version := registry.load(kind, name).version) != 1

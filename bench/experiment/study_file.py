@@ -96,7 +96,7 @@ def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
         study = Study.model_validate(content)
         for name, table in study.tables.items():
             for part in set(table.parts) - study.parts.keys():
-                raise unknown(f"part in tables.{name}", part, study.parts)
+                raise unknown("part", part, study.parts, f" in tables.{name}")
             for metric in table.metrics:
                 metrics.get(metric)
     except ValidationError as error:
@@ -129,11 +129,17 @@ def _mapping(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
+OPTIONS = {"like", *(field.alias or name for name, field in RunConfig.model_fields.items())}
+"""The names of a part's options: those of `bench run`, and `like`, which names a part to take options from."""
+
+
 def _options(value: Any, name: str) -> dict[str, Any]:
     """Return a table of options by their names in Python; UsageError for an option given both with '-' and with '_'."""
     options: dict[str, Any] = {}
     for spelled, given in _mapping(value, name).items():
         option = spelled.replace("-", "_")
+        if option not in OPTIONS:
+            raise unknown("option", spelled, OPTIONS, f" in {name[:LONG]}")
         if option in options:
             raise UsageError(f"{name[:LONG]} has {quoted(spelled)} twice.")
         options[option] = given
@@ -147,7 +153,7 @@ def _own(name: str, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if like is None:
         return own
     if not isinstance(like, str) or like not in parts:
-        raise unknown(f"part that parts.{name} is like", str(like), parts)
+        raise unknown("part", str(like), parts, f", which parts.{name} is like")
     if "like" in parts[like]:
         raise UsageError(f"parts.{name} is like {like}, itself like {quoted(parts[like]['like'])}; name the latter.")
     return {**parts[like], **own}

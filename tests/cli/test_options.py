@@ -74,6 +74,11 @@ def test_a_downstream_task_may_name_its_data(drawn: dict[str, Path]) -> None:
     at = RunConfig.model_validate({**base, "downstream": f"voc_cls@{data},voc_seg"})
     plain = RunConfig.model_validate({**base, "downstream": "voc_cls,voc_seg", "data": data})
     assert [job.id for job in resolve.resolve(at, print).jobs] == [job.id for job in resolve.resolve(plain, print).jobs]
-    for wrong, said in ((f"voc_cls@{data},voc_seg@{other}", "one labelled data set"), ("voc_cls@", "TASK@DATA")):
+    for wrong, said in (
+        ({"downstream": f"voc_cls@{data},voc_seg@{other}"}, "one labelled data set"),
+        ({"downstream": "voc_cls@demo", "data": "voc2012"}, "one labelled data set, but got voc2012, demo"),
+        ({"downstream": "voc_cls@"}, "TASK@DATA"),
+        ({"downstream": "@demo"}, "TASK@DATA"),
+    ):
         with pytest.raises(UsageError, match=said):
-            resolve.resolve(RunConfig.model_validate({**base, "downstream": wrong}), print)
+            RunConfig.model_validate({**base, **wrong})

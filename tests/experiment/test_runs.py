@@ -329,13 +329,16 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--transfer", "decoder"), 2, "unknown transfer"),
         (("--labels", "0"), 2, "above 0 and at most 1"),
         (("--labels", "ten"), 2, "comma-separated numbers"),
-        (("--rates", "1e-3"), 2, "a rate above 0 for each phase of two-phase, 2 of them"),
-        (("--rates", "1e-3,-1"), 2, "a rate above 0"),
+        (("--rates", "1e-3"), 2, "2 rates above 0, one for each phase of the schedule two-phase, but got 0.001"),
+        (("--rates", "1e-3,-1"), 2, "2 rates above 0"),
         (("--rates", "1e-3,1e-3", "--tune", "2"), 2, "one of the two"),
         (("--space", "head=1e-4:1e-3"), 2, "belong to a search"),
         (("--log", "wandb"), 2, "unknown log"),
         (("--data", "nowhere"), 2, "unknown data set 'nowhere'"),
         (("--data", "/no/where"), 3, "no such folder"),
+        (("--plugin", str(Path(__file__).parent)), 2, "not a Python file"),
+        (("--set", "recipe.lrr=1"), 2, "unknown setting 'lrr' of the recipe; did you mean 'lr'?"),
+        (("--protocol", "demoo"), 2, "unknown protocol 'demoo' of voc_seg"),
         (("--plugin", "/no/where.py"), 2, "no such Python file"),
         (
             (

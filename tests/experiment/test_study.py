@@ -217,7 +217,7 @@ def test_other_images_under_the_same_name_are_refused(bench: Bench, folder: Path
         ("[tables.main]", "[tables.records]", "records"),
         ('parts = ["main"]', 'parts = ["mian"]', "did you mean 'main'"),
         ("seeds = 2", 'seeds = "two"', "--seeds"),
-        ("seeds = 2", "sedes = 2", "sedes"),
+        ("seeds = 2", "sedes = 2", "; did you mean 'seeds'? Known: "),
         ("[options]", "options = 3\n[other]", "options must be a table"),
         ("tune = 1", "tune = -1", "tune"),
         ("tune = 1", "tune = true", "tune"),
@@ -226,7 +226,7 @@ def test_other_images_under_the_same_name_are_refused(bench: Bench, folder: Path
         ("protocol", "protocol protocol", "not a study"),
         ("seeds = 2", "seeds = 2\npretrain_data = 'other'", "twice"),
         ("tune = 1", 'tune = 1\nlike = "mian"', "did you mean 'main'"),
-        ("tune = 1", "tune = 1\nlike = 3", "part that parts.main is like"),
+        ("tune = 1", "tune = 1\nlike = 3", "unknown part '3', which parts.main is like"),
         ("tune = 1", 'tune = 1\nlike = "main"', "parts.main is like main, itself like 'main'"),
     ],
 )

@@ -20,8 +20,8 @@ from bench.storage.files import sha256_bytes
 from bench.storage.seal import sealed
 from results import charts
 from results.board import Board, Cell, Row
-from results.columns import Column
 from results.comparison import Difference
+from results.grouping import Column
 from results.overlays import ERRORS, PADDING, VOID, _errors, _palette
 from results.page import page
 from results.statistics import Estimate

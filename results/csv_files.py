@@ -21,9 +21,9 @@ from bench.schema import canonical
 from bench.text import printable
 from results.agreement import Agreement, agreements
 from results.board import Board, Cell
-from results.columns import Column
 from results.comparison import Difference
 from results.cost import RowCost, row_cost
+from results.grouping import Column
 from results.rows import dead, precision_of, recipe_of, trained
 from results.statistics import Estimate
 
