@@ -17,7 +17,6 @@ from bench.config import MachineConfig, RunConfig
 from bench.errors import UsageError
 from bench.text import quoted
 
-
 Out = Annotated[Path, typer.Option("--out", help="Folder of pretrained trunks, runs and tables.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with one plug-in; its name is the file's.")]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what would run and how long it would take; train nothing.")]
