@@ -16,9 +16,9 @@ from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
 from results import rows
 from results.cache import Cache
-from results.comparison import Difference, corrected, leaders
 from results.grouping import Column, columns
 from results.scores import Reader, Scores
+from results.significance import Difference, corrected, leaders
 from results.statistics import Estimate
 
 RESAMPLES = 10_000

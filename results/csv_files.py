@@ -21,10 +21,10 @@ from bench.schema import canonical
 from bench.text import printable
 from results.agreement import Agreement, agreements
 from results.board import Board, Cell
-from results.comparison import Difference
 from results.cost import RowCost, row_cost
 from results.grouping import Column
 from results.rows import dead, precision_of, recipe_of, trained
+from results.significance import Difference
 from results.statistics import Estimate
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from bench import registry, seeding
 from bench.config import Phase
 from bench.contract import Batch, Downstream, Trunk
 from bench.data.batches import SplitData
-from bench.experiment import alive
-from bench.experiment.alive import Calibrated
+from bench.experiment import calibration
+from bench.experiment.calibration import Calibrated
 from bench.experiment.pretraining import load_trunk
 from bench.experiment.session import Session
 from bench.experiment.task_data import TaskData, open_task_data
@@ -128,7 +128,7 @@ def finetune(
     with run.timed():
         _calibrate(run)
     if after_epoch is None:
-        run.spread = alive.feature_spread(job, data.training, model, session, run.calibrated)
+        run.spread = calibration.feature_spread(job, data.training, model, session, run.calibrated)
     for number, phase in enumerate(job.phases, start=1):
         _train_phase(run, number, phase)
     return run
@@ -186,7 +186,7 @@ def _calibrate(run: FineTuning) -> None:
     calibration_key = run.cache_key(training, calibrated=images)
     known: tuple[Calibrated, dict[str, torch.Tensor]] | None = run.session.cache.state(calibration_key)
     if known is None:
-        known = alive.calibrate(run.job, training, run.model, run.session)
+        known = calibration.calibrate(run.job, training, run.model, run.session)
         run.session.cache.keep(calibration_key, known, sum(tensor.nbytes for tensor in known[1].values()))
     run.calibrated, buffers = known
     for name, buffer in run.model.trunk.named_buffers():

@@ -7,7 +7,7 @@ import pytest
 
 from bench.errors import DataError, UsageError
 from bench.record import FeatureSpread
-from results import board, comparison, rows, statistics
+from results import board, rows, significance, statistics
 from results.scores import Answers
 from results.statistics import Estimate
 from tests.results import operating
@@ -418,7 +418,7 @@ def simulated_leaders(scores: list[Any], seeds: int) -> set[int]:
         p = statistics._p_value(found.mean(), float(spread[0]), float(common[0]), float(own[0]), seeds, operating.IMAGES)
         return Estimate(float(found.mean()), 0.0, 0.0, seeds, 1.0, p)
 
-    return comparison.leaders({place: float(one.mean()) for place, one in enumerate(scores)}, difference, ())
+    return significance.leaders({place: float(one.mean()) for place, one in enumerate(scores)}, difference, ())
 
 
 @pytest.mark.parametrize("truth", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, -3.0, -3.0), (0.0, -1.0, -2.0, -30.0)])

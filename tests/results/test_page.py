@@ -20,10 +20,10 @@ from bench.storage.files import sha256_bytes
 from bench.storage.seal import sealed
 from results import charts
 from results.board import Board, Cell, Row
-from results.comparison import Difference
 from results.grouping import Column
 from results.overlays import ERRORS, PADDING, VOID, _errors, _palette
 from results.page import page
+from results.significance import Difference
 from results.statistics import Estimate
 from results.tables import Line, Table
 from tests.results.made import make as make_plain

@@ -1,4 +1,4 @@
-"""How the rows of a column are compared: paired differences, their correction for being many, and which rows may be the best."""
+"""How the rows of a column are compared: paired differences, Holm's correction of their p values, and which rows are bold."""
 
 from __future__ import annotations
 
