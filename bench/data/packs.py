@@ -25,11 +25,14 @@ from bench.data.dataset import Dataset, decode, decode_mask, opened
 from bench.data.threads import in_order
 from bench.errors import DataError
 from bench.metrics import PADDING, VOID
-from bench.schema import Schema
+from bench.schema import Schema, digest_of
 from bench.storage import files, locks, seal
 from bench.text import Echo
 
 Bytes = NDArray[np.uint8]
+
+PACK_VERSION = 3
+"""Raised when equal images would become other packs: it is in the names of their folders, so earlier packs are not read."""
 
 
 class PackRule(Schema):
@@ -198,7 +201,14 @@ class Order:
     @property
     def folder(self) -> Path:
         """The pack's folder."""
-        key = _PackKey(fingerprint=self.dataset.fingerprint, subset=self.subset, rule=self.rule, only=self.only).digest()[:16]
+        depends_on = {
+            "version": PACK_VERSION,
+            "fingerprint": self.dataset.fingerprint,
+            "subset": self.subset,
+            "rule": self.rule.model_dump(),
+            "only": self.only,
+        }
+        key = digest_of(depends_on)[:16]
         return files.home() / "packs" / f"{self.dataset.name}-{self.subset}-{self.rule.resize}{self.rule.size}-{key}"
 
     def places(self) -> list[int]:
@@ -212,14 +222,6 @@ class Order:
                 )
             wanted = masked if wanted is None else masked & wanted
         return [place for place, image in enumerate(self.dataset.images) if wanted is None or image.id in wanted]
-
-
-class _PackKey(Schema):
-    version: int = 3
-    fingerprint: str
-    subset: str
-    rule: PackRule
-    only: tuple[str, ...]
 
 
 def open_pack(order: Order, echo: Echo, progress: Callable[[int, int], object]) -> Pack:

@@ -12,6 +12,7 @@ from pydantic import Field, create_model
 from bench import registry
 from bench.config import Phase, Protocol, Recipe
 from bench.experiment.resolve import recipe_of
+from bench.experiment.search import Search
 from bench.job import Job, PretrainJob
 from bench.schema import Schema
 
@@ -88,17 +89,18 @@ def known_defaults() -> dict[str, Any]:
 
     plugins = {name: registry.load("pretexts", name) for name in registry.summaries("pretexts")}
     found = {f"recipe of {name}": of(plugin.Recipe, plugin.version) for name, plugin in plugins.items()}
-    return found | {model.__name__: of(model, 0) for model in (PretrainJob, Job, Protocol)}
+    return found | {model.__name__: of(model, 0) for model in (PretrainJob, Job, Protocol, Phase, Search)}
 
 
 @pytest.mark.parametrize("name", known_defaults())
 def test_a_default_changes_with_a_version_alone(name: str) -> None:
-    """`defaults.json` holds the defaults of each version. A new field is added to it, a changed one under a new version."""
+    """`defaults.json` holds today's defaults. A new field is added to it; a changed default comes with a higher version."""
     known, found = json.loads(DEFAULTS.read_text())[name], known_defaults()[name]
-    if found["version"] == known["version"]:
-        assert {field: found["defaults"].get(field) for field in known["defaults"]} == known["defaults"], (
-            "ids leave defaults out: raise the version of the task, or `defaults_version` of the model"
-        )
+    assert found["version"] == known["version"], "the version was raised: write it and today's defaults into defaults.json"
+    assert {field: found["defaults"].get(field) for field in known["defaults"]} == known["defaults"], (
+        "ids leave defaults out: raise the version of the task, or `defaults_version` of the model"
+    )
+    assert found["defaults"].keys() == known["defaults"].keys(), "write the new field's default into defaults.json"
 
 
 def test_a_recipe_of_a_later_version_is_read_again() -> None:

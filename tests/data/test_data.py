@@ -102,12 +102,12 @@ VOC = {
 @pytest.mark.parametrize(
     ("files", "scheme", "subset", "known"),
     [
-        (FOLDER, "pretraining", "images", ("b2bb87eeaee52f7f", "eda626fee5cff074", "d-images-squash64-61326b00ee33651d")),
+        (FOLDER, "pretraining", "images", ("b2bb87eeaee52f7f", "eda626fee5cff074", "d-images-squash64-3842f67063b5b211")),
         (
             VOC,
             "paper-70-20-10",
             "SegmentationClass",
-            ("b43692ebdabae6e3", "397b0cc891c86d78", "d-SegmentationClass-squash64-0846769fad55579d"),
+            ("b43692ebdabae6e3", "397b0cc891c86d78", "d-SegmentationClass-squash64-b0ca83dc5982995c"),
         ),
     ],
 )
@@ -121,6 +121,20 @@ def test_data_are_known_by_what_they_were_always_known_by(
     split = splits.open_splits(dataset, scheme, subset)
     pack_folder = packs.Order(dataset, subset, packs.PackRule(size=64), tuple(split.ids("train"))).folder
     assert (dataset.fingerprint[:16], split.fingerprint[:16], pack_folder.name) == known
+
+
+def test_a_pack_has_another_folder_when_anything_that_makes_it_changes(
+    drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packs are found by their folder, so a default must not be left out of its name as it is left out of an id."""
+    dataset, rule = catalogue.open_dataset(str(drawn["demo"]), quiet), packs.PackRule(size=64)
+    changes = [{"size": 32}, {"resize": "crop"}, {"interpolation": "nearest"}]
+    orders = [packs.Order(dataset, "images", rule.model_copy(update=change)) for change in ({}, *changes)]
+    orders += [packs.Order(dataset, "SegmentationClass", rule), packs.Order(dataset, "images", rule, ("1",))]
+    names = {order.folder.name.rpartition("-")[2] for order in orders}
+    monkeypatch.setattr(packs, "PACK_VERSION", packs.PACK_VERSION + 1)
+    names.add(orders[0].folder.name.rpartition("-")[2])
+    assert len(names) == len(orders) + 1
 
 
 def test_scored_classes_are_read_from_a_file_beside_the_images(voc: Path) -> None:
@@ -263,7 +277,7 @@ def test_a_damaged_pack_is_noticed(voc: Path) -> None:
         ("manifest.json", r"manifest\.json is damaged: its SHA-256 is not the one it begins with"),
     ],
 )
-def test_a_flipped_bit_in_a_pack_is_noticed_before_a_image_is_used(file: str, match: str, voc: Path) -> None:
+def test_a_flipped_bit_in_a_pack_is_noticed_before_an_image_is_used(file: str, match: str, voc: Path) -> None:
     made = pack(voc)
     content = bytearray((made.folder / file).read_bytes())
     content[len(content) // 2] ^= 1
@@ -434,7 +448,7 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 @pytest.mark.parametrize("what", ["image", "mask"])
 @pytest.mark.parametrize("side", [9_500, 50_000])
-def test_a_image_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int, what: str) -> None:
+def test_an_image_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path, side: int, what: str) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(side, side, (b"IDAT", zlib.compress(bytes(1 << 20)))))
     with pytest.raises(DataError, match=rf"bomb\.png has more than 89,478,485 pixels, the most for an? {what}"):
@@ -475,7 +489,7 @@ def test_a_file_that_runs_a_program_to_be_read_is_no_image(tmp_path: Path) -> No
         decode(path)
 
 
-def test_a_image_is_turned_upright_and_read_from_16_bits(tmp_path: Path) -> None:
+def test_an_image_is_turned_upright_and_read_from_16_bits(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40).save(tmp_path / "t.png", exif=exif)
@@ -486,7 +500,7 @@ def test_a_image_is_turned_upright_and_read_from_16_bits(tmp_path: Path) -> None
         assert np.asarray(decode(tmp_path / "d.tif"))[..., 0].tolist() == [[0, 1, 255]]
 
 
-def test_a_image_whose_white_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_an_image_whose_white_is_not_known_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(DataError, match=r"f\.tif has floating-point pixels"):
         decode(tmp_path / "f.tif")

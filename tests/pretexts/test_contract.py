@@ -85,7 +85,7 @@ def test_every_task_of_a_seed_starts_from_the_same_trunk(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reports_and_images_have_one_value_a_image_and_change_nothing(name: str) -> None:
+def test_reports_and_images_have_one_value_an_image_and_change_nothing(name: str) -> None:
     pretext = make(name).train()
     before = {key: tensor.clone() for key, tensor in pretext.state_dict().items()}
     modes = [part.training for part in pretext.modules()]

@@ -142,7 +142,7 @@ def test_a_trunk_that_was_trained_before_it_was_frozen_has_features_of_its_own(
 
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
-def test_features_are_not_kept_where_a_image_depends_on_its_batch(
+def test_features_are_not_kept_where_an_image_depends_on_its_batch(
     statistics: str, tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[str] = []
@@ -155,7 +155,7 @@ def test_features_are_not_kept_where_a_image_depends_on_its_batch(
 
 @pytest.mark.parametrize("name", ["unet:depth=5,width=8", "unet:depth=6,width=16", "timm:resnet18,preprocessing=rgb"])
 @pytest.mark.parametrize("task", [VocCls, VocSeg])
-def test_a_image_has_the_same_features_beside_any_others(name: str, task: type) -> None:
+def test_an_image_has_the_same_features_beside_any_others(name: str, task: type) -> None:
     torch.manual_seed(0)
     trunk = make_trunk(name)
     protocol = task.protocols["demo"].model_copy(update={"batch_size": 8})
