@@ -44,7 +44,7 @@ def _folder(folder: Path, drawn: Path, count: int) -> Path:
     files = sorted(drawn.rglob("*.jpg"))
     folder.mkdir()
     for place in range(count):
-        os.link(files[place % len(files)], folder / f"picture_{place:012}.jpg")
+        os.link(files[place % len(files)], folder / f"image_{place:012}.jpg")
     return folder
 
 

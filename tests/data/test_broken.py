@@ -9,7 +9,7 @@ from PIL import Image
 from bench import record
 from bench.data import catalogue
 from tests.conftest import reseal
-from tests.data.test_data import devkit
+from tests.data.made import devkit
 
 
 def cut(path: Path) -> None:

@@ -341,8 +341,7 @@ def test_a_plan_counts_the_measuring_and_names_the_edge_of_a_search(
 
 
 def test_looks_that_do_not_grow_are_refused(folder: Path) -> None:
-    path = folder / "study.toml"
-    text = path.read_text()
+    text = (path := folder / "study.toml").read_text()
     for looks in ("[5, 3]", "[1, 3]", "[3, 3]"):
         path.write_text(f"looks = {looks}\n{text}")
         with pytest.raises(DataError, match="looks"):

@@ -7,9 +7,10 @@ import numpy as np
 
 from bench.config import Phase, Protocol
 from bench.job import Job, PretrainJob
-from bench.record import Cost, DataFacts, PretrainRecord, Record, Trial, Tuning
+from bench.record import Cost, DataFacts, FeatureSpread, PretrainRecord, Record, Trial, Tuning
 from bench.storage.arrays import pack_predictions
 from bench.storage.files import publish_json, sha256_bytes
+from results import board
 from results.scores import Answers, Reader
 
 COST = Cost(seconds=360.0, images=10, peak_memory=1 << 20)
@@ -129,3 +130,14 @@ def publish(out: Path, record: Record, packed: bytes = b"") -> Record:
     (folder / "predictions.npz").write_bytes(packed)
     publish_json(folder / "record.json", record.model_dump(mode="json"))
     return record
+
+
+def boards(records: list, **options: Any) -> list[board.Board]:
+    return board.boards(records, reader, resamples=300, **options)
+
+
+def seeds(pretext: str, values: tuple[float, ...], **changes: Any) -> list:
+    return [make(pretext, seed, value, **changes) for seed, value in enumerate(values)]
+
+
+ALIVE = FeatureSpread(images=64, layer="trunk.up.0.1", ratio=0.97, measured=("trunk.up.0.1",), measured_on=2048)

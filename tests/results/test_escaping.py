@@ -17,7 +17,7 @@ import pytest
 
 from bench import text
 from results import csv_files
-from tests.data.test_data import devkit
+from tests.data.made import devkit
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,7 @@ from tests.stress.binaries import JPEG, NPY, PNG, TENSORS
 from tests.stress.fuzz import Format, Subject
 from tests.stress.ground import Ground, command
 from tests.stress.mutations import BYTES, JSON, TEXT
-from tests.stress.sources import PICTURE_MEMORY
+from tests.stress.sources import IMAGE_MEMORY
 
 WHOLE = 0.3
 """The share of cases that run a whole command, which takes a hundred times as long as reading a file."""
@@ -37,11 +37,11 @@ def commands(ground: Ground, forms: Mapping[str, Format]) -> list[Format]:
 
     def image() -> Subject:
         path = next((ground.devkit / "JPEGImages").iterdir())
-        return Subject(path, lambda: command("data", "verify", ground.devkit), memory=PICTURE_MEMORY)
+        return Subject(path, lambda: command("data", "verify", ground.devkit), memory=IMAGE_MEMORY)
 
     def mask() -> Subject:
         path = next((ground.devkit / "SegmentationClass").iterdir())
-        return Subject(path, lambda: command("data", "verify", ground.devkit), memory=PICTURE_MEMORY)
+        return Subject(path, lambda: command("data", "verify", ground.devkit), memory=IMAGE_MEMORY)
 
     def run_on(kept: str, pattern: str, *more: object, home: bool = False) -> Callable[[], Subject]:
         """A whole run that begins with some folders of a finished one, and reads a file in them or in the home folder."""
@@ -89,7 +89,7 @@ def commands(ground: Ground, forms: Mapping[str, Format]) -> list[Format]:
             place.mkdir(exist_ok=True)
             path = Path(shutil.copy(subject.path, place))
             return Subject(
-                path, lambda: command("data", "verify", place), subject.examples, memory=PICTURE_MEMORY, loud=subject.loud
+                path, lambda: command("data", "verify", place), subject.examples, memory=IMAGE_MEMORY, loud=subject.loud
             )
 
         return Format(f"{name}-command", make_it, form.mutations, WHOLE)

@@ -18,7 +18,7 @@ from tests.stress.fuzz import Format, Subject
 from tests.stress.ground import Ground, quiet
 from tests.stress.mutations import BYTES, JSON, TEXT, XML
 
-PICTURE_MEMORY = 1200 << 20
+IMAGE_MEMORY = 1200 << 20
 """A image of the most pixels that are let in, as it is decoded and as it is given back."""
 
 
@@ -103,7 +103,7 @@ def images(folder: Path, seeds: Path | None) -> list[Format]:
             every = examples()
             path.write_bytes(every[0])
             loud = name == "tiff"
-            return Subject(path, lambda: decode(path, upright=True).tobytes(), every, memory=PICTURE_MEMORY, loud=loud)
+            return Subject(path, lambda: decode(path, upright=True).tobytes(), every, memory=IMAGE_MEMORY, loud=loud)
 
         return make_it
 
@@ -131,7 +131,7 @@ def masks(folder: Path, seeds: Path | None) -> list[Format]:
                 size = struct.unpack(">II", said) if seeds is not None and len(said) == 8 else (64, 48)
                 return decode_mask(path, 20, size, folder / "image.jpg").tobytes()
 
-            return Subject(path, read, forms[name], memory=PICTURE_MEMORY)
+            return Subject(path, read, forms[name], memory=IMAGE_MEMORY)
 
         return make_it
 
