@@ -40,7 +40,7 @@ $(VENV)/docs-installed: $(VENV)/installed
 
 # Kills, failing writes, processes side by side and broken files in their thousands: under an hour on two cores.
 soak: $(VENV)/installed
-	$(BIN)/pytest --soak tests/stress/test_faults.py
+	$(BIN)/pytest --soak tests/stress/faults
 	$(BIN)/python -m tests.stress
 
 # Speed and memory, measured on this machine; the authors' step needs TensorFlow in an environment of its own.

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from bench import record
 from bench.storage import files
-from tests.stress.binaries import JPEG, NPY, PNG, TENSORS
-from tests.stress.fuzz import Format, Subject
+from tests.stress.binaries import NPY, TENSORS
+from tests.stress.cases import Format, Subject
 from tests.stress.ground import Ground, command
+from tests.stress.image_files import JPEG, PNG
 from tests.stress.mutations import BYTES, JSON, TEXT
 from tests.stress.sources import IMAGE_MEMORY
 

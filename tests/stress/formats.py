@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.stress import commands, options, sources, written
-from tests.stress.fuzz import Format
+from tests.stress.cases import Format
 from tests.stress.ground import Ground
 
 

@@ -23,7 +23,7 @@ from bench.data import catalogue, demo, packs
 from bench.experiment import resolve
 from bench.storage import files
 from tests.results.made import make, publish
-from tests.stress.fuzz import Refused
+from tests.stress.cases import Refused
 
 TRUNK = "unet:depth=5,width=8"
 

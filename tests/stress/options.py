@@ -9,9 +9,10 @@ from typing import Any
 
 from bench import registry
 from bench.experiment import resolve, study_file
-from tests.stress.fuzz import Format, Subject
+from tests.stress.cases import Format, Subject
+from tests.stress.documents import PYTHON
 from tests.stress.ground import TRUNK, Ground, quiet
-from tests.stress.mutations import BYTES, JSON, PYTHON, TEXT
+from tests.stress.mutations import BYTES, JSON, TEXT
 
 
 def texts(ground: Ground) -> list[Format]:

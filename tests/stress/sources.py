@@ -13,13 +13,14 @@ from PIL import Image
 
 from bench.data import catalogue, coco, splits, voc
 from bench.data.dataset import VOC_CLASSES, decode, decode_mask, voc_palette
-from tests.stress.binaries import BMP, JPEG, PNG, TIFF, WEBP
-from tests.stress.fuzz import Format, Subject
+from tests.stress.cases import Format, Subject
+from tests.stress.documents import XML
 from tests.stress.ground import Ground, quiet
-from tests.stress.mutations import BYTES, JSON, TEXT, XML
+from tests.stress.image_files import BMP, JPEG, PNG, TIFF, WEBP
+from tests.stress.mutations import BYTES, JSON, TEXT
 
 IMAGE_MEMORY = 1200 << 20
-"""A image of the most pixels that are let in, as it is decoded and as it is given back."""
+"""An image of the most pixels that are let in, as it is decoded and as it is given back."""
 
 
 def _drawing(mode: str = "RGB") -> Image.Image:

@@ -17,8 +17,8 @@ import pytest
 
 from bench.errors import DataError, MachineError
 from tests.stress import fuzz, mutations
+from tests.stress.cases import Case, Format, Outcome, Subject
 from tests.stress.formats import formats_below
-from tests.stress.fuzz import Case, Format, Outcome, Subject
 
 CASES = int(os.environ.get("FUZZ_CASES", "500"))
 NAMES = sorted(formats_below(Path()))

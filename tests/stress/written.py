@@ -29,7 +29,7 @@ from tests.results.made import make
 from tests.results.made import tuning as made_tuning
 from tests.stress import mutations
 from tests.stress.binaries import NPY, NPZ, TENSORS
-from tests.stress.fuzz import Format, Subject
+from tests.stress.cases import Format, Subject
 from tests.stress.ground import Ground, quiet, sealed, unsealed
 from tests.stress.mutations import BYTES, JSON, TEXT
 
