@@ -33,6 +33,8 @@ Calibration = Literal["new", "all"]
 batch went through, `all` includes the inherited ones."""
 Statistics = Literal["running", "batch"]
 """What batch norm normalises with at inference: its running statistics, or those of the batch."""
+Precision = Literal["auto", "fp32", "bf16"]
+Log = Literal["tensorboard"]
 Rates = dict[Train, tuple[float, float]]
 """Ranges (low, high) of the learning rates that a search may try, by what a phase trains."""
 Space = dict[str, tuple[float, float]]
@@ -147,7 +149,7 @@ class MachineConfig(Schema):
     threads: int | None = Field(None, ge=1, description="Threads on the CPU.")
     workers: int | None = Field(None, ge=0, description="Data workers; chosen when left out. They never change a result.")
     checkpoint_seconds: float = Field(30.0, ge=0, allow_inf_nan=True, description="Seconds between checkpoints.")
-    precision: Annotated[Literal["auto", "fp32", "bf16"], _choices("precision", Literal["auto", "fp32", "bf16"])] = Field(
+    precision: Annotated[Precision, _choices("precision", Precision)] = Field(
         "auto", description="fp32, bf16 or auto: bf16 on a GPU that has it and on a CPU where it is a tenth faster, else fp32."
     )
     compiled: bool = Field(
@@ -156,7 +158,7 @@ class MachineConfig(Schema):
 
 
 class RunConfig(MachineConfig):
-    """The configuration of `bench run`: a field for each option. A field that is None is chosen by data and protocol."""
+    """The configuration of `bench run`: a field for each option. A field that is None is chosen by data, protocol or machine."""
 
     pretext: Names = Field(description="Pretext tasks by name, separated by commas, or all.")
     downstream: Names = Field(
@@ -196,11 +198,11 @@ class RunConfig(MachineConfig):
         {}, description="Ranges of learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (one fixed rate)."
     )
     storage: str = Field("", description="An Optuna database URL instead of a journal in --out; workers still share one --out.")
-    log: Annotated[tuple[Literal["tensorboard"], ...], BeforeValidator(_split), _choices("log", Literal["tensorboard"])] = Field(
+    log: Annotated[tuple[Log, ...], BeforeValidator(_split), _choices("log", Log)] = Field(
         (), description="tensorboard: write event files beside every run while it trains."
     )
 
-    SPREAD: ClassVar[frozenset[str]] = frozenset({"storage", "device", "threads", "workers", "checkpoint_seconds", "log"})
+    WHERE: ClassVar[frozenset[str]] = frozenset({"storage", "device", "threads", "workers", "checkpoint_seconds", "log"})
     """Fields that say where the work is done and do not change what a run means."""
 
     @model_validator(mode="after")
@@ -247,18 +249,18 @@ class RunConfig(MachineConfig):
         return self.seeds if self.seeds is not None else (self.seed or 0,)
 
     def meaning(self) -> dict[str, Any]:
-        """Return the fields that the results depend on, as JSON values: those without their default, outside of `SPREAD`."""
-        return self.model_dump(mode="json", exclude=set(self.SPREAD), exclude_defaults=True)
+        """Return the fields that the results depend on, as JSON values: those without their default, outside of `WHERE`."""
+        return self.model_dump(mode="json", exclude=set(self.WHERE), exclude_defaults=True)
 
 
 class Recipe(Schema):
-    """How a pretext task trains. Defaults are the paper's (Sensors 2022, 22, 1599, section 4.1): its text, else its code."""
+    """How a pretext task trains. Defaults are from the paper (Sensors 2022, 22, 1599, section 4.1); each names its source."""
 
     epochs: int = Field(default=20, ge=0)  # the paper's text
     batch_size: int = Field(default=32, ge=2)  # the paper's text
     lr: float = Field(default=2e-3, gt=0)  # the paper's text
     beta1: float = Field(default=0.5, ge=0, lt=1)  # the released code; the paper's text names Adam only
-    statistics: Statistics = "running"  # batch norm at inference; the released code uses the batch's, the text does not say
+    statistics: Statistics = "running"  # usual practice; the released code uses the batch's, the paper's text does not say
     visualize_epochs: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which example images are kept, as in Figure 7
     evaluation_images: int = Field(default=4000, ge=1)  # the paper's text: 4,000 test images
 

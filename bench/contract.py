@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.colour import lightness_of, unit
@@ -19,16 +18,14 @@ from bench.config import Phase, Protocol, Recipe, Schedule
 from bench.metrics import PADDING, VOID
 
 __all__ = [
-    "PADDING", "VOID", "Batch", "Downstream", "Phase", "Predictions", "Preprocessing", "PreprocessingName", "Pretext", "Protocol",
+    "PADDING", "VOID", "Batch", "Downstream", "Phase", "Preprocessing", "PreprocessingName", "Pretext", "Protocol",
     "Recipe", "Schedule", "Trunk",
 ]  # fmt: skip
 
 Batch = dict[str, Tensor]
-"""The tensors of one training step by name, all on the device. A pretext task's `make_batch` chooses the names; a downstream task
-gets `images` (uint8 (N, 3, H, W) sRGB) and `target`."""
-
-Predictions = dict[str, NDArray[Any]]
-"""What is saved for every scored image, by name; first axis = images. Metrics are computed from these arrays alone."""
+"""The tensors of one step by name, all on the device. A pretext task's `make_batch` chooses the names. A downstream task gets
+`target` and `images` (uint8 (N, 3, H, W) sRGB); while the trunk is frozen it may get `features`, the head's input, instead of
+`images`."""
 
 PreprocessingName = Literal["l", "rgb"]
 

@@ -1,7 +1,6 @@
 """Errors that a user can act on: each is one sentence, with an exit code that a script can test.
 
-Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory), 5 finished with failed
-runs, 130 interrupted (SIGINT), 143 terminated (SIGTERM).
+`EXIT_CODES` lists the codes.
 """
 
 from __future__ import annotations
@@ -14,6 +13,10 @@ from collections.abc import Iterable
 
 from bench.text import quoted
 
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory, network), "
+    "5 finished with failed runs or tables, 130 interrupted (SIGINT), 143 terminated (SIGTERM)."
+)
 MANY = 30
 """More names than this are not all listed."""
 
@@ -40,6 +43,12 @@ class MachineError(BenchError):
     """The machine does not allow it: disk, permission, memory, network."""
 
     exit_code = 4
+
+
+class SomeFailed(BenchError):
+    """Some runs or tables of a command failed; the others are finished."""
+
+    exit_code = 5
 
 
 class Diverged(BenchError):

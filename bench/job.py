@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.config import Phase, Protocol, Schedule, Transfer
+from bench.config import Phase, Protocol, Schedule, Train, Transfer
 from bench.schema import Schema
 
 NO_DATA = "none"
@@ -77,6 +77,11 @@ class Job(Schema):
     def id(self) -> str:
         """The run id: pretext, downstream task and twelve hexadecimal digits."""
         return f"{self.pretrain.pretext}-{self.downstream}-{self.digest()[:12]}"
+
+    @property
+    def trains(self) -> list[Train]:
+        """What each phase trains: head or all."""
+        return [phase.train for phase in self.phases]
 
     @property
     def phases(self) -> tuple[Phase, ...]:

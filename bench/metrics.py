@@ -23,6 +23,9 @@ VOID = 255
 PADDING = 254
 """The id of pixels beside the image in a mask, which are never trained on and never scored."""
 
+RECALLS = 11
+"""At how many recalls VOC 2007 reads the precision."""
+
 Predictions = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
 
@@ -63,6 +66,16 @@ class Metric:
         assert self.ranked is not None
         scores, labels = predictions["scores"], predictions["labels"]
         return np.array([self.ranked(scores[:, c], labels[:, c]) for c in np.nonzero(judged)[0]])
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """Return VOC's colours for the ids 0 to 255, uint8 (256, 3): three bits of the id for each channel."""
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
 
 
 def ratios(sums: Floats) -> Floats:
@@ -183,7 +196,7 @@ def map_voc07(scores: NDArray[Any], labels: NDArray[Any]) -> float:
     >>> round(compute("map_voc07", found, ("a",), ("a",)), 4)
     0.8485
     """
-    return average_precision(scores, labels, 11)
+    return average_precision(scores, labels, RECALLS)
 
 
 def miou_voc(predictions: Predictions, judged: Judged) -> Floats:
@@ -260,7 +273,7 @@ _ALL = (
     Metric("acc_keras", "Keras accuracy (the paper's Acc)", "scores", acc_keras, by_class=False),
     Metric("acc_subset", "subset accuracy", "scores", acc_subset, by_class=False),
     Metric("map_voc", "mAP, area under the envelope", "scores", ranked=map_voc),
-    Metric("map_voc07", "mAP, 11 points", "scores", ranked=map_voc07, recalls=11),
+    Metric("map_voc07", "mAP, 11 points", "scores", ranked=map_voc07, recalls=RECALLS),
     Metric("f1_macro", "macro F1 at 0.5", "scores", f1_macro),
     Metric("miou_voc", "mIoU, void ignored", "confusion", miou_voc),
     Metric("miou_paper", "mIoU, void as background", "confusion", miou_paper),

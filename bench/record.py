@@ -216,6 +216,7 @@ class Record(Schema):
     weights: str = ""
     """The SHA-256 of the fine-tuned network, which is not kept."""
     head: str = ""
+    """The head as torch prints it, cut to 2,000 characters."""
     spread: FeatureSpread | None = None
     """How much features differed before the first phase; None in records made before this was measured."""
     precision: str = "fp32"
@@ -258,6 +259,11 @@ class Record(Schema):
     def rates(self) -> tuple[float, ...]:
         """The learning rate of each phase."""
         return tuple(phase.lr for phase in self.job.phases)
+
+
+def record_path(out: Path, run: str) -> Path:
+    """Return the file of a run's record in an output folder."""
+    return out / "runs" / run / "record.json"
 
 
 def paths(out: Path) -> list[Path]:

@@ -22,13 +22,13 @@ from pretexts._colorization import Colorization
 
 
 class CganRecipe(Recipe):
-    """Defaults are from the paper's text, and from its released code where the text gives no value."""
+    """Defaults are from the paper's text or its released code; each names its source."""
 
     l1_weight: float = Field(default=100.0, ge=0)  # the released code; the paper's text gives no value for lambda
     discriminator_weight: float = Field(default=0.5, gt=0)  # the released code
     discriminator_width: int = Field(default=64, ge=1)  # the paper's text
     discriminator_blocks: str = Field(default="text", pattern="^(text|code)$")  # 70x70 patches, or the code's fourth stride
-    discriminator_steps: Literal["together", "apart"] = "together"  # real and fake in one step, or in two as in the code
+    discriminator_steps: Literal["together", "apart"] = "together"  # usual practice; the code has one for each
 
 
 class CganColor(Adversarial, Colorization):

@@ -23,7 +23,7 @@ from results.agreement import Agreement, agreements
 from results.board import Board, Cell
 from results.cost import RowCost, row_cost
 from results.grouping import Column
-from results.rows import dead, precision_of, recipe_of, trained
+from results.rows import dead, precision_of, recipe_of
 from results.significance import Difference
 from results.statistics import Estimate
 
@@ -153,7 +153,7 @@ def _spread(record: Record) -> float | None:
 
 
 def _wider(record: Record) -> str:
-    wider = record.tuning.wider(trained(record)) if record.tuning else {}
+    wider = record.tuning.wider(record.job.trains) if record.tuning else {}
     return as_space(wider) if wider else ""
 
 
@@ -196,7 +196,10 @@ _LEADERBOARD: _Fields[_Shown] = {
     "transfer": ("what is inherited: all or encoder", lambda s: s.record.job.transfer),
     "vary": ("what the seeds vary: all, or finetune alone", lambda s: s.vary),
     **_of_run("downstream"),
-    "metric": ("the protocol's main metric, with its version", lambda s: s.column.metric),
+    "metric": (
+        "the metric, with its version: the protocol's main one, or a study's choice",
+        lambda s: s.column.metric,
+    ),
     **_of_run("tuned"),
     "tuning": ("the search: budget, ranges, sampler, pruner, objective; or the rates that were given", lambda s: s.column.tuning),
     **_of_run("rates"),

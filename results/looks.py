@@ -1,7 +1,7 @@
 """Interim looks: which runs tables showed, and when.
 
 Runs that are added or left out because of what a table shows make its p values too small. An output folder therefore keeps
-a list of interim looks: every report that shows a set of runs for the first time appends one.
+a list of interim looks: a report that shows a set of runs for the first time appends one, unless --runs chose them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.metrics import PADDING, VOID
+from bench.metrics import PADDING, VOID, voc_palette
 from bench.storage.arrays import unpack
 from results.board import Board, Cell
 
@@ -132,10 +132,8 @@ def _errors(truth: Pixels, found: Pixels) -> Pixels:
 
 
 def _palette() -> Pixels:
-    """Return PASCAL VOC's colours (256, 3), void in white: the bits of a class id are spread over the three channels."""
-    ids = np.arange(256)
-    channels = [sum(((ids >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
-    colours = np.stack(channels, axis=1).astype(np.uint8)
+    """Return PASCAL VOC's colours (256, 3), void in white."""
+    colours = voc_palette()
     colours[VOID] = 255
     return colours
 

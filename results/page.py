@@ -306,4 +306,4 @@ def _origin(board: Board) -> dict[str, Any]:
 
 def _commit(record: Record) -> str:
     commit = str(record.provenance.get("commit") or "unknown")[:12]
-    return f"{commit} with changes" if record.provenance.get("dirty") else commit
+    return f"{commit} with changed files" if record.provenance.get("dirty") else commit

@@ -8,17 +8,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from results.board import Board, Row
+from results.significance import SIGNIFICANT
 from results.statistics import Estimate, half_width
 from results.tables import Line, Table, by_column, label
 
-POWER, LEVEL = 0.8, 0.05
+POWER = 0.8
 MOST = 1000
 """The largest number of seeds that is tried; beyond, the answer is that more are needed."""
 STEPS = 2000
 """How many quantiles of the distribution of the seeds' variance are averaged over."""
 
 
-def power(difference: float, seeds: int, found: Estimate, alpha: float = LEVEL) -> float:
+def power(difference: float, seeds: int, found: Estimate, alpha: float = SIGNIFICANT) -> float:
     """Return the chance, in [0, 1], that a true difference is told from zero with so many seeds.
 
     Seeds and images vary as in `found`, a paired difference with two seeds at least, whose variances are taken for the true ones.
@@ -38,7 +39,7 @@ def power(difference: float, seeds: int, found: Estimate, alpha: float = LEVEL) 
     return float(np.mean(above + below))
 
 
-def seeds_needed(difference: float, found: Estimate, share: float = POWER, alpha: float = LEVEL) -> float:
+def seeds_needed(difference: float, found: Estimate, share: float = POWER, alpha: float = SIGNIFICANT) -> float:
     """Return the least number of seeds whose `power` is at least `share`; inf where the test images do not allow any number.
 
     nan for more than 1000 seeds, and where the deviation over seeds is zero or unknown.

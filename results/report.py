@@ -16,6 +16,9 @@ from results.looks import Looks
 from results.predictions import reader, verify
 from results.scores import Reader
 
+PAGE = "report.html"
+FILES = (PAGE, "table4.md", "table4.tex", *csv_files.SCHEMAS)
+"""The names of all files that a report may have."""
 FEWER = 500
 """Resamples of a metric that no table shows: it serves a remark below the table, and average precisions take long."""
 
@@ -95,7 +98,7 @@ def make(
     if wanted.html:
         from results.page import page
 
-        files["report.html"] = page(boards, [*table3, *added], wanted.images or out, command, problems)
+        files[PAGE] = page(boards, [*table3, *added], wanted.images or out, command, problems)
     return Report(shown, files, problems, boards)
 
 

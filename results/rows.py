@@ -154,16 +154,11 @@ def rates_of(record: Record) -> str:
     searched = {str(phase.train): tuning.space[f"phase-{number}"] for number, phase in enumerate(phases, start=1)}
     ranges = tuning.ranges or {**{str(kind): limits for kind, limits in record.job.settings.space.items()}, **searched}
     text = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in sorted(ranges.items()))
-    kinds = sorted(phase.train for phase in phases)
+    kinds = sorted(record.job.trains)
     if not tuning.drawn and (kinds != ["all", "head"] or set(ranges) - set(kinds) - set(tuning.space)):
         text += ", drawn for this row alone"
     how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
     return f"{tuning.budget} trials of rates ({text}), {how}"
-
-
-def trained(record: Record) -> list[str]:
-    """Return what each phase of a run trains: head or all."""
-    return [phase.train for phase in record.job.phases]
 
 
 @dataclass(frozen=True)
@@ -225,7 +220,7 @@ def dead(record: Record) -> str:
     new_parts = untrained or (record.job.transfer == "encoder" and not labels)
     has_norms = record.job.pretrain.trunk.startswith("unet") or not labels
     running = settings.statistics == "running"
-    if new_parts and has_norms and running and "head" in trained(record):
+    if new_parts and has_norms and running and "head" in record.job.trains:
         return "an earlier version of the bench froze it with batch-norm statistics that were never measured"
     return ""
 

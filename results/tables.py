@@ -13,7 +13,7 @@ from bench.record import DataFacts, Record
 from bench.text import printable
 from results.board import DEAD, FLOOR, Board, Cell, Row
 from results.cost import row_cost
-from results.rows import groups, pretext_key, pretext_label, trained
+from results.rows import groups, pretext_key, pretext_label
 from results.statistics import Estimate
 
 SCORES = {
@@ -95,7 +95,7 @@ def searches(board: Board) -> Table | None:
             tried = ", ".join(f"{states[state]} {state}" for state in ("complete", "pruned", "diverged") if states[state])
             rates = ", ".join(f"{name} {rate:.2e}" for name, rate in tuning.best.items())
             values = (tuning.best_value, tuning.trials[0].value, tuning.sensitivity)
-            wider = tuning.wider(trained(record))
+            wider = tuning.wider(record.job.trains)
             option = f"--space {as_space(wider)}" if wider else "-"
             yield Line((label(row, place), tried, rates, *("-" if v is None else f"{100 * v:.2f}" for v in values), option))
 

@@ -9,11 +9,7 @@ import typer
 from bench import __version__
 from bench.cli import clean, data, doctor, listing, metrics, plan_seeds, report, reproduce, run, show, study
 from bench.cli.common import in_use
-
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 environment (disk, permission, memory), 5 finished with failed runs, "
-    "130 interrupted, 143 terminated."
-)
+from bench.errors import EXIT_CODES
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -39,6 +39,8 @@ def prepare(
     use()
     with Screen() as screen:
         if name == catalogue.DEMO_LABELLED and root is None:
+            if exclude or score or skip_broken:
+                raise UsageError("--exclude, --score and --skip-broken are for data sets of files; the demo data is drawn whole.")
             made = [catalogue.open_dataset(demo, screen.echo) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
         else:
             folder = root if root is not None else download.fetch(name, files.home() / "downloads", screen)

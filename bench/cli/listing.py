@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.common import add
+from bench.cli.common import add, warn
 from bench.cli.options import Out, Plugins
 from bench.errors import unknown
 from bench.text import Rows
@@ -128,4 +128,6 @@ def _runs(out: Path) -> Rows:
                 f"{one.cost.seconds:.0f} s",
             )
         )
+    if not found:
+        warn(f"{out} holds no finished runs yet")
     return ("Run", "Schedule", "Protocol", "Data", "Seed", "Main metric", "Fine-tuning"), found

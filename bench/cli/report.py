@@ -58,7 +58,7 @@ def report(
     if not records:
         raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
-    kept = out / "cache" / "report.json"
+    kept = out / "cache" / "report.cache"
     cache = Cache.read(kept)
     before = look_log.read(out)
     made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before)

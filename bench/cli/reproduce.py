@@ -40,7 +40,7 @@ def reproduce(
     begin(plugin, out)
     folder = into or out / "reproduced" / one.id
     if into is None:
-        files.remove_folder(folder)
+        files.remove(folder)
     use(folder)
     with Screen() as screen:
         made = reproduction.reproduce(one, folder, machine, screen)

@@ -131,10 +131,11 @@ class Screen:
 def print_plan(planned: Plan, screen: Screen) -> None:
     """Print a plan's lines as a table, and the estimate for all of them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (("What", "left"), ("State", "left"), ("Estimate", "right")):
-        table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
+    table.add_column("What", overflow="fold")
+    table.add_column("State", overflow="fold")
+    table.add_column("Estimate", justify="right", overflow="fold")
     for line in planned.lines.values():
-        table.add_row(line.name, line.state, f"{line.seconds:,.0f} s" if line.seconds else "-")
+        table.add_row(escape(printable(line.name)), line.state, f"{line.seconds:,.0f} s" if line.seconds else "-")
     screen.table(table)
     device = planned.session.machine.device.type
     screen.echo(f"{planned.seconds:,.0f} s of training in all on this machine ({device}), without packing and scoring")

@@ -11,7 +11,7 @@ import typer
 from bench.cli.common import begin
 from bench.cli.options import Plan, Plugins, configured
 from bench.config import names
-from bench.errors import BenchError, UsageError
+from bench.errors import SomeFailed, UsageError
 from bench.text import shell
 
 EXAMPLE = "bench study results/studies/voc_mini"
@@ -40,7 +40,6 @@ def study(
     """
     from bench.cli.screen import Screen, print_plan
     from bench.experiment import study, study_file
-    from bench.experiment.grid import SOME_FAILED
     from bench.storage import files
 
     file = study_file.find(place)
@@ -66,6 +65,4 @@ def study(
         written, wrong = study.tables(read, folder, screen, runs if html else None, shell(["bench", *sys.argv[1:]]))
         screen.echo(f"wrote {len(written)} files in {folder}")
     if failed or wrong:
-        summary = BenchError("; ".join([*failed, *wrong]))
-        summary.exit_code = SOME_FAILED
-        raise summary
+        raise SomeFailed("; ".join([*failed, *wrong]))

@@ -35,7 +35,7 @@ def unpack(archive: Path, root: Path) -> None:
     except OSError as error:
         raise MachineError(f"cannot unpack {archive} in {root.parent}: {error.strerror or error}.") from error
     finally:
-        files.remove_folder(temporary)
+        files.remove(temporary)
 
 
 def _extract(archive: Path, folder: Path) -> None:

@@ -95,7 +95,8 @@ def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda te
     DataError names the first file that does not decode; with `skip_broken` each such file is told to `echo` and its image left
     out. DataError also for a name such as voc2012 with another layout than its own.
     """
-    wanted = {"voc2007": "voc", "voc2012": "voc", "coco2014": "coco", "coco2017": "coco"}.get(dataset.name, dataset.kind)
+    layouts = {**dict.fromkeys(LABELLED_DEFAULTS, "voc"), **dict.fromkeys(UNLABELLED_DEFAULTS, "coco")}
+    wanted = layouts.get(dataset.name, dataset.kind)
     if dataset.kind != wanted:
         raise DataError(f"{dataset.root} has the layout {dataset.kind}, but {dataset.name} has {wanted}; choose another name.")
     if skip_broken:

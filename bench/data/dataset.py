@@ -17,7 +17,7 @@ from pydantic import Field
 
 from bench.data.threads import in_order
 from bench.errors import BenchError, DataError, MachineError
-from bench.metrics import VOID
+from bench.metrics import VOID, voc_palette
 from bench.schema import Schema, digest_of
 from bench.storage import files
 from bench.text import quoted
@@ -241,16 +241,6 @@ def _through_palette(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8
     if strange:
         raise DataError(f"{path} has the colour #{strange[0]:06x}, which is not in the VOC palette.")
     return np.array([table[code] for code in found.tolist()], dtype=np.uint8)[inverse].reshape(codes.shape)
-
-
-def voc_palette() -> NDArray[np.uint8]:
-    """Return VOC's colours for the ids 0 to 255, uint8 (256, 3): three bits of the id for each channel."""
-    ids = np.arange(256)
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
 
 
 def choose_scored(dataset: Dataset, scored: Iterable[str]) -> Dataset:

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from bench.data.dataset import voc_palette
-from bench.metrics import VOID
+from bench.metrics import VOID, voc_palette
 from bench.seeding import key
 from bench.storage import files
 

@@ -64,7 +64,7 @@ Sizes = Annotated[tuple[Size, ...], AfterValidator(_shared)]
 class Manifest(Schema):
     """A pack's manifest: its images, the data set and rule it was made from, and the digests of its arrays."""
 
-    version: int = 2
+    version: Literal[2] = 2
     dataset: str
     fingerprint: str
     subset: str

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.errors import DataError
 from bench.storage import files, seal
 
 IMAGES = "images"
 """The folder, in the working folder, of the images that were kept after some epochs."""
 LEARNED = "learned"
-"""The name of the row that is kept for every epoch; of the other rows, such as input and truth, the last are kept."""
+"""The name of the row of which one for each of the chosen epochs is kept; of other rows, such as input and truth, the last."""
 MARGIN, LABEL = 4, 96
 
 
@@ -32,13 +32,17 @@ def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
 
 
 def draw(folder: Path, path: Path) -> None:
-    """Draw the kept rows below each other, each with its name, and save the image; `learned` gives a row for each epoch."""
-    names: list[str] = json.loads(seal.read(folder / "rows.json", "a list of rows", f"remove {folder.parent}"))["rows"]
+    """Draw the kept rows below each other, each with its name, and save the image; `learned` gives a row for each epoch.
+
+    DataError names a kept file that cannot be read.
+    """
+    way_out = f"remove {folder}, and the trunk gets no {path.name}"
+    names: list[str] = seal.load(folder / "rows.json", "a list of rows", way_out)["rows"]
     epochs = sorted(folder.glob("epoch *.png"), key=lambda file: int(file.stem.split()[1]))
     paths: list[Path] = []
     for name in names:
         paths += epochs if name == LEARNED else [folder / f"{name}.png"]
-    strips = [Image.open(file).convert("RGB") for file in paths]
+    strips = [_opened(file, way_out) for file in paths]
     height = strips[0].height + MARGIN
     canvas = Image.new("RGB", (LABEL + strips[0].width, height * len(strips)), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
@@ -46,3 +50,10 @@ def draw(folder: Path, path: Path) -> None:
         pen.text((MARGIN, place * height + strip.height // 2), file.stem, fill="black", font=font, anchor="lm")
         canvas.paste(strip, (LABEL, place * height))
     canvas.save(path)
+
+
+def _opened(file: Path, way_out: str) -> Image.Image:
+    try:
+        return Image.open(file).convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{file} does not decode; {way_out}.") from error

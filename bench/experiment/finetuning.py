@@ -23,7 +23,7 @@ from bench.contract import Batch, Downstream, Trunk
 from bench.data.batches import SplitData
 from bench.experiment import calibration
 from bench.experiment.calibration import Calibrated
-from bench.experiment.pretraining import load_trunk
+from bench.experiment.pretraining import load_trunk, work_folder
 from bench.experiment.session import Session
 from bench.experiment.task_data import TaskData, open_task_data
 from bench.job import Job
@@ -31,7 +31,7 @@ from bench.models.network import Model
 from bench.record import FeatureSpread, PretrainRecord
 from bench.schema import canonical
 from bench.seeding import key
-from bench.training import loggers
+from bench.training import checkpoint, loggers
 from bench.training.energy import Meter
 from bench.training.evaluation import predict
 from bench.training.loop import History, Stage, train
@@ -141,11 +141,6 @@ def make_model(job: Job, trunk: Trunk, classes: int) -> tuple[Downstream, Model]
     return downstream, Model(trunk, downstream.head(trunk, job.size), downstream)
 
 
-def work_folder(job: Job, out: Path) -> Path:
-    """Return the folder of an unfinished job's checkpoints."""
-    return out / "work" / job.id
-
-
 def phase_stage(job: Job, model: Model, downstream: Downstream, number: int) -> Stage:
     """Return the stage that trains phase `number` of a job, counted from 1."""
     phase = job.phases[number - 1]
@@ -175,7 +170,7 @@ def _own_trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
     trunk: Trunk | None = session.cache.state(name)
     if trunk is None:
         trunk = load_trunk(job, pretrained, session.out)
-        session.cache.keep(name, trunk, sum(tensor.nbytes for tensor in trunk.state_dict().values()))
+        session.cache.keep(name, trunk, checkpoint.bytes_of(trunk))
     return copy.deepcopy(trunk)
 
 

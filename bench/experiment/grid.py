@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from bench.config import PRETEXT
-from bench.errors import TRACEBACK, BenchError, Interrupted, explained
+from bench.errors import TRACEBACK, Interrupted, SomeFailed, explained
 from bench.experiment.pretraining import pretrain
 from bench.experiment.runs import find, is_busy, run
 from bench.experiment.search import chosen_by, search_of
@@ -18,15 +18,12 @@ from bench.record import Record, Tuning
 from bench.storage.locks import Busy
 from bench.training import machine
 
-SOME_FAILED = 5
-"""The exit code of a command in which some runs failed."""
-
 
 def run_grid(session: Session) -> list[Record]:
     """Run every job, with tuned rates when the configuration asks for it, and return the records.
 
     Jobs that another process is working on are left for last, so that several processes can share a grid. The others go on when a
-    job fails, and at the end a BenchError with exit code 5 names the jobs that failed. The error of a grid's only job is raised
+    job fails, and at the end a SomeFailed names the jobs that failed. The error of a grid's only job is raised
     as it is.
     """
     jobs, trials = session.grid.jobs, session.config.tune
@@ -111,7 +108,7 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
     """Call `work(job, place, wait)` for each job: `place` is text such as [2/6]; without `wait`, it raises Busy for a job that
     another process is working on, and the job is tried again after the others.
 
-    BenchError at the end when some of several jobs failed.
+    SomeFailed at the end when some of several jobs failed.
     """
     failed: list[str] = []
     waiting = deque(enumerate(jobs, start=1))
@@ -139,6 +136,4 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
             session.echo(f"  failed: {reason}")
             machine.give_memory_back()  # not in the except block, which keeps the error's frames and their tensors
     if failed:
-        summary = BenchError(f"{len(failed)} of {len(jobs)} {what} failed: {'; '.join(failed)}")
-        summary.exit_code = SOME_FAILED
-        raise summary
+        raise SomeFailed(f"{len(failed)} of {len(jobs)} {what} failed: {'; '.join(failed)}")

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, MachineError, UsageError
+from bench.experiment.provenance import cost
 from bench.experiment.search import STARTUP, Search, with_rates
 from bench.experiment.session import Session
-from bench.record import Cost, Trial, Tuning
+from bench.record import Trial, Tuning
 from bench.seeding import key
 from bench.storage import files, locks
+from bench.training.loop import History
 
 PRUNE_AFTER = 3
 """The number of trials that must be complete before one may be pruned; pruned trials do not count."""
@@ -113,7 +115,7 @@ class OptunaStudy:
             ended = {with_rates(self.search.cell, trial.params).id for trial in self.finished()}
             for place in (self.folder / "work").glob("*"):
                 if place.name in ended:
-                    files.remove_folder(place)
+                    files.remove(place)
 
     def forget_networks(self, states: Sequence[str], score: float | None) -> None:
         """Drop a trial's networks, whose cache keys are `states`, unless its score is the best so far; None: it has no score.
@@ -142,7 +144,11 @@ class OptunaStudy:
         best = max(complete, key=lambda trial: (trial.value, -trial.number))
         assert best.value is not None
         joules = [trial.user_attrs["cost"]["joules"] for trial in chosen]
-        machine = self.session.machine
+        spent = History(
+            seconds=sum(trial.seconds for trial in counted),
+            images=sum(trial.images for trial in counted),
+            joules=None if None in joules else sum(joules),
+        )
         return Tuning(
             study=self.search.id,
             budget=self.budget,
@@ -156,13 +162,7 @@ class OptunaStudy:
             trials=counted,
             best=best.rates,
             best_value=best.value,
-            cost=Cost(
-                seconds=round(sum(trial.seconds for trial in counted), 3),
-                images=sum(trial.images for trial in counted),
-                peak_memory=machine.peak_memory(),
-                device=machine.device.type,
-                joules=None if None in joules else round(sum(joules), 1),
-            ),
+            cost=cost(spent, self.session.machine),
         )
 
     def _places(self) -> dict[int, int]:

@@ -1,7 +1,7 @@
 """`--plan`: what would run, what is finished, and how long the rest would take, estimated from a few timed training steps.
 
-The estimate counts training steps only: not packing, reading and scoring, and not the pretraining in each trial of a search for
-the pretext task's rate.
+The estimate counts training steps and the passes that measure batch-norm statistics: not packing, reading and scoring, and not
+the pretraining in each trial of a search for the pretext task's rate.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from bench.contract import Batch, Downstream
 from bench.data import packs, splits
 from bench.data.dataset import Dataset, decode
 from bench.experiment.finetuning import make_model, phase_stage
-from bench.experiment.pretraining import find_pretrained, make_pretext, pretraining_stage
+from bench.experiment.pretraining import find_pretrained, make_pretext, pretraining_stage, work_folder
 from bench.experiment.resolve import pack_of, recipe_of, subset_of
 from bench.experiment.runs import find
 from bench.experiment.search import chosen_by, search_of
 from bench.experiment.session import Session
 from bench.experiment.tuning import find_tuning
-from bench.job import Job
+from bench.job import Job, PretrainJob
 from bench.models import batch_norm
 from bench.record import Record, Tuning
 from bench.training.loop import Stage, take_step
@@ -91,7 +91,7 @@ def plan(session: Session, done: dict[str, int] | None = None, known: Sequence[R
             made.lines[chosen.id] = Line(f"  {chosen.id}", "finished")
             continue
         name = f"  {chosen.id} (seed {job.seed}, {job.schedule})"
-        made.add(chosen.id, name, _state(session, chosen.id), partial(_finetuning_seconds, made, job))
+        made.add(chosen.id, name, _state(session, chosen), partial(_finetuning_seconds, made, job))
     return made
 
 
@@ -104,7 +104,7 @@ def _add_trunk(made: Plan, job: Job) -> None:
     elif not recipe_of(job.pretrain).epochs:
         made.lines[trunk] = Line(trunk, "no pretraining")
     else:
-        made.add(trunk, trunk, _state(made.session, trunk), partial(_pretraining_seconds, made, job))
+        made.add(trunk, trunk, _state(made.session, job.pretrain), partial(_pretraining_seconds, made, job))
 
 
 def _add_search(made: Plan, job: Job) -> Job | None:
@@ -113,7 +113,7 @@ def _add_search(made: Plan, job: Job) -> Job | None:
     search = search_of(job, session.config, session.grid.jobs)
     tuning = find_tuning(search, trials, session.out) or _known_tuning(made.known, search.id, trials)
     if search.id not in made.lines and tuning is not None:
-        wider = tuning.wider([phase.train for phase in job.phases])
+        wider = tuning.wider(job.trains)
         edge = f", a rate at the edge of its range: --space {as_space(wider)} searches wider" if wider else ""
         made.lines[search.id] = Line(f"  {search.id}", f"searched{edge}")
     elif search.id not in made.lines:
@@ -131,8 +131,8 @@ def _known_tuning(known: Sequence[Record], study: str, trials: int) -> Tuning | 
     return next((tuning for tuning in tunings if (tuning.study, tuning.budget) == (study, trials)), None)
 
 
-def _state(session: Session, identity: str) -> str:
-    return "interrupted, goes on" if (session.out / "work" / identity).is_dir() else "to do"
+def _state(session: Session, job: PretrainJob | Job) -> str:
+    return "interrupted, goes on" if work_folder(job, session.out).is_dir() else "to do"
 
 
 def _pretraining_seconds(made: Plan, job: Job) -> float:

@@ -62,6 +62,11 @@ def lock_of(job: PretrainJob | Job, out: Path) -> Path:
     return out / "locks" / f"{job.id}.lock"
 
 
+def work_folder(job: PretrainJob | Job, out: Path) -> Path:
+    """Return the folder of an unfinished job's checkpoints."""
+    return out / "work" / job.id
+
+
 def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainRecord:
     """Return the record of a pretrained trunk, from the disk or after pretraining it.
 
@@ -69,7 +74,7 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
     """
     found = find_pretrained(job, session.out)
     if found is not None:
-        files.remove_folder(session.out / "work" / job.id)  # left when a process died after publishing
+        files.remove(work_folder(job, session.out))  # left when a process died after publishing
         return found
     with locks.lock(lock_of(job, session.out), session.echo, session.machine.stop.check, wait=wait):
         return find_pretrained(job, session.out) or _pretrain(job, session)
@@ -79,7 +84,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
     session.machine.reset_peak_memory()
     origin = provenance(session)
     pretext = session.machine.place(make_pretext(job))
-    work = session.out / "work" / job.id
+    work = work_folder(job, session.out)
     history, data, evaluated = History(), None, 0
     evaluation: Summary = {}
     baselines: dict[str, Summary] = {}
@@ -115,7 +120,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
         files.publish_json(folder / "pretrain.json", made.model_dump(mode="json"))
 
     files.publish_folder(session.out / "pretrained" / job.id, fill, "pretrain.json", checkpoint.bytes_of(pretext))
-    files.remove_folder(work)
+    files.remove(work)
     found = find_pretrained(job, session.out)
     assert found is not None
     return found

@@ -13,6 +13,7 @@ from bench.config import PAPER_SIZE, Protocol, Recipe, RunConfig, Schedule, Tran
 from bench.data import catalogue, splits
 from bench.data.dataset import Dataset
 from bench.data.packs import PackRule
+from bench.data.splits import Splits
 from bench.errors import UsageError, unknown
 from bench.job import NO_DATA, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size
@@ -43,12 +44,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class _Task:
-    """A downstream task with its protocol and size; `label` is the protocol's name with the changed settings."""
+    """A downstream task with its protocol, size and splits; `label` is the protocol's name with the changed settings."""
 
     name: str
     label: str
     protocol: Protocol
     size: int
+    splits_fingerprint: str
 
 
 def resolve(config: RunConfig, echo: Echo) -> Grid:
@@ -63,28 +65,34 @@ def resolve(config: RunConfig, echo: Echo) -> Grid:
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
     own_size = next((p.size for _, p in protocols.values() if p.size and protocol_name in SMALL), None)
     size = config.size or own_size or PAPER_SIZE
-    tasks = [_Task(name, label, p, config.size or p.size or size) for name, (label, p) in protocols.items()]
-    trunk = TrunkName.parse(config.trunk or tasks[0].protocol.trunk).fitted(size)
-    for fitting in {size, *(task.size for task in tasks)}:
+    sizes = {name: config.size or protocol.size or size for name, (_, protocol) in protocols.items()}
+    trunk = TrunkName.parse(config.trunk or protocols[downstreams[0]][1].trunk).fitted(size)
+    for fitting in {size, *sizes.values()}:
         check_size(str(trunk), fitting)
     data = catalogue.open_dataset(data_name, echo)
     needs_images = any(recipe.epochs for recipe in recipes.values())
     if needs_images and pretrain_name is None:
         pretrain_name = catalogue.pretraining_data_for(data_name)
+    if config.pretrain_data and not needs_images:
+        echo("--pretrain-data is not used, since no pretext task here is trained")
     pretrain_data = catalogue.open_dataset(pretrain_name, echo) if needs_images and pretrain_name else None
-    if pretrain_data is not None:
-        splits.open_splits(pretrain_data, "pretraining", "images", echo)
+    pretrain_splits = splits.open_splits(pretrain_data, "pretraining", "images", echo) if pretrain_data else None
+    tasks = []
+    for name, (label, protocol) in protocols.items():
+        subset = subset_of(registry.load("downstreams", name), protocol)
+        made = splits.open_splits(data, protocol.split_scheme, subset, echo)
+        tasks.append(_Task(name, label, protocol, sizes[name], made.fingerprint))
     jobs: list[Job] = []
     for seed in config.all_seeds:
         for pretext in pretexts:
             trunk_seed = seed if config.vary == "all" else config.all_seeds[0]
-            pretrain = pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_data, trunk_seed)
+            pretrain = _pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_splits, trunk_seed)
             for task in tasks:
-                jobs += _jobs(config, pretrain, task, data, seed, echo)
-    return Grid(jobs, data, pretrain_data, data_name, pretrain_name, notes)
+                jobs += _jobs(config, pretrain, task, data.fingerprint, seed)
+    return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, notes)
 
 
-def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data: Dataset, seed: int, echo: Echo) -> Iterator[Job]:
+def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data_fingerprint: str, seed: int) -> Iterator[Job]:
     """Yield the jobs of one trunk on one task: for every share of labels, every transfer and every schedule."""
     plugin = registry.load("downstreams", task.name)
     schedules = tuple(dict.fromkeys(config.schedule)) or registry.load("pretexts", pretrain.pretext).schedules
@@ -92,7 +100,6 @@ def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data: Dataset, 
     missing = [name for name in schedules if name not in task.protocol.schedules]
     if missing:
         raise UsageError(f"protocol {task.label} has no {missing[0]} schedule for {pretrain.pretext}; choose one by --schedule.")
-    made = splits.open_splits(data, task.protocol.split_scheme, subset_of(plugin, task.protocol), echo)
     transfers: Sequence[Transfer] = tuple(dict.fromkeys(config.transfer)) if recipe_of(pretrain).epochs else ("all",)
     for share in dict.fromkeys(config.labels):
         for transfer in transfers:
@@ -106,8 +113,8 @@ def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data: Dataset, 
                     settings=task.protocol,
                     schedule=schedule,
                     size=task.size,
-                    data_fingerprint=data.fingerprint,
-                    splits_fingerprint=made.fingerprint,
+                    data_fingerprint=data_fingerprint,
+                    splits_fingerprint=task.splits_fingerprint,
                     seed=seed,
                     transfer=transfer,
                     statistics_version=statistics_version(pretrain, transfer),
@@ -116,10 +123,10 @@ def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data: Dataset, 
                 )
 
 
-def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Dataset | None, seed: int) -> PretrainJob:
-    """Return the job of one pretrained trunk; a recipe of 0 epochs needs no data."""
+def _pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, images: Splits | None, seed: int) -> PretrainJob:
+    """Return the job of one pretrained trunk; a recipe of 0 epochs needs no images."""
     plugin = registry.load("pretexts", pretext)
-    trained = data if recipe.epochs else None
+    trained = images if recipe.epochs else None
     return PretrainJob(
         pretext=pretext,
         version=plugin.version,
@@ -127,8 +134,8 @@ def pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, data: Data
         recipe=recipe.identity(),
         trunk=trunk,
         size=size,
-        data_fingerprint=trained.fingerprint if trained else NO_DATA,
-        splits_fingerprint=splits.open_splits(trained, "pretraining", "images").fingerprint if trained else NO_DATA,
+        data_fingerprint=trained.data_fingerprint if trained else NO_DATA,
+        splits_fingerprint=trained.fingerprint if trained else NO_DATA,
         seed=seed,
     )
 

@@ -13,8 +13,8 @@ import numpy as np
 from bench import metrics, record
 from bench.errors import DataError
 from bench.experiment import examples
-from bench.experiment.finetuning import FineTuning, finetune, work_folder
-from bench.experiment.pretraining import find_pretrained, load_trunk, lock_of, pretrain
+from bench.experiment.finetuning import FineTuning, finetune
+from bench.experiment.pretraining import find_pretrained, load_trunk, lock_of, pretrain, work_folder
 from bench.experiment.provenance import cost, provenance
 from bench.experiment.session import Session
 from bench.job import Job
@@ -32,7 +32,7 @@ def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = T
     """
     found = find(job, session.out)
     if found is not None:
-        files.remove_folder(work_folder(job, session.out))  # left when a process died after publishing
+        files.remove(work_folder(job, session.out))  # left when a process died after publishing
         _check_measured(found, session)
         return found
     pretrained = pretrain(job.pretrain, session, wait)
@@ -42,7 +42,7 @@ def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = T
 
 def find(job: Job, out: Path) -> Record | None:
     """Return a job's record, None when there is none; DataError when it cannot be read."""
-    path = out / "runs" / job.id / "record.json"
+    path = record.record_path(out, job.id)
     return record.read_one(path) if path.is_file() else None
 
 
@@ -106,7 +106,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
         files.publish_json(folder / "record.json", made.model_dump(mode="json"))
 
     files.publish_folder(session.out / "runs" / job.id, fill, whole="record.json")
-    files.remove_folder(work_folder(job, session.out))
+    files.remove(work_folder(job, session.out))
     return made
 
 

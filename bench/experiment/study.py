@@ -50,15 +50,13 @@ from bench.experiment.search import search_of
 from bench.experiment.session import Screen, Session, open_session
 from bench.experiment.study_file import RECORDS, Study
 from bench.experiment.tuning import path_of
-from bench.record import Record, paths, read_one
+from bench.record import Record, paths, read_one, record_path
 from bench.schema import Schema, canonical
 from bench.storage import files, locks, offline, seal
 from results import look_log
 from results.predictions import predictions_path, read_predictions
 
 PARTS = "parts.json"
-PAGE = "report.html"
-FILES = (PAGE, "table4.md", "table4.tex", "leaderboard.csv", "per_run.csv", "per_class.csv", "agreement.csv")
 
 
 class _FinishedPart(Schema):
@@ -153,7 +151,11 @@ def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: 
 
 def _is_done(into: Path, config: RunConfig, kept: _FinishedPart | None) -> bool:
     """Tell whether a part's records are complete and were made with the part's present configuration."""
-    return kept is not None and kept.config == _digest(config) and all(_record_of(into, run).is_file() for run in kept.runs)
+    return (
+        kept is not None
+        and kept.config == _digest(config)
+        and all(record_path(into / RECORDS, run).is_file() for run in kept.runs)
+    )
 
 
 def tables(
@@ -166,7 +168,7 @@ def tables(
     without `images`, an earlier page is removed.
     """
     from results.cache import Cache
-    from results.report import Wanted, make
+    from results.report import FILES, PAGE, Wanted, make
 
     kept, written, failed = _finished_parts(into), [], []
     known: dict[str, Record] = {}
@@ -205,7 +207,7 @@ def tables(
 
 
 def _read(study: Study, into: Path, run: str) -> Record:
-    record = read_one(_record_of(into, run))
+    record = read_one(record_path(into / RECORDS, run))
     for facts in filter(None, (record.data, record.pretrain.data)):
         _check_fingerprint(study, facts.name, facts.fingerprint)
     return record
@@ -257,13 +259,7 @@ def _reusable_records(into: Path, session: Session) -> list[Record]:
 def _copy_reusable(into: Path, session: Session) -> None:
     """Copy a grid's runs and searches from the study's records to the output folder, so that they are not made again."""
     for record in _reusable_records(into, session):
-
-        def fill(folder: Path, record: Record = record) -> None:
-            made = _record_of(into, record.id)
-            (folder / predictions_path(into, record).name).write_bytes(read_predictions(into / RECORDS, record))
-            (folder / made.name).write_bytes(made.read_bytes())
-
-        files.publish_folder(session.out / "runs" / record.id, fill, "record.json")
+        _copy_run(into / RECORDS, record, session.out)
         tuning = record.tuning
         if tuning is not None and not path_of(tuning.study, tuning.budget, session.out).is_file():
             files.publish_json(path_of(tuning.study, tuning.budget, session.out), tuning.model_dump(mode="json"))
@@ -276,8 +272,16 @@ def _finished_parts(into: Path) -> dict[str, _FinishedPart]:
     return seal.read_model(_Parts, path, "the list of a study's runs", "remove the file, and the list is made again").parts
 
 
-def _record_of(into: Path, run: str) -> Path:
-    return into / RECORDS / "runs" / run / "record.json"
+def _copy_run(out: Path, record: Record, into: Path) -> Path:
+    """Copy a run's record and predictions from an output folder to another, unless they are there; return the record's path."""
+    made, there = record_path(out, record.id), record_path(into, record.id)
+
+    def fill(folder: Path) -> None:
+        (folder / predictions_path(out, record).name).write_bytes(read_predictions(out, record))
+        (folder / made.name).write_bytes(made.read_bytes())
+
+    files.publish_folder(there.parent, fill, there.name)
+    return there
 
 
 def _lock(into: Path) -> Path:
@@ -293,13 +297,7 @@ def _publish_part(into: Path, out: Path, name: str, config: RunConfig, records: 
     """
     with locks.lock(_lock(into), lambda text: None):
         for record in records:
-            made, there = out / "runs" / record.id / "record.json", _record_of(into, record.id)
-
-            def fill(folder: Path, record: Record = record, made: Path = made) -> None:
-                (folder / predictions_path(out, record).name).write_bytes(read_predictions(out, record))
-                (folder / made.name).write_bytes(made.read_bytes())
-
-            files.publish_folder(there.parent, fill, there.name)
+            made, there = record_path(out, record.id), _copy_run(out, record, into / RECORDS)
             if there.read_bytes() != made.read_bytes():
                 raise DataError(f"{there} and {made} are different records of one id; remove the folder of one of them.")
         kept = _finished_parts(into)

@@ -19,7 +19,7 @@ FILE = "study.toml"
 MOST = 1 << 20
 """The most bytes of a study's file."""
 RECORDS = "records"
-RESULTS = ("seed", "seeds", "tune", "set")
+RESULTS = ("seeds", "tune", "set")
 """The options that change a study's results when a command gives them, so that the records need another folder."""
 
 

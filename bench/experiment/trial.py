@@ -114,6 +114,6 @@ def attempt(study: OptunaStudy, trial: Any) -> None:
     images = progress.state.images + extra_images
     trial.set_user_attr("cost", {"seconds": progress.seconds(), "images": images, "joules": progress.joules()})
     study.optuna.tell(trial, score, state=state)
-    files.remove_folder(work)
+    files.remove(work)
     outcome = f"{search.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"
     session.echo(f"  {search.id} trial {trial.number}: {outcome}; {max(0, study.budget - len(study.finished()))} to go")

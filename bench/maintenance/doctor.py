@@ -25,6 +25,7 @@ from typing import Literal
 from bench.errors import BenchError, MachineError
 from bench.storage import files
 from bench.storage.disk import amount, size
+from bench.text import Rows
 from bench.training import cpu_load
 
 MAIN_JOB = "bench run --pretext cgan_color --downstream voc_seg"
@@ -65,7 +66,7 @@ def examine(out: Path) -> list[Check]:
     return [*checks, *_folders(out, needs), _caches(out), *data]
 
 
-def rows(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def rows(checks: Sequence[Check]) -> Rows:
     """Return the checks as rows of text."""
     return ("Check", "Verdict", "Finding"), [
         (check.name, check.verdict, f"{check.finding}; {check.remedy}" if check.remedy else check.finding) for check in checks
@@ -248,7 +249,7 @@ def _writing(folder: Folder) -> Iterator[Check]:
         yield Check(name, f"{folder.path} cannot be written: {reason}", "fails", remedy)
     finally:
         with contextlib.suppress(OSError):
-            files.remove_folder(probe)
+            files.remove(probe)
 
 
 def _locks(folder: Folder, probe: Path) -> Check:

@@ -45,13 +45,3 @@ class PatchDiscriminator(nn.Module):
             )
         logits: Tensor = self.layers(images)
         return logits
-
-
-def receptive_field(discriminator: PatchDiscriminator) -> int:
-    """Return the side in pixels of the patch that one logit sees."""
-    field, jump = 1, 1
-    for layer in discriminator.layers:
-        if isinstance(layer, nn.Conv2d):
-            field += (layer.kernel_size[0] - 1) * jump
-            jump *= layer.stride[0]
-    return field

@@ -11,7 +11,6 @@ activation, and the stride that image sizes must be multiples of.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, cast
@@ -231,8 +230,3 @@ def initialise(module: M) -> M:
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
     return module
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Return the number of a module's parameters."""
-    return sum(math.prod(parameter.shape) for parameter in module.parameters())

@@ -56,7 +56,7 @@ def make_folder(path: Path) -> Path:
         try:
             probe.touch()
         finally:
-            _remove(probe)
+            remove(probe)
     except OSError as error:
         raise MachineError(f"cannot write in {path}: {error.strerror}; choose another folder.") from error
     return path
@@ -80,7 +80,7 @@ def publish_file(path: Path, content: bytes | str) -> Path:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             file.write(data)
-            _flush(file.fileno())
+            os.fsync(file.fileno())
 
     return _publish(path, write, len(data))
 
@@ -94,7 +94,7 @@ def publish_written(path: Path, write: Callable[[Path], object], needs: int, nam
     def write_and_flush(temporary: Path) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
-            _flush(file.fileno())
+            os.fsync(file.fileno())
 
     return _publish(path, write_and_flush, needs, name)
 
@@ -115,7 +115,7 @@ def publish_folder(path: Path, fill: Callable[[Path], object], whole: str = "", 
     if path.is_dir() and (not whole or (path / whole).is_file()):
         return path
     if path.is_dir():
-        remove_folder(path)
+        remove(path)
     return _publish(path, write, needs)
 
 
@@ -143,7 +143,7 @@ def _publish(path: Path, write: Callable[[Path], object], needs: int, name: Call
             raise MachineError(f"no room to write {path}: {size}; free some space, then run again.") from error
         raise MachineError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
-        _remove(temporary)
+        remove(temporary)
     return place
 
 
@@ -151,7 +151,7 @@ def sweep(folder: Path) -> None:
     """Remove temporary files and folders whose writing process is dead."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if is_left(path):
-            _remove(path)
+            remove(path)
 
 
 def is_left(path: Path) -> bool:
@@ -163,24 +163,20 @@ def is_left(path: Path) -> bool:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a new temporary name beside `path`; the caller renames it or removes it with `remove_folder`."""
+    """Return a new temporary name beside `path`; the caller renames it or removes it with `remove`."""
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{path.name}"
     _ours.add(temporary)
     return temporary
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with its content; nothing happens when it is missing."""
     _ours.discard(path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder with all its content; nothing happens when there is none."""
-    _remove(path)
 
 
 def _alive(process: int) -> bool:
@@ -191,10 +187,6 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _flush(descriptor: int) -> None:
-    os.fsync(descriptor)
 
 
 def _flush_path(path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from bench.errors import MachineError
-from bench.storage.files import make_folder, make_parents, remove_folder, temporary_name
+from bench.storage.files import make_folder, make_parents, remove, temporary_name
 
 
 class Busy(Exception):
@@ -105,7 +105,7 @@ def alive(folder: Path) -> Iterator[str]:
             yield name
     finally:
         for path in (unlocked, folder / name):
-            remove_folder(path)
+            remove(path)
 
 
 def is_alive(folder: Path, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Sealed JSON: the first key of every JSON file that the program reads again is the SHA-256 of the text that follows.
+"""Sealed JSON: the first key of records, indexes and other files that the program reads again is the SHA-256 of the rest.
 
 A number with a flipped bit is still a valid number; the seal shows that the file is damaged. Other programs can read the file as
 plain JSON.

@@ -68,7 +68,7 @@ class PackFeatures:
 
     @property
     def bytes(self) -> int:
-        """Bytes in memory."""
+        """The bytes of the features in memory; 0 when they are in a file."""
         return self.features.rows.nbytes if isinstance(self.features, InMemory) else 0
 
 

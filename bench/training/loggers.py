@@ -8,19 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError
 from bench.training.loop import Logger
 
-KINDS = ("tensorboard",)
 EVENTS = "tensorboard"
 """The name of the folder of event files: in a run's working folder while it trains, in the run's own folder afterwards."""
 
 
 def check(kinds: Sequence[str]) -> None:
-    """Raise UsageError for a kind of log that does not exist or whose package is not installed."""
-    for kind in kinds:
-        if kind not in KINDS:
-            raise unknown("log", kind, KINDS)
+    """Raise UsageError for a kind of log whose package is not installed."""
     if "tensorboard" in kinds:
         try:
             import tensorboard  # noqa: F401

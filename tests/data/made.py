@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data.dataset import voc_palette
+from bench.metrics import voc_palette
 
 
 def quiet(*_: object) -> None:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from bench.data import catalogue
-from bench.data.dataset import decode, decode_mask, voc_palette
+from bench.data.dataset import decode, decode_mask
 from bench.errors import DataError
+from bench.metrics import voc_palette
 from tests.data.made import devkit
 
 

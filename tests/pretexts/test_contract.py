@@ -50,7 +50,7 @@ def step(pretext: Pretext) -> dict[str, float]:
 
 @pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_is_finite_on_every_trunk_and_gives_every_player_a_turn(name: str, trunk: str) -> None:
+def test_a_step_is_finite_on_every_trunk_and_steps_every_optimizer(name: str, trunk: str) -> None:
     pretext = make(name, trunk).train()
     losses = step(pretext)
     assert losses.keys() == pretext.optimizers().keys()

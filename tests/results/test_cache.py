@@ -16,7 +16,7 @@ from results.report import Report, Wanted
 from tests.results.made import make, publish
 
 Bench = Callable[..., "object"]
-KEPT = Path("cache") / "report.json"
+KEPT = Path("cache") / "report.cache"
 WANTED = (
     Wanted(),
     Wanted(compare_paper=True, html=True),

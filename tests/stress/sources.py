@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from bench.data import catalogue, coco, splits, voc
-from bench.data.dataset import VOC_CLASSES, decode, decode_mask, voc_palette
+from bench.data.dataset import VOC_CLASSES, decode, decode_mask
+from bench.metrics import voc_palette
 from tests.stress.cases import Format, Subject
 from tests.stress.documents import XML
 from tests.stress.ground import Ground, quiet

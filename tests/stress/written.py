@@ -285,7 +285,7 @@ def results(ground: Ground) -> list[Format]:
         return subject
 
     def cache() -> Subject:
-        path = ground.out / "cache" / "report.json"
+        path = ground.out / "cache" / "report.cache"
         known = Cache()
         _report(ground, known)
         files.publish_file(path, known.text())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench import record
-from bench.data.dataset import voc_palette
+from bench.metrics import voc_palette
 from tests.stress.faults.bench import Bench
 
 
