@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import metrics
 from bench.experiment.finetuning import FineTuning
 from bench.seeding import key
 from bench.training.evaluation import evaluation_batch, predict_batch
@@ -58,7 +57,9 @@ def image_iou(confusion: NDArray[Any]) -> NDArray[np.float64]:
 
     `confusion` is (N, C + 2, C + 1): row truth, column prediction, last row void.
     """
-    classes = np.ones(confusion.shape[2] - 1, dtype=bool)
-    ious = metrics.ratios(metrics.miou_voc({"confusion": confusion}, classes))
-    known = ~np.isnan(ious)
-    return np.asarray(np.where(known, ious, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+    matrix = confusion[:, :-1].astype(np.float64)
+    hits = np.diagonal(matrix, axis1=1, axis2=2)
+    union = matrix.sum(axis=1) + matrix.sum(axis=2) - hits
+    seen = union > 0
+    found = np.where(seen, hits / np.maximum(union, 1), 0).sum(axis=1)
+    return np.asarray(found / np.maximum(seen.sum(axis=1), 1))

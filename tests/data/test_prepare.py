@@ -163,3 +163,9 @@ def test_offline_what_is_already_there_is_used(
     assert bench("--offline", "data", "prepare", "voc2012").code == 0
     assert bench("--offline", "data", "prepare", "voc2012").code == 0
     assert server.asked == []
+
+
+@pytest.mark.parametrize("option", [("--score", "disc"), ("--exclude", "*"), ("--skip-broken",)])
+def test_an_option_that_the_demo_data_cannot_follow_is_refused(option: tuple[str, ...], bench: Callable) -> None:
+    refused = bench("data", "prepare", "demo", *option)
+    assert refused.code == 2 and "the demo data is drawn whole" in refused.err

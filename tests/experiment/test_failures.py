@@ -4,9 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bench import record
+from bench.errors import DataError
+from bench.experiment import figure7
 from bench.storage import files
 from tests.conftest import reseal
 
@@ -168,3 +172,27 @@ def test_damaged_records_and_predictions_are_refused(tiny: Bench, bench: Bench, 
     (folder / "record.json").unlink()
     assert tiny("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "one-phase").code == 0
     assert len(record.read(tmp_path / "runs")) == 2
+
+
+def test_a_damaged_image_of_the_progress_is_named_with_the_way_out(tmp_path: Path) -> None:
+    """The images of a pretext task's progress lie in the working folder until the trunk is published."""
+    kept = tmp_path / "work" / "images"
+    figure7.keep(kept, 1, {"input": np.zeros((2, 3, 8, 8), np.uint8), "learned": np.ones((2, 3, 8, 8), np.uint8)})
+    figure7.draw(kept, tmp_path / "whole.png")
+    assert Image.open(tmp_path / "whole.png").height == 2 * (8 + figure7.MARGIN)
+    (kept / "epoch 1.png").write_bytes((kept / "epoch 1.png").read_bytes()[:40])
+    with pytest.raises(DataError, match=r"epoch 1\.png does not decode; remove .*images, and the trunk gets no figure7\.png"):
+        figure7.draw(kept, tmp_path / "figure7.png")
+
+
+def test_images_to_pretrain_on_that_nothing_uses_are_said(tiny: Bench, drawn: dict[str, Path], tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--set", "protocol.head_width=0")
+    assert "--pretrain-data is not used" in tiny(*asked).out
+    assert {one.provenance["pretrain_data"] for one in record.read(tmp_path / "runs")} == {None}
+
+
+def test_a_name_that_looks_like_markup_is_planned_as_it_is(tiny: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "[red]x.py"
+    path.write_text((Path(__file__).parents[2] / "pretexts" / "l1_color.py").read_text())
+    planned = tiny("--plugin", path, "--pretext", "[red]x", "--downstream", "voc_cls", "--plan")
+    assert planned.code == 0 and "[red]x-" in planned.out, planned.err
