@@ -1,7 +1,8 @@
-"""The loop: turns, precision, randomness, and what it refuses."""
+"""The loop: losses, precision, randomness, interruptions, and what it refuses."""
 
 import dataclasses
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 
 from bench.config import MachineConfig
 from bench.data import batches, packs
-from bench.errors import BenchError, DataError, MachineError
+from bench.errors import BenchError, DataError, Interrupted, MachineError
 from bench.experiment.pretraining import summary
 from bench.storage import files
-from bench.training import checkpoint
+from bench.training import checkpoint, loop
 from bench.training.loop import Stage, train
 from bench.training.machine import Machine, make_machine
 from tests.conftest import write_rows
@@ -48,7 +49,7 @@ def split(count: int = 4) -> Images:
     return Images(None, np.arange(count))  # type: ignore[arg-type]
 
 
-def test_a_turn_sees_the_weights_of_the_turn_before_in_low_precision_too(machine: Machine, tmp_path: Path) -> None:
+def test_a_loss_sees_the_weights_that_the_loss_before_left_in_low_precision_too(machine: Machine, tmp_path: Path) -> None:
     critic = nn.Linear(4, 1, bias=False)
     nn.init.ones_(critic.weight)
     seen = []
@@ -103,6 +104,28 @@ def test_optimizers_may_be_left_out_and_strangers_get_none(machine: Machine, tmp
         train(stage(strange, optimizers, module), split(), machine, tmp_path / "b", Deaf())
 
 
+def test_what_training_cost_before_an_interruption_counts(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "Meter", lambda _: SimpleNamespace(joules=lambda: 5.0))
+    module = nn.Linear(4, 1)
+    steps: list[int] = []
+
+    def training_step(batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        steps.append(len(steps))
+        if len(steps) == 1:
+            time.sleep(0.5)
+            machine.stop.signal_number = signal.SIGTERM
+        yield "one", module(torch.ones(1, 4)).square().sum()
+
+    made = stage(training_step, {"one": torch.optim.SGD(module.parameters(), lr=0.1)}, module)
+    with pytest.raises(Interrupted):
+        train(made, split(), machine, tmp_path, Deaf())
+    machine.stop.signal_number = 0
+    history = train(made, split(), machine, tmp_path, Deaf())
+    assert (len(steps), history.images, history.joules) == (2, 4, 10.0) and 0.5 < history.seconds < 5
+
+
 def test_too_few_images_to_train_on_are_refused(machine: Machine, tmp_path: Path) -> None:
     module = nn.Linear(4, 1)
     with pytest.raises(DataError, match="has 1 images to train on; at least 2"):
@@ -110,7 +133,7 @@ def test_too_few_images_to_train_on_are_refused(machine: Machine, tmp_path: Path
 
 
 @pytest.mark.parametrize("make", [lambda p: torch.optim.Adam(p, fused=True), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)])
-def test_a_checkpoint_gives_back_network_and_optimiser_bit_for_bit(tmp_path: Path, make: object) -> None:
+def test_a_checkpoint_gives_back_network_and_optimizer_bit_for_bit(tmp_path: Path, make: object) -> None:
     def made() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
@@ -147,7 +170,7 @@ def test_a_damaged_checkpoint_and_another_networks_are_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("said", "instead"), [(b"loss/0/step", b"loss/0/stop"), (b"loss/0/step", b"loss/x/step")])
-def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path, said: bytes, instead: bytes) -> None:
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path, said: bytes, instead: bytes) -> None:
     module = nn.Linear(2, 1)
     optimizer = torch.optim.Adam(module.parameters())
     module(torch.ones(1, 2)).sum().backward()
