@@ -10,11 +10,11 @@ import pytest
 from pydantic import Field, create_model
 
 from bench import registry
-from bench.config import Phase, Protocol, Recipe
-from bench.experiment.resolve import recipe_of
+from bench.config import Phase, Protocol, Recipe, RunConfig
+from bench.experiment.resolve import recipe_of, resolve
 from bench.experiment.search import Search
 from bench.job import Job, PretrainJob
-from bench.schema import Schema
+from bench.schema import Schema, canonical
 
 DEFAULTS = Path(__file__).with_name("defaults.json")
 PRETRAIN: dict[str, Any] = {
@@ -120,3 +120,12 @@ def test_a_default_that_is_computed_is_always_in_the_id() -> None:
     first = Loading().digest()
     weights[0] = "other"
     assert Loading().digest() != first
+
+
+def test_a_job_of_defaults_has_none_of_them_in_its_id(drawn: dict[str, Path]) -> None:
+    data = {"data": str(drawn["demo"]), "pretrain_data": str(drawn["demo_unlabelled"]), "protocol": "paper", "size": 64}
+    asked = {"pretext": "l1_color", "downstream": "voc_cls", "schedule": "two-phase", **data}
+    (job,) = resolve(RunConfig.model_validate(asked), print).jobs
+    assert job.pretrain.recipe == {} and "statistics" not in canonical(job.identity())
+    (other,) = resolve(RunConfig.model_validate({**asked, "set": ("recipe.lr=0.5",)}), print).jobs
+    assert other.pretrain.recipe == {"lr": 0.5}

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.cli import run
 from bench.cli.options import config_of, fields, option
 from bench.config import MachineConfig, RunConfig
 from bench.errors import UsageError
 from bench.experiment import resolve
+from bench.training.machine import make_machine
 
 ADDED = """
 import sys
@@ -82,3 +86,40 @@ def test_a_downstream_task_may_name_its_data(drawn: dict[str, Path]) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             RunConfig.model_validate({**base, **wrong})
+
+
+GIVEN = {
+    "pretext": "l1_color", "downstream": "voc_seg", "protocol": "small", "data": "here", "pretrain_data": "there",
+    "trunk": "unet", "size": "64", "seed": "3", "seeds": "2", "vary": "finetune", "schedule": "frozen",
+    "transfer": "encoder", "labels": "0.5", "settings": "recipe.lr=1", "rates": "0.1", "tune": "4",
+    "space": "head=1e-3", "storage": "sqlite://", "log": "tensorboard",
+    "device": "cpu", "threads": "3", "workers": "2", "checkpoint_seconds": "7", "precision": "fp32", "compiled": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", fields())
+def test_an_option_reaches_the_configuration(name: str, monkeypatch: pytest.MonkeyPatch, bench: Callable) -> None:
+    """Each option is given alone, and all that differs from the defaults is that field."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(run, "config_of", lambda options: asked.append(options) or sys.exit(0))
+    words = [word for key in dict.fromkeys(("pretext", "downstream", name)) for word in given(key)]
+    assert bench("run", *words).code == 0
+    needed = {"tune": 4} if name in ("space", "storage") else {}
+    config, plain = (RunConfig.model_validate({**needed, **one}) for one in (asked[0], {"pretext": "a", "downstream": "b"}))
+    assert set(config.differences(plain)) == {"pretext", "downstream", name}
+
+
+def given(name: str) -> list[str]:
+    flag = f"--{(RunConfig.model_fields[name].alias or name).replace('_', '-')}"
+    return [flag] if GIVEN[name] is None else [flag, GIVEN[name]]
+
+
+def test_what_a_machine_is_told_is_what_it_does() -> None:
+    told = make_machine(MachineConfig(device="cpu", workers=3, threads=1, checkpoint_seconds=7.0))
+    assert told.data_workers(False) == told.data_workers(True) == 3 and told.checkpoint_seconds == 7
+    assert make_machine(MachineConfig.model_validate({"device": "cpu", "threads": 1, "compile": True})).compiled
+    assert not make_machine(MachineConfig(device="cpu", threads=1)).compiled
+
+
+def test_a_seed_that_is_listed_twice_is_one() -> None:
+    assert RunConfig(pretext=("a",), downstream=("b",), seeds="0,0,3").all_seeds == (0, 3)  # type: ignore[arg-type]

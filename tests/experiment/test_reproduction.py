@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench import record
+from bench.config import MachineConfig
 from bench.experiment import reproduction, resolve
 from bench.storage.files import publish_json
 from bench.training import machine
@@ -128,3 +129,37 @@ def test_a_run_on_other_data_is_not_called_the_same(bench: Bench, voc: Path, dra
     assert refused.code == 3 and "has fingerprint" in refused.err
     unknown = bench("show", "nothing", "--out", out)
     assert unknown.code == 2 and "unknown run" in unknown.err
+
+
+def test_precision_compilation_and_threads_are_asked_for_again(tiny: Bench, tmp_path: Path) -> None:
+    assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen").code == 0
+    (one,) = record.read(tmp_path / "runs")
+    assert "--compile" not in reproduction.command(one)
+    machine_of_run = {**one.provenance["machine"], "compiled": True, "precision": "bf16", "threads": 7}
+    other = one.model_copy(update={"provenance": {**one.provenance, "machine": machine_of_run}})
+    words = reproduction.command(other)
+    assert words[-5:] == ["--threads", "7", "--precision", "bf16", "--compile"]
+    config = reproduction.config_of(other, MachineConfig())
+    assert (config.compiled, config.precision, config.threads) == (True, "bf16", 7)
+    assert reproduction.config_of(other, MachineConfig(threads=3)).threads == 3
+
+
+def test_a_run_on_other_splits_is_not_made_again(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen").code == 0
+    (one,) = record.read(out)
+    job = one.job.model_copy(update={"splits_fingerprint": "0" * 64})
+    (out / "runs" / one.id).rename(out / "runs" / job.id)
+    other = one.model_copy(update={"id": job.id, "job": job})
+    publish_json(out / "runs" / job.id / "record.json", other.model_dump(mode="json"))
+    refused = bench("reproduce", job.id, "--out", out, "--device", "cpu")
+    assert refused.code == 3 and "splits of" in refused.err and "are not those of" in refused.err
+
+
+def test_the_tolerance_is_the_users(tiny: Bench, tmp_path: Path) -> None:
+    assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen").code == 0
+    (one,) = record.read(tmp_path / "runs")
+    name = one.metric_ids[0]
+    other = one.model_copy(update={"metrics": {**one.metrics, name: one.metrics[name] + 0.05}, "weights": "0" * 64})
+    assert not reproduction.compare(one, other).equal
+    assert reproduction.compare(one, other, 0.1).equal and not reproduction.compare(one, other, 0.01).equal

@@ -270,3 +270,15 @@ def _pack(folder: Path) -> packs.Pack:
         ids=tuple("abcde"), content=((8, 8),) * 5, original=((8, 8),) * 5, sums=sums,
     )  # fmt: skip
     return packs.Pack(folder, manifest, written["images"][0], written["masks"][0], None)
+
+
+def test_features_before_and_after_statistics_are_measured_are_not_mixed_up(tiny: Bench, tmp_path: Path) -> None:
+    """Two shares of the labels measure the statistics of one trunk on different images, in one command."""
+    phases = '{"two-phase": [{"train": "head", "epochs": 3, "lr": 0.01}, {"train": "all", "epochs": 1, "lr": 0.001}]}'
+    asked = ("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "two-phase")
+    asked += ("--set", f"protocol.schedules={phases}")
+    assert tiny(*asked, "--labels", "0.5,1").code == 0
+    assert tiny(*asked, "--out", tmp_path / "alone").code == 0
+    (whole,) = [one for one in record.read(tmp_path / "runs") if one.job.labels == 1]
+    (alone,) = record.read(tmp_path / "alone")
+    assert (whole.weights, whole.predictions) == (alone.weights, alone.predictions)
