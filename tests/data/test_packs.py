@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from bench.data import catalogue, packs
+from bench.data.batches import SplitData
 from bench.errors import DataError
 from tests.data.made import devkit, quiet, write_voc
 
@@ -112,3 +113,12 @@ def test_a_header_that_numpy_cannot_read_is_a_damaged_pack(voc: Path) -> None:
     path.write_bytes(content.replace(b"(", b" ", 1))
     with pytest.raises(DataError, match=r"images\.npy is not a pack's array"):
         pack(voc)
+
+
+def test_flipping_a_letterboxed_image_moves_its_padding_too(tmp_path: Path) -> None:
+    """A tall image lies at the left of its square, and a flipped one at the right."""
+    made = pack(write_voc(tmp_path / "v", [(20, 40)]), "letterbox", 32)
+    flipped = (SplitData(made, np.array([0]), augmentation="flip", size=32, seed=seed) for seed in range(8))
+    images = np.concatenate([split[0, np.array([0])]["images"] for split in flipped])
+    left, right = (images[..., columns].reshape(len(images), -1).any(axis=1) for columns in (slice(0, 8), slice(24, 32)))
+    assert (left ^ right).all() and left.any() and right.any()

@@ -9,7 +9,7 @@ import torch
 
 from bench import record
 from bench.config import RunConfig
-from bench.data import catalogue, splits
+from bench.data import catalogue, demo, splits
 from bench.errors import DataError
 from bench.experiment import finetuning as runs
 from bench.experiment import resolve
@@ -125,6 +125,20 @@ def test_event_files_lie_beside_the_run(tiny: Bench, tmp_path: Path) -> None:
         assert [event.step for event in events.Scalars(name)] == list(range(1, epochs + 1))
 
 
+def test_a_phase_that_another_run_has_trained_already_has_event_files_of_its_own(tiny: Bench, tmp_path: Path) -> None:
+    head = '{"train": "head", "epochs": 2, "lr": 0.01}'
+    phases = f'{{"frozen": [{head}], "two-phase": [{head}, {{"train": "all", "epochs": 1, "lr": 0.001}}]}}'
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen,two-phase", "--log", "tensorboard")
+    assert tiny(*asked, "--set", f"protocol.schedules={phases}").code == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for one in record.read(tmp_path / "runs"):
+        events = EventAccumulator(str(tmp_path / "runs" / "runs" / one.id / "tensorboard"))
+        events.Reload()
+        found = [tag for tag in events.Tags()["scalars"] if "/epoch loss/" in tag]
+        assert len(found) == len(one.job.phases), (one.job.schedule, found)
+
+
 def test_a_setting_of_one_downstream_task_leaves_the_other_alone(drawn: dict[str, Path]) -> None:
     asked = RunConfig(
         pretext=("random_init",),
@@ -136,3 +150,12 @@ def test_a_setting_of_one_downstream_task_leaves_the_other_alone(drawn: dict[str
     assert (jobs["voc_cls"].settings.batch_size, jobs["voc_seg"].settings.batch_size) == (4, 2)
     assert jobs["voc_cls"].protocol.endswith("+batch_size=4") and "void" not in jobs["voc_cls"].protocol
     assert jobs["voc_seg"].settings.void == "background"
+
+
+def test_a_share_of_the_labels_is_a_share_of_those_that_choose_rates_too(tmp_path: Path) -> None:
+    data = catalogue.open_dataset(str(demo.make(tmp_path / "drawn", 1, 200, 4)["demo"]), print)
+    whole = splits.open_splits(data, "official", "labels")
+    half, tenth = (splits.open_share(data, whole, share) for share in (0.5, 0.1))
+    count = len(whole.ids("val"))
+    assert count >= 16 and len(half.ids("val")) == round(count / 2) and len(tenth.ids("val")) == 2
+    assert set(tenth.ids("val")) < set(whole.ids("val")) and set(half.ids("val")) < set(whole.ids("val"))

@@ -13,54 +13,12 @@ from typing import Any
 import pytest
 
 from bench import record
-from bench.errors import DataError
-from bench.experiment import study, study_file
+from bench.experiment import study
 from bench.storage.files import publish_json
 from results import look_log
+from tests.experiment.conftest import STUDY
 
 Bench = Callable[..., "object"]
-STUDY = """
-title = "Which of three?"
-
-[options]
-protocol = "demo"
-trunk = "unet:depth=5,width=8"
-size = 32
-threads = 1
-device = "cpu"
-data = {data!r}
-pretrain-data = {pretrain!r}
-seeds = 2
-set = ["recipe.epochs=1", "recipe.batch_size=8", "protocol.head_width=16"]
-
-[parts.main]
-pretext = ["random_init", "l1_color"]
-downstream = "voc_cls"
-tune = 1
-
-[parts.encoder]
-pretext = "l1_color"
-downstream = ["voc_cls"]
-transfer = "encoder"
-tune = 1
-
-[tables.main]
-parts = ["main"]
-
-[tables.accuracy]
-parts = ["main", "encoder"]
-metrics = ["acc_keras", "miou_paper"]
-baseline = "l1_color"
-leave_out = ["random_init:one-phase"]
-"""
-
-
-@pytest.fixture
-def folder(drawn: dict[str, Path], tmp_path: Path) -> Path:
-    place = tmp_path / "which"
-    place.mkdir()
-    (place / "study.toml").write_text(STUDY.format(data=str(drawn["demo"]), pretrain=str(drawn["demo_unlabelled"])))
-    return place
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -196,61 +154,12 @@ def test_two_processes_share_a_study(folder: Path, tmp_path: Path, bench: Bench)
     assert bench("study", folder, "--out", tmp_path / "runs").code == 0 and contents(folder) == made
 
 
-def test_another_file_has_a_folder_of_its_own(folder: Path) -> None:
-    assert study_file.own_folder(folder / "study.toml") == folder
-    assert study_file.own_folder(folder / "smaller.toml") == folder / "smaller"
-
-
 def test_other_images_under_the_same_name_are_refused(bench: Bench, folder: Path, tmp_path: Path) -> None:
     path = folder / "study.toml"
     path.write_text(path.read_text() + '[fingerprints]\nlabelled = "0123456789ab"\n')
     done = bench("study", folder, "--out", tmp_path / "runs")
     assert done.code == 3 and "labelled has the fingerprint" in done.err and "0123456789ab" in done.err
     assert not (tmp_path / "runs" / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("title", "titel", "title"),
-        ("[parts.main]", "[parts.'a/b']", "ASCII letters"),
-        ("[tables.main]", "[tables.records]", "records"),
-        ('parts = ["main"]', 'parts = ["mian"]', "did you mean 'main'"),
-        ("seeds = 2", 'seeds = "two"', "--seeds"),
-        ("seeds = 2", "sedes = 2", "; did you mean 'seeds'? Known: "),
-        ("[options]", "options = 3\n[other]", "options must be a table"),
-        ("tune = 1", "tune = -1", "tune"),
-        ("tune = 1", "tune = true", "tune"),
-        ('"acc_keras"', '"acc_kears"', "did you mean 'acc_keras'"),
-        ("tune = 1", "tune = 1\nrates = [0.1]", "--rates"),
-        ("protocol", "protocol protocol", "not a study"),
-        ("seeds = 2", "seeds = 2\npretrain_data = 'other'", "twice"),
-        ("tune = 1", 'tune = 1\nlike = "mian"', "did you mean 'main'"),
-        ("tune = 1", "tune = 1\nlike = 3", "unknown part '3', which parts.main is like"),
-        ("tune = 1", 'tune = 1\nlike = "main"', "parts.main is like main, itself like 'main'"),
-    ],
-)
-def test_a_file_that_is_no_study_is_named_with_the_reason(folder: Path, old: str, new: str, said: str) -> None:
-    path = folder / "study.toml"
-    path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(DataError, match=r"study\.toml") as refused:
-        study_file.load(path)
-    assert said in str(refused.value)
-
-
-def test_a_part_like_another_has_its_options_and_its_own_before_them(folder: Path) -> None:
-    path = folder / "study.toml"
-    path.write_text(path.read_text() + '[parts.more]\nlike = "encoder"\nseeds = 3\npretrain_data = "own"\n')
-    parts = study_file.load(path).parts
-    assert parts["more"] == parts["encoder"].model_copy(update={"seeds": (0, 1, 2), "pretrain_data": "own"})
-    assert study_file.load(path, {"seeds": "1"}).parts["more"].all_seeds == (0,)
-
-
-def test_what_does_not_change_a_result_is_not_part_of_what_was_asked(folder: Path) -> None:
-    path = folder / "study.toml"
-    first = study_file.load(path).parts["main"].meaning()
-    assert study_file.load(path, {"device": "cuda", "threads": 7, "workers": 3}).parts["main"].meaning() == first
-    assert study_file.load(path, {"seeds": "3"}).parts["main"].meaning() != first
 
 
 def test_what_a_study_left_is_no_change_of_the_program(tmp_path: Path) -> None:
@@ -338,13 +247,3 @@ def test_a_plan_counts_the_measuring_and_names_the_edge_of_a_search(
     shown = bench(*asked, tmp_path / "empty", "--plan")
     assert "a rate at the edge of its range: --space" in shown.out.replace("\n", " "), shown.out
     assert not (tmp_path / "empty" / "runs").exists() and not (tmp_path / "empty" / "studies").exists(), "a plan writes no run"
-
-
-def test_looks_that_do_not_grow_are_refused(folder: Path) -> None:
-    text = (path := folder / "study.toml").read_text()
-    for looks in ("[5, 3]", "[1, 3]", "[3, 3]"):
-        path.write_text(f"looks = {looks}\n{text}")
-        with pytest.raises(DataError, match="looks"):
-            study_file.load(path)
-    path.write_text(f"looks = [3, 5]\n{text}")
-    assert study_file.load(path).looks == (3, 5)

@@ -177,3 +177,11 @@ def test_colorization_keeps_the_lightness_and_is_random_by_its_dropout() -> None
     other = pretext.colorize(images(), torch.Generator().manual_seed(5))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", ["l1_color", "cgan_color", "inpainting"])
+def test_a_task_is_scored_with_the_statistics_of_its_recipe(name: str) -> None:
+    running, batch = make(name).eval(), make(name, statistics="batch").eval()
+    batch.load_state_dict(running.state_dict())
+    found, other = (pretext.evaluate(images(), seeded()) for pretext in (running, batch))
+    assert not torch.equal(found["psnr"], other["psnr"])

@@ -53,6 +53,7 @@ JOB = make("random_init").job.model_dump(mode="json")
         ({"job": {**JOB, "schedule": "other"}}, "Input should be 'one-phase', 'two-phase' or 'frozen'"),
         ({"job": {**JOB, "settings": {**JOB["settings"], "schedules": {}}}}, "its protocol has no two-phase schedule"),
         ({"job": {**JOB, "seed": 1}}, "its id is not that of its job, random_init-voc_seg-"),
+        ({"pretrain": make("random_init", 9).pretrain.model_dump(mode="json")}, "its trunk is not the one that its job names"),
         ({"metrics": {"map_voc@1": 0.5}}, "its metrics are not those of its job"),
         ({"tuning": tuning(space={"phase-1": (1e-4, 1e-2)}).model_dump(mode="json")}, "its search lacks phases of its job"),
     ],

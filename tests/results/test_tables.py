@@ -12,7 +12,7 @@ from bench.text import printable
 from results import board, csv_files, published, tables
 from results.agreement import order
 from results.scores import Answers
-from tests.results.made import make, reader, tuning
+from tests.results.made import COST, make, reader, tuning
 
 HOSTILE = "a_b%|[red]\\x&{}$#~^<script>alert(1)</script>\n=1+1\r\x1b[2J![i](http://x)`*"
 
@@ -69,6 +69,17 @@ def test_costs_are_of_one_seed_and_an_hour_of_pretraining_buys_points() -> None:
     assert row.cells[1:4] == ("360", "360", "360")
     assert row.cells[7].endswith("per CPU-hour")  # 30 points for a tenth of an hour
     assert float(row.cells[7].split()[0]) == pytest.approx(300, abs=5)
+
+
+def test_a_gpus_hours_and_joules_are_called_so() -> None:
+    cost = COST.model_copy(update={"device": "cuda", "joules": 3000.0})
+    trunks = [one.pretrain.model_copy(update={"cost": cost}) for one in three_seeds()]
+    records = [one.model_copy(update={"cost": cost, "pretrain": trunk}) for one, trunk in zip(three_seeds(), trunks, strict=True)]
+    (one,) = boards(records)
+    table = tables.costs(one)
+    assert table is not None
+    row = next(row for row in table.rows if row.cells[0] == "cgan_color")
+    assert row.cells[7].endswith("per GPU-hour") and row.cells[6] == "6.0"  # kJ, of trunk and run
 
 
 def test_searches_say_what_was_tried_and_how_much_depends_on_it() -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench import record
+from bench import record, registry
 from bench.metrics import PADDING
 from bench.training import evaluation
 from results import predictions
@@ -95,3 +95,9 @@ def test_a_search_scores_whole_images_too(tiny: Bench, tmp_path: Path) -> None:
     assert tiny(*asked).code == 0
     (one,) = record.read(tmp_path / "runs")
     assert one.tuning is not None and one.tuning.metric == "miou_paper@1" and 0 < one.tuning.best_value < 1
+
+
+def test_a_protocol_may_be_scored_one_image_at_a_time() -> None:
+    plugin = registry.load("downstreams", "voc_cls")
+    sizes = {name: evaluation.evaluation_batch(plugin(protocol, 20)) for name, protocol in plugin.protocols.items()}
+    assert sizes["paper-code"] == 1 and sizes["paper"] == plugin.protocols["paper"].batch_size > 1
