@@ -314,3 +314,17 @@ def test_a_torn_end_of_the_journal_is_cut_and_every_whole_trial_kept(tmp_path: P
     path.write_bytes(path.read_bytes() + b"torn while both are open")
     other.enqueue_trial({"x": 0.5})
     assert len(study.trials) == 4 and b"torn" not in path.read_bytes()
+
+
+def test_a_digit_that_was_changed_in_the_journal_is_noticed(tmp_path: Path) -> None:
+    import optuna
+
+    path = tmp_path / "journal.log"
+    study = optuna.create_study(storage=journal.journal(path, print), study_name="s")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    whole = path.read_bytes()
+    place = whole.index(b'"values":[0.') + len(b'"values":[0.')
+    changed = b"5" if whole[place : place + 1] != b"5" else b"6"
+    path.write_bytes(whole[:place] + changed + whole[place + 1 :])
+    with pytest.raises(DataError, match="does not match its check sum; remove its folder"):
+        journal.journal(path, print)

@@ -23,7 +23,7 @@ def found(deviation: float, common: float = 0.0, own: float = 1.0) -> Estimate:
 
 @pytest.mark.parametrize(
     ("seeds", "seed_variance", "common", "difference"),
-    [(3, 5.0, 0.0, 5.0), (5, 1.0, 1.0, 3.0), (10, 20.0, 0.0, 4.0), (4, 0.0, 5.0, 7.0)],
+    [(3, 5.0, 0.0, 5.0), (5, 1.0, 1.0, 3.0), (10, 20.0, 0.0, 4.0), (4, 0.0, 5.0, 7.0), (3, 5.0, 0.0, 0.0), (5, 20.0, 0.0, -5.0)],
 )
 def test_the_power_is_that_of_simulated_runs(seeds: int, seed_variance: float, common: float, difference: float) -> None:
     rng = np.random.default_rng(0)
