@@ -130,7 +130,6 @@ def training(
         batch_size=None,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        timeout=120,
         prefetch_factor=4,
     )
     try:

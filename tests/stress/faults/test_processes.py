@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -12,9 +13,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
+import torch
 
+from bench.data.batches import Plan, SplitData, training
 from bench.training import checkpoint
 from tests.stress.faults.bench import OFTEN, Bench, checkpoints, send, when
 from tests.stress.server import CLOCK, FAIL_FROM, KILL, ROOT, Fault
@@ -181,6 +186,31 @@ def test_17_a_killed_data_worker_ends_the_command_with_the_cause(bench: Bench) -
     died = bench.run("l1_color", "voc_seg", "--workers", "2", "--set", "recipe.epochs=1000", *OFTEN, meanwhile=kill_one)
     assert died.code == 4 and "a data worker died" in died.err and "--workers 0" in died.err
     assert died.seconds < 60
+
+
+class Slow(SplitData):
+    """Images that need no pack, and time: the main process waits for a batch, and none is on its way."""
+
+    def __getitem__(self, plan: Plan) -> dict[str, torch.Tensor]:
+        time.sleep(1)
+        return {"images": torch.ones(len(plan[1]), 3, 4, 4)}
+
+
+def test_17_the_death_of_a_data_worker_whose_signal_another_thread_took_is_noticed_too() -> None:
+    """The kernel may give SIGCHLD to another thread while the main thread waits for a batch, and then nothing wakes that up."""
+    split = Slow(None, np.arange(4))  # type: ignore[arg-type]
+    stream = training(split, 2, 0, 10_000, 0, 1, torch.device("cpu"))
+    next(stream)
+    previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        (worker,) = multiprocessing.active_children()
+        os.kill(cast(int, worker.pid), signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(Exception, match="exited unexpectedly"):
+            list(stream)
+        assert time.monotonic() - began < 60
+    finally:
+        signal.signal(signal.SIGCHLD, previous)
 
 
 @pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGTERM,)])
