@@ -247,3 +247,27 @@ def test_a_plan_counts_the_measuring_and_names_the_edge_of_a_search(
     shown = bench(*asked, tmp_path / "empty", "--plan")
     assert "a rate at the edge of its range: --space" in shown.out.replace("\n", " "), shown.out
     assert not (tmp_path / "empty" / "runs").exists() and not (tmp_path / "empty" / "studies").exists(), "a plan writes no run"
+
+
+def test_two_records_of_one_id_that_differ_are_named(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    small = (
+        "study",
+        folder,
+        "--out",
+        tmp_path / "runs",
+        "--seeds",
+        1,
+        "--tune",
+        0,
+        "--only",
+        "encoder",
+        "--into",
+        tmp_path / "small",
+    )
+    assert bench(*small).code == 0
+    (one,) = record.read(tmp_path / "small" / "records")
+    path = record.record_path(tmp_path / "small" / "records", one.id)
+    publish_json(path, one.model_copy(update={"weights": "0" * 64}).model_dump(mode="json"))
+    (tmp_path / "small" / "records" / "parts.json").unlink()
+    refused = bench(*small)
+    assert refused.code == 5 and "different records of one id" in refused.err, refused.err
