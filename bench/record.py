@@ -52,7 +52,11 @@ class DataFacts(Schema):
     prior: tuple[float, ...] = ()
     """For each class the share of training images that show it; empty when the images have no labels."""
     left_out: int = 0
-    """The number of images left out of the data set because they or their masks do not decode."""
+    """The number of images left out of the data set because a file of theirs is broken or missing."""
+    unused: dict[str, int] = {}
+    """What the data set holds and the run does not use, or what was read in an unusual way: counts by reason."""
+    scored_list: str = ""
+    """The data set's own list that was scored, such as ImageSets/Main/val.txt; "" where a split scheme drew the images."""
 
     @property
     def title(self) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.common import hold, use
 from bench.config import names
 from bench.errors import UsageError
+from bench.text import Echo
+
+if TYPE_CHECKING:
+    from bench.data.dataset import Dataset
 
 PREPARE_EXAMPLE = "bench data prepare voc2012 --root ~/data/VOCdevkit"
 VERIFY_EXAMPLE = "bench data verify ~/data/VOCdevkit"
@@ -27,8 +31,16 @@ def prepare(
     score: Annotated[
         str | None, typer.Option(help="The classes that are scored, separated by commas; all when left out.")
     ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="What a value of masks means, VALUE=ID or '#RRGGBB=ID' (255=1); or index: a palette's indices are the ids.",
+        ),
+    ] = None,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out images that do not decode, or whose mask does not; each is named.")
+        bool,
+        typer.Option("--skip-broken", help="Leave out images with a file that is broken, or missing for a list; each is named."),
     ] = False,
 ) -> None:
     """Download a data set or take a folder, decode every image to verify it, and register it under its name."""
@@ -39,19 +51,23 @@ def prepare(
     use()
     with Screen() as screen:
         if name == catalogue.DEMO_LABELLED and root is None:
-            if exclude or score or skip_broken:
-                raise UsageError("--exclude, --score and --skip-broken are for data sets of files; the demo data is drawn whole.")
+            if exclude or score or map_ or skip_broken:
+                raise UsageError(
+                    "--exclude, --score, --map and --skip-broken are for data sets of files; the demo data is drawn whole."
+                )
             made = [catalogue.open_dataset(demo, screen.echo) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
         else:
             folder = root if root is not None else download.fetch(name, files.home() / "downloads", screen)
-            found = catalogue.read(folder, _set_name(name), exclude or (), names(score or ""))
+            choices = catalogue.Choices(exclude or (), names(score or ""), map_ or ())
+            found = catalogue.read(folder, _set_name(name), choices)
             screen.echo(f"reading and decoding every image of {name}")
             made = [catalogue.register(found, skip_broken, screen.echo)]
         for dataset in made:
-            left_out = f" ({len(dataset.broken):,} left out)" if dataset.broken else ""
+            left_out = f" ({dataset.left_out:,} left out)" if dataset.left_out else ""
             screen.echo(
                 f"{dataset.name} is ready: {len(dataset.images):,} images{left_out}, fingerprint {dataset.fingerprint[:12]}"
             )
+            _tell(dataset, screen.echo)
 
 
 def verify(
@@ -66,6 +82,20 @@ def verify(
     screen = Screen()
     checked = catalogue.verify(path)
     screen.echo(f"{checked.name}: {len(checked.images):,} images decode, fingerprint {checked.fingerprint[:12]}")
+    _tell(checked, screen.echo)
+
+
+def _tell(dataset: Dataset, echo: Echo) -> None:
+    """Tell what a data set holds beside its images: what the tasks may use of it, and what is not used, by reason."""
+    from bench.data import lists
+
+    for subset in lists.subsets(dataset):
+        held, chosen = len(lists.usable(dataset, subset)), lists.choose(dataset, subset)
+        what = "with annotations" if subset == "labels" else f"with a mask in {subset}"
+        scored = f"; the split scheme official scores ImageSets/{lists.task_of(subset)}/{chosen.test}.txt" if chosen else ""
+        echo(f"  {held:,} images {what}{scored}")
+    for reason, number in dataset.findings.items():
+        echo(f"  {number:,} {reason}")
 
 
 def list_data() -> None:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data import coco, folder, voc
-from bench.data.dataset import Dataset, choose_scored, decode, decode_mask, fingerprinted
+from bench.data import coco, folder, inspection, lists, voc
+from bench.data.dataset import Dataset, choose_scored
 from bench.data.download import ARCHIVES
-from bench.data.threads import in_order
+from bench.data.masks import MaskValues
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.storage import files, seal
 from bench.text import Echo
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
-INDEX_VERSION = 3
-"""2: an index is sealed. 3: it names images and splits. The index of a path is made anew for each version."""
+INDEX_VERSION = 4
+"""2: an index is sealed. 3: it names images and splits. 4: masks were looked at, and what is not used was counted. The index of a
+path is made anew for each version."""
 LABELLED_DEFAULTS = ("voc2012", "voc2007")
 UNLABELLED_DEFAULTS = ("coco2014", "coco2017")
 
@@ -50,29 +52,61 @@ def check_prepared(*names: str | None) -> None:
             )
 
 
-def read(root: Path, name: str, exclude: Sequence[str] = (), score: Sequence[str] = (), broken: Sequence[str] = ()) -> Dataset:
+@dataclass(frozen=True)
+class Choices:
+    """What a user chose when a data set was prepared, and what was left out then.
+
+    Images whose file names match a pattern in `exclude` are left out, and so are those whose files are in `broken`; `unlisted`
+    (`Main/p7`) are taken out of the official lists. `score` names the classes that are scored, all when empty. `mask_values` says
+    what the pixels of masks mean (`--map`).
+    """
+
+    exclude: Sequence[str] = ()
+    score: Sequence[str] = ()
+    mask_values: Sequence[str] = ()
+    broken: Sequence[str] = ()
+    unlisted: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Choices:
+        """Return the choices that a data set was prepared with."""
+        return cls(dataset.exclude, dataset.scored, dataset.mask_values, dataset.broken, dataset.unlisted)
+
+
+NO_CHOICES = Choices()
+
+
+def read(root: Path, name: str, choices: Choices = NO_CHOICES) -> Dataset:
     """Return the data set at `root`, read by its layout: VOCdevkit, COCO, or a folder of images.
 
-    Images whose file names match a pattern in `exclude` are left out, and so are those whose files are in `broken`. `score` names
-    the classes that are scored, all when empty. DataError says what is missing or wrong.
+    DataError says what is missing or wrong; UsageError for mask values of a data set without masks, or that cannot be.
     """
     if not root.is_dir():
         raise DataError(f"there is no data set at {root}: {'it is a file' if root.exists() else 'no such folder'}.")
     root = root.resolve()
+    if _undecodable(str(root)):
+        raise DataError(f"{str(root)!r} is not written in UTF-8, so no record could name it; rename the folder.")
     if voc.looks_like(root):
         dataset = voc.read(root, name)
     elif coco.looks_like(root):
         dataset = coco.read(root, name)
     else:
         dataset = folder.read(root, name)
-    if exclude:
-        dataset = _without(dataset, exclude)
-    if broken:
-        dataset = _without_broken(dataset, broken)
+    if choices.mask_values:
+        if not dataset.masks:
+            raise UsageError(f"--map says what the pixels of masks mean, and {root} has no masks.")
+        MaskValues.parse(choices.mask_values, len(dataset.classes))
+        dataset = dataset.model_copy(update={"mask_values": tuple(sorted(choices.mask_values))})
+    if choices.exclude:
+        dataset = _without(dataset, choices.exclude)
+    if choices.broken:
+        dataset = _without_broken(dataset, choices.broken)
+    if choices.unlisted:
+        dataset = lists.without(dataset, choices.unlisted)
     strange = next((image.file for image in dataset.images if not image.file.isprintable() or _undecodable(image.file)), None)
     if strange is not None:
         raise DataError(f"{root} has an image with the file name {strange!r}, which cannot be printed; rename the file.")
-    return choose_scored(dataset, score) if score else dataset
+    return choose_scored(dataset, choices.score) if choices.score else dataset
 
 
 def _undecodable(name: str) -> bool:
@@ -81,7 +115,8 @@ def _undecodable(name: str) -> bool:
 
 def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
     matching = {p.id for p in dataset.images if any(fnmatch.fnmatch(Path(p.file).name, pattern) for pattern in patterns)}
-    return dataset.without(matching, exclude=tuple(patterns))
+    findings = {**dataset.findings, **({f"images that match --exclude {' '.join(patterns)}": len(matching)} if matching else {})}
+    return dataset.without(matching, exclude=tuple(patterns), findings=findings)
 
 
 def _without_broken(dataset: Dataset, files: Iterable[str]) -> Dataset:
@@ -92,65 +127,15 @@ def _without_broken(dataset: Dataset, files: Iterable[str]) -> Dataset:
 def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda text: None) -> Dataset:
     """Verify a data set by decoding every image, and put its index under its name; return it with its fingerprint.
 
-    DataError names the first file that does not decode; with `skip_broken` each such file is told to `echo` and its image left
-    out. DataError also for a name such as voc2012 with another layout than its own.
+    The errors are those of `inspection.inspect`; DataError also for a name such as voc2012 with another layout than its own.
     """
     layouts = {**dict.fromkeys(LABELLED_DEFAULTS, "voc"), **dict.fromkeys(UNLABELLED_DEFAULTS, "coco")}
     wanted = layouts.get(dataset.name, dataset.kind)
     if dataset.kind != wanted:
         raise DataError(f"{dataset.root} has the layout {dataset.kind}, but {dataset.name} has {wanted}; choose another name.")
     if skip_broken:
-        dataset = _sound(dataset, echo)
-    check = _check_of(dataset, masks_only=skip_broken)
-
-    def check_or_say_how(path: Path) -> None:
-        try:
-            check(path)
-        except DataError as error:
-            if _problem(path) is None:
-                raise
-            raise DataError(
-                f"{str(error).removesuffix('.')}; mend or remove it, or leave out all such images with --skip-broken."
-            ) from error
-
-    return _save(files.home() / "data" / dataset.name, fingerprinted(dataset, check_or_say_how))
-
-
-def _sound(dataset: Dataset, echo: Echo) -> Dataset:
-    """Return a data set without the images that do not decode, or whose mask does not decode."""
-    broken: set[str] = set()
-    of_mask = {f"{folder}/{identity}.png": identity for folder, ids in dataset.masks.items() for identity in ids}
-    file_of = {image.id: image.file for image in dataset.images} if of_mask else {}
-    for file, problem in in_order(lambda file: (file, _problem(dataset.root / file)), dataset.files()):
-        if problem is not None:
-            echo(f"left out: {problem}")
-            broken.add(file_of[of_mask[file]] if file in of_mask else file)
-    return _without_broken(dataset, broken) if broken else dataset
-
-
-def _problem(path: Path) -> str | None:
-    """Return why a file does not decode, None when it decodes."""
-    try:
-        decode(path)
-    except DataError as error:
-        return str(error)
-    return None
-
-
-def _check_of(dataset: Dataset, masks_only: bool = False) -> Callable[[Path], None]:
-    """Return a function that decodes one file, an image or a mask, whole, and compares a mask's size with its image's."""
-    by_id = {image.id: image for image in dataset.images} if dataset.masks else {}
-    images = {dataset.mask_path(folder, name): by_id[name] for folder, ids in dataset.masks.items() for name in ids}
-
-    def check(path: Path) -> None:
-        image = images.get(path)
-        if image is not None:
-            source = dataset.path(image)
-            decode_mask(path, len(dataset.classes), decode(source).size, source)
-        elif not masks_only:
-            decode(path)
-
-    return check
+        dataset = inspection.sound(dataset, echo)
+    return _save(files.home() / "data" / dataset.name, inspection.inspect(dataset))
 
 
 def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
@@ -158,7 +143,7 @@ def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
     index, is_demo = _index(name_or_path), name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED)
     if "/" not in name_or_path and index.is_file():
         try:
-            return read_index(index)
+            return _looked_at(read_index(index), echo)
         except DataError as error:
             if not is_demo:
                 raise
@@ -179,8 +164,18 @@ def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
     return _indexed(path.resolve(), echo)
 
 
+def _looked_at(dataset: Dataset, echo: Echo) -> Dataset:
+    """Return a prepared data set; the masks of one that an earlier version prepared are looked at first."""
+    if dataset.surveyed or not dataset.masks:
+        return dataset
+    echo(f"looking at the masks of {dataset.name} (once)")
+    return _save(files.home() / "data" / dataset.name, inspection.look_at_masks(dataset))
+
+
 def _indexed(root: Path, echo: Echo) -> Dataset:
     dataset = read(root, root.name)
+    for subset in lists.subsets(dataset):
+        lists.check(dataset, subset, images_only=True)
     signature = hashlib.sha256()
     # The text of a list, as in earlier versions, whose indices are found by it.
     for number, file in enumerate(dataset.files()):
@@ -191,7 +186,7 @@ def _indexed(root: Path, echo: Echo) -> Dataset:
     if (place / "index.json").is_file():
         return read_index(place / "index.json")
     echo(f"reading {dataset.name}: {len(dataset.images):,} images (once)")
-    return _save(place, fingerprinted(dataset))
+    return _save(place, inspection.inspect(dataset, images=False))
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
@@ -260,8 +255,8 @@ def verify(name_or_path: str) -> Dataset:
         check_prepared(name_or_path)
         raise unknown("data set", name_or_path, _names())
     root = known.root if known else Path(name_or_path)
-    fresh = read(root, known.name, known.exclude, known.scored, known.broken) if known else read(root, root.resolve().name)
-    checked = fingerprinted(fresh, _check_of(fresh))
+    fresh = read(root, known.name, Choices.of(known)) if known else read(root, root.resolve().name)
+    checked = inspection.inspect(fresh)
     if known is not None and checked.fingerprint != known.fingerprint:
         raise DataError(f"{known.name} at {known.root} has changed since it was prepared; prepare it again.")
     return checked

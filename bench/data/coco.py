@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+from collections import Counter
 from pathlib import Path, PurePath
 
 from bench.data.dataset import Dataset, ImageFile
@@ -29,43 +31,50 @@ def _annotations(root: Path) -> list[Path]:
 
 
 def read(root: Path, name: str) -> Dataset:
-    """Return the data set of the images that instances JSONs (and test sets' image_info) list; DataError for a missing one."""
+    """Return the data set of the images that instances JSONs (and test sets' image_info) list, as far as they are there.
+
+    Listed images that are missing are counted, and so are images that no file lists. DataError when none is there.
+    """
     images: dict[str, ImageFile] = {}
+    unused: Counter[str] = Counter()
+    folders: set[Path] = set()
     for path in [*_annotations(root), *sorted((root / "annotations").glob("image_info_test20??.json"))]:
         subset = path.stem.removeprefix("instances_").removeprefix("image_info_")
-        listed = _listed(path)
-        folder = next((f for f in (root / subset, root / "images" / subset, root / "images") if f.is_dir()), None)
-        if folder is None:
-            if subset.startswith("test"):
-                continue
-            raise DataError(f"{path} lists images, but there is no folder {root / subset} to hold them.")
+        listed, labels = _listed(path)
+        unused["objects in annotations, whose labels are not used"] += labels
         split = next((split for split in SPLITS if subset.startswith(split)), "train")
+        folder = next((f for f in (root / subset, root / "images" / subset, root / "images") if f.is_dir()), None)
         for file in listed:
+            if folder is None or not _is_file(folder / file):
+                unused[f"images that {path.name} lists and that are not there"] += 1
+                continue
             image = ImageFile(id=Path(file).stem, file=(folder / file).relative_to(root).as_posix(), split=split)
             if image.id in images:
                 raise DataError(f"{path} lists {quoted(file)}, and {image.id} is listed already; file names must differ.")
             images[image.id] = image
-        missing = next((file for file in listed if not _is_file(folder / file)), None)
-        if missing is not None:
-            raise DataError(f"{path} lists {quoted(missing)}, but {folder} does not hold it; unpack the images again.")
+        folders |= {folder} if folder else set()
     if not images:
-        raise DataError(f"{root} is not a COCO data set: no annotations/instances_train20xx.json with images.")
+        raise DataError(f"{root} is not a COCO data set: its annotation files list no image that is there.")
+    there = sum(entry.name.lower().endswith((".jpg", ".jpeg", ".png")) for place in folders for entry in os.scandir(place))
+    unused["images that no annotation file lists"] = max(0, there - len(images))
     return Dataset(
         name=name,
         kind="coco",
         root=root,
         synthetic=(root / "SYNTHETIC.txt").is_file(),
         images=tuple(sorted(images.values(), key=lambda image: image.id)),
+        findings={reason: number for reason, number in unused.items() if number},
     )
 
 
-def _listed(path: Path) -> list[str]:
-    """Return the file names of the images that an annotation file lists; its labels are not read."""
+def _listed(path: Path) -> tuple[list[str], int]:
+    """Return the file names of the images that an annotation file lists, and the number of its objects, which are not read."""
     from pycocotools.coco import COCO
 
     index = COCO()
     try:
-        index.dataset = {"images": json.loads(path.read_bytes())["images"]}
+        content = json.loads(path.read_bytes())
+        index.dataset = {"images": content["images"]}
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             index.createIndex()
         listed = [image["file_name"] for image in index.imgs.values()]
@@ -80,7 +89,8 @@ def _listed(path: Path) -> list[str]:
             raise DataError(f"{path} lists {quoted(file)}, which is no file name below a folder.")
     if not listed:
         raise DataError(f"{path} lists no images.")
-    return listed
+    labels = content.get("annotations")
+    return listed, len(labels) if isinstance(labels, list) else 0
 
 
 def _is_file(path: Path) -> bool:

@@ -17,7 +17,6 @@ from pydantic import Field
 
 from bench.data.threads import in_order
 from bench.errors import BenchError, DataError, MachineError
-from bench.metrics import VOID, voc_palette
 from bench.schema import Schema, digest_of
 from bench.storage import files
 from bench.text import quoted
@@ -74,8 +73,11 @@ class Dataset(Schema):
 
     `scored` are the classes that are scored; the others stay out of every mean. `masks` maps a mask folder to the ids that have a
     mask in it; `lists` maps `Main` and `Segmentation` to the official splits. `exclude` are the patterns, and `broken` the files,
-    of images that were left out, the latter because they or their masks do not decode. `fingerprint` is the SHA-256 over every
-    file's content and all fields but the name and the root.
+    of images that were left out, the latter because they or their masks do not decode. `unlisted` are images that an official
+    list (`Main/p7` for that of the task Main) names and the data set has not, or has without annotation or mask; they were taken
+    out of the list. `mask_values` says what the pixels of masks mean (`--map`), and `by_colour` how many masks were read by the
+    colours of their palettes. `findings` counts, by reason, what the folder holds and a run does not use, or what was read in an
+    unusual way. `fingerprint` is the SHA-256 over every file's content and all fields but the name, the root and the findings.
     """
 
     name: str
@@ -89,6 +91,12 @@ class Dataset(Schema):
     lists: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    mask_values: tuple[str, ...] = ()
+    by_colour: int = 0
+    surveyed: bool = False
+    """Whether all masks were looked at for `by_colour` and `findings`."""
+    findings: dict[str, int] = Field(default_factory=dict)
     fingerprint: str = ""
 
     @property
@@ -118,8 +126,14 @@ class Dataset(Schema):
 
     @property
     def unsaid(self) -> set[str]:
-        """The fields that a digest leaves out while they are empty: they were added later, and old digests must not change."""
-        return set() if self.broken else {"broken"}
+        """The fields that a digest leaves out, some while they are empty: added later, they must not change old digests."""
+        empty = {name for name in ("broken", "unlisted", "mask_values") if not getattr(self, name)}
+        return {"findings", "surveyed", "by_colour", *empty}
+
+    @property
+    def left_out(self) -> int:
+        """The number of images that were left out because a file of theirs is broken or missing."""
+        return len(self.broken) + len(self.unlisted)
 
     def files(self) -> Iterator[str]:
         """Yield the file of every image and mask, relative to the root."""
@@ -206,41 +220,6 @@ def decode(path: Path, upright: bool = False) -> Image.Image:
                 "RGB"
             )
         return image.convert("RGB")
-
-
-def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path) -> NDArray[np.uint8]:
-    """Return a mask as class ids, uint8 (H, W): 0 background, 1 to `classes`, 255 void.
-
-    The pixels of a palette or grey image are class ids; the colours of an RGB image are looked up in the VOC palette. DataError
-    for another size than the image's `size` (width, height), for a colour that is not in the palette, and for an id out of range.
-    """
-    with opened(path, "a mask") as image:
-        if image.size != size:
-            raise DataError(
-                f"{path} is {image.width}x{image.height}, but its image {source} is {size[0]}x{size[1]}; "
-                "a mask has its image's size."
-            )
-        if image.mode not in ("P", "L", "RGB"):
-            raise DataError(f"{path} is a mask in mode {image.mode}; masks are palette, grey or RGB images.")
-        ids = np.array(image)
-    if ids.ndim == 3:
-        ids = _through_palette(ids, path)
-    wrong = (ids > classes) & (ids != VOID)
-    if wrong.any():
-        raise DataError(
-            f"{path} has class id {int(ids[wrong][0])} in {int(wrong.sum())} pixels; ids are 0 to {classes}, and 255 for void."
-        )
-    return ids.astype(np.uint8)
-
-
-def _through_palette(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    codes = colours.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
-    table = {int(c): i for i, c in enumerate(voc_palette().astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32))}
-    found, inverse = np.unique(codes, return_inverse=True)
-    strange = [code for code in found.tolist() if code not in table]
-    if strange:
-        raise DataError(f"{path} has the colour #{strange[0]:06x}, which is not in the VOC palette.")
-    return np.array([table[code] for code in found.tolist()], dtype=np.uint8)[inverse].reshape(codes.shape)
 
 
 def choose_scored(dataset: Dataset, scored: Iterable[str]) -> Dataset:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator
 
-from bench.data.dataset import Dataset, decode, decode_mask, opened
+from bench.data.dataset import Dataset, decode, opened
+from bench.data.masks import read_mask
 from bench.data.threads import in_order
 from bench.errors import DataError
 from bench.metrics import PADDING, VOID
@@ -262,7 +263,7 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
         square, content = fit(image, rule, side)
         mask = None
         if masked:
-            mask = decode_mask(dataset.mask_path(subset, entry.id), len(dataset.classes), image.size, path)
+            mask = read_mask(dataset, subset, entry.id, image.size, path).ids
         return square, content, (image.height, image.width), mask
 
     contents, original, void = [], [], []

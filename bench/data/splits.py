@@ -1,7 +1,8 @@
 """Splits: the images for training, for choosing and for scoring (train, val, test). A scheme makes them once, into a file.
 
 - `official`: the data set's own lists. VOC 2007: trainval -> test; VOC 2012: train -> val, since its test labels are not public.
-  A stratified tenth of the training list is the validation split.
+  The validation split is the list val where that is not scored and not part of the training list, else a stratified tenth of
+  the training list.
 - `paper-70-20-10`: all annotated images, by iterative stratification (Sechidis et al. 2011), as the paper splits VOC 2012.
 - `pretraining`: images without labels; the test split is COCO's test or val images, else a held-out twentieth; at most 4,000.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data import lists
 from bench.data.dataset import Dataset, ImageFile
 from bench.errors import DataError, unknown
 from bench.schema import Schema, canonical
@@ -23,10 +25,9 @@ from bench.seeding import key
 from bench.storage import files, seal
 from bench.text import Echo
 
-FILE_VERSION = 2
-"""2: the key `members`. Files of another version are ignored, and the same splits are made again."""
+FILE_VERSION = 3
+"""2: the key `members`. 3: the scored list. Files of another version are ignored, and the splits are made again."""
 SCHEMES = ("official", "paper-70-20-10", "pretraining")
-TASKS = {"labels": "Main", "masks": "Segmentation"}
 
 
 class Splits(Schema):
@@ -37,6 +38,8 @@ class Splits(Schema):
     data_fingerprint: str
     subset: str
     members: dict[str, tuple[str, ...]]
+    scored_list: str = ""
+    """The official list that is the test split, such as ImageSets/Main/val.txt; "" where a scheme draws it."""
 
     @property
     def fingerprint(self) -> str:
@@ -63,7 +66,8 @@ def open_splits(dataset: Dataset, scheme: str, subset: str, echo: Echo | None = 
         files.publish_json(path, made.model_dump(mode="json"))
         if echo is not None:
             counts = ", ".join(f"{name} {len(ids):,}" for name, ids in made.members.items())
-            echo(f"made the {scheme} splits of {dataset.title}, {subset} (once): {counts}")
+            scored = f"; test is {made.scored_list}" if made.scored_list else ""
+            echo(f"made the {scheme} splits of {dataset.title}, {subset} (once): {counts}{scored}")
     return _read(path)
 
 
@@ -115,13 +119,21 @@ def _check_disjoint(splits: Splits) -> None:
 
 
 def _make(dataset: Dataset, scheme: str, subset: str) -> Splits:
+    scored_list = ""
     if scheme == "pretraining":
         members = _pretraining(dataset.images)
+    elif scheme == "official":
+        members, scored_list = _official(dataset, _eligible(dataset, subset), subset)
     else:
-        images = _eligible(dataset, subset)
-        official = scheme == "official"
-        members = _official(dataset, images, subset) if official else _shares(images, (0.7, 0.2, 0.1), dataset.name)
-    return Splits(scheme=scheme, dataset=dataset.name, data_fingerprint=dataset.fingerprint, subset=subset, members=members)
+        members = _shares(_eligible(dataset, subset), (0.7, 0.2, 0.1), dataset.name)
+    return Splits(
+        scheme=scheme,
+        dataset=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        subset=subset,
+        members=members,
+        scored_list=scored_list,
+    )
 
 
 def _eligible(dataset: Dataset, subset: str) -> dict[str, ImageFile]:
@@ -136,22 +148,25 @@ def _eligible(dataset: Dataset, subset: str) -> dict[str, ImageFile]:
     return {image.id: image for image in dataset.images if image.id in masked}
 
 
-def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> dict[str, tuple[str, ...]]:
-    task = TASKS["labels" if subset == "labels" else "masks"]
-    lists = {name: ids for name, ids in dataset.lists.get(task, {}).items() if all(identity in images for identity in ids)}
-    fit, test = ("trainval", "test") if {"trainval", "test"} <= lists.keys() else ("train", "val")
-    if not (lists.get(fit) and lists.get(test)):
+def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Return the splits by the data set's own lists, and the list that is scored."""
+    chosen, task = lists.choose(dataset, subset), lists.task_of(subset)
+    if chosen is None:
         raise DataError(
-            f"{dataset.name} has no official splits: ImageSets/{task} needs {fit}.txt and {test}.txt, naming images that have "
-            f"{'annotations' if subset == 'labels' else 'masks in ' + subset}."
+            f"{dataset.name} has no official splits: ImageSets/{task} needs train.txt and val.txt, or trainval.txt and test.txt, "
+            f"naming images that have {'annotations' if subset == 'labels' else 'masks in ' + subset}."
         )
-    if subset == "SegmentationClassAug":  # SBD: every masked image that is not in the test list
-        held = set(lists[test])
-        candidates = [identity for identity in images if identity not in held]
-    else:
-        candidates = list(lists[fit])
-    inner = _shares({identity: images[identity] for identity in candidates}, (0.9, 0.1, 0.0), dataset.name)
-    return {"train": inner["train"], "val": inner["val"], "test": tuple(lists[test])}
+    lists.check(dataset, subset)
+    found = dataset.lists[task]
+    val, test = found[chosen.val] if chosen.val else (), found[chosen.test]
+    candidates = found[chosen.train]
+    if subset == "SegmentationClassAug":  # SBD: every masked image that is not in another list used
+        held = {*val, *test}
+        candidates = tuple(identity for identity in images if identity not in held)
+    members = {"train": candidates, "val": val}
+    if not val:
+        members = _shares({identity: images[identity] for identity in candidates}, (0.9, 0.1, 0.0), dataset.name)
+    return {"train": members["train"], "val": members["val"], "test": test}, f"ImageSets/{task}/{chosen.test}.txt"
 
 
 def _shares(images: dict[str, ImageFile], shares: tuple[float, float, float], name: str) -> dict[str, tuple[str, ...]]:

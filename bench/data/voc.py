@@ -6,16 +6,22 @@ Source: Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. Two sma
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from bench.data import lists
 from bench.data.dataset import VOC_CLASSES, Dataset, ImageFile, choose_scored
 from bench.errors import DataError
 from bench.metrics import PADDING
 from bench.text import quoted
 
+SUFFIXES = (".jpg", ".jpeg", ".png")
+VOC_ID = re.compile(r"\d{4}_\d{6}|\d{6}")
+RESERVED = ("background", "void", "ignore", "unlabeled", "unlabelled")
+"""Names in classes.txt that are no class, whatever their case and the underscores around them."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 MOST_MASKED = PADDING - 1
 """The most classes that a mask has ids for; other ids are background, padding and void."""
@@ -54,33 +60,20 @@ def read(root: Path, name: str) -> Dataset:
         raise DataError(
             f"{root} is not a VOC{year} data set: no JPEGImages in it, in VOCdevkit or in VOCdevkit/VOC{year or '20xx'}."
         )
-    classes = _names(folder / "classes.txt") or VOC_CLASSES
-    files = sorted(path for path in (folder / "JPEGImages").iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not files:
-        raise DataError(f"{folder / 'JPEGImages'} holds no images; unpack the archive again.")
-    annotations = folder / "Annotations"
-    images = []
-    for path in files:
-        xml = annotations / f"{path.stem}.xml"
-        labels = read_labels(xml, classes) if xml.is_file() else None
-        images.append(ImageFile(id=path.stem, file=path.relative_to(folder).as_posix(), labels=labels))
+    listed = _names(folder / "classes.txt")
+    own = _without_reserved(folder / "classes.txt", listed)
+    classes = own or VOC_CLASSES
+    images, unused = _images(folder, classes)
+    if len(own) < len(listed):
+        unused["lines of classes.txt that name the background, which is no class and has the id 0"] = len(listed) - len(own)
     known = {image.id for image in images}
-    if len(known) < len(images):
-        raise DataError(f"{folder / 'JPEGImages'} has images that differ only in their suffix; an id must name one image.")
-    masks = {}
-    for mask_folder in MASK_FOLDERS:
-        ids = tuple(sorted(path.stem for path in (folder / mask_folder).glob("*.png")))
-        stray = [identity for identity in ids if identity not in known]
-        if stray and len(stray) == len(ids):
-            raise DataError(f"{folder / mask_folder} has masks, but none is of an image in JPEGImages.")
-        if ids and len(classes) > MOST_MASKED:
-            raise DataError(
-                f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {mask_folder} has ids for {MOST_MASKED} "
-                "at most."
-            )
-        if ids:
-            masks[mask_folder] = tuple(identity for identity in ids if identity in known)
-    lists = {task: _official_lists(folder / "ImageSets" / task, known, classes) for task in ("Main", "Segmentation")}
+    masks = _masks(folder, known, classes, unused)
+    if not own and masks:
+        _check_names(folder, images)
+    kept: dict[str, lists.Lists] = {}
+    for task in lists.TASKS.values():
+        kept[task], left = lists.read(folder / "ImageSets" / task, known, classes)
+        unused |= left
     dataset = Dataset(
         name=name,
         kind="voc",
@@ -89,13 +82,96 @@ def read(root: Path, name: str) -> Dataset:
         classes=classes,
         images=tuple(images),
         masks=masks,
-        lists=lists,
+        lists=kept,
+        findings=unused,
     )
     scored = folder / "scored_classes.txt"
     try:
         return choose_scored(dataset, _names(scored))
     except DataError as error:
         raise DataError(f"{scored}: {error}") from error
+
+
+def _images(folder: Path, classes: Sequence[str]) -> tuple[list[ImageFile], dict[str, int]]:
+    """Return the images of JPEGImages with their labels, and counts of what is beside them, by reason."""
+    place, annotations = folder / "JPEGImages", folder / "Annotations"
+    entries = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    files = [path for path in entries if path.suffix.lower() in SUFFIXES]
+    if not files:
+        raise DataError(f"{place} holds no images ({', '.join(SUFFIXES)}).")
+    images = []
+    for path in files:
+        xml = annotations / f"{path.stem}.xml"
+        labels = read_labels(xml, classes) if xml.is_file() else None
+        images.append(ImageFile(id=path.stem, file=path.relative_to(folder).as_posix(), labels=labels))
+    known = {image.id for image in images}
+    if len(known) < len(images):
+        raise DataError(f"{place} has images that differ only in their suffix; an id must name one image.")
+    unused = {
+        f"files or folders in JPEGImages that are no {' or '.join(SUFFIXES)} file": len(entries) - len(files),
+        "annotations without an image": sum(path.stem not in known for path in annotations.glob("*.xml")),
+    }
+    return images, {reason: number for reason, number in unused.items() if number}
+
+
+def _masks(folder: Path, known: set[str], classes: Sequence[str], unused: dict[str, int]) -> dict[str, tuple[str, ...]]:
+    """Return the ids that have a mask, by mask folder; what is beside them is counted in `unused`."""
+    masks = {}
+    for name in MASK_FOLDERS:
+        entries = [path for path in (folder / name).glob("*") if not path.name.startswith(".")]
+        ids = sorted(path.stem for path in entries if path.suffix == ".png")
+        kept = tuple(identity for identity in ids if identity in known)
+        if entries and not kept:
+            raise DataError(
+                f"{folder / name} has {len(entries):,} files, but no mask (ID.png) of an image in JPEGImages, such as "
+                f"{min(known)}.png."
+            )
+        if kept and len(classes) > MOST_MASKED:
+            raise DataError(
+                f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {name} has ids for {MOST_MASKED} at most."
+            )
+        if len(ids) < len(entries):
+            unused[f"files in {name} that are no .png file"] = len(entries) - len(ids)
+        if len(kept) < len(ids):
+            unused[f"masks in {name} without an image"] = len(ids) - len(kept)
+        if kept:
+            masks[name] = kept
+    return masks
+
+
+def _check_names(folder: Path, images: Sequence[ImageFile]) -> None:
+    """Raise DataError when nothing says that the ids in the masks are VOC's: neither file names nor annotations.
+
+    The names are VOC's when most have the form 2007_000032 (2012) or 000032 (2007). Annotations say so by naming VOC's classes,
+    or they would have been refused.
+    """
+    named = sum(VOC_ID.fullmatch(image.id) is not None for image in images)
+    if 2 * named < len(images) and all(image.labels is None for image in images):
+        raise DataError(
+            f"{folder} has masks, but nothing tells the names of their classes: the files are not named like VOC's, there are no "
+            "annotations, and there is no classes.txt. Write the names there, one per line, in the order of the ids 1, 2, ..."
+        )
+
+
+def _without_reserved(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the classes without the background, which may come first: it has the id 0 in every mask."""
+    listed = names
+    while names and _plain(names[0]) in ("ignore", "background"):
+        names = names[1:]
+    reserved = next((name for name in names if _plain(name) in RESERVED), None)
+    if reserved is not None:
+        raise DataError(
+            f"{path} names {quoted(reserved)} in the wrong place: background has the id 0 and may stand in the first line only, "
+            "and void has the id 255 and stands in none. Remove the line and give other values of the masks their ids with --map "
+            "of `bench data prepare`."
+        )
+    if listed and not names:
+        raise DataError(f"{path} names no class but the background.")
+    return names
+
+
+def _plain(name: str) -> str:
+    return name.strip("_ <>").lower()
 
 
 def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
@@ -108,7 +184,12 @@ def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
     for item in root.findall("object"):
         name = (item.findtext("name") or "").strip()
         if name not in classes:
-            raise DataError(f"{path} has an object of class {quoted(name)}, which is not one of the {len(classes)} classes.")
+            whose = (
+                "VOC's twenty classes; name your own in classes.txt beside JPEGImages"
+                if classes == VOC_CLASSES
+                else (f"the {len(classes)} classes of classes.txt")
+            )
+            raise DataError(f"{path} has an object of class {quoted(name)}, which is not one of {whose}.")
         flag = (item.findtext("difficult") or "0").strip()
         if flag not in DIFFICULT:
             raise DataError(f"{path} has an object whose difficult is {quoted(flag)}; it must be 0 or 1.")
@@ -126,40 +207,12 @@ class _Plain(ElementTree.TreeBuilder):
         raise ValueError(f"it has a document type ({quoted(name)})")
 
 
-def _official_lists(folder: Path, known: set[str], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    lists = {}
-    for path in sorted(folder.glob("*.txt")):
-        stem = path.stem
-        if any(stem.startswith(f"{name}_") for name in classes) and stem not in ("train", "val", "trainval", "test"):
-            continue  # a class's own list repeats the annotations
-        ids = tuple(line.split()[0] for line in _lines(path))
-        missing = [identity for identity in ids if identity not in known]
-        if missing and stem != "test":
-            raise DataError(f"{path} names {quoted(missing[0])} and {len(missing) - 1} more images that are not in JPEGImages.")
-        twice = next((identity for identity, number in Counter(ids).items() if number > 1), None)
-        if twice is not None:
-            raise DataError(f"{path} names {quoted(twice)} twice; a list must have each image once.")
-        if not missing:
-            lists[stem] = ids
-    return lists
-
-
 def _names(path: Path) -> tuple[str, ...]:
     """Return the classes in a file, one per line; () without the file, DataError when it names none, or one twice."""
-    names = tuple(_lines(path))
+    names = tuple(lists.lines(path))
     if path.is_file() and not names:
         raise DataError(f"{path} names no class; write one per line, or remove the file.")
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
         raise DataError(f"{path} names the class {quoted(twice)} twice; remove one of the two lines.")
     return names
-
-
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (UnicodeDecodeError, OSError) as error:
-        reason = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise DataError(f"{path} cannot be read as a text: {reason}.") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.data import lists
 from bench.data.dataset import Dataset
 from bench.data.splits import Splits
 from bench.experiment.session import Session, commit
@@ -36,7 +37,9 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
     return DataFacts(
         name=dataset.name,
         synthetic=dataset.synthetic,
-        left_out=len(dataset.broken),
+        left_out=dataset.left_out,
+        unused=_unused(dataset, splits),
+        scored_list=splits.scored_list,
         fingerprint=dataset.fingerprint,
         splits_fingerprint=splits.fingerprint,
         counts={"train": len(fit), **scored},
@@ -46,6 +49,18 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
         void=void,
         prior=tuple(np.round((present != 0).mean(axis=0), 9).tolist()) if None not in labels and len(labels) else (),
     )
+
+
+def _unused(dataset: Dataset, splits: Splits) -> dict[str, int]:
+    """Return how many images of a data set a run cannot use, by reason, and what was found when its folder was read."""
+    total, split = len(dataset.images), sum(len(ids) for ids in splits.members.values())
+    held = total if splits.subset == "images" else len(lists.usable(dataset, splits.subset))
+    what = "annotation" if splits.subset == "labels" else f"mask in {splits.subset}"
+    counts = {
+        f"images without {'an' if splits.subset == 'labels' else 'a'} {what}": total - held,
+        "images in no split": held - split,
+    }
+    return {**{reason: number for reason, number in counts.items() if number}, **dataset.findings}
 
 
 def cost(history: History, machine: Machine) -> Cost:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from bench.data import catalogue
-from bench.data.dataset import decode, decode_mask
+from bench.data.dataset import decode
+from bench.data.masks import decode_mask
 from bench.errors import DataError
 from bench.metrics import voc_palette
 from tests.data.made import devkit
@@ -21,7 +22,7 @@ from tests.data.made import devkit
 def test_an_rgb_mask_is_read_through_the_voc_palette_or_refused(tmp_path: Path) -> None:
     ids = np.array([[0, 1], [20, 255]], dtype=np.uint8)
     Image.fromarray(voc_palette()[ids]).save(tmp_path / "m.png")
-    assert np.array_equal(decode_mask(tmp_path / "m.png", 20, (2, 2), tmp_path), ids)
+    assert np.array_equal(decode_mask(tmp_path / "m.png", 20, (2, 2), tmp_path).ids, ids)
     Image.new("RGB", (2, 2), (1, 2, 3)).save(tmp_path / "m.png")
     with pytest.raises(DataError, match="colour #010203"):
         decode_mask(tmp_path / "m.png", 20, (2, 2), tmp_path)

@@ -72,7 +72,7 @@ def test_a_folder_of_images_is_a_data_set_and_files_can_be_left_out(tmp_path: Pa
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(path)
     assert len(catalogue.read(tmp_path, "f").images) == 4
-    assert [p.id for p in catalogue.read(tmp_path, "f", exclude=["b_*"]).images] == ["a/x.jpg", "a/y.PNG"]
+    assert [p.id for p in catalogue.read(tmp_path, "f", catalogue.Choices(exclude=["b_*"])).images] == ["a/x.jpg", "a/y.PNG"]
     with pytest.raises(DataError, match="has no labels"):
         splits.open_splits(catalogue.read(tmp_path, "f"), "official", "labels")
 

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from bench.data import catalogue, coco, splits, voc
-from bench.data.dataset import VOC_CLASSES, decode, decode_mask
+from bench.data.dataset import VOC_CLASSES, decode
+from bench.data.masks import decode_mask
 from bench.metrics import voc_palette
 from tests.stress.cases import Format, Subject
 from tests.stress.documents import XML
@@ -131,7 +132,7 @@ def masks(folder: Path, seeds: Path | None) -> list[Format]:
             def read() -> bytes:
                 said = path.read_bytes()[16:24]  # other examples have other sizes
                 size = struct.unpack(">II", said) if seeds is not None and len(said) == 8 else (64, 48)
-                return decode_mask(path, 20, size, folder / "image.jpg").tobytes()
+                return decode_mask(path, 20, size, folder / "image.jpg").ids.tobytes()
 
             return Subject(path, read, forms[name], memory=IMAGE_MEMORY)
 

@@ -1,0 +1,169 @@
+"""The official lists of a VOC data set: reading them, and which of them is trained on and which is scored.
+
+Scored is `test.txt`, or `val.txt` where there is no test list or none of its images has annotations (VOC 2012). With `test.txt`,
+training has `trainval.txt`, or else `train.txt` with `val.txt` as the validation split; without it, `train.txt`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from bench.data.dataset import Dataset
+from bench.errors import DataError
+from bench.text import quoted
+
+OFFICIAL = ("train", "val", "trainval", "test")
+TASKS = {"labels": "Main", "masks": "Segmentation"}
+SUFFIXED = re.compile(r"^(.*?)\.(?:jpe?g|png|bmp|tiff?|webp)(?:[\s,;]|$)", re.IGNORECASE)
+"""A line that names a file, or a pair of files: of the first, all before its suffix."""
+FLAGGED = re.compile(r"^(.*\S)\s+(?:-1|0|1)$")
+"""A line of a class's list: an id and whether the class is present."""
+
+Lists = dict[str, tuple[str, ...]]
+
+
+def lines(path: Path) -> list[str]:
+    """Return the lines of a text file without blank ones, [] without the file; DataError for a file that is no text."""
+    if not path.is_file():
+        return []
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (UnicodeDecodeError, OSError) as error:
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise DataError(f"{path} cannot be read as a text: {reason}.") from error
+
+
+def read(folder: Path, known: Collection[str], classes: Sequence[str]) -> tuple[Lists, dict[str, int]]:
+    """Return the lists of one task by name, and what of them is not used, as counts by reason.
+
+    A class's own lists repeat the annotations and are not read. A list of another name is kept as it is where it can be read; no
+    split uses it. DataError for an official list that names an image twice, or names images of which the data set has none; the
+    test list alone may, since VOC publishes it without its images.
+    """
+    found: Lists = {}
+    unused: Counter[str] = Counter()
+    for path in sorted(folder.glob("*.txt")):
+        stem = path.stem
+        if stem not in OFFICIAL:
+            if not any(stem.startswith(f"{name}_") for name in classes):
+                unused[f"lists of other names in ImageSets/{folder.name}"] += 1
+                if ids := _unofficial(path, known):
+                    found[stem] = ids
+            continue
+        ids = tuple(_identity(line, known) for line in lines(path))
+        missing = [identity for identity in ids if identity not in known]
+        twice = next((identity for identity, number in Counter(ids).items() if number > 1), None)
+        if twice is not None:
+            raise DataError(f"{path} names {quoted(twice)} twice; a list must have each image once.")
+        if missing and len(missing) == len(ids):
+            if stem != "test":
+                raise DataError(
+                    f"{path} names {quoted(missing[0])} and {len(missing) - 1} more images, none of which is in JPEGImages."
+                )
+            unused[f"images of ImageSets/{folder.name}/test.txt, none of which is there"] = len(ids)
+        else:
+            found[stem] = ids
+    return found, dict(unused)
+
+
+def _unofficial(path: Path, known: Collection[str]) -> tuple[str, ...]:
+    try:
+        ids = tuple(_identity(line, known) for line in lines(path))
+    except DataError:
+        return ()
+    return ids if len(set(ids)) == len(ids) and all(identity in known for identity in ids) else ()
+
+
+def _identity(line: str, known: Collection[str]) -> str:
+    """Return the id that a line of a list names: `p 7`, `p7 1`, `p7.jpg`, `/JPEGImages/p7.jpg /SegmentationClass/p7.png`."""
+    file, flagged = SUFFIXED.match(line.replace("\\", "/")), FLAGGED.match(line)
+    whole = [line, flagged[1] if flagged else line, PurePosixPath(file[1]).name if file else line]
+    return next((name for name in [*whole, line.split()[0]] if name in known), whole[-1])
+
+
+class Chosen(NamedTuple):
+    """The names of the official lists that are used: trained on, chosen on ("" for a tenth of the former), and scored."""
+
+    train: str
+    val: str
+    test: str
+
+
+def usable(dataset: Dataset, subset: str) -> set[str]:
+    """Return the ids of the images that have what a task reads: labels (subset `labels`) or a mask in the folder `subset`."""
+    if subset == "labels":
+        return {image.id for image in dataset.images if image.labels is not None}
+    return set(dataset.masks.get(subset, ()))
+
+
+def choose(dataset: Dataset, subset: str) -> Chosen | None:
+    """Return the official lists that a task uses, None when they are not all there."""
+    there, held = _lists(dataset, subset), usable(dataset, subset)
+    test = "test" if not held.isdisjoint(there.get("test", ())) else "val"
+    if test == "val":
+        chosen = Chosen("train", "", "val")
+    elif there.get("trainval"):
+        chosen = Chosen("trainval", "", "test")
+    else:
+        chosen = Chosen("train", "val" if there.get("val") else "", "test")
+    return chosen if there.get(chosen.train) and there.get(chosen.test) else None
+
+
+def _lists(dataset: Dataset, subset: str) -> Lists:
+    return dataset.lists.get(task_of(subset), {})
+
+
+def task_of(subset: str) -> str:
+    """Return the folder of ImageSets that has the lists of a task."""
+    return TASKS["labels" if subset == "labels" else "masks"]
+
+
+def _lacking(dataset: Dataset, subset: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the task, the list and the id of each image of the lists used that lacks its label or mask, or is not there."""
+    chosen, held = choose(dataset, subset), usable(dataset, subset)
+    for name in filter(None, chosen or ()):
+        for identity in _lists(dataset, subset)[name]:
+            if identity not in held:
+                yield task_of(subset), name, identity
+
+
+def check(dataset: Dataset, subset: str, images_only: bool = False) -> None:
+    """Raise DataError when an official list that is used names an image that lacks its annotation or mask, or is not there.
+
+    With `images_only` the image must be there, whether or not it has an annotation or a mask.
+    """
+    known = {image.id for image in dataset.images}
+    lacking = [one for one in _lacking(dataset, subset) if not images_only or one[2] not in known]
+    if not lacking:
+        return
+    task, name, identity = lacking[0]
+    what = "has no annotation" if subset == "labels" else f"has no mask in {subset}"
+    more = f", and so {len(lacking) - 1:,} more" if len(lacking) > 1 else ""
+    raise DataError(
+        f"{dataset.root}: ImageSets/{task}/{name}.txt names {quoted(identity)}, which "
+        f"{what if identity in known else 'is not in JPEGImages'}{more}; add what is missing, or leave such images out of the "
+        "lists with `bench data prepare NAME --root DIR --skip-broken`."
+    )
+
+
+def subsets(dataset: Dataset) -> list[str]:
+    """Return what tasks usually read of a data set: `labels` where there are some, and its first mask folder."""
+    return [*(["labels"] if usable(dataset, "labels") else []), *list(dataset.masks)[:1]]
+
+
+def lacking(dataset: Dataset) -> tuple[str, ...]:
+    """Return the images that the lists used name in vain, as `Main/p7` for the lists of the task Main."""
+    return tuple(sorted({f"{task}/{one}" for subset in subsets(dataset) for task, _, one in _lacking(dataset, subset)}))
+
+
+def without(dataset: Dataset, unlisted: Collection[str]) -> Dataset:
+    """Return the data set with some images (`Main/p7`) taken out of its lists, and named."""
+    lists = {
+        task: {name: tuple(one for one in ids if f"{task}/{one}" not in unlisted) for name, ids in found.items()}
+        for task, found in dataset.lists.items()
+    }
+    return dataset.model_copy(update={"lists": lists, "unlisted": tuple(sorted(unlisted))})
