@@ -28,6 +28,8 @@ _CODES = np.array([65536, 256, 1], dtype=np.uint32)
 COLOURS = {int(code): identity for identity, code in enumerate(voc_palette().astype(np.uint32) @ _CODES)}
 """The id of each of VOC's colours, written as 0xRRGGBB."""
 BLACK = 0
+FEW = 5
+"""The most names that a finding lists."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,6 @@ class Survey:
         found = {
             "masks read by the colours of their palettes": self.by_colour,
             "masks with a class that the annotation has not": len(self.apart),
-            f"classes in no mask ({', '.join(absent)})": len(absent),
+            "classes in no mask" + (f" ({', '.join(absent)})" if len(absent) <= FEW else ""): len(absent),
         }
         return {reason: number for reason, number in found.items() if number}

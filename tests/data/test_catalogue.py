@@ -10,6 +10,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from bench.data import catalogue, demo, packs, splits
+from bench.data.dataset import fingerprinted
 from bench.errors import DataError
 from bench.storage import seal
 from tests.data.made import devkit, quiet
@@ -56,7 +57,7 @@ def test_data_are_known_by_what_they_were_always_known_by(
     for name, text in files.items():
         (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "d" / name).write_text(text)
-    dataset = catalogue.open_dataset(str(tmp_path / "d"), quiet)
+    dataset = fingerprinted(catalogue.read(tmp_path / "d", "d"))
     split = splits.open_splits(dataset, scheme, subset)
     pack_folder = packs.Order(dataset, subset, packs.PackRule(size=64), tuple(split.ids("train"))).folder
     assert (dataset.fingerprint[:16], split.fingerprint[:16], pack_folder.name) == known

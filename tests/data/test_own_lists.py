@@ -1,0 +1,134 @@
+"""Official lists of a user's own: the list that is scored is never replaced silently, and every spelling of an id is read."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.data import catalogue, lists, splits
+from bench.errors import DataError
+from tests.data.made import quiet, write_list, write_own
+
+SUBSETS = ("labels", "SegmentationClass")
+
+
+def split_of(root: Path, subset: str) -> splits.Splits:
+    return splits.open_splits(catalogue.open_dataset(str(root), quiet), "official", subset)
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_lists_without_trainval_train_on_train_choose_on_val_and_score_test(tmp_path: Path, subset: str) -> None:
+    found = split_of(write_own(tmp_path), subset)
+    assert [(found.ids(name)[0], found.ids(name)[-1]) for name in ("train", "val", "test")] == [
+        ("p00", "p09"),
+        ("p10", "p14"),
+        ("p15", "p19"),
+    ]
+    assert found.scored_list.endswith("/test.txt")
+
+
+def test_a_trainval_list_is_trained_on_whole_and_a_tenth_of_it_chooses(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    write_list(root, "trainval", [f"p{place:02}" for place in range(15)])
+    found = split_of(root, "labels")
+    assert {name: len(ids) for name, ids in found.members.items()} == {"train": 12, "val": 3, "test": 5}
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+@pytest.mark.parametrize("lost", ["JPEGImages/p17.jpg", "own"])
+def test_a_test_image_that_lacks_something_stops_the_run_by_its_name(tmp_path: Path, subset: str, lost: str) -> None:
+    root = write_own(tmp_path)
+    own = {"labels": "Annotations/p17.xml", "SegmentationClass": "SegmentationClass/p17.png"}[subset]
+    (root / (own if lost == "own" else lost)).unlink()
+    with pytest.raises(DataError, match=r"test\.txt names 'p17', which (has no|is not in).*--skip-broken"):
+        split_of(root, subset)
+
+
+@pytest.mark.parametrize("lost", ["Annotations/p17.xml", "SegmentationClass/p17.png", "JPEGImages/p17.jpg"])
+def test_prepare_stops_too_and_skip_broken_leaves_that_one_out_of_the_list(tmp_path: Path, lost: str, home: Path) -> None:
+    root = write_own(tmp_path / "d")
+    (root / lost).unlink()
+    with pytest.raises(DataError, match="'p17'"):
+        catalogue.register(catalogue.read(root, "mine"))
+    said: list[str] = []
+    dataset = catalogue.register(catalogue.read(root, "mine"), skip_broken=True, echo=said.append)
+    assert len(said) == len(dataset.unlisted) == (2 if "JPEG" in lost else 1) and all("p17" in text for text in said)
+    for subset in SUBSETS:
+        kept = splits.open_splits(dataset, "official", subset).ids("test")
+        gone = f"{lists.task_of(subset)}/p17" in dataset.unlisted
+        assert kept == [f"p{place:02}" for place in range(15, 20) if place != 17 or not gone]
+    assert catalogue.verify("mine").fingerprint == dataset.fingerprint
+    assert dataset.left_out == len(dataset.unlisted)
+
+
+def test_a_test_list_without_annotations_as_in_voc_2012_scores_val_and_says_so(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    for place in range(15, 20):
+        (root / "Annotations" / f"p{place}.xml").unlink()
+    said: list[str] = []
+    dataset = catalogue.open_dataset(str(root), quiet)
+    found = splits.open_splits(dataset, "official", "labels", said.append)
+    assert found.scored_list == "ImageSets/Main/val.txt" and said[0].endswith("test is ImageSets/Main/val.txt")
+    assert found.members["test"] == tuple(f"p{place}" for place in range(10, 15))
+    assert splits.open_splits(dataset, "official", "SegmentationClass").scored_list == "ImageSets/Segmentation/test.txt"
+
+
+def test_a_test_list_whose_images_are_elsewhere_is_counted(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    write_list(root, "test", ["q1", "q2"])
+    dataset = catalogue.open_dataset(str(root), quiet)
+    assert dataset.findings["images of ImageSets/Main/test.txt, none of which is there"] == 2
+    assert splits.open_splits(dataset, "official", "labels").scored_list == "ImageSets/Main/val.txt"
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ("img_{:03}", "{}.jpg"),
+        ("img_{:03}", "JPEGImages/{}.jpg"),
+        ("img_{:03}", "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png"),
+        ("img_{:03}", "JPEGImages\\{}.jpg"),
+        ("img_{:03}", "{} 1"),
+        ("img {:03}", "{}"),
+        ("img {:03}", "{}  -1"),
+        ("img {:03}", "{}.JPG"),
+        ("img.{:03}", "{}"),
+        ("img.{:03}", "{}.jpg"),
+        ("img {:03}", "JPEGImages/{0}.jpg SegmentationClass/{0}.png"),
+    ],
+)
+def test_an_id_is_read_in_every_spelling(tmp_path: Path, names: str, line: str) -> None:
+    root = write_own(tmp_path, names=names)
+    ids = [names.format(place) for place in range(20)]
+    for name, some in (("train", ids[:10]), ("val", ids[10:15]), ("test", ids[15:])):
+        write_list(root, name, map(line.format, some))
+    found = split_of(root, "labels")
+    assert found.ids("train", "val", "test") == ids
+
+
+def test_a_list_that_names_strangers_says_the_whole_name(tmp_path: Path) -> None:
+    root = write_own(tmp_path, names="img {:03}")
+    write_list(root, "train", ["img 1000"])
+    with pytest.raises(DataError, match="names 'img 1000' and 0 more images, none of which is in JPEGImages"):
+        split_of(root, "labels")
+
+
+@pytest.mark.parametrize("text", ["nobody\n", "p00 1\np00 1\n", "\xff\xfe", ""])
+def test_lists_that_are_not_used_are_left_alone_and_counted(tmp_path: Path, text: str) -> None:
+    root = write_own(tmp_path)
+    (root / "ImageSets" / "Main" / "cat_train.txt").write_text("p00 -1\n")
+    (root / "ImageSets" / "Main" / "trainaug.txt").write_bytes(text.encode("latin-1"))
+    (root / "ImageSets" / "Main" / "dog_test.txt").write_bytes(text.encode("latin-1"))
+    dataset = catalogue.open_dataset(str(root), quiet)
+    assert dataset.findings == {"lists of other names in ImageSets/Main": 1, **ABSENT}
+    assert set(dataset.lists["Main"]) == {"train", "val", "test"}
+
+
+ABSENT = {"classes in no mask": 17}
+
+
+def test_lists_of_a_subset_with_classes_of_its_own_are_left_alone(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    (root / "classes.txt").write_text("aeroplane\nbicycle\nbird\n")
+    (root / "ImageSets" / "Main" / "cat_train.txt").write_text("2007_000032 -1\n")
+    dataset = catalogue.open_dataset(str(root), quiet)
+    assert dataset.findings == {"lists of other names in ImageSets/Main": 1}
