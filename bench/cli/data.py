@@ -95,7 +95,7 @@ def _tell(dataset: Dataset, echo: Echo) -> None:
         scored = f"; the split scheme official scores ImageSets/{lists.task_of(subset)}/{chosen.test}.txt" if chosen else ""
         echo(f"  {held:,} images {what}{scored}")
     for reason, number in dataset.findings.items():
-        echo(f"  {number:,} {reason}")
+        echo(f"  {reason}: {number:,}")
 
 
 def list_data() -> None:

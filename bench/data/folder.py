@@ -63,7 +63,7 @@ def _names(root: Path, unused: Counter[str]) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
             path = PurePosixPath(below) / entry.name
-            if entry.is_dir():
+            if _is_folder(entry):
                 waiting.append((is_link or entry.is_symlink(), path.as_posix()))
             elif entry.name.startswith("._"):  # macOS keeps a file's properties in one
                 unused["files of macOS (._*)"] += 1
@@ -75,6 +75,13 @@ def _names(root: Path, unused: Counter[str]) -> Iterator[str]:
             elif path.suffix.lower() in OTHER_SUFFIXES:
                 unused["images in formats that are not read"] += 1
         waiting.sort(key=lambda one: one[0])
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _masks(root: Path, names: Iterable[str]) -> Iterator[str]:
