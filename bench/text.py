@@ -25,6 +25,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub(" ", text)
 
 
+def is_text(name: str) -> bool:
+    """Tell whether a file's name is text in UTF-8; the bytes of another encoding come as lone surrogates.
+
+    >>> is_text("caf\\u00e9"), is_text("caf\\udce9")
+    (True, False)
+    """
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def quoted(value: object) -> str:
     """Return a value as an error shows it: in quotation marks, and cut when it is long.
 

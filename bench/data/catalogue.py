@@ -19,7 +19,7 @@ from bench.data.download import ARCHIVES
 from bench.data.masks import MaskValues
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.storage import files, seal
-from bench.text import Echo
+from bench.text import Echo, is_text
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
 INDEX_VERSION = 4
@@ -84,7 +84,7 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES) -> Dataset:
     if not root.is_dir():
         raise DataError(f"there is no data set at {root}: {'it is a file' if root.exists() else 'no such folder'}.")
     root = root.resolve()
-    if _undecodable(str(root)):
+    if not is_text(str(root)):
         raise DataError(f"{str(root)!r} is not written in UTF-8, so no record could name it; rename the folder.")
     if voc.looks_like(root):
         dataset = voc.read(root, name)
@@ -103,14 +103,10 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES) -> Dataset:
         dataset = _without_broken(dataset, choices.broken)
     if choices.unlisted:
         dataset = lists.without(dataset, choices.unlisted)
-    strange = next((image.file for image in dataset.images if not image.file.isprintable() or _undecodable(image.file)), None)
+    strange = next((image.file for image in dataset.images if not image.file.isprintable() or not is_text(image.file)), None)
     if strange is not None:
         raise DataError(f"{root} has an image with the file name {strange!r}, which cannot be printed; rename the file.")
     return choose_scored(dataset, choices.score) if choices.score else dataset
-
-
-def _undecodable(name: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:

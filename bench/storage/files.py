@@ -20,6 +20,7 @@ from typing import Any
 
 from bench.errors import MachineError
 from bench.storage.seal import sealed
+from bench.text import is_text
 
 TEMPORARY = f".tmp-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
 """The beginning of a temporary name, different for each machine that shares a folder; the writer's process id follows."""
@@ -48,8 +49,10 @@ def sha256_bytes(content: bytes) -> str:
 def make_folder(path: Path) -> Path:
     """Create `path` with its parents, remove temporary files of dead processes in it, and return it once a test file is written.
 
-    MachineError says why nothing can be written there.
+    MachineError says why nothing can be written there, or that records could not name it.
     """
+    if not is_text(str(path)):
+        raise MachineError(f"{str(path)!r} is not written in UTF-8, so no record could name it; choose another folder.")
     try:
         _folder(path)
         probe = temporary_name(path / "probe")

@@ -90,3 +90,9 @@ def test_a_lock_names_its_holder_and_is_free_when_the_holder_dies(tmp_path: Path
     holder.join()
     with locks.lock(path, print, timeout=5):
         assert str(os.getpid()) in path.read_text()
+
+
+def test_a_folder_named_in_another_encoding_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="is not written in UTF-8"):
+        files.make_folder(tmp_path / "caf\udce9")
+    assert list(tmp_path.iterdir()) == []
