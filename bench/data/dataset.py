@@ -204,6 +204,12 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image.Image]:
         raise DataError(f"{path} does not decode as {what}: {reason}.") from error
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Return the width and height of an image as its file says; its pixels are not decoded. The errors are those of `opened`."""
+    with opened(path) as image:
+        return image.size
+
+
 def decode(path: Path, upright: bool = False) -> Image.Image:
     """Return the whole image, decoded, as 8-bit RGB (an alpha channel is dropped); DataError names the file.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import lists
-from bench.data.dataset import Dataset, decode, fingerprinted, opened
+from bench.data.dataset import Dataset, decode, fingerprinted, size_of
 from bench.data.masks import Survey, read_mask
 from bench.data.threads import in_order
 from bench.errors import DataError
@@ -93,9 +93,7 @@ def _check_of(dataset: Dataset, survey: Survey, images: bool) -> Callable[[Path]
         if path in masks:
             folder, image = masks[path]
             source = dataset.path(image)
-            with opened(source) as header:
-                size = header.size
-            survey.add(folder, image.id, read_mask(dataset, folder, image.id, size, source))
+            survey.add(folder, image.id, read_mask(dataset, folder, image.id, size_of(source), source))
         elif images:
             decode(path)
 

@@ -15,6 +15,7 @@ from bench.data.dataset import Dataset
 from bench.data.packs import PackRule
 from bench.data.splits import Splits
 from bench.errors import UsageError, unknown
+from bench.experiment import choice
 from bench.job import NO_DATA, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size
 from bench.schema import canonical
@@ -81,6 +82,8 @@ def resolve(config: RunConfig, echo: Echo) -> Grid:
     for name, (label, protocol) in protocols.items():
         subset = subset_of(registry.load("downstreams", name), protocol)
         made = splits.open_splits(data, protocol.split_scheme, subset, echo)
+        if config.tune:
+            choice.check(data, made, min(config.labels), echo)
         tasks.append(_Task(name, label, protocol, sizes[name], made.fingerprint))
     jobs: list[Job] = []
     for seed in config.all_seeds:

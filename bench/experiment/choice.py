@@ -1,0 +1,77 @@
+"""Can a validation split choose learning rates? Only if the metric can judge every scored class there; told before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bench.data import splits
+from bench.data.dataset import Dataset, size_of
+from bench.data.masks import read_mask
+from bench.data.splits import Splits
+from bench.data.threads import in_order
+from bench.errors import UsageError
+from bench.text import Echo
+
+NAMED = 5
+"""The most classes that the sentence names."""
+
+
+def check(dataset: Dataset, whole: Splits, share: float, echo: Echo) -> None:
+    """Raise UsageError unless the validation split of a share of the labels can judge every scored class.
+
+    With labels, a class needs an image with it and one without it; with masks, a mask with it. The sentence says which share
+    would do. For synthetic data, whose scores say nothing, missing classes are a warning.
+    """
+    found = splits.open_share(dataset, whole, share)
+    missing = _unjudged(dataset, found)
+    if not missing:
+        return
+    count = len(found.members["val"])
+    names = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
+    with_and_without = "an image with and one without" if whole.subset == "labels" else "a mask with"
+    at = "" if share == 1 else f" at {100 * share:g} % of the labels"
+    text = (
+        f"--tune chooses on the validation split, which{at} has {count:,} image{'' if count == 1 else 's'} of {dataset.name} and "
+        f"not {with_and_without} each scored class (lacking: {names})"
+    )
+    if dataset.synthetic and count:
+        echo(f"warning: {text}")
+        return
+    raise UsageError(f"{text}. {_way_out(dataset, whole, share)}")
+
+
+def _unjudged(dataset: Dataset, found: Splits) -> list[str]:
+    """Return the scored classes that a validation split cannot judge."""
+    ids, scored = found.members["val"], [dataset.classes.index(name) for name in dataset.scored]
+    if found.subset == "labels":
+        labels = dataset.labels(ids).reshape(len(ids), len(dataset.classes))
+        judged = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
+        return [dataset.classes[place] for place in scored if not judged[place]]
+    wanted = {place + 1 for place in scored}
+    for present in _classes_of_masks(dataset, found.subset, ids):
+        wanted -= present
+        if not wanted:
+            break
+    return [dataset.classes[identity - 1] for identity in sorted(wanted)]
+
+
+def _classes_of_masks(dataset: Dataset, folder: str, ids: tuple[str, ...]) -> Iterator[set[int]]:
+    images = {image.id: image for image in dataset.images}
+
+    def classes(identity: str) -> set[int]:
+        path = dataset.path(images[identity])
+        return set(np.unique(read_mask(dataset, folder, identity, size_of(path), path).ids).tolist())
+
+    return in_order(classes, ids)
+
+
+def _way_out(dataset: Dataset, whole: Splits, share: float) -> str:
+    for larger in sorted({*splits.SHARES, 1.0}):
+        if larger > share and not _unjudged(dataset, splits.open_share(dataset, whole, larger)):
+            return f"{100 * larger:g} % of the labels would do: --labels {larger:g}."
+    return (
+        "All labels would not do either: with a tenth of the training images in the validation split, a class needs about ten "
+        "labelled training images. Score the other classes (bench data prepare NAME --root DIR --score A,B), or leave out --tune."
+    )

@@ -1,0 +1,66 @@
+"""A search is refused before training when the validation split cannot judge every scored class."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import Outcome
+from tests.data.made import save_mask, write_list, write_own
+
+Bench = Callable[..., Outcome]
+SMALL = ("--trunk", "unet:depth=5,width=8", "--size", 32, "--pretext", "random_init", "--protocol", "small")
+
+
+def own(root: Path, count: int, classes: int = 2) -> Path:
+    made = write_own(root, count, classes)
+    (made / "classes.txt").write_text("\n".join(("aeroplane", "bicycle", "bird")[:classes]))
+    return made
+
+
+@pytest.mark.parametrize("task", ["voc_cls", "voc_seg"])
+def test_too_few_images_for_a_validation_split_are_told_before_training(bench: Bench, tmp_path: Path, task: str) -> None:
+    root = own(tmp_path / "d", 15)
+    write_list(root, "trainval", [f"p{place:02}" for place in range(10)])
+    (root / "SegmentationClass" / "p00.png").unlink()
+    for name in ("p10", "p11"):
+        (root / "Annotations" / f"{name}.xml").write_text("<annotation/>")
+    done = bench("run", *SMALL, "--downstream", task, "--data", root, "--out", tmp_path / "runs", "--tune", 2)
+    assert done.code != 0
+    assert not (tmp_path / "runs" / "studies").exists()
+
+
+def test_the_sentence_names_the_classes_and_the_share_that_would_do(bench: Bench, tmp_path: Path) -> None:
+    root = own(tmp_path / "d", 80)
+    asked = ("run", *SMALL, "--downstream", "voc_cls", "--data", root, "--out", tmp_path / "runs", "--tune", 2, "--plan")
+    assert bench(*asked).code == 0
+    few = bench(*asked, "--labels", "0.05")
+    assert few.code == 2
+    assert "which at 5 % of the labels has 2 images of d and not an image with and one without each scored class" in few.err
+    assert "10 % of the labels would do: --labels 0.1" in few.err or "100 % of the labels would do: --labels 1" in few.err
+
+
+def test_a_class_that_only_training_has_cannot_be_chosen_for(bench: Bench, tmp_path: Path) -> None:
+    root = own(tmp_path / "d", 40)
+    (root / "Annotations" / "p00.xml").write_text("<annotation><object><name>bird</name></object></annotation>")
+    save_mask(np.full((24, 32), 3), root / "SegmentationClass" / "p00.png")
+    (root / "classes.txt").write_text("aeroplane\nbicycle\nbird\n")
+    asked = ("run", *SMALL, "--data", root, "--out", tmp_path / "runs", "--plan")
+    for task in ("voc_cls", "voc_seg"):
+        assert bench(*asked, "--downstream", task).code == 0
+        done = bench(*asked, "--downstream", task, "--tune", 2)
+        assert done.code == 2 and "(lacking: bird). All labels would not do either" in done.err
+    scored = bench("data", "prepare", "d", "--root", root, "--score", "aeroplane,bicycle")
+    assert scored.code == 0
+    assert (
+        bench(*asked[:-4], *asked[-1:], "--data", "d", "--out", tmp_path / "runs", "--downstream", "all", "--tune", 2).code == 0
+    )
+
+
+def test_synthetic_data_are_warned_of_only(bench: Bench, tmp_path: Path) -> None:
+    root = own(tmp_path / "d", 40)
+    (root / "classes.txt").write_text("aeroplane\nbicycle\nbird\n")
+    (root / "SYNTHETIC.txt").write_text("")
+    done = bench("run", *SMALL, "--data", root, "--out", tmp_path / "runs", "--plan", "--downstream", "voc_cls", "--tune", 2)
+    assert done.code == 0 and "warning: --tune chooses" in done.out
