@@ -102,6 +102,19 @@ class Pretext(nn.Module, ABC):
     schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
     """The schedules by which this trunk is fine-tuned when --schedule is left out; random initialisation has two."""
 
+    @classmethod
+    def default_recipe(cls, protocol: str) -> Any:
+        """Return the recipe under a protocol: the class's defaults, changed by the protocol's preset.
+
+        A setting that the task's own Recipe defines keeps its default where the preset is inherited: it was written for another
+        recipe.
+        """
+        owner = next(base for base in cls.__mro__ if "presets" in vars(base))
+        later = set(cls.Recipe.__mro__) - set(owner.Recipe.__mro__)  # type: ignore[attr-defined]
+        own = {name for recipe in later for name in recipe.__annotations__}
+        preset = {name: value for name, value in cls.presets.get(protocol, {}).items() if name not in own}
+        return cls.Recipe().with_changes(preset, "recipe")
+
     def __init__(self, recipe: Any, trunk: Trunk) -> None:
         super().__init__()
         self.recipe = recipe

@@ -114,7 +114,7 @@ def command(record: Record) -> list[str]:
     if job.rates:
         words += ["--rates", ",".join(repr(rate) for rate in job.rates)]
     plugin = registry.load("pretexts", pretrain.pretext)
-    default = plugin.Recipe().with_changes(dict(plugin.presets.get(base, {})), "recipe")
+    default = plugin.default_recipe(base)
     words += _settings(pretrain.pretext, recipe_of(pretrain).differences(default))
     words += _settings("protocol", job.settings.differences(protocol))
     was = origin["machine"]

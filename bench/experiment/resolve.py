@@ -212,8 +212,7 @@ def _recipe(pretext: str, protocol: str, changes: Changes) -> Recipe:
     plugin = registry.load("pretexts", pretext)
     known = plugin.Recipe.model_fields if plugin.Recipe().epochs else ()
     common = {name: value for name, value in changes.get("recipe", {}).items() if name in known}
-    preset = plugin.presets.get(protocol, {})
-    recipe = plugin.Recipe().with_changes({**preset, **common, **changes.get(pretext, {})}, f"recipe of {pretext}")
+    recipe = plugin.default_recipe(protocol).with_changes({**common, **changes.get(pretext, {})}, f"recipe of {pretext}")
     return cast(Recipe, recipe)
 
 

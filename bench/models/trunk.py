@@ -102,6 +102,8 @@ class TimmTrunk(Trunk):
         if any(after != 2 * before for before, after in pairwise(strides)):
             raise UsageError(f"{name} has features of strides {strides}; a decoder needs each twice the one before.")
         self.down = down
+        self.channels_last = str(getattr(down, "output_fmt", "")).endswith("NHWC")
+        """Whether the encoder returns (N, H, W, C), as Swin does."""
         self.bottleneck_channels, self.stride, self.finest = sizes[-1], strides[-1], strides[0]
         self.up: nn.ModuleList = nn.ModuleList()
         for before, skip in zip(reversed(sizes), list(reversed(sizes))[1:], strict=False):
@@ -111,7 +113,8 @@ class TimmTrunk(Trunk):
 
     def encode(self, inputs: Tensor) -> list[Tensor]:
         """Return the encoder's feature pyramid, finest first, each feature at twice the stride of the one before."""
-        return list(self.down(inputs))
+        features = list(self.down(inputs))
+        return [x.permute(0, 3, 1, 2).contiguous() for x in features] if self.channels_last else features
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Return (N, channels, H/s, W/s) at the stride s of the finest feature."""
@@ -218,7 +221,7 @@ def check_size(name: str, size: int) -> None:
                 features = trunk.eval().encode(torch.zeros(1, trunk.preprocessing.channels, size, size))
                 trunk.decode(features)
         except (RuntimeError, AssertionError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200].rstrip(".")
             raise UsageError(f"{name} cannot be used with a U-Net decoder at {size} px: {reason}.") from error
 
 

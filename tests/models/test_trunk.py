@@ -115,7 +115,17 @@ def test_a_timm_trunk_says_which_sizes_it_takes() -> None:
     with pytest.raises(UsageError, match="multiples of 32"):
         check_size("timm:resnet18", 40)
     with pytest.raises(UsageError, match="cannot be used with a U-Net decoder"):
-        check_size("timm:swin_tiny_patch4_window7_224", 224)
+        check_size("timm:swin_tiny_patch4_window7_224", 64)
+
+
+def test_an_encoder_with_channels_last_is_a_trunk_like_others() -> None:
+    trunk = make_trunk("timm:swin_tiny_patch4_window7_224").eval()
+    with torch.no_grad():
+        features = trunk.encode(torch.randn(1, trunk.preprocessing.channels, 224, 224))
+        assert [tuple(x.shape[1:]) for x in features] == [(96, 56, 56), (192, 28, 28), (384, 14, 14), (768, 7, 7)]
+        own = trunk.down(torch.zeros(1, trunk.preprocessing.channels, 224, 224))[1]
+        assert torch.equal(trunk.encode(torch.zeros(1, trunk.preprocessing.channels, 224, 224))[1][0, :, 3, 5], own[0, 3, 5])
+        assert trunk.decode(features).shape == (1, trunk.channels, 56, 56)
 
 
 def test_dropout_stays_on_while_batch_norm_does_not() -> None:
