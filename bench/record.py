@@ -65,7 +65,7 @@ class DataFacts(Schema):
         if len(self.scored) < len(self.classes):
             title += f" ({len(self.scored)} of {len(self.classes)} classes scored: {', '.join(self.scored)})"
         if self.left_out:
-            title += f" ({self.left_out:,} broken image{'s' if self.left_out > 1 else ''} left out)"
+            title += f" ({self.left_out:,} image{'s' if self.left_out > 1 else ''} left out)"
         return title
 
 

@@ -19,7 +19,7 @@ from bench.data.threads import in_order
 from bench.errors import BenchError, DataError, MachineError
 from bench.schema import Schema, digest_of
 from bench.storage import files
-from bench.text import quoted
+from bench.text import quoted, shell
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """The formats that are read, whatever a file's name ends in. Pillow's others are left out: PostScript, for which Pillow runs a
@@ -129,6 +129,10 @@ class Dataset(Schema):
         """The fields that a digest leaves out, some while they are empty: added later, they must not change old digests."""
         empty = {name for name in ("broken", "unlisted", "mask_values") if not getattr(self, name)}
         return {"findings", "surveyed", "by_colour", *empty}
+
+    def prepare_with(self, *options: str) -> str:
+        """Return the command that prepares this data set with some options, as an error names it."""
+        return f"`{shell(['bench', 'data', 'prepare', self.name, '--root', str(self.root), *options])}`"
 
     @property
     def left_out(self) -> int:

@@ -146,7 +146,7 @@ def check(dataset: Dataset, subset: str, images_only: bool = False) -> None:
     raise DataError(
         f"{dataset.root}: ImageSets/{task}/{name}.txt names {quoted(identity)}, which "
         f"{what if identity in known else 'is not in JPEGImages'}{more}; add what is missing, or leave such images out of the "
-        "lists with `bench data prepare NAME --root DIR --skip-broken`."
+        f"lists: {dataset.prepare_with('--skip-broken')}."
     )
 
 

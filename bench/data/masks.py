@@ -185,7 +185,7 @@ class Survey:
                     f"{self.dataset.root / folder} has no mask with a class: class 1 ({self.dataset.classes[0]}) and all others "
                     f"occur in none of the {len(self.dataset.masks[folder]):,} masks, whose pixels are "
                     f"{' and '.join(names[one] for one in sorted(present))}. If 255 means a class, say so: "
-                    "`bench data prepare NAME --root DIR --map 255=1`."
+                    f"{self.dataset.prepare_with('--map', '255=1')}."
                 )
         if 2 * len(self.apart) > self.compared:
             folder, identity, one = min(self.apart)

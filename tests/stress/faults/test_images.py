@@ -23,7 +23,7 @@ def test_08_a_truncated_image_stops_with_its_name_and_is_left_out_only_when_aske
     assert asked.code == 0 and broken.name in asked.out
     assert bench.run("random_init", "voc_seg", "--data", "mine").code == 0
     (one,) = bench.records()
-    assert one.data.left_out == 1 and "1 broken image left out" in one.data.title
+    assert one.data.left_out == 1 and "1 image left out" in one.data.title
 
 
 def test_09_an_empty_file_is_no_image(bench: Bench) -> None:
