@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data import coco, folder, inspection, lists, voc
+from bench.data import coco, folder, hashes, inspection, lists, voc
 from bench.data.dataset import Dataset, choose_scored
 from bench.data.download import ARCHIVES
 from bench.data.masks import MaskValues
@@ -121,7 +121,7 @@ def _without_broken(dataset: Dataset, files: Iterable[str]) -> Dataset:
 
 
 def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda text: None) -> Dataset:
-    """Verify a data set by decoding every image, and put its index under its name; return it with its fingerprint.
+    """Verify a data set by decoding and hashing every image, and put its index under its name; return it with its fingerprint.
 
     The errors are those of `inspection.inspect`; DataError also for a name such as voc2012 with another layout than its own.
     """
@@ -131,7 +131,10 @@ def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda te
         raise DataError(f"{dataset.root} has the layout {dataset.kind}, but {dataset.name} has {wanted}; choose another name.")
     if skip_broken:
         dataset = inspection.sound(dataset, echo)
-    return _save(files.home() / "data" / dataset.name, inspection.inspect(dataset))
+    hashed: dict[Path, bytes] = {}
+    made = inspection.inspect(dataset, look=lambda path: hashed.update({path: hashes.hash_file(path)}))
+    hashes.keep(made, (hashed[made.path(image)] for image in made.images))
+    return _save(files.home() / "data" / dataset.name, made)
 
 
 def open_dataset(name_or_path: str, echo: Echo) -> Dataset:

@@ -14,18 +14,21 @@ from bench.errors import DataError
 from bench.schema import digest_of
 from bench.text import Echo
 
+Look = Callable[[Path], object]
+"""Decodes an image file; DataError when it does not decode."""
 
-def inspect(dataset: Dataset, images: bool = True) -> Dataset:
+
+def inspect(dataset: Dataset, images: bool = True, look: Look = decode) -> Dataset:
     """Return a data set with its fingerprint and with what was found (`Dataset.findings`).
 
-    With `images`, every image is decoded too, and the lists are checked whatever task may use them. DataError names the first
-    file that does not decode, and the first image of an official list that lacks its annotation or mask; DataError also for
-    masks that cannot be scored (`masks.Survey`).
+    With `images`, every image is decoded too, by `look`, and the lists are checked whatever task may use them. DataError names
+    the first file that does not decode, and the first image of an official list that lacks its annotation or mask; DataError also
+    for masks that cannot be scored (`masks.Survey`).
     """
     for subset in lists.subsets(dataset):
         lists.check(dataset, subset, images_only=not images)
     survey = Survey(dataset)
-    check = _check_of(dataset, survey, images)
+    check = _check_of(dataset, survey, look if images else None)
 
     def check_or_say_how(path: Path) -> None:
         try:
@@ -66,7 +69,7 @@ def sound(dataset: Dataset, echo: Echo) -> Dataset:
 def look_at_masks(dataset: Dataset) -> Dataset:
     """Return a data set that has its fingerprint with what its masks hold; the errors are those of `inspect` for masks."""
     survey = Survey(dataset)
-    check = _check_of(dataset, survey, images=False)
+    check = _check_of(dataset, survey, None)
     for _ in in_order(check, (dataset.mask_path(folder, one) for folder, ids in dataset.masks.items() for one in ids)):
         pass
     return _surveyed(dataset, survey)
@@ -81,10 +84,10 @@ def _problem(path: Path) -> str | None:
     return None
 
 
-def _check_of(dataset: Dataset, survey: Survey, images: bool) -> Callable[[Path], None]:
+def _check_of(dataset: Dataset, survey: Survey, look: Look | None) -> Callable[[Path], None]:
     """Return a function that decodes one file, an image or a mask, whole, and compares a mask's size with its image's.
 
-    Masks are told to `survey`. Images are decoded with `images` only.
+    Masks are told to `survey`. Images are decoded by `look`, if it is given.
     """
     by_id = {image.id: image for image in dataset.images} if dataset.masks else {}
     masks = {dataset.mask_path(folder, name): (folder, by_id[name]) for folder, ids in dataset.masks.items() for name in ids}
@@ -94,8 +97,8 @@ def _check_of(dataset: Dataset, survey: Survey, images: bool) -> Callable[[Path]
             folder, image = masks[path]
             source = dataset.path(image)
             survey.add(folder, image.id, read_mask(dataset, folder, image.id, size_of(source), source))
-        elif images:
-            decode(path)
+        elif look is not None:
+            look(path)
 
     return check
 
