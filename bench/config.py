@@ -33,6 +33,8 @@ Calibration = Literal["new", "all"]
 batch went through, `all` includes the inherited ones."""
 Statistics = Literal["running", "batch"]
 """What batch norm normalises with at inference: its running statistics, or those of the batch."""
+Leaks = Literal["note", "refuse", "drop"]
+"""What happens with test images among the images to pretrain on: they are counted, refused, or dropped from pretraining."""
 Precision = Literal["auto", "fp32", "bf16"]
 Log = Literal["tensorboard"]
 Rates = dict[Train, tuple[float, float]]
@@ -198,6 +200,9 @@ class RunConfig(MachineConfig):
         {}, description="Ranges of learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (one fixed rate)."
     )
     storage: str = Field("", description="An Optuna database URL instead of a journal in --out; workers still share one --out.")
+    leaks: Annotated[Leaks, _choices("way with leaks", Leaks)] = Field(
+        "note", description="Test images among those to pretrain on: note (count them), refuse, or drop them from pretraining."
+    )
     log: Annotated[tuple[Log, ...], BeforeValidator(_split), _choices("log", Log)] = Field(
         (), description="tensorboard: write event files beside every run while it trains."
     )

@@ -14,6 +14,13 @@ Split = Literal["test", "val"]
 """The split that is scored: test, or val while learning rates are searched."""
 
 
+class HeldOut(Schema):
+    """Labelled data by its fingerprint, and the split schemes by which it has test images; `--leaks drop` holds these out."""
+
+    data_fingerprint: str
+    schemes: tuple[str, ...]
+
+
 class PretrainJob(Schema):
     """What one pretrained trunk depends on. Both fingerprints are "none" when nothing is trained."""
 
@@ -28,6 +35,8 @@ class PretrainJob(Schema):
     data_fingerprint: str
     splits_fingerprint: str
     seed: int
+    held_out: HeldOut | None = None
+    """The test images to which the pretraining images were compared, if some were equal or near and left out."""
 
     @property
     def id(self) -> str:

@@ -97,6 +97,34 @@ class FeatureSpread(Schema):
         return ""
 
 
+class Overlap(Schema):
+    """How many images of a split are equal to, and how many others are near to, an image that the trunk was pretrained on."""
+
+    images: int
+    equal: int
+    near: int
+    plain: int = 0
+    """The number of images of hardly more than one colour, which are compared with none."""
+    some: tuple[str, ...] = ()
+    """The first ids of equal and near images."""
+
+    @property
+    def count(self) -> int:
+        """The number of images that are equal or near."""
+        return self.equal + self.near
+
+
+class Leaks(Schema):
+    """The test and validation images that the trunk was pretrained on, by hashes of their content."""
+
+    trained: int
+    """The number of images that the trunk was pretrained on."""
+    test: Overlap
+    val: Overlap
+    dropped: int = 0
+    """The number of images that `--leaks drop` removed from pretraining."""
+
+
 class Cost(Schema):
     """What training cost: seconds on one device, images seen, peak memory in bytes.
 
@@ -223,6 +251,8 @@ class Record(Schema):
     """The head as torch prints it, cut to 2,000 characters."""
     spread: FeatureSpread | None = None
     """How much features differed before the first phase; None in records made before this was measured."""
+    leaks: Leaks | None = None
+    """None where nothing was pretrained, and in records made before images were compared."""
     precision: str = "fp32"
     """What networks computed in: fp32 or bf16, compiled or not."""
     provenance: dict[str, Any]

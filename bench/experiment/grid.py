@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from bench.config import PRETEXT
 from bench.errors import TRACEBACK, Interrupted, SomeFailed, explained
+from bench.experiment import leaks
 from bench.experiment.pretraining import pretrain
 from bench.experiment.runs import find, is_busy, run
 from bench.experiment.search import chosen_by, search_of
@@ -30,6 +31,8 @@ def run_grid(session: Session) -> list[Record]:
     budget = f", {trials} trials each" if trials else ""
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
     session.echo(f"{runs} on {session.grid.data.title}, {session.machine}{budget}")
+    if session.config.leaks != "refuse" and any(find(job, session.out) is None for job in jobs):
+        leaks.check(session.grid, False, session.echo)
     made: list[Record] = []
 
     def run_job(job: Job, place: str, wait: bool) -> None:

@@ -20,6 +20,7 @@ from bench.contract import Batch, Downstream
 from bench.data import packs, splits
 from bench.data.dataset import Dataset, decode
 from bench.experiment.finetuning import make_model, phase_stage
+from bench.experiment.leaks import pretraining_splits
 from bench.experiment.pretraining import find_pretrained, make_pretext, pretraining_stage, work_folder
 from bench.experiment.resolve import pack_of, recipe_of, subset_of
 from bench.experiment.runs import find
@@ -139,7 +140,7 @@ def _pretraining_seconds(made: Plan, job: Job) -> float:
     dataset = made.session.grid.pretrain_data
     assert dataset is not None, "a job that trains has data"
     recipe = recipe_of(job.pretrain)
-    count = len(splits.open_splits(dataset, "pretraining", "images").ids("train"))
+    count = len(pretraining_splits(job.pretrain, made.session.grid, made.session.echo).ids("train"))
     steps = recipe.epochs * seeding.steps_per_epoch(count, recipe.batch_size)
     return steps * made.per_step(job.pretrain.pretext, partial(_pretraining_step, made.session, job, dataset))
 

@@ -16,6 +16,7 @@ from bench.data import packs, splits
 from bench.data.batches import SplitData
 from bench.errors import BenchError
 from bench.experiment import figure7
+from bench.experiment.leaks import pretraining_splits
 from bench.experiment.provenance import cost, data_facts, provenance
 from bench.experiment.resolve import recipe_of
 from bench.experiment.session import Session
@@ -130,8 +131,9 @@ def pretraining_data(job: PretrainJob, session: Session) -> tuple[DataFacts, Spl
     """Return the facts of the unlabelled data for the record, the training images and the test images."""
     dataset = session.grid.pretrain_data
     assert dataset is not None, "a job that trains has data"
-    made = splits.open_splits(dataset, "pretraining", "images")
-    wanted = packs.Order(dataset, "images", packs.PackRule(size=job.size), tuple(made.ids("train", "test")))
+    made = pretraining_splits(job, session.grid, session.echo)
+    packed = splits.open_splits(dataset, "pretraining", "images").ids("train", "test")  # with what is dropped, for other jobs
+    wanted = packs.Order(dataset, "images", packs.PackRule(size=job.size), tuple(packed))
     pack = packs.open_pack(wanted, session.echo, session.packing)
     training = SplitData(pack, pack.places(made.ids("train")), seed=job.seed)
     test = SplitData(pack, pack.places(made.ids("test")))

@@ -10,14 +10,15 @@ from typing import Any, cast
 
 from bench import metrics, registry
 from bench.config import PAPER_SIZE, Protocol, Recipe, RunConfig, Schedule, Transfer
-from bench.data import catalogue, splits
+from bench.data import catalogue, leaks, splits
 from bench.data.dataset import Dataset
 from bench.data.packs import PackRule
 from bench.data.splits import Splits
 from bench.errors import UsageError, unknown
 from bench.experiment import choice
-from bench.job import NO_DATA, Job, PretrainJob
+from bench.job import NO_DATA, HeldOut, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size
+from bench.record import Leaks
 from bench.schema import canonical
 from bench.text import Echo, quoted
 
@@ -41,6 +42,8 @@ class Grid:
     pretrain_name: str | None = None
     """`data_name` and `pretrain_name` are the data sets as the user named them, so that the same command can be written again."""
     notes: list[str] = field(default_factory=list)
+    leaks: dict[tuple[str, str], Leaks] = field(default_factory=dict)
+    """What was found of leaks, by the fingerprints of the pretraining split and of the scored one (`bench.experiment.leaks`)."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,17 @@ def resolve(config: RunConfig, echo: Echo) -> Grid:
         if config.tune:
             choice.check(data, made, min(config.labels), echo)
         tasks.append(_Task(name, label, protocol, sizes[name], made.fingerprint))
+    held_out = None
+    if pretrain_data and pretrain_splits and config.leaks == "drop":
+        schemes = tuple(sorted({protocol.split_scheme for _, protocol in protocols.values()}))
+        held_out = HeldOut(data_fingerprint=data.fingerprint, schemes=schemes)
+        whole, pretrain_splits = pretrain_splits, leaks.without(pretrain_splits, pretrain_data, data, held_out, echo)
+        held_out = held_out if pretrain_splits != whole else None
     jobs: list[Job] = []
     for seed in config.all_seeds:
         for pretext in pretexts:
             trunk_seed = seed if config.vary == "all" else config.all_seeds[0]
-            pretrain = _pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_splits, trunk_seed)
+            pretrain = _pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_splits, trunk_seed, held_out)
             for task in tasks:
                 jobs += _jobs(config, pretrain, task, data.fingerprint, seed)
     return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, notes)
@@ -126,7 +135,9 @@ def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data_fingerprin
                 )
 
 
-def _pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, images: Splits | None, seed: int) -> PretrainJob:
+def _pretrain_job(
+    pretext: str, recipe: Recipe, trunk: str, size: int, images: Splits | None, seed: int, held_out: HeldOut | None
+) -> PretrainJob:
     """Return the job of one pretrained trunk; a recipe of 0 epochs needs no images."""
     plugin = registry.load("pretexts", pretext)
     trained = images if recipe.epochs else None
@@ -140,6 +151,7 @@ def _pretrain_job(pretext: str, recipe: Recipe, trunk: str, size: int, images: S
         data_fingerprint=trained.data_fingerprint if trained else NO_DATA,
         splits_fingerprint=trained.fingerprint if trained else NO_DATA,
         seed=seed,
+        held_out=held_out if trained else None,
     )
 
 

@@ -14,6 +14,7 @@ from bench import metrics, record
 from bench.errors import DataError
 from bench.experiment import examples
 from bench.experiment.finetuning import FineTuning, finetune
+from bench.experiment.leaks import leaks_of
 from bench.experiment.pretraining import find_pretrained, load_trunk, lock_of, pretrain, work_folder
 from bench.experiment.provenance import cost, provenance
 from bench.experiment.session import Session
@@ -93,6 +94,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
         weights=checkpoint.digest(tuned.model),
         head=repr(tuned.model.head)[:2000],
         spread=tuned.spread,
+        leaks=leaks_of(job, session.grid, session.echo),
         precision=session.machine.arithmetic,
         provenance=origin,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.config import RunConfig
+from bench.experiment import leaks
 from bench.experiment.resolve import Grid, resolve
 from bench.training import cpu_load, loggers, machine
 from bench.training.feature_cache import Cache
@@ -57,6 +58,8 @@ def open_session(config: RunConfig, out: Path, screen: Screen) -> Session:
     grid = resolve(config, screen.echo)
     for note in grid.notes:
         screen.echo(note)
+    if config.leaks == "refuse":
+        leaks.check(grid, True, screen.echo)
     return make_session(config, grid, out, screen)
 
 
