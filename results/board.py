@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
-from results import rows
+from results import leaks, rows
 from results.cache import Cache
 from results.grouping import Column, columns
 from results.scores import Reader, Scores
@@ -42,8 +42,8 @@ class Cell:
 
     @property
     def marks(self) -> str:
-        """The marks that a table sets behind the value: FLOOR and DEAD."""
-        return (FLOOR if self.floor else "") + (DEAD if self.dead else "")
+        """The marks that a table sets behind the value: FLOOR, DEAD and that of leaks."""
+        return (FLOOR if self.floor else "") + (DEAD if self.dead else "") + (leaks.MARK if leaks.seen(self.records) else "")
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,7 @@ def _warnings(made: Sequence[Row], heads: Sequence[Column], looks: Sequence[int]
     for reason, dead in rows.groups((one for one in cells if one[2].dead), lambda one: one[2].dead).items():
         names = ", ".join(dict.fromkeys(f"{row.label} in {column.title}" for row, column, _ in dead))
         notes.append(f"{DEAD}: dead before fine-tuning, so neither a control nor a method: {names} ({reason}).")
+    notes += leaks.notes([(row.label, column.title, cell.records) for row, column, cell in cells])
     if any(row.trunk_seed is not None for row in made):
         notes.append("Rows of one trunk say nothing about other trunks of the same pretext task, however many seeds they have.")
     estimates = [found for *_, cell in cells for found in (cell.estimate, cell.difference and cell.difference.estimate) if found]

@@ -19,6 +19,7 @@ from bench.config import as_space
 from bench.record import Record
 from bench.schema import canonical
 from bench.text import printable
+from results import leaks
 from results.agreement import Agreement, agreements
 from results.board import Board, Cell
 from results.cost import RowCost, row_cost
@@ -178,6 +179,7 @@ _OF_RUN: _Fields[Record] = {
     "data_fingerprint": ("SHA-256 over the labelled data", lambda r: r.data.fingerprint),
     "seed": ("the seed of fine-tuning", lambda r: r.job.seed),
     "run_id": ("the run", lambda r: r.id),
+    **leaks.COLUMNS,
 }
 """Columns that several files have."""
 
@@ -233,6 +235,7 @@ _LEADERBOARD: _Fields[_Shown] = {
         "how far features differ between images before fine-tuning, worst layer and seed: 1 as under batch statistics",
         lambda s: min((ratio for record in s.cell.records if (ratio := _spread(record)) is not None), default=None),
     ),
+    **_of_run(*leaks.COLUMNS),
     "baseline": ("the row that the difference is measured from", lambda s: s.difference.against),
     "delta": ("difference to it, paired over images and seeds", lambda s: s.difference.estimate.value),
     "delta_low": ("lower end of its 95 % interval", lambda s: s.difference.estimate.low),
@@ -295,6 +298,7 @@ _PER_RUN: _Fields[_Scored] = {
         lambda s: _spread(s.record),
     ),
     "dead": ("why its network was dead before fine-tuning; empty where it was not", lambda s: dead(s.record)),
+    **_of_run(*leaks.COLUMNS),
     "seconds": ("seconds of fine-tuning", lambda s: s.record.cost.seconds),
     **_of_run("precision"),
     "predictions": ("SHA-256 of the predictions", lambda s: s.record.predictions),

@@ -287,7 +287,9 @@ def pretext_label(record: Record, records: Sequence[Record], parts: Sequence[str
 
     if differs("data_fingerprint") and record.pretrain.data is not None:
         parts.append(f"on {record.pretrain.data.name} {record.pretrain.data.fingerprint[:6]}")
-    if differs("splits_fingerprint") and not differs("data_fingerprint"):
+    if differs("held_out"):
+        parts += ["leaks dropped"] if job.held_out else []
+    elif differs("splits_fingerprint") and not differs("data_fingerprint"):
         parts.append(f"split {job.splits_fingerprint[:6]}")
     if differs("version"):
         parts.append(f"version {job.version}")

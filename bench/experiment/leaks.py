@@ -69,7 +69,7 @@ def check(grid: Grid, refuse: bool, echo: Echo) -> None:
         text = told(job.downstream, found)
         if refuse and found.test.count:
             raise DataError(f"{text}; --leaks drop leaves them out of pretraining, and --leaks note only counts them.")
-        echo(text)
+        echo(text + ("; --leaks drop leaves them out of pretraining" if found.test.count else ""))
 
 
 def _each(grid: Grid, echo: Echo) -> Iterator[tuple[Job, Leaks]]:

@@ -13,6 +13,7 @@ from bench.config import PAPER_SIZE, MachineConfig, Protocol, RunConfig
 from bench.data import catalogue, splits
 from bench.data.dataset import Dataset
 from bench.errors import BenchError, DataError, UsageError, unknown
+from bench.experiment.leaks import told
 from bench.experiment.resolve import Grid, recipe_of, statistics_version, subset_of
 from bench.experiment.runs import run
 from bench.experiment.session import Screen, make_session
@@ -53,6 +54,8 @@ def description(record: Record) -> Rows:
     ]
     if record.pretrain.data:
         facts.append(("pretraining data", f"{record.pretrain.data.title} {record.pretrain.data.fingerprint[:12]}"))
+    if record.leaks:
+        facts.append(("leaks", told(record.downstream, record.leaks)))
     if job.labels != 1:
         facts.append(("labels", f"{100 * job.labels:.3g} % of the training images"))
     facts.append(("rates", ", ".join(f"{rate:.3g}" for rate in record.rates)))
@@ -99,6 +102,8 @@ def command(record: Record) -> list[str]:
     words += ["--data", str(origin["data"])]
     if pretrain.data_fingerprint != NO_DATA:
         words += ["--pretrain-data", str(origin["pretrain_data"])]
+    if pretrain.held_out is not None:
+        words += ["--leaks", "drop"]
     protocol: Protocol = registry.load("downstreams", job.downstream).protocols[base]
     if job.settings.trunk == protocol.trunk:
         words += ["--trunk", pretrain.trunk]

@@ -68,7 +68,7 @@ def _check_measured(found: Record, session: Session) -> None:
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
     """Fine-tune and score a job, publish its folder (record, predictions, splits, examples, event files), return the record."""
     session.machine.reset_peak_memory()
-    origin = provenance(session)
+    origin, leaks = provenance(session), leaks_of(job, session.grid, session.echo)
     tuned = finetune(job, pretrained, session)
     predictions = tuned.predictions()
     packed = pack_predictions(predictions, tuned.data.ids)
@@ -94,7 +94,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
         weights=checkpoint.digest(tuned.model),
         head=repr(tuned.model.head)[:2000],
         spread=tuned.spread,
-        leaks=leaks_of(job, session.grid, session.echo),
+        leaks=leaks,
         precision=session.machine.arithmetic,
         provenance=origin,
     )

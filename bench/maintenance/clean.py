@@ -277,6 +277,11 @@ KINDS = {
         ("home",),
         lambda place: _entries(place.home / "paths"),
     ),
+    "hashes": Kind(
+        "hashes of images, by which leaks are found, made again from the images",
+        ("home",),
+        lambda place: _entries(place.home / "hashes"),
+    ),
     "downloads": Kind(
         "archives, whole or partial, that are not unpacked yet",
         ("home",),

@@ -295,6 +295,7 @@ def _caches(out: Path) -> Check:
         "packs": home / "packs",
         "downloads": home / "downloads",
         "indices": home / "paths",
+        "hashes": home / "hashes",
         "reports": out / "cache",
         "interrupted work": out / "work",
     }
