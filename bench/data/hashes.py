@@ -151,7 +151,6 @@ def compare(trained: Hashes, scored: Hashes) -> Shared:
     rows, columns = np.flatnonzero(~trained["plain"]), np.flatnonzero(~scored["plain"])
     ours, theirs = trained[rows], scored[columns]
     found.equal[columns] = np.isin(theirs["pixels"], ours["pixels"])
-    found.trained[rows] = np.isin(ours["pixels"], theirs["pixels"])
     phash, dhash = np.ascontiguousarray(ours["phash"][:, 0]), np.ascontiguousarray(ours["dhash"][:, 0])
     step = max(1, _BLOCK // max(1, len(ours)))
     for first in range(0, len(theirs), step):
@@ -161,5 +160,5 @@ def compare(trained: Hashes, scored: Hashes) -> Shared:
             both = np.bitwise_count(some["dhash"][one, side] ^ dhash[other]) <= MOST_BITS
             found.near[columns[first + one[both]]] = True
             found.trained[rows[other[both]]] = True
-    found.near[found.equal] = False
+    found.near[found.equal] = False  # equal images are near as well
     return found
