@@ -45,6 +45,10 @@ class MachineError(BenchError):
     exit_code = 4
 
 
+class StorageError(MachineError):
+    """The database that all searches of a command share does not work: the command ends, since no other search can run."""
+
+
 class SomeFailed(BenchError):
     """Some runs or tables of a command failed; the others are finished."""
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from bench.config import PRETEXT
-from bench.errors import TRACEBACK, Interrupted, SomeFailed, explained
+from bench.errors import TRACEBACK, Interrupted, SomeFailed, StorageError, explained
 from bench.experiment import leaks
 from bench.experiment.pretraining import pretrain
 from bench.experiment.runs import find, is_busy, run
@@ -111,7 +111,7 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
     """Call `work(job, place, wait)` for each job: `place` is text such as [2/6]; without `wait`, it raises Busy for a job that
     another process is working on, and the job is tried again after the others.
 
-    SomeFailed at the end when some of several jobs failed.
+    SomeFailed at the end when some of several jobs failed; StorageError at once, since every search needs the same database.
     """
     failed: list[str] = []
     waiting = deque(enumerate(jobs, start=1))
@@ -128,7 +128,7 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
                 waiting.append((number, job))
                 busy_in_a_row += 1
                 continue
-            except Interrupted:
+            except (Interrupted, StorageError):
                 raise
             except Exception as error:
                 if len(jobs) == 1 or os.environ.get(TRACEBACK):

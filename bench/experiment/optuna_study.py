@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError, MachineError, UsageError
+from bench.errors import BenchError, UsageError
 from bench.experiment.provenance import cost
 from bench.experiment.search import STARTUP, Search, with_rates
 from bench.experiment.session import Session
@@ -56,8 +56,8 @@ class OptunaStudy:
                 self.optuna.set_user_attr("token", token.read_text())
             elif not token.is_file() or token.read_text() != known:
                 raise UsageError(
-                    f"the study {self.search.id} in {without_secrets(self.session.config.storage)} was begun with another "
-                    f"--out, or {token} is damaged; give all workers of a study the same --out, or use another database here."
+                    f"the study {self.search.id} in the database of --storage was begun with another --out, or {token} is "
+                    "damaged; give all workers of a study the same --out, or use another database here."
                 )
 
     def claim(self, worker: str) -> Any:
@@ -191,22 +191,11 @@ def _trial(trial: Any, number: int) -> Trial:
 
 
 def _storage(folder: Path, session: Session) -> Any:
-    from optuna.storages import RDBStorage
-
     files.make_folder(folder)
-    url = session.config.storage
-    if not url:
-        from bench.storage.journal import journal
+    if session.config.storage:
+        from bench.storage.database import open_database
 
-        return journal(folder / "journal.log", session.echo)
-    try:
-        return RDBStorage(url)
-    except Exception as error:  # SQLAlchemy and its drivers have no common base
-        reason = " ".join(str(error).split("(Background")[0].split())[:200].rstrip(".")
-        kind = MachineError if type(error).__name__ in ("OperationalError", "ImportError") else UsageError
-        raise kind(f"--storage {without_secrets(url)}: {reason}.") from error
+        return open_database(session.config.storage, session.echo, session.machine.stop.check)
+    from bench.storage.journal import journal
 
-
-def without_secrets(url: str) -> str:
-    """Return the kind of a database's URL alone, without names, passwords and addresses."""
-    return f"{url.partition(':')[0]}://..."
+    return journal(folder / "journal.log", session.echo)

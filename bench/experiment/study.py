@@ -41,7 +41,7 @@ from pathlib import Path
 
 from bench import registry
 from bench.config import RunConfig
-from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, UsageError, explained, unknown
+from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, StorageError, UsageError, explained, unknown
 from bench.experiment.grid import run_grid
 from bench.experiment.plan import Plan
 from bench.experiment.plan import plan as plan_session
@@ -89,7 +89,7 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
         try:
             _copy_reusable(into, session)
             _publish_part(into, out, name, config, run_grid(session))
-        except Interrupted:
+        except (Interrupted, StorageError):
             raise
         except Exception as error:
             if os.environ.get(TRACEBACK) and not isinstance(error, BenchError):
