@@ -150,7 +150,12 @@ class MachineConfig(Schema):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="Threads on the CPU.")
     workers: int | None = Field(None, ge=0, description="Data workers; chosen when left out. They never change a result.")
-    checkpoint_seconds: float = Field(30.0, ge=0, allow_inf_nan=True, description="Seconds between checkpoints.")
+    checkpoint_seconds: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=True,
+        description="Seconds between checkpoints; when left out 30, or more so that they take at most 1 % of the time.",
+    )
     precision: Annotated[Precision, _choices("precision", Precision)] = Field(
         "auto", description="fp32, bf16 or auto: bf16 on a GPU that has it and on a CPU where it is a tenth faster, else fp32."
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import signal
 import traceback
 from collections.abc import Iterable
@@ -49,6 +50,10 @@ class StorageError(MachineError):
     """The database that all searches of a command share does not work: the command ends, since no other search can run."""
 
 
+class OutOfMemory(MachineError):
+    """The memory of the machine or of a GPU ran out."""
+
+
 class SomeFailed(BenchError):
     """Some runs or tables of a command failed; the others are finished."""
 
@@ -71,6 +76,14 @@ TRACEBACK = "PRETEXT_BENCH_TRACEBACK"
 """The environment variable with which an unexpected error shows where it came from."""
 
 
+GPU_ERROR = re.compile(
+    "cuda error|cuda call failed|cuda unknown|cuda-capable|cuda driver|nvidia driver|"
+    "cudnn|cublas|cusolver|unable to find an engine",
+    re.IGNORECASE,
+)
+"""What the errors of CUDA, its driver and its libraries say."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out, of the machine or of a GPU: torch has several errors for it."""
     texts = (
@@ -80,11 +93,19 @@ def out_of_memory(error: BaseException) -> bool:
         "not enough memory",
         "bad_alloc",
         "bad allocation",
+        "cublas_status_alloc_failed",
+        "cudnn_status_alloc_failed",
     )
     said = str(error).lower()
     if said.rstrip(". \n").endswith("could not create a primitive"):  # oneDNN; a wrong shape ends in 'primitive descriptor'
         return True
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in said for text in texts))
+
+
+def _gpu_failed(error: BaseException) -> bool:
+    """Tell whether an error comes from CUDA, its driver or its libraries; torch's own errors name the tensors instead."""
+    kinds = isinstance(error, RuntimeError) or type(error).__name__ == "DeferredCudaCallError"
+    return kinds and GPU_ERROR.search(str(error)) is not None
 
 
 def let_workers_end() -> None:
@@ -102,9 +123,16 @@ def explained(error: Exception) -> BenchError:
         return error
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch raises it wherever the process then is
         let_workers_end()
-        return MachineError(f"a data worker died ({str(error).splitlines()[0].rstrip('.')}); run again, or with --workers 0.")
+        return MachineError(f"a data worker died ({_first_line(error)}); run again, or with --workers 0.")
+    if isinstance(error, RuntimeError) and "DataLoader timed out" in str(error):
+        return MachineError(f"the data workers sent no images in time ({_first_line(error)}); run again, or with --workers 0.")
     if out_of_memory(error):
-        return MachineError("out of memory; choose a smaller --size, trunk or batch size.")
+        return OutOfMemory("out of memory; choose a smaller --size, trunk or batch size.")
+    if _gpu_failed(error):
+        return MachineError(
+            f"the GPU failed ({_first_line(error)}): its memory may be full, its driver may not fit torch, or a task gave a "
+            "wrong index; try a smaller batch size, ask `bench doctor`, or find the place with --device cpu."
+        )
     if isinstance(error, OSError):
         return MachineError(f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}.")
     frames = traceback.extract_tb(error.__traceback__)
@@ -112,6 +140,10 @@ def explained(error: Exception) -> BenchError:
     where = f" at {place.filename}, line {place.lineno}" if place else ""
     said = " ".join(str(error).split())[:300]
     return BenchError(f"unexpected {type(error).__name__}{where}: {said}; set {TRACEBACK}=1 for the traceback.")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200].rstrip(". ")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], owner: str = "") -> UsageError:

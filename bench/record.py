@@ -128,6 +128,7 @@ class Leaks(Schema):
 class Cost(Schema):
     """What training cost: seconds on one device, images seen, peak memory in bytes.
 
+    The peak memory is that of the process, or on a GPU that of torch, without images and features that stay there to save time.
     `joules` is the energy that the device reports, None where it reports none.
     """
 

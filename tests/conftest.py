@@ -6,7 +6,7 @@ import inspect
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bench import registry
 from bench.data import demo, packs
 from bench.storage import files, offline, seal
+from tests.standin import StandIn, standing_in
 
 TINY = ("--trunk", "unet:depth=5,width=8", "--size", "32", "--threads", "1", "--device", "cpu", "--protocol", "demo")
 QUICK = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "protocol.head_width=16")
@@ -60,6 +61,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Give a stand-in for a GPU, which `--device cuda` takes."""
+    with standing_in(monkeypatch) as gpus:
+        yield gpus
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Give stand-ins for two GPUs."""
+    with standing_in(monkeypatch, 2) as gpus:
+        yield gpus
+
+
 COMMANDS = {"bench", "tiny", "server"}
 """Fixtures that run the command line or a server: a test that has one is no unit test."""
 
@@ -67,9 +82,15 @@ COMMANDS = {"bench", "tiny", "server"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by its place and by what it runs: unit, integration, stress or browser.
 
-    gpu is marked by hand, and so is integration where a test takes seconds without any of these.
+    A test that has a stand-in for a GPU, or needs a card, is marked gpu as well; one that needs a card is skipped without one.
+    card is marked by hand, and so is integration where a test takes seconds without any of these.
     """
+    no_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
     for item in items:
+        if item.get_closest_marker("card"):
+            item.add_marker(no_card)
+        if item.get_closest_marker("card") or {"gpu", "two_gpus"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("gpu")
         if item.get_closest_marker("integration"):
             continue
         fixtures, source = set(getattr(item, "fixturenames", ())), inspect.getsource(getattr(item, "function", type(item)))

@@ -112,6 +112,9 @@ class Screen:
             self.progress.update(self.task, note=escape(note))
         self.progress.advance(self.task)
 
+    def losses(self, step: int, losses: dict[str, float]) -> None:
+        """Show nothing: `step` has the latest losses."""
+
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
         """Print a finished epoch's losses, speed and remaining time, unless there is a progress bar."""
         rate = images / max(seconds, 1e-9)

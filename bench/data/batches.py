@@ -140,17 +140,24 @@ def training(
         raise MachineError(f"a data worker died ({type(error).__name__}); run again, or with --workers 0.") from error
 
 
-def resident(split: SplitData, device: torch.device, room: int) -> SplitData:
-    """Return a split with its images in the device's memory; as it is with augmentation or beyond `room` bytes."""
+def resident_bytes(split: SplitData) -> int:
+    """Return the bytes that a split's images and targets take in the device's memory; 0 with augmentation, which keeps none."""
     if split.augmentation != "none" or split.cached:
-        return split
-    arrays = {"images": split.pack.images} | ({"target": split.pack.masks} if split.masked and split.pack.masks else {})
-    if sum(len(split) * math.prod(array.shape[1:]) for array in arrays.values()) > room:
-        return split
-    cached: dict[str, RowReader] = {name: InMemory(_on_device(array, split.rows, device)) for name, array in arrays.items()}
+        return 0
+    labels = 0 if split.labels is None else split.labels.nbytes
+    return labels + sum(len(split) * math.prod(array.shape[1:]) for array in _arrays(split).values())
+
+
+def resident(split: SplitData, device: torch.device) -> SplitData:
+    """Return a split with its images and targets in the device's memory."""
+    cached: dict[str, RowReader] = {name: InMemory(_on_device(rows, split.rows, device)) for name, rows in _arrays(split).items()}
     if split.labels is not None:
         cached["target"] = InMemory(torch.from_numpy(split.labels).to(device))
     return replace(split, cached=cached)
+
+
+def _arrays(split: SplitData) -> dict[str, Rows]:
+    return {"images": split.pack.images} | ({"target": split.pack.masks} if split.masked and split.pack.masks else {})
 
 
 def _on_device(array: Rows, rows: NDArray[np.int64], device: torch.device) -> Tensor:

@@ -120,6 +120,7 @@ def finetune(
     phase is not trained again when this command has trained an equal phase before, on an equal network after equal phases, unless
     losses are logged or the kept phase lacks scores.
     """
+    session.cache.begin()
     downstream, model = make_model(job, _own_trunk(job, pretrained, session), len(session.grid.data.classes))
     session.machine.place(model)
     data = open_task_data(job, downstream, session)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from bench.config import PRETEXT
-from bench.errors import TRACEBACK, Interrupted, SomeFailed, StorageError, explained
+from bench.errors import TRACEBACK, Interrupted, OutOfMemory, SomeFailed, StorageError, explained
 from bench.experiment import leaks
 from bench.experiment.pretraining import pretrain
 from bench.experiment.runs import find, is_busy, run
@@ -131,10 +131,16 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
             except (Interrupted, StorageError):
                 raise
             except Exception as error:
-                if len(jobs) == 1 or os.environ.get(TRACEBACK):
+                again = isinstance(explained(error), OutOfMemory) and session.cache.give_up()
+                if not again and (len(jobs) == 1 or os.environ.get(TRACEBACK)):
                     raise
                 reason = str(explained(error))
             busy_in_a_row = 0
+            if again:
+                session.echo("  out of memory; tried again without keeping images and features in memory")
+                machine.give_memory_back()
+                waiting.appendleft((number, job))
+                continue
             failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {reason}")
             session.echo(f"  failed: {reason}")
             machine.give_memory_back()  # not in the except block, which keeps the error's frames and their tensors

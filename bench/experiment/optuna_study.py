@@ -143,6 +143,7 @@ class OptunaStudy:
             raise BenchError(f"{self.search.id}: none of {len(counted)} trials was complete; give lower rates with --space.")
         best = max(complete, key=lambda trial: (trial.value, -trial.number))
         assert best.value is not None
+        peak = max(trial.user_attrs["cost"].get("peak_memory", 0) for trial in chosen)  # trials of earlier versions tell none
         joules = [trial.user_attrs["cost"]["joules"] for trial in chosen]
         spent = History(
             seconds=sum(trial.seconds for trial in counted),
@@ -162,7 +163,7 @@ class OptunaStudy:
             trials=counted,
             best=best.rates,
             best_value=best.value,
-            cost=cost(spent, self.session.machine),
+            cost=cost(spent, self.session.machine, peak),
         )
 
     def _places(self) -> dict[int, int]:

@@ -82,7 +82,7 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
 
 
 def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
-    session.machine.reset_peak_memory()
+    session.cache.begin()
     origin = provenance(session)
     pretext = session.machine.place(make_pretext(job))
     work = work_folder(job, session.out)
@@ -113,7 +113,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
             baselines=baselines,
             evaluation_images=evaluated if evaluation else 0,
             history=history.epochs,
-            cost=cost(history, session.machine),
+            cost=cost(history, session.machine, session.cache.peak_memory()),
             weights=files.sha256(folder / WEIGHTS),
             precision=session.machine.arithmetic,
             provenance=origin,

@@ -63,12 +63,12 @@ def _unused(dataset: Dataset, splits: Splits) -> dict[str, int]:
     return {**{reason: number for reason, number in counts.items() if number}, **dataset.findings}
 
 
-def cost(history: History, machine: Machine) -> Cost:
-    """Return the cost of training for a record; peak memory is read now."""
+def cost(history: History, machine: Machine, peak_memory: int) -> Cost:
+    """Return the cost of training for a record; `peak_memory` in bytes."""
     return Cost(
         seconds=round(history.seconds, 3),
         images=history.images,
-        peak_memory=machine.peak_memory(),
+        peak_memory=peak_memory,
         device=machine.device.type,
         joules=None if history.joules is None else round(history.joules, 1),
     )

@@ -67,7 +67,6 @@ def _check_measured(found: Record, session: Session) -> None:
 
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
     """Fine-tune and score a job, publish its folder (record, predictions, splits, examples, event files), return the record."""
-    session.machine.reset_peak_memory()
     origin, leaks = provenance(session), leaks_of(job, session.grid, session.echo)
     tuned = finetune(job, pretrained, session)
     predictions = tuned.predictions()
@@ -86,7 +85,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
         metrics={name: _finite(metrics.compute(name, predictions, *judged)) for name in names},
         per_class=per_class,
         losses=tuned.losses,
-        cost=cost(tuned.history, session.machine),
+        cost=cost(tuned.history, session.machine, session.cache.peak_memory()),
         pretrain=pretrained,
         tuning=tuning,
         predictions=files.sha256_bytes(packed),

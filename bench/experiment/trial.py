@@ -112,7 +112,8 @@ def attempt(study: OptunaStudy, trial: Any) -> None:
         trial.set_user_attr("diverged", str(error))
     study.forget_networks(progress.network_states, score)
     images = progress.state.images + extra_images
-    trial.set_user_attr("cost", {"seconds": progress.seconds(), "images": images, "joules": progress.joules()})
+    cost = {"seconds": progress.seconds(), "images": images, "joules": progress.joules()}
+    trial.set_user_attr("cost", {**cost, "peak_memory": session.cache.peak_memory()})
     study.optuna.tell(trial, score, state=state)
     files.remove(work)
     outcome = f"{search.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"

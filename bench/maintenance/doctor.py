@@ -152,8 +152,9 @@ def _devices() -> Iterator[Check]:
     advice = f"; a step waits for its last thread, so --threads {max(1, round(cores - taken))} may be faster" if many else ""
     yield Check("waiting threads", f"{openmp.settings_text()}; {crowd}{advice}", "note" if many else "ok")
     if cuda:
-        fast = machine.has_bf16()
-        yield Check("precision", "auto computes in bf16" if fast else "auto computes in fp32: this GPU has no bfloat16")
+        with contextlib.suppress(Exception):  # a GPU that cannot start has been said to fail
+            fast = machine.has_bf16()
+            yield Check("precision", "auto computes in bf16" if fast else "auto computes in fp32: this GPU has no bfloat16")
         finding = "equal within the spread of seeds, not to the bit: a GPU adds in an order that changes; --device cpu is exact"
         yield Check("results", finding, "note")
         finding = "not used on a GPU, since the backward passes of resizing, pooling and padding have none there"
@@ -173,7 +174,7 @@ def _gpu(number: int) -> Check:
         free, total = torch.cuda.mem_get_info(number)
         assert torch.ones(2, device=f"cuda:{number}").sum().item() == 2
         return Check(name, f"{torch.cuda.get_device_name(number)}, {amount(free)} free of {amount(total)}")
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:  # torch has several for a driver or a GPU that does not start
         reason = " ".join(str(error).split())[:200].rstrip(".") or "it adds wrongly"
         remedy = "use --device cpu, hide it with CUDA_VISIBLE_DEVICES=, or install the torch that fits its driver"
         return Check(name, f"torch sees it but cannot compute on it ({reason})", "fails" if number == 0 else "note", remedy)

@@ -32,9 +32,10 @@ def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> Non
     _write(path, module.state_dict(), facts)
 
 
-def bytes_of(module: nn.Module) -> int:
-    """Return about how many bytes a module's weights need on the disk."""
-    return sum(tensor.nbytes for tensor in module.state_dict().values())
+def bytes_of(module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer] | None = None) -> int:
+    """Return about how many bytes a module's weights need on the disk, with two moments of each parameter of the optimizers."""
+    trained: list[Tensor] = [p for one in (optimizers or {}).values() for group in one.param_groups for p in group["params"]]
+    return sum(tensor.nbytes for tensor in [*module.state_dict().values(), *trained, *trained])
 
 
 def digest(module: nn.Module) -> str:

@@ -8,12 +8,14 @@ began with.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -29,10 +31,10 @@ from bench.errors import MachineError
 from bench.training.machine import Machine
 
 IMAGES_SHARE, FEATURES_SHARE, DISK_SHARE = 2, 4, 10
-"""A split's images take at most 1/2 of the memory that is free on a GPU at that time, all features 1/4 of the device's free
-memory, and what is added to a file of features 1/10 of the free disk space."""
+"""All images on a GPU take at most 1/2 of the memory that is free without the cache, all features 1/4 of it, and what is added to
+a file of features 1/10 of the free disk space."""
 MOST_SPLITS = 4
-"""The most splits whose images stay in a GPU's memory."""
+"""The most splits whose images stay in a GPU's memory when other jobs need them no more."""
 STATES_BYTES = 1 << 30
 """The most bytes of all states together: trained networks (mostly heads), pretrained trunks, measured batch-norm statistics."""
 
@@ -68,8 +70,8 @@ class PackFeatures:
 
     @property
     def bytes(self) -> int:
-        """The bytes of the features in memory; 0 when they are in a file."""
-        return self.features.rows.nbytes if isinstance(self.features, InMemory) else 0
+        """The bytes in memory: of the targets, and of features that are not in a file."""
+        return self.target.rows.nbytes + (self.features.rows.nbytes if isinstance(self.features, InMemory) else 0)
 
 
 @dataclass(frozen=True)
@@ -96,18 +98,72 @@ class Cache:
     features: OrderedDict[str, PackFeatures | None] = field(default_factory=OrderedDict)
     images: OrderedDict[str, Mapping[str, RowReader]] = field(default_factory=OrderedDict)
     states: OrderedDict[str, tuple[int, Any]] = field(default_factory=OrderedDict)
+    in_use: set[str] = field(default_factory=set)
+    """The keys of the images that the present job uses: to drop them would free nothing."""
+    peak: int = 0
+    full: bool = False
+    """Whether memory ran out, so that nothing more is kept in it."""
+
+    def begin(self) -> None:
+        """Begin a job: the images of earlier ones may be dropped, and the peak memory is counted anew."""
+        if self.machine.device.type == "cuda":
+            gc.collect()  # a network of an earlier job would count
+        self.in_use.clear()
+        self.peak = 0
+        self.machine.reset_peak_memory()
+
+    def held(self) -> int:
+        """Return the bytes of images and features in the device's memory."""
+        readers = (reader for split in self.images.values() for reader in split.values())
+        return sum(reader.rows.nbytes for reader in readers if isinstance(reader, InMemory)) + self._features_bytes()
+
+    def peak_memory(self) -> int:
+        """Return the peak memory of the present job in bytes: on a GPU without what the cache held, else of the whole process."""
+        used = self.machine.peak_memory()
+        return max(self.peak, used - self.held() if self.machine.device.type == "cuda" else used)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change in the block what the cache holds, which is not in the peak memory, neither before nor afterwards."""
+        self.peak = self.peak_memory()
+        yield
+        self.machine.reset_peak_memory()
+
+    def give_up(self) -> bool:
+        """Drop what is kept in the device's memory, and keep nothing more there; False when nothing was kept."""
+        kept = self.held() > 0
+        self.images.clear()
+        self.features.clear()
+        self.full = self.full or kept
+        return kept
 
     def resident(self, split: SplitData) -> SplitData:
-        """Return the split with its images in the GPU's memory; unchanged without a GPU, without room or with augmentation."""
-        if self.machine.device.type == "cpu":
+        """Return the split with its images in the GPU's memory; unchanged without a GPU, without room or with augmentation.
+
+        When there is no room, the images of earlier jobs are dropped, those that were copied first before others.
+        """
+        size = batches.resident_bytes(split)
+        if self.machine.device.type == "cpu" or not size or self.full:
             return split
         what = repr((str(split.pack.folder), split.masked, split.labels is None)).encode()
         key = hashlib.sha256(what + split.rows.tobytes()).hexdigest()
+        self.in_use.add(key)
         if key not in self.images:
-            while len(self.images) >= MOST_SPLITS:
-                self.images.popitem(last=False)
-            self.images[key] = batches.resident(split, self.machine.device, self.machine.room(IMAGES_SHARE)).cached
+            with self._changing():
+                while len(self.images) >= MOST_SPLITS or size > self._images_room():
+                    oldest = next((one for one in self.images if one not in self.in_use), None)
+                    if oldest is None:
+                        break
+                    del self.images[oldest]
+                if size > self._images_room():
+                    return split
+                self.images[key] = batches.resident(split, self.machine.device).cached
         return replace(split, cached=self.images[key])
+
+    def _images_room(self) -> int:
+        """Return the bytes that more images may take."""
+        held = self.held()
+        return self.machine.room(IMAGES_SHARE, held) - (held - self._features_bytes())
 
     def with_features(self, split: SplitData, key: str, compute: Callable[[Tensor], Tensor], batch_size: int) -> SplitData:
         """Return the split with its images' features, which `compute(images)` returns for `batch_size` images at a time.
@@ -126,11 +182,12 @@ class Cache:
             with self.machine.autocast():
                 features = compute(batch["images"]).float()
             if first == 0:
-                known = self._with_room(known, features[0], batch["target"], len(new), len(split.pack.manifest.ids))
-                if known is None:
-                    return split
+                with self._changing():
+                    known = self._with_room(known, features[0], batch["target"], len(new), len(split.pack.manifest.ids))
+                    if known is None:
+                        return split
+                    self.features[key] = known
                 before = int((known.places >= 0).sum())
-                self.features[key] = known
             assert known is not None
             slots = np.arange(before + first, before + first + len(positions))
             if isinstance(known.features, InFile):
@@ -161,7 +218,7 @@ class Cache:
         if in_file and (self.machine.device.type != "cpu" or size * new > self._disk()):
             return None
         if not in_file:
-            while sum(one.bytes for one in self.features.values() if one is not None) + size * new > self._room():
+            while self._features_bytes() + size * new > self._room():
                 oldest = next((key for key, one in self.features.items() if one is not None and one is not known), None)
                 if oldest is None:
                     return None
@@ -179,8 +236,12 @@ class Cache:
                 longer.rows[: len(old.rows)] = old.rows
         return replace(known, features=features, target=targets)
 
+    def _features_bytes(self) -> int:
+        return sum(one.bytes for one in self.features.values() if one is not None)
+
     def _room(self) -> int:
-        return self.machine.room(FEATURES_SHARE)
+        """Return the bytes that all features may take in memory."""
+        return 0 if self.full else self.machine.room(FEATURES_SHARE, self.held())
 
     def _disk(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -46,27 +46,30 @@ def copy_events(work: Path, folder: Path) -> None:
 class TensorBoardLogger:
     """Writes event files for each stage, and passes every call on to another logger.
 
-    The x axis counts training steps for the losses of steps, and epochs for mean losses and images per second. A step on a GPU
-    gets the losses that were last read from the device, from up to 50 steps before, so training never waits for the device.
+    The x axis counts training steps for the losses of steps, and epochs for mean losses and images per second. Each step has its
+    own losses; those of a step on a GPU are written up to 50 steps later, when they are read from the device.
     """
 
     def __init__(self, folder: Path, then: Logger) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.then, self.name, self.step_number = then, "", 0
+        self.then, self.name = then, ""
         self.writer: Any = SummaryWriter(str(folder))
 
     def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
         """Begin a stage at step `done`, which is not 0 when the stage is resumed."""
-        self.name, self.step_number = name, done
+        self.name = name
         self.then.stage(name, epochs, steps, done)
 
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
-        """Count a step and write the losses that were last read from the device, if any."""
-        self.step_number += 1
-        for optimizer, value in (losses or {}).items():
-            self.writer.add_scalar(f"{self.name}/loss/{optimizer}", value, self.step_number)
+        """Pass a step on."""
         self.then.step(epoch, losses, images)
+
+    def losses(self, step: int, losses: dict[str, float]) -> None:
+        """Write the losses of a training step."""
+        for optimizer, value in losses.items():
+            self.writer.add_scalar(f"{self.name}/loss/{optimizer}", value, step)
+        self.then.losses(step, losses)
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
         """Write a finished epoch's mean losses and images per second, and flush the file."""

@@ -23,13 +23,17 @@ from bench import seeding
 from bench.contract import Batch
 from bench.data import batches
 from bench.data.batches import SplitData
-from bench.errors import BenchError, DataError, Diverged, MachineError, out_of_memory
+from bench.errors import BenchError, DataError, Diverged, OutOfMemory, out_of_memory
 from bench.training import checkpoint
 from bench.training.energy import Meter
 from bench.training.machine import Machine
 
 LOSSES_KEPT = 50
 """On a GPU, losses are read once in this many training steps, so that training seldom waits for the GPU."""
+CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 30.0, 0.01
+"""The least seconds between checkpoints, and the most of the time that they may take, where the user does not say how often."""
+BYTES_PER_SECOND = 200e6
+"""How fast a checkpoint is written, until the first one has been timed: hashed, flushed to the disk, on a slow disk."""
 
 
 class Logger(Protocol):
@@ -40,6 +44,9 @@ class Logger(Protocol):
 
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
         """End a training step on `images` images; `losses` are the latest that were read from the device, if any."""
+
+    def losses(self, step: int, losses: dict[str, float]) -> None:
+        """Note the losses of training step number `step`, counted from 1: once each, in order, when read from the device."""
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
         """End an epoch: its mean losses, the seconds since the last epoch ended (with scoring), and its number of images."""
@@ -87,12 +94,13 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
     """Train a stage on a split to its end, from its checkpoint in `folder` when there is one; return its history.
 
     A checkpoint is written after the first step that ends `machine.checkpoint_seconds` after the last checkpoint, so a kill loses
-    about that much of a stage's training. A stage that is shorter writes none.
+    about that much of a stage's training. A stage that is shorter writes none. Where that is None it is `CHECKPOINT_SECONDS`, or
+    more when checkpoints would take more than `CHECKPOINT_SHARE` of the time.
 
-    Raises Diverged for a loss that is not finite, DataError for a checkpoint of another job, MachineError when memory runs out,
+    Raises Diverged for a loss that is not finite, DataError for a checkpoint of another job, OutOfMemory when memory runs out,
     and Interrupted after a signal, with a checkpoint on the disk.
     """
-    state = _Progress(stage, machine, folder)
+    state = _Progress(stage, machine, folder, logger)
     per_epoch = seeding.steps_per_epoch(len(split), stage.batch_size)
     if stage.epochs and not per_epoch:
         raise DataError(f"{stage.name} has {len(split)} images to train on; at least 2 are needed.")
@@ -109,7 +117,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
                 stage.after_epoch(epoch + 1)
                 with state.paused():
                     machine.notice()
-            if machine.stop.signal_number or state.seconds_since_checkpoint() >= machine.checkpoint_seconds:
+            if machine.stop.signal_number or state.checkpoint_is_due():
                 state.save()
                 machine.stop.check()
     state.measure()
@@ -141,14 +149,14 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[s
 
 @contextmanager
 def _named_out_of_memory(stage: Stage) -> Iterator[None]:
-    """Turn an out-of-memory error inside the block into a MachineError that names the stage and a smaller batch size to try."""
+    """Turn an out-of-memory error inside the block into an OutOfMemory that names the stage and a smaller batch size to try."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         half = max(1, stage.batch_size // 2)
-        raise MachineError(
+        raise OutOfMemory(
             f"out of memory in {stage.name} with batches of {stage.batch_size}; try a batch size of {half}."
         ) from error
 
@@ -168,9 +176,9 @@ def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:
 class _Progress:
     """How far the training of a stage is: step, losses and cost so far, read from the stage's checkpoint when there is one."""
 
-    def __init__(self, stage: Stage, machine: Machine, folder: Path) -> None:
-        self.stage, self.machine, self.folder = stage, machine, folder
-        self.step, self.history, self.sums = 0, History(), _Sums(list(stage.optimizers))
+    def __init__(self, stage: Stage, machine: Machine, folder: Path, logger: Logger) -> None:
+        self.stage, self.machine, self.folder, self.logger = stage, machine, folder, logger
+        self.step, self.history, self.sums = 0, History(), _Sums(list(stage.optimizers), machine.device)
         facts = checkpoint.load(folder, stage.module, stage.optimizers)
         if facts is not None:
             different = [name for name in stage.facts if facts["stage"].get(name) != stage.facts[name]]
@@ -182,6 +190,7 @@ class _Progress:
             self.sums.restore(facts["sums"])
         self.started = self.saved = time.monotonic()
         self.epoch_started = self.started - (facts.get("epoch_seconds", 0.0) if facts else 0.0)
+        self.saving = checkpoint.bytes_of(stage.module, stage.optimizers) / BYTES_PER_SECOND
         self.before, self.meter = dataclasses.replace(self.history), Meter(machine.device)
 
     def add(self, losses: dict[str, Tensor], images: int) -> None:
@@ -190,11 +199,16 @@ class _Progress:
         self.history.images += images
         self.sums.add(losses, images)
         if self.step % LOSSES_KEPT == 0 or self.machine.device.type == "cpu":
-            self.sums.read(self.step)
+            self._read()
+
+    def _read(self) -> None:
+        """Read the losses that wait on the device, and tell the logger."""
+        for step, losses in self.sums.read(self.step):
+            self.logger.losses(step, losses)
 
     def end_epoch(self) -> tuple[dict[str, float], float, int]:
         """End an epoch and return its mean losses, its seconds and its number of images; then begin the next one."""
-        self.sums.read(self.step)
+        self._read()
         self.history.epochs.append(self.sums.means())
         found = self.history.epochs[-1], time.monotonic() - self.epoch_started, self.sums.images
         self.sums.clear()
@@ -208,8 +222,12 @@ class _Progress:
         yield
         self.started += time.monotonic() - began
 
-    def seconds_since_checkpoint(self) -> float:
-        return time.monotonic() - self.saved
+    def checkpoint_is_due(self) -> bool:
+        """Tell whether enough time has passed since the last checkpoint, or since the stage began."""
+        wait = self.machine.checkpoint_seconds
+        if wait is None:
+            wait = max(CHECKPOINT_SECONDS, self.saving / CHECKPOINT_SHARE)
+        return time.monotonic() - self.saved >= wait
 
     def measure(self) -> None:
         """Bring seconds and joules in the history up to date."""
@@ -218,20 +236,22 @@ class _Progress:
         self.history.joules = None if used is None else (self.before.joules or 0.0) + used
 
     def save(self) -> None:
-        """Publish a checkpoint."""
-        self.sums.read(self.step)
+        """Publish a checkpoint, and note how long that takes."""
+        self._read()  # waits for the device, which is no cost of a checkpoint
+        began = time.monotonic()
         self.measure()
         facts = {"step": self.step, "stage": self.stage.facts, "history": dataclasses.asdict(self.history)}
         facts |= {"sums": self.sums.state(), "epoch_seconds": time.monotonic() - self.epoch_started}
         checkpoint.save(self.folder, self.stage.module, self.stage.optimizers, facts)
         self.saved = time.monotonic()
+        self.saving = self.saved - began
 
 
 class _Sums:
     """Losses summed over an epoch, read from the device many steps at a time."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        self.names, self.zero = names, torch.zeros((), device=device)
         self.waiting: list[tuple[Tensor, int]] = []
         self.latest: dict[str, float] | None = None
         self.clear()
@@ -240,12 +260,12 @@ class _Sums:
         self.totals, self.images = dict.fromkeys(self.names, 0.0), 0
 
     def add(self, losses: dict[str, Tensor], count: int) -> None:
-        zero = next(iter(losses.values())) * 0 if losses else torch.zeros(())
-        self.waiting.append((torch.stack([losses.get(name, zero) for name in self.names]), count))
+        self.waiting.append((torch.stack([losses.get(name, self.zero) for name in self.names]), count))
 
-    def read(self, step: int) -> None:
+    def read(self, step: int) -> list[tuple[int, dict[str, float]]]:
+        """Read the losses of the last steps, up to number `step`, and return them with the steps' numbers."""
         if not self.waiting:
-            return
+            return []
         values = torch.stack([losses for losses, _ in self.waiting]).tolist()
         first = step - len(values)
         for place, (row, (_, count)) in enumerate(zip(values, self.waiting, strict=True)):
@@ -255,8 +275,10 @@ class _Sums:
                     raise Diverged(f"{what} is {value} at step {first + place + 1}; try a smaller learning rate.")
                 self.totals[name] += value * count
             self.images += count
-        self.latest = dict(zip(self.names, values[-1], strict=True))
         self.waiting.clear()
+        found = [(first + place, dict(zip(self.names, row, strict=True))) for place, row in enumerate(values, start=1)]
+        self.latest = found[-1][1]
+        return found
 
     def means(self) -> dict[str, float]:
         return {name: total / max(1, self.images) for name, total in self.totals.items()}

@@ -57,7 +57,8 @@ class Machine:
     device: torch.device
     precision: Precision
     workers: int | None
-    checkpoint_seconds: float
+    checkpoint_seconds: float | None
+    """Seconds between checkpoints; None where the training loop chooses (`bench.training.loop`)."""
     compiled: bool = False
     stop: Stop = field(default_factory=Stop)
     notice: Callable[[], object] = lambda: None
@@ -84,11 +85,15 @@ class Machine:
             return 0
         return min(16 if changes_images else 2, os.cpu_count() or 1)
 
-    def room(self, share: int) -> int:
-        """Return the bytes that a cache may take on the device: 1/`share` of the free memory."""
-        if self.device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self.device)[0]) // share
-        return free_memory() // share
+    def room(self, share: int, held: int = 0) -> int:
+        """Return the bytes that a cache may hold on the device in all: 1/`share` of what is free without the `held` bytes.
+
+        On a GPU, memory that torch keeps for its next tensors is free as well.
+        """
+        if self.device.type != "cuda":
+            return (free_memory() + held) // share
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return (int(torch.cuda.mem_get_info(self.device)[0]) + kept + held) // share
 
     def autocast(self) -> Any:
         """Return the context manager in which networks compute with the machine's precision."""
@@ -176,6 +181,8 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machi
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     use_cuda = kind == "cuda" or (kind == "auto" and torch.cuda.is_available())
+    if use_cuda:  # else torch asks GPU 0 what it can, and pins memory for it
+        torch.cuda.set_device(int(number or 0))
     wanted = config.precision
     in_bf16 = wanted == "bf16" or (wanted == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size)))
     chosen: Precision = "bf16" if in_bf16 else "fp32"
@@ -193,7 +200,7 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machi
 
 
 def has_bf16() -> bool:
-    """Tell whether the GPU computes bfloat16 in hardware; emulation is many times slower than float32."""
+    """Tell whether torch's current GPU computes bfloat16 in hardware; emulation is many times slower than float32."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
@@ -246,7 +253,7 @@ def give_memory_back() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
-    if torch.cuda.is_available():
+    with suppress(RuntimeError):  # a GPU that failed may fail here again, and a next run says so
         torch.cuda.empty_cache()
 
 

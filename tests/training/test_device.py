@@ -1,10 +1,10 @@
-"""The device that is asked for is the one that is used, by every command; Lightning Fabric is a stub that has two GPUs."""
+"""The device that is asked for is the one that is used, by every command; two GPUs are stand-ins."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -13,25 +13,21 @@ from torch import nn
 from bench import record
 from bench.cli.app import app
 from bench.config import MachineConfig
+from bench.data import batches
 from bench.experiment.pretraining import make_pretext, pretraining_stage
 from bench.job import PretrainJob
 from bench.training import checkpoint, machine
 from bench.training.loop import take_step
+from tests.standin import StandIn
 
 Bench = Callable[..., Any]
 
 
-class Fabric:
-    """What the program asks of Fabric, and a device that it says it has."""
+class Ones(batches.SplitData):
+    """Images that need no pack."""
 
-    def __init__(self, accelerator: str, devices: int | list[int], precision: str) -> None:
-        self.device = (
-            torch.device("cuda", devices[0]) if accelerator == "cuda" and isinstance(devices, list) else torch.device("cpu")
-        )
-        self.precision = precision
-
-    def autocast(self) -> Any:
-        return nullcontext()
+    def __getitem__(self, plan: batches.Plan) -> dict[str, torch.Tensor]:
+        return {"images": torch.ones(len(plan[1]), 3, 4, 4)}
 
 
 class Placed(BaseException):
@@ -39,20 +35,14 @@ class Placed(BaseException):
 
 
 @pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let torch see two GPUs with bfloat16, and tell where the first network is sent."""
+def placed(two_gpus: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Tell where the first network is sent."""
 
     def to(_: nn.Module, device: torch.device) -> None:
         raise Placed(str(device))
 
-    monkeypatch.setattr("lightning.fabric.Fabric", Fabric)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"stand-in {device}")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
     monkeypatch.setattr(nn.Module, "to", to)
+    return two_gpus
 
 
 ASKED = ("--pretext", "random_init", "--downstream", "voc_seg", "--schedule", "two-phase")
@@ -71,6 +61,7 @@ def test_every_command_that_takes_a_device_is_tried_below() -> None:
     assert taking == {name.partition(" ")[0] for name in COMMANDS}
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("asked", "used"), [("cuda:1", "cuda:1"), ("cuda", "cuda:0"), ("auto", "cuda:0"), ("cpu", "cpu")])
 def test_the_device_that_is_asked_for_is_used(
@@ -82,20 +73,46 @@ def test_the_device_that_is_asked_for_is_used(
         f"title = 'a'\n[options]\ndata = {str(drawn['demo'])!r}\n"
         "[parts.a]\npretext = 'random_init'\ndownstream = 'voc_seg'\n[tables.a]\nparts = ['a']\n"
     )
-    request.getfixturevalue("two_gpus")
+    gpus = request.getfixturevalue("placed")
     with pytest.raises(Placed, match=f"^{used}$"):
         bench(*COMMANDS[command](tmp_path / "runs", drawn), "--device", asked)
+    assert gpus.opened == ({torch.device(used).index} if used != "cpu" else set()), "no other GPU is asked or opened"
 
 
-def test_a_gpu_computes_in_the_precision_that_is_asked_for(two_gpus: None) -> None:
+def test_a_gpu_computes_in_the_precision_that_is_asked_for(two_gpus: StandIn) -> None:
     for asked, precision, fabrics in (
         ("auto", "bf16", "bf16-mixed"),
         ("bf16", "bf16", "bf16-mixed"),
         ("fp32", "fp32", "32-true"),
     ):
         made = machine.make_machine(MachineConfig(device="cuda:1", precision=asked))
-        assert (str(made.device), made.precision, made.fabric.precision) == ("cuda:1", precision, fabrics)
-        assert made.describe()["device"] == "stand-in cuda:1" and made.describe()["type"] == "cuda"
+        assert (str(made.device), made.precision, made.fabric._precision.precision) == ("cuda:1", precision, fabrics)
+        assert made.describe()["device"] == "stand-in 1" and made.describe()["type"] == "cuda"
+
+
+def test_bf16_is_asked_of_the_gpu_that_computes(two_gpus: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first GPU has bfloat16 and the second has not."""
+    properties = torch.cuda.get_device_properties
+    old = {"major": 7}
+
+    def of(device: Any = None) -> Any:
+        found = properties(device)
+        return type(found)(**{**vars(found), **(old if found.name == "stand-in 1" else {})})
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", of)
+    for asked, precision in (("cuda:0", "bf16"), ("cuda:1", "fp32")):
+        two_gpus.opened.clear()
+        assert machine.make_machine(MachineConfig(device=asked)).precision == precision
+        assert two_gpus.opened == {torch.device(asked).index}
+
+
+def test_memory_is_pinned_for_the_gpu_that_computes(two_gpus: StandIn, tmp_path: Path) -> None:
+    """A thread of torch's loader pins memory for torch's current GPU, and opens it."""
+    made = machine.make_machine(MachineConfig(device="cuda:1"))
+    split = Ones(None, np.arange(8))  # type: ignore[arg-type]
+    for _, batch in batches.training(split, 4, 0, 1, 0, 1, made.device):
+        assert batch["images"].device == torch.device("cuda:1")
+    assert two_gpus.opened == {1}
 
 
 def test_a_resumed_fused_adam_takes_channels_last_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +154,7 @@ def test_a_resumed_fused_adam_takes_channels_last_parameters(tmp_path: Path, mon
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in network.state_dict().items())
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.card
 def test_a_step_on_a_gpu_is_that_of_the_processor_within_rounding() -> None:
     """The same job's first losses on both devices, in float32."""
     losses = {}

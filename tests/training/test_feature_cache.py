@@ -175,23 +175,13 @@ def test_images_in_memory_are_those_on_the_disk(tmp_path: Path) -> None:
     labels = np.random.default_rng(1).integers(0, 2, (5, 20)).astype(np.int8)
     for options in ({"labels": labels}, {"masked": True}):
         part = batches.SplitData(pack, np.array([4, 0, 3, 1, 2]), **options)
-        held = batches.resident(part, torch.device("cpu"), 1 << 30)
+        held = batches.resident(part, torch.device("cpu"))
         assert held.cached
         for positions in (np.array([2, 0]), np.array([1, 4, 3])):
             plain, ready = part[0, positions], held[0, positions]
             assert plain.keys() == ready.keys()
             for key in plain:
                 assert torch.equal(plain[key], ready[key]) and plain[key].stride() == ready[key].stride()
-
-
-def test_only_images_that_fit_and_never_change_are_held(tmp_path: Path) -> None:
-    part = batches.SplitData(_pack(tmp_path), np.arange(5))
-    size = 5 * 8 * 8 * 3
-    assert batches.resident(part, torch.device("cpu"), size).cached
-    assert not batches.resident(part, torch.device("cpu"), size - 1).cached
-    assert not batches.resident(
-        batches.SplitData(part.pack, part.rows, augmentation="flip", size=8), torch.device("cpu"), size
-    ).cached
 
 
 def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
