@@ -106,8 +106,8 @@ class Cache:
 
     def begin(self) -> None:
         """Begin a job: the images of earlier ones may be dropped, and the peak memory is counted anew."""
-        if self.machine.device.type == "cuda":
-            gc.collect()  # a network of an earlier job would count
+        if self.machine.compiled:
+            gc.collect()  # a compiled network refers to itself, and that of an earlier job would count
         self.in_use.clear()
         self.peak = 0
         self.machine.reset_peak_memory()

@@ -12,21 +12,16 @@ NAMES = list(registry.summaries("pretexts"))
 TRUNKS = ("unet:depth=5,width=8", "unet:depth=5,width=8,preprocessing=rgb", "timm:resnet10t")
 
 
-def make(name: str, trunk: str = TRUNKS[0], **changes: object) -> Pretext:
+def job(name: str, trunk: str = TRUNKS[0], **changes: object) -> PretrainJob:
     plugin = registry.load("pretexts", name)
     recipe = plugin.Recipe().with_changes(changes, name).identity()
-    return make_pretext(
-        PretrainJob(
-            pretext=name,
-            version=1,
-            recipe=recipe,
-            trunk=trunk,
-            size=32,
-            data_fingerprint="none",
-            splits_fingerprint="none",
-            seed=0,
-        )
+    return PretrainJob(
+        pretext=name, version=1, recipe=recipe, trunk=trunk, size=32, data_fingerprint="none", splits_fingerprint="none", seed=0
     )
+
+
+def make(name: str, trunk: str = TRUNKS[0], **changes: object) -> Pretext:
+    return make_pretext(job(name, trunk, **changes))
 
 
 def images(count: int = 4) -> torch.Tensor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 CPU = torch.device("cpu")
 CpuGenerator = torch.Generator  # the stand-in puts its own in the place of `torch.Generator`
@@ -97,7 +96,7 @@ class StandIn(TorchFunctionMode):
         if func in PASSED:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in _leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         numbers = {tensor.number for tensor in tensors if isinstance(tensor, OnGpu)}
         target = self._target(func, args, kwargs, numbers)
         if numbers and name not in PROPERTIES:
@@ -117,7 +116,7 @@ class StandIn(TorchFunctionMode):
         with torch._C.DisableTorchFunctionSubclass():
             found = _computed(func, args, kwargs, numbers, target)
             kind = Tensor if target is None else on(target)
-            return tree_map(lambda leaf: _labelled(leaf, kind, tensors), found)
+            return _mapped(lambda leaf: _labelled(leaf, kind, tensors), found)
 
     def wait(self, name: str) -> None:
         """Note that a function waits for the GPU; RuntimeError where that is forbidden."""
@@ -142,7 +141,7 @@ class StandIn(TorchFunctionMode):
         """Return the number of the GPU that a result lies on; None for the processor."""
         if func is Tensor.cpu:
             return None
-        named = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.device)]
+        named = [leaf for leaf in _leaves((args, kwargs)) if isinstance(leaf, torch.device)]
         named += [torch.device(word) for word in (kwargs.get("device"), *(args[1:2] if func in MOVES else ())) if _names(word)]
         if func is Tensor.cuda:
             return self.open(named[0] if named else None)
@@ -153,6 +152,28 @@ class StandIn(TorchFunctionMode):
         if func in (Tensor.to, Tensor.__getitem__):
             numbers = {args[0].number} if isinstance(args[0], OnGpu) else set()
         return self.open(min(numbers)) if numbers else None
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield what is in tuples, lists and dictionaries; torch's own walk through them takes most of a call's time."""
+    if isinstance(value, tuple | list):
+        for part in value:
+            yield from _leaves(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return tuples, lists and dictionaries with each leaf changed."""
+    if isinstance(value, dict):
+        return type(value)((name, _mapped(change, part)) for name, part in value.items())
+    if isinstance(value, tuple | list):
+        parts = [_mapped(change, part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return change(value)
 
 
 def _names(word: Any) -> bool:
@@ -185,7 +206,7 @@ def _check_index(func: Function, tensors: Sequence[Tensor]) -> None:
 
 def _check_generators(args: tuple[Any, ...], kwargs: dict[str, Any], target: int | None) -> None:
     expected = "cpu" if target is None else "cuda"
-    for leaf in tree_leaves((args, kwargs)):
+    for leaf in _leaves((args, kwargs)):
         if isinstance(leaf, CpuGenerator) and leaf.device.type != expected:
             raise RuntimeError(f"Expected a '{expected}' device type for generator but found '{leaf.device.type}'")
 
@@ -225,7 +246,7 @@ def _index_waits(func: Function, args: tuple[Any, ...]) -> bool:
     writes = func is Tensor.__setitem__
     if writes and isinstance(args[2], Tensor) and not isinstance(args[2], OnGpu) and args[2].dim():
         return True
-    for index in tree_leaves(args[1]):
+    for index in _leaves(args[1]):
         if not isinstance(index, Tensor):
             continue
         if index.dtype in (torch.bool, torch.uint8):
@@ -256,9 +277,9 @@ def _computed(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], num
     def without(leaf: Any) -> Any:
         return CPU if isinstance(leaf, torch.device) or (isinstance(leaf, str) and leaf.startswith("cuda")) else leaf
 
-    found = func(*tree_map(without, args), **tree_map(without, kwargs))
+    found = func(*_mapped(without, args), **_mapped(without, kwargs))
     if moved and (numbers or target is not None):
-        return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, found)
+        return _mapped(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, found)
     return found
 
 
