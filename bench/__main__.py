@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ def main() -> None:
     def stop(number: int, _: FrameType | None) -> NoReturn:
         raise _Stopped(number)
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a character that the terminal does not have is a question mark, and no error
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)

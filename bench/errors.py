@@ -128,6 +128,8 @@ def explained(error: Exception) -> BenchError:
         return MachineError(f"the data workers sent no images in time ({_first_line(error)}); run again, or with --workers 0.")
     if out_of_memory(error):
         return OutOfMemory("out of memory; choose a smaller --size, trunk or batch size.")
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return MachineError(f"the networks cannot be compiled here ({_first_line(error)}); run without --compile.")
     if _gpu_failed(error):
         return MachineError(
             f"the GPU failed ({_first_line(error)}): its memory may be full, its driver may not fit torch, or a task gave a "

@@ -55,5 +55,5 @@ def draw(folder: Path, path: Path) -> None:
 def _opened(file: Path, way_out: str) -> Image.Image:
     try:
         return Image.open(file).convert("RGB")
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # Pillow's plug-ins have no common base for what a damaged file raises
         raise DataError(f"{file} does not decode; {way_out}.") from error

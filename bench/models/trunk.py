@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.contract import PreprocessingName, Trunk
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError, out_of_memory, unknown
 from bench.schema import Schema
 from bench.text import quoted
 
@@ -93,11 +93,15 @@ class TimmTrunk(Trunk):
         super().__init__(preprocessing)
         import timm
 
+        if ":" in name:  # timm would ask the network for it, or a folder
+            raise unknown("timm encoder", name, timm.list_models())
         try:
             down = timm.create_model(name, features_only=True, pretrained=False, in_chans=self.preprocessing.channels)
-        except RuntimeError as error:
-            known = timm.list_models()
-            raise (unknown("timm encoder", name, known) if name not in known else UsageError(str(error))) from error
+        except Exception as error:  # what an encoder raises that has no feature pyramid, or not for these channels, is up to it
+            if out_of_memory(error):
+                raise
+            known, plain = timm.list_models(), name.partition(".")[0]
+            raise (UsageError(_refused(name, error)) if plain in known else unknown("timm encoder", name, known)) from error
         strides, sizes = down.feature_info.reduction(), down.feature_info.channels()
         if any(after != 2 * before for before, after in pairwise(strides)):
             raise UsageError(f"{name} has features of strides {strides}; a decoder needs each twice the one before.")
@@ -220,9 +224,15 @@ def check_size(name: str, size: int) -> None:
             with torch.no_grad():
                 features = trunk.eval().encode(torch.zeros(1, trunk.preprocessing.channels, size, size))
                 trunk.decode(features)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200].rstrip(".")
-            raise UsageError(f"{name} cannot be used with a U-Net decoder at {size} px: {reason}.") from error
+        except Exception as error:  # as above
+            if out_of_memory(error):
+                raise
+            raise UsageError(_refused(f"{name} at {size} px", error)) from error
+
+
+def _refused(what: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return f"{what} cannot be used with a U-Net decoder: {reason}."
 
 
 def initialise(module: M) -> M:

@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from bench.storage import files
+from bench.text import quoted
 
 SUFFIX = ".safetensors"
 VERSION = 2
@@ -87,8 +88,11 @@ def save(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.O
 def load(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any] | None:
     """Restore the newest checkpoint in `folder` and return its facts; None when there is none.
 
-    DataError when the checkpoint is damaged or belongs to another network.
+    DataError when the checkpoint is damaged or belongs to another network; UsageError for a network whose state is not tensors.
     """
+    for name, value in module.state_dict().items():  # now, not after hours of training
+        if not torch.is_tensor(value):
+            raise UsageError(f"the network keeps {quoted(value)} as {name}, which is no tensor; keep all state in tensors.")
     found = sorted(folder.glob(f"*{SUFFIX}"))
     if not found:
         return None
@@ -129,7 +133,14 @@ def _lay_out(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    ready = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    ready: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in tensors.items():
+        ready[name] = tensor.detach().contiguous().cpu()
+        place = ready[name].untyped_storage().data_ptr()
+        if place in stored:  # tied weights: safetensors writes no two tensors that share memory
+            ready[name] = ready[name].clone()
+        stored.add(place)
     try:
         save_file(ready, str(path), metadata={"facts": json.dumps({"version": VERSION, **facts}, sort_keys=True)})
     except SafetensorError as error:  # the library's own name for a failed write
@@ -143,8 +154,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
         version = facts.get("version")
-    except (SafetensorError, ValueError, OSError, AttributeError) as error:
-        raise DataError(f"{path} is not a safetensors file: {error}.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # safetensors and JSON have no common base for what a damaged file raises
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise DataError(f"{path} is not a safetensors file: {reason}.") from error
     if version != VERSION:
         raise DataError(
             f"{path} has version {version}, but this program reads version {VERSION}; remove its folder to train it again."
