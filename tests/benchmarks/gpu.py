@@ -38,28 +38,40 @@ def measure() -> list[Figure]:
     if not torch.cuda.is_available():
         return [Figure("there is no GPU here: not measured", float("nan"), "")]
     found: list[Figure] = []
-    best = 0.0
     with workplace() as folder:
         many = images(folder / "coco", MEASURED)
         for batch in (32, 64, 128, 256):
             for compiled in (False, True):
-                made = session(
-                    folder / f"out{batch}{compiled}", many, "cgan_color", 256, "unet", f"recipe.batch_size={batch}", device="cuda"
-                )
-                if compiled:
-                    object.__setattr__(made.machine, "compiled", True)
-                warm = trained(made, 0)
-                rate = trained(made, 1)
-                best = max(best, rate)
-                name = f"cgan_color, 256 px, batch {batch}{', compiled' if compiled else ''}"
-                found += [Figure(name, rate, "images/s"), Figure(f"{name}, first epoch of {MEASURED}", warm, "images/s")]
-                found += [Figure(f"{name}, 20 epochs of 83,000", EPOCHS * COCO / rate / 60, "minutes", "at most 8 on an H200")]
-                found += [Figure(f"{name}, arithmetic", rate * FLOP / 1e12, "TFLOP/s")]
+                figures, rate = pretraining(folder, many, batch, compiled)
+                found += figures
             floor = bare(256, "unet:depth=8,width=64", 64, batch, 20, "cuda", "bf16")
             found += [ratio(f"epoch against bare step, 256 px, batch {batch}", rate / floor, 0.90)]
         found += _protocols(folder)
-        found += _profile(folder, many)
+        found += top_operators(folder, many, 64)
     return found
+
+
+def pretraining(
+    folder: Path, many: Path, batch: int, compiled: bool, size: int = 256, trunk: str = "unet", **options: str
+) -> tuple[list[Figure], float]:
+    """Return what an epoch of conditional-GAN colorization on some images tells, and its images/s."""
+    out, settings = folder / f"out{batch}{compiled}", f"recipe.batch_size={batch}"
+    made = session(out, many, "cgan_color", size, trunk, settings, device="cuda", compile=compiled, **options)
+    warm, rate = trained(made, 0), trained(made, 1)
+    name = f"cgan_color, {size} px, batch {batch}{', compiled' if compiled else ''}"
+    found = [
+        Figure(name, rate, "images/s"),
+        Figure(f"{name}, first epoch", warm, "images/s"),
+        Figure(f"{name}, a step", 1000 * batch / rate, "ms"),
+        Figure(f"{name}, peak memory", made.cache.peak_memory() / 2**20, "MiB"),
+    ]
+    if (size, trunk) == (256, "unet"):
+        minutes = EPOCHS * COCO / rate / 60
+        found += [
+            Figure(f"{name}, {EPOCHS} epochs of {COCO:,}", minutes, "minutes", "at most 8 on an H200"),
+            Figure(f"{name}, arithmetic", rate * FLOP / 1e12, "TFLOP/s"),
+        ]
+    return found, rate
 
 
 def _protocols(folder: Path) -> list[Figure]:
@@ -83,9 +95,9 @@ def _protocols(folder: Path) -> list[Figure]:
     return found
 
 
-def _profile(folder: Path, many: Path) -> list[Figure]:
+def top_operators(folder: Path, many: Path, batch: int, **options: str) -> list[Figure]:
     """Return the ten operators that take most of the GPU's time in an epoch, as shares."""
-    made = session(folder / "profiled", many, "cgan_color", 256, "unet", "recipe.batch_size=64", device="cuda")
+    made = session(folder / "profiled", many, "cgan_color", 256, "unet", f"recipe.batch_size={batch}", device="cuda", **options)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         trained(made, 2)
     events = sorted(profiler.key_averages(), key=lambda event: event.self_device_time_total, reverse=True)

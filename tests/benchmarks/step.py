@@ -37,12 +37,15 @@ class Silent:
         return lambda *_: None
 
 
-def session(folder: Path, images: Path, pretext: str, size: int, trunk: str, *settings: str, device: str = "cpu") -> Session:
-    """Return a session with the one job of a pretext task on some images; the discriminator has the paper's width."""
+def session(folder: Path, images: Path, pretext: str, size: int, trunk: str, *settings: str, **options: Any) -> Session:
+    """Return a session with the one job of a pretext task on some images, on the CPU unless `options` name a device.
+
+    The discriminator has the paper's width.
+    """
     wide = ("cgan_color.discriminator_width=64",) if pretext == "cgan_color" else ()
     own = ("recipe.epochs=1", "recipe.evaluation_images=1", "recipe.visualize_epochs=[]", *wide, *settings)
     data = {"data": "demo", "pretrain_data": str(images), "trunk": trunk, "size": size}
-    return opened(folder, pretext=pretext, downstream="voc_cls", protocol="demo", device=device, set=own, **data)
+    return opened(folder, pretext=pretext, downstream="voc_cls", protocol="demo", set=own, **{"device": "cpu", **data, **options})
 
 
 def opened(folder: Path, **options: Any) -> Session:
