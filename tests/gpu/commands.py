@@ -21,10 +21,16 @@ from bench.training import loop
 from tests.gpu.steps import without_waits
 
 TRUNK, SIZE = "unet:depth=5,width=16", 32
+PHASES = (
+    *("--schedule", "two-phase", "--set"),
+    'protocol.schedules={"two-phase": [{"train": "head", "epochs": 2, "lr": 1e-3}, {"train": "all", "epochs": 2, "lr": 1e-3}]}',
+)
 STOPPED_AFTER = 7
 """The step of pretraining after which the run is stopped: in its second epoch."""
 SHARE = 0.01
 """The share of the GPU's memory that is left to torch where it is to run out."""
+LARGE = ("--trunk", "unet", "--size", "256", "--set", "recipe.batch_size=32")
+"""The paper's size, which needs more."""
 
 
 def bench(*words: object) -> tuple[int, str]:
@@ -57,7 +63,7 @@ def on_drawn_images(folder: Path, *more: object) -> tuple[object, ...]:
         drawn = demo.make(folder / "drawn", 48, 24, 16)
     tasks = ("--pretext", "cgan_color,inpainting", "--downstream", "voc_cls,voc_seg", "--protocol", "demo")
     data = ("--data", drawn["demo"], "--pretrain-data", drawn["demo_unlabelled"], "--out", folder / "runs")
-    quick = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "protocol.batch_size=8")
+    quick = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "protocol.batch_size=8", *PHASES)
     return ("run", "--device", "cuda", "--trunk", TRUNK, "--size", SIZE, *tasks, *data, *quick, *more)
 
 
@@ -104,8 +110,7 @@ def exhaust(folder: Path) -> list[str]:
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(SHARE)
     try:
-        large = ("--trunk", "unet", "--size", 256, "--set", "recipe.batch_size=32", "--pretext", "cgan_color")
-        code, said = bench(*on_drawn_images(folder, *large, "--downstream", "voc_cls"))
+        code, said = bench(*on_drawn_images(folder, *LARGE, "--pretext", "cgan_color", "--downstream", "voc_cls"))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     last = said.strip().splitlines()[-1]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from bench import colour
 from bench.training import loop
@@ -30,8 +32,28 @@ def test_the_doctor_and_a_resumed_run_on_a_stand_in(gpu: StandIn, capsys: pytest
 
 
 @pytest.mark.integration
+def test_memory_that_runs_out_on_a_stand_in(
+    gpu: StandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, take_step = [1.0], loop.take_step
+
+    def limited(*given: Any) -> Any:
+        if left[-1] < 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return take_step(*given)
+
+    monkeypatch.setattr(loop, "take_step", limited)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", left.append, raising=False)
+    monkeypatch.setattr(commands, "LARGE", ("--set", "recipe.batch_size=32"))
+    assert first_minute.main(["memory"]) == 0, capsys.readouterr().out
+    assert left == [1.0, commands.SHARE, 1.0] and "try a batch size of 16" in capsys.readouterr().out
+    monkeypatch.setattr(loop, "take_step", take_step)
+    assert first_minute.main(["memory"]) == 1, "memory that does not run out"
+
+
+@pytest.mark.integration
 def test_results_beside_the_processors_on_a_stand_in(gpu: StandIn, tmp_path: Path) -> None:
-    assert [line.partition(":")[0] for line in equality.compare(tmp_path)] == ["fp32", "bf16"]
+    assert [line.partition(" ")[0] for line in equality.compare(tmp_path)] == ["fp32", "bf16"]
 
 
 @pytest.mark.integration
@@ -41,11 +63,25 @@ def test_speed_on_a_stand_in(gpu: StandIn, tmp_path: Path, monkeypatch: pytest.M
     assert any("images/s" in line for line in lines) and any(line.startswith("a checkpoint takes") for line in lines)
 
 
-def test_a_gpu_that_computes_something_else_fails(gpu: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    linear = colour._linear
-    monkeypatch.setattr(colour, "_linear", lambda values: linear(values) * (1.01 if values.is_cuda else 1.0))
+@pytest.mark.parametrize("what", ["colours", "convolutions", "batch norm"])
+def test_a_gpu_that_computes_something_else_fails(what: str, gpu: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, convolution, norm = colour._linear, nn.Conv2d.forward, nn.BatchNorm2d.forward
+
+    def noisy(layer: nn.Conv2d, inputs: torch.Tensor) -> torch.Tensor:
+        found = convolution(layer, inputs)
+        return found * (1 + 0.3 * torch.rand_like(found)) if inputs.is_cuda else found
+
+    def shifted(layer: nn.BatchNorm2d, inputs: torch.Tensor) -> torch.Tensor:
+        return norm(layer, inputs) + (0.3 if inputs.is_cuda else 0.0)
+
+    broken: dict[str, tuple[object, str, object]] = {
+        "colours": (colour, "_linear", lambda values: linear(values) * (1.01 if values.is_cuda else 1.0)),
+        "convolutions": (nn.Conv2d, "forward", noisy),
+        "batch norm": (nn.BatchNorm2d, "forward", shifted),
+    }
+    monkeypatch.setattr(*broken[what])
     monkeypatch.setattr(equality, "NAMES", ["l1_color"])
-    with pytest.raises(AssertionError, match="differs by"):
+    with pytest.raises(AssertionError, match="of l1_color differ by"):
         equality.compare(Path())
 
 
