@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test soak lint docs bench clean
+.PHONY: demo check test soak lint docs bench gpu clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,10 @@ soak: $(VENV)/installed
 bench: $(VENV)/installed $(VENV)-keras/installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	KERAS_PYTHON=$(VENV)-keras/bin/python $(BIN)/python -m tests.benchmarks
+
+# The first minutes on a GPU: results beside the processor's, a resumed run, memory that runs out, speed. Says so where there is none.
+gpu: $(VENV)/installed
+	$(BIN)/python -m tests.gpu
 
 $(VENV)-keras/installed:
 	$(PYTHON) -m venv $(VENV)-keras
