@@ -28,9 +28,9 @@ def main() -> None:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        from bench.cli.app import app
+        from bench.cli.app import call
 
-        app()
+        call()
     except _Stopped as stopped:
         let_workers_end()
         told: BenchError = Interrupted(stopped.number)

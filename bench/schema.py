@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic_core import ErrorDetails, to_jsonable_python
 
 from bench.errors import UsageError, unknown
-from bench.text import quoted
+from bench.text import LONG, quoted
 
 
 class Schema(BaseModel):
@@ -53,15 +53,58 @@ class Schema(BaseModel):
 
     def with_changes(self, changes: Mapping[str, Any], what: str) -> Self:
         """Return a copy with `changes` applied and validated; `what` names this object in the error."""
-        for name in changes:
-            if name not in type(self).model_fields:
-                raise unknown("setting", name, type(self).model_fields, f" of {what}")
+        fields = type(self).model_fields
+        for name, value in changes.items():
+            if name not in fields:
+                raise unknown("setting", name, fields, f" of {what}")
+            if isinstance(value, bool) and fields[name].annotation in (int, float, int | None):  # pydantic takes true for 1
+                raise UsageError(f"{what}: {name} takes a number, but got {canonical(value)}.")
         try:
             return type(self).model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
-            problem = error.errors()[0]
-            field = ".".join(str(part) for part in problem["loc"])
-            raise UsageError(f"{what}: {field}: {problem['msg']}, but got {quoted(problem['input'])}.") from error
+            raise UsageError(f"{what}: {complaint(error)}.") from error
+
+
+_TAKES = {
+    "int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false", "string": "a text",
+    "tuple": "a list", "list": "a list", "dict": "a table of settings", "model": "a table of settings",
+}  # fmt: skip
+"""What a field takes, by the first word of pydantic's type of error."""
+_LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def complaint(error: ValidationError, name: str = "") -> str:
+    """Return the first thing that is wrong in plain words: the field, what it takes, and what was given.
+
+    `name` replaces the field's own name, for example by that of an option.
+    """
+    problem = error.errors()[0]
+    where = name or ".".join(str(part)[:LONG] for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"{where} is not known"
+    said = _takes(problem)
+    given = "" if isinstance(problem["input"], Mapping) else f", but got {quoted(problem['input'])}"
+    return f"{where}{said}{given}" if where else said.removeprefix(": ").strip()
+
+
+def _takes(problem: ErrorDetails) -> str:
+    """Return what the field of an error takes, as the rest of a sentence; a rule of our own as it is written."""
+    limits = problem.get("ctx", {})
+    kind = problem["type"].partition("_")[0]
+    for name, words in _LIMITS.items():
+        if name in limits:
+            return f" takes {words} {limits[name]:g}"
+    if problem["type"] == "literal_error":
+        return f" takes {limits['expected']}"
+    if problem["type"] in ("too_short", "too_long"):
+        short = problem["type"] == "too_short"
+        count = limits["min_length"] if short else limits["max_length"]
+        return f" takes {'at least' if short else 'at most'} {count} value{'s' * (count != 1)}"
+    if kind in _TAKES:
+        return f" takes {_TAKES[kind]}"
+    return f": {problem['msg'].removeprefix('Value error, ')[:300]}"
 
 
 @cache

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from bench import __version__
-from bench.cli import clean, data, doctor, listing, metrics, plan_seeds, report, reproduce, run, show, study
+from bench.cli import clean, data, doctor, listing, metrics, plan_seeds, report, reproduce, run, show, study, usage
 from bench.cli.common import in_use
 from bench.errors import EXIT_CODES
 
@@ -63,3 +64,18 @@ for command, name, example in (
 ):
     data_app.command(name, epilog=f"Example: {example}")(command)
 app.add_typer(data_app, name="data")
+
+
+def call() -> None:
+    """Run the command that was typed and leave with its exit code; a UsageError says what is wrong with the command line."""
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if not usage.is_parsers(error):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        raise usage.in_words(error) from error
+    if isinstance(code, int) and code:
+        sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,18 @@ from pydantic.fields import FieldInfo
 
 from bench.config import MachineConfig, RunConfig
 from bench.errors import UsageError
-from bench.text import quoted
+from bench.schema import complaint
 
-Out = Annotated[Path, typer.Option("--out", help="Folder of pretrained trunks, runs and tables.")]
+
+def checked(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Return the folder that an option names, which need not exist; UsageError for a file, and for a path below a file."""
+    for place in (value, *value.parents) if value is not None else ():
+        if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112 - these take what may not be read for missing
+            raise UsageError(f"{param.opts[0]} takes a folder, but {place} is a file.")
+    return value
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of pretrained trunks, runs and tables.", callback=checked)]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with one plug-in; its name is the file's.")]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what would run and how long it would take; train nothing.")]
 
@@ -86,9 +96,8 @@ def machine_of(options: dict[str, Any]) -> MachineConfig:
 
 
 def _usage_error(error: ValidationError) -> UsageError:
-    problem = error.errors()[0]
-    flag = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
-    return UsageError(f"--{flag}: {problem['msg']}, but got {quoted(problem['input'])}.")
+    where = error.errors()[0]["loc"]
+    return UsageError(f"{complaint(error, '--' + str(where[0]).replace('_', '-') if where else '')}.")
 
 
 def _name(name: str) -> str:

@@ -51,8 +51,6 @@ def report(
     from results.cache import Cache
     from results.report import Wanted, make
 
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out takes a folder, but {out} is a file.")
     hold(out)
     records = record.read(out)
     if not records:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli.common import begin, use
-from bench.cli.options import Out, Plugins, configured, machine_of
+from bench.cli.options import Out, Plugins, checked, configured, machine_of
 from bench.errors import BenchError
 
 EXAMPLE = "bench reproduce cgan_color-voc_seg-0a1b2c3d4e5f"
@@ -19,7 +19,9 @@ def reproduce(
     run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
     options: dict[str, Any],
     out: Out = Path("runs"),
-    into: Annotated[Path | None, typer.Option(help="Folder for the new run; OUT/reproduced/RUN when left out.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder for the new run; OUT/reproduced/RUN when left out.", callback=checked)
+    ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(help="How much a metric may differ; when left out, not by a bit on an equal CPU, 0.02 elsewhere.", min=0),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli.common import begin
-from bench.cli.options import Plan, Plugins, configured
+from bench.cli.options import Plan, Plugins, checked, configured
 from bench.config import names
 from bench.errors import SomeFailed, UsageError
 from bench.text import shell
@@ -23,11 +23,15 @@ def study(
     options: dict[str, Any],
     only: Annotated[str, typer.Option(help="Only these parts of the study, separated by commas.")] = "",
     out: Annotated[
-        Path | None, typer.Option(help="Folder of trunks and runs; runs/NAME when left out, after the study's folder.")
+        Path | None,
+        typer.Option(help="Folder of trunks and runs; runs/NAME when left out, after the study's folder.", callback=checked),
     ] = None,
     into: Annotated[
         Path | None,
-        typer.Option(help="Folder of records and tables; the study's own when left out. --seeds, --tune and --set need one."),
+        typer.Option(
+            help="Folder of records and tables; the study's own when left out. --seeds, --tune and --set need one.",
+            callback=checked,
+        ),
     ] = None,
     plugin: Plugins = None,
     html: Annotated[bool, typer.Option("--html", help="Write a page for each table, too, with the images in --out.")] = False,

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator
 from bench import metrics
 from bench.config import RunConfig
 from bench.errors import DataError, UsageError, unknown
-from bench.schema import Schema
+from bench.schema import Schema, complaint
 from bench.text import LONG, quoted
 
 FILE = "study.toml"
@@ -100,10 +100,7 @@ def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
             for metric in table.metrics:
                 metrics.get(metric)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])[:LONG]
-        what = problem["msg"].removeprefix("Value error, ")
-        raise DataError(f"{path}: {where or 'the file'}: {what}, but got {quoted(problem['input'])}.") from error
+        raise DataError(f"{path}: {complaint(error)}.") from error
     except UsageError as error:
         raise DataError(f"{path}: {error}") from error
     return study

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import DataError
+from bench.schema import complaint
 
 M = TypeVar("M", bound=BaseModel)
 _SEAL = re.compile(rb'\{"sha256": "([0-9a-f]{64})",')
@@ -64,8 +65,4 @@ def read_model(model: type[M], path: Path, what: str, way_out: str) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part)[:100] for part in problem["loc"][:3])
-        reason = problem["msg"].removeprefix("Value error, ")[:300]
-        said = f"{where}: {reason}" if where else reason
-        raise DataError(f"{path} is not {what} of this version: {said}; {way_out}.") from error
+        raise DataError(f"{path} is not {what} of this version: {complaint(error)}; {way_out}.") from error

@@ -41,5 +41,27 @@ def test_a_text_of_any_length_is_refused_in_a_sentence(read: Callable[[str], obj
 
 @pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000, "NaN", "1e999"])
 def test_a_setting_that_python_cannot_read_as_json_is_refused_as_a_text(value: str) -> None:
-    with pytest.raises(UsageError, match=r"recipe of l1_color: epochs: .* but got"):
+    with pytest.raises(UsageError, match=r"recipe of l1_color: epochs takes a .* but got"):
         resolve.resolve(config(set=(f"recipe.epochs={value}",)), print)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("recipe.epochs=x", "recipe of l1_color: epochs takes a whole number, but got 'x'."),
+        ("recipe.epochs=true", "recipe of l1_color: epochs takes a number, but got true."),
+        ("recipe.lr=-1", "recipe of l1_color: lr takes more than 0, but got -1."),
+        ("recipe.visualize_epochs=3", "recipe of l1_color: visualize_epochs takes a list, but got 3."),
+        ("protocol.resize=foo", "protocol small of voc_seg: resize takes 'squash', 'letterbox' or 'crop', but got 'foo'."),
+        ("protocol.batch_size=1.5", "protocol small of voc_seg: batch_size takes a whole number, but got 1.5."),
+        ("protocol.metrics=[]", "protocol small of voc_seg: metrics takes at least 1 value, but got []."),
+        ("protocol.schedules=3", "protocol small of voc_seg: schedules takes a table of settings, but got 3."),
+        ('protocol.schedules={"frozen":[{"train":"x"}]}', "schedules.frozen.0.train takes 'head' or 'all', but got 'x'."),
+        ("protocol.fit=[]", "protocol small of voc_seg: fit must name train, val or both"),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_refused_in_our_words(setting: str, said: str, drawn: dict[str, Path]) -> None:
+    given = {"pretext": "l1_color", "downstream": "voc_seg", "protocol": "small", "data": str(drawn["demo"]), "set": (setting,)}
+    with pytest.raises(UsageError) as refused:
+        resolve.resolve(RunConfig.model_validate(given), print)
+    assert said in str(refused.value) and "Input" not in str(refused.value)

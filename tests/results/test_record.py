@@ -48,9 +48,9 @@ JOB = make("random_init").job.model_dump(mode="json")
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"job": {}}, "Field required"),
-        ({"job": {**JOB, "settings": "x"}}, "valid dictionary"),
-        ({"job": {**JOB, "schedule": "other"}}, "Input should be 'one-phase', 'two-phase' or 'frozen'"),
+        ({"job": {}}, "job.pretrain is missing"),
+        ({"job": {**JOB, "settings": "x"}}, "job.settings takes a table of settings"),
+        ({"job": {**JOB, "schedule": "other"}}, "job.schedule takes 'one-phase', 'two-phase' or 'frozen'"),
         ({"job": {**JOB, "settings": {**JOB["settings"], "schedules": {}}}}, "its protocol has no two-phase schedule"),
         ({"job": {**JOB, "seed": 1}}, "its id is not that of its job, random_init-voc_seg-"),
         ({"pretrain": make("random_init", 9).pretrain.model_dump(mode="json")}, "its trunk is not the one that its job names"),
