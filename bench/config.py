@@ -192,6 +192,12 @@ class RunConfig(MachineConfig):
     labels: Annotated[tuple[float, ...], _numbers("--labels")] = Field(
         (1.0,), description="Shares of the labelled training images to use, stratified, separated by commas: 0.01,0.1,1."
     )
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs of fine-tuning in all, over which a schedule's phases are spread in proportion; for those of "
+        "pretraining --set recipe.epochs=N.",
+    )
     settings: tuple[str, ...] = Field(
         (),
         alias="set",
@@ -299,6 +305,7 @@ class Protocol(Schema):
     augmentation: Literal["none", "crop", "flip", "scale"] = "none"  # random changes to training images
     batch_size: int = Field(ge=2)  # images a step
     schedules: dict[Schedule, tuple[Phase, ...]]
+    epochs: int | None = Field(default=None, ge=1)  # in all, spread over a schedule's phases in proportion; None: the phases' own
     void: Literal["ignore", "background"] = "ignore"  # what void pixels count as
     difficult: Literal["positive", "ignore"] = "positive"  # what objects marked difficult count as
     statistics: Statistics = "running"

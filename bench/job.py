@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -78,7 +80,8 @@ class Job(Schema):
     def _fits_together(self) -> Job:
         if self.schedule not in self.settings.schedules:
             raise ValueError(f"its protocol has no {self.schedule} schedule")
-        if self.rates and len(self.rates) != len(self.settings.schedules[self.schedule]):
+        phases = scaled(self.settings.schedules[self.schedule], self.settings.epochs)
+        if self.rates and len(self.rates) != len(phases):
             raise ValueError(f"it has {len(self.rates)} rates, which is not the number of phases of {self.schedule}")
         return self
 
@@ -94,8 +97,32 @@ class Job(Schema):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The schedule's phases with the rates of this job."""
-        phases = self.settings.schedules[self.schedule]
+        """The schedule's phases with the protocol's number of epochs and the rates of this job."""
+        phases = scaled(self.settings.schedules[self.schedule], self.settings.epochs)
         if not self.rates:
             return phases
         return tuple(phase.model_copy(update={"lr": rate}) for phase, rate in zip(phases, self.rates, strict=True))
+
+
+def scaled(phases: Sequence[Phase], epochs: int | None) -> tuple[Phase, ...]:
+    """Return a schedule's phases with `epochs` epochs in all; the phases as they are when `epochs` is None.
+
+    Each phase gets its share, rounded by largest remainders, and at least one epoch; a phase of no epochs stays without.
+    ValueError when there are fewer epochs than phases.
+
+    >>> [phase.epochs for phase in scaled([Phase(train="head", epochs=12, lr=1), Phase(train="all", epochs=4, lr=1)], 6)]
+    [4, 2]
+    """
+    own = [phase.epochs for phase in phases]
+    if epochs is None or epochs == sum(own):
+        return tuple(phases)
+    least = [min(1, count) for count in own]
+    if epochs < sum(least) or not any(least):
+        raise ValueError(f"a schedule of {sum(least)} phases takes at least {sum(least)} epochs, but got {epochs}")
+    shares = [epochs * count / sum(own) for count in own]
+    given = [max(one, math.floor(share)) for one, share in zip(least, shares, strict=True)]
+    while sum(given) != epochs:
+        change = 1 if sum(given) < epochs else -1
+        fits = [place for place, count in enumerate(given) if count + change >= least[place] and least[place]]
+        given[max(fits, key=lambda place: (change * (shares[place] - given[place]), place))] += change
+    return tuple(phase.model_copy(update={"epochs": count}) for phase, count in zip(phases, given, strict=True))

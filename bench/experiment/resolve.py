@@ -16,7 +16,7 @@ from bench.data.packs import PackRule
 from bench.data.splits import Splits
 from bench.errors import UsageError, unknown
 from bench.experiment import choice
-from bench.job import NO_DATA, HeldOut, Job, PretrainJob
+from bench.job import NO_DATA, HeldOut, Job, PretrainJob, scaled
 from bench.models.trunk import TrunkName, check_size
 from bench.record import Leaks
 from bench.schema import canonical
@@ -26,6 +26,8 @@ STATISTICS_VERSION = 2
 """2: the batch norms of a new decoder, and of a trunk that was left untrained, have measured statistics."""
 SMALL = ("small", "demo")
 """The protocols whose size is also that of pretraining; in others it is the task's alone (standard segmentation: 512)."""
+PARTS = {"head": "the head alone", "all": "everything"}
+"""What a phase trains, in words."""
 
 Changes = Mapping[str, Mapping[str, Any]]
 """The settings that `--set` changes, by owner (recipe, protocol, a pretext task or a downstream task) and name."""
@@ -63,6 +65,8 @@ def resolve(config: RunConfig, echo: Echo) -> Grid:
     downstreams = registry.names("downstreams", config.tasks)
     changes = _settings(config.settings, pretexts, downstreams)
     _check_contradictions(config, downstreams, changes)
+    if config.epochs is not None:
+        changes = {**changes, "protocol": {**changes.get("protocol", {}), "epochs": config.epochs}}
     data_name, pretrain_name, notes = _choose_data(config)
     protocol_name = config.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
     protocols = {name: _protocol(name, protocol_name, changes) for name in downstreams}
@@ -101,7 +105,18 @@ def resolve(config: RunConfig, echo: Echo) -> Grid:
             pretrain = _pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_splits, trunk_seed, held_out)
             for task in tasks:
                 jobs += _jobs(config, pretrain, task, data.fingerprint, seed)
+    notes += _spread(jobs)
     return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, notes)
+
+
+def _spread(jobs: Sequence[Job]) -> list[str]:
+    """Return a line for each downstream task whose epochs were changed: how many each phase of a schedule has now."""
+    found: dict[str, dict[str, str]] = {}
+    for job in jobs:
+        if job.settings.epochs is not None:
+            phases = " + ".join(f"{phase.epochs} ({PARTS[phase.train]})" for phase in job.phases)
+            found.setdefault(f"{job.downstream} has {job.settings.epochs} epochs", {})[job.schedule] = phases
+    return [f"{task}: {'; '.join(f'{name} {phases}' for name, phases in each.items())}" for task, each in found.items()]
 
 
 def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data_fingerprint: str, seed: int) -> Iterator[Job]:
@@ -109,9 +124,13 @@ def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data_fingerprin
     plugin = registry.load("downstreams", task.name)
     schedules = tuple(dict.fromkeys(config.schedule)) or registry.load("pretexts", pretrain.pretext).schedules
     _check_rates(config.rates, task.protocol, schedules)
-    missing = [name for name in schedules if name not in task.protocol.schedules]
-    if missing:
-        raise UsageError(f"protocol {task.label} has no {missing[0]} schedule for {pretrain.pretext}; choose one by --schedule.")
+    for name in schedules:
+        if name not in task.protocol.schedules:
+            raise UsageError(f"protocol {task.label} has no {name} schedule for {pretrain.pretext}; choose one by --schedule.")
+        try:
+            scaled(task.protocol.schedules[name], task.protocol.epochs)
+        except ValueError as error:
+            raise UsageError(f"{task.name}, {name}: {error}.") from error
     transfers: Sequence[Transfer] = tuple(dict.fromkeys(config.transfer)) if recipe_of(pretrain).epochs else ("all",)
     for share in dict.fromkeys(config.labels):
         for transfer in transfers:
@@ -193,7 +212,7 @@ def _check_contradictions(config: RunConfig, downstreams: Sequence[str], changes
     for owner in downstreams:
         if "trunk" in changes.get(owner, {}):
             raise UsageError(f"--set {owner}.trunk: one trunk serves every downstream task; give --trunk.")
-    for name, given in (("size", config.size), ("trunk", config.trunk)):
+    for name, given in (("size", config.size), ("trunk", config.trunk), ("epochs", config.epochs)):
         for owner in ("protocol", *downstreams):
             if given and name in changes.get(owner, {}):
                 raise UsageError(f"--{name} and --set {owner}.{name} contradict each other; give one of the two.")
@@ -207,6 +226,8 @@ def _protocol(downstream: str, name: str, changes: Changes) -> tuple[str, Protoc
     base: Protocol = plugin.protocols[name]
     own = {**changes.get("protocol", {}), **changes.get(downstream, {})}
     protocol = base.with_changes(own, f"protocol {name} of {downstream}") if own else base
+    if all(sum(phase.epochs for phase in phases) == protocol.epochs for phases in protocol.schedules.values()):
+        protocol = protocol.model_copy(update={"epochs": None})  # nothing changes, and the rows are the same
     if protocol.evaluate_on == "whole" and plugin.data == "labels":
         raise UsageError(f"evaluate_on=whole is for tasks with masks, and {downstream} has labels.")
     needed = "scores" if plugin.data == "labels" else "confusion"

@@ -91,7 +91,7 @@ def test_a_downstream_task_may_name_its_data(drawn: dict[str, Path]) -> None:
 GIVEN = {
     "pretext": "l1_color", "downstream": "voc_seg", "protocol": "small", "data": "here", "pretrain_data": "there",
     "trunk": "unet", "size": "64", "seed": "3", "seeds": "2", "vary": "finetune", "schedule": "frozen",
-    "transfer": "encoder", "labels": "0.5", "settings": "recipe.lr=1", "rates": "0.1", "tune": "4",
+    "transfer": "encoder", "labels": "0.5", "epochs": "5", "settings": "recipe.lr=1", "rates": "0.1", "tune": "4",
     "space": "head=1e-3", "storage": "sqlite://", "log": "tensorboard",
     "device": "cpu", "threads": "3", "workers": "2", "checkpoint_seconds": "7", "precision": "fp32", "compiled": None,
 }  # fmt: skip
