@@ -13,16 +13,21 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bench.errors import DataError, UsageError, unknown
 
+if TYPE_CHECKING:
+    from bench.config import Protocol
+
 FOLDERS = {"pretexts": "pretexts", "downstreams": "downstream"}
+NEEDED = {"pretexts": (), "downstreams": ("title", "data", "protocols")}
+"""The values that a class of a kind must have beside its methods."""
 _given: dict[str, Path] = {}
 
 
@@ -59,6 +64,16 @@ def load(kind: str, name: str) -> Any:
         raise DataError(f"the plug-in {name} ({points[name].value}) does not load: {_reason(error)}.") from error
 
 
+def protocols(name: str) -> Mapping[str, Protocol]:
+    """Return the protocols of a downstream task by name: of a built-in task without its class, which would import torch."""
+    if name in _files("downstreams") and name not in _given:
+        apart = importlib.import_module(f"{FOLDERS['downstreams']}._protocols").PROTOCOLS
+        if name in apart:
+            return cast("Mapping[str, Protocol]", apart[name])
+    check_complete("downstreams", name)
+    return cast("Mapping[str, Protocol]", load("downstreams", name).protocols)
+
+
 def source_digest(kind: str, name: str) -> str:
     """Return the first 16 digits of the SHA-256 of a plug-in's file; "" for a built-in task, which its version identifies."""
     if name in _files(kind) and name not in _given:
@@ -79,6 +94,19 @@ def names(kind: str, asked: Sequence[str]) -> list[str]:
         if name not in known:
             raise _unknown(kind, name, known)
     return list(dict.fromkeys(chosen))
+
+
+def check_complete(kind: str, name: str) -> None:
+    """Raise DataError when a plug-in's class lacks a method or a value that its kind must have; it names the file."""
+    plugin = load(kind, name)
+    missing = [f"{method}()" for method in sorted(plugin.__abstractmethods__)]
+    missing += [value for value in NEEDED[kind] if not hasattr(plugin, value)]
+    if missing:
+        file = _given.get(name) or inspect.getsourcefile(plugin)
+        base = _base(kind).__name__
+        raise DataError(
+            f"the plug-in {file} is incomplete: its class {plugin.__name__} lacks {', '.join(missing)}, which a {base} needs."
+        )
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -1,10 +1,14 @@
-"""What the protocols of several tasks share: the three schedules, the settings of the authors' code, the small protocols."""
+"""The protocols of the tasks in this folder, and what they share: schedules, settings of the authors' code, small protocols.
+
+They stand apart from their tasks, and this file does not import torch, so that the protocols are listed in an instant.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from bench.contract import Phase, Schedule
+from bench.config import Phase, Protocol, Schedule
 
 Stretch = tuple[int, float]
 """Epochs and learning rate."""
@@ -42,3 +46,114 @@ SMALL: dict[str, Any] = {
 }
 """The settings of small and quick protocols: 64 px, a narrow trunk, the data set's own split lists."""
 DEMO_SUMMARY = "small and quick, for the embedded synthetic data and for first looks"
+
+VOC_CLS_PAPER = Protocol(
+    summary="the paper's text: all annotated VOC 2012 images 70/20/10, squashed to 256 px, lightness only",
+    split_scheme="paper-70-20-10",
+    resize="squash",
+    batch_size=32,
+    schedules=schedules(one_phase=(4, 3e-4), head=(3, 3e-4), everything=(1, 5e-5), frozen=(4, 3e-4)),
+    difficult="positive",
+    metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
+)
+VOC_CLS_PAPER_CODE = VOC_CLS_PAPER.with_changes(
+    {
+        "summary": "the authors' notebooks: as the text, but batch statistics and dropout always on, nearest-neighbour resize",
+        **AUTHORS_CODE,
+    },
+    "paper-code",
+)
+VOC_CLS_STANDARD = Protocol(
+    summary="the field's: VOC 2007 trainval -> test or VOC 2012 train -> val, multilabel mAP, difficult objects not judged",
+    split_scheme="official",
+    fit=("train", "val"),
+    resize="squash",
+    augmentation="flip",
+    batch_size=32,
+    schedules=schedules(one_phase=(30, 3e-4), head=(10, 3e-4), everything=(20, 5e-5), frozen=(30, 3e-4)),
+    difficult="ignore",
+    metrics=("map_voc", "map_voc07", "f1_macro", "acc_subset", "acc_keras"),
+)
+VOC_CLS_DEMO = Protocol(
+    summary=DEMO_SUMMARY,
+    batch_size=32,
+    schedules=schedules(one_phase=(16, 5e-4), head=(8, 5e-4), everything=(8, 5e-4), frozen=(16, 5e-4)),
+    difficult="ignore",
+    head_width=512,
+    metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
+    **SMALL,
+)
+VOC_CLS_FEW_CORES = VOC_CLS_DEMO.with_changes(
+    {
+        "summary": "photographs on a few cores: the paper's schedule with four times the epochs at 64 px, official split scheme",
+        "schedules": schedules(one_phase=(16, 5e-4), head=(12, 5e-4), everything=(4, 2e-4), frozen=(16, 5e-4)),
+        "metrics": ("map_voc", "acc_keras", "map_voc07", "f1_macro", "acc_subset"),
+    },
+    "small",
+)
+
+VOC_SEG_PAPER = Protocol(
+    summary="the paper's text: all VOC 2012 masks 70/20/10, trained on random 256 px crops, tested on whole images in tiles of "
+    "that size; void as background and rates from the code",
+    split_scheme="paper-70-20-10",
+    resize="crop",
+    augmentation="crop",
+    batch_size=16,
+    schedules=schedules(one_phase=(6, 3e-4), head=(1, 3e-4), everything=(5, 5e-5), frozen=(6, 3e-4)),
+    void="background",
+    evaluate_on="whole",
+    metrics=("miou_paper", "miou_voc", "pixel_acc"),
+)
+VOC_SEG_PAPER_CODE = VOC_SEG_PAPER.with_changes(
+    {
+        "summary": "the authors' notebooks: nearest-neighbour resize to 256 px, void as background, batch statistics, one by one",
+        **AUTHORS_CODE,
+        "resize": "squash",
+        "augmentation": "none",
+        "evaluate_on": "input",
+    },
+    "paper-code",
+)
+VOC_SEG_STANDARD = Protocol(
+    summary="the field's: VOC 2012 train -> val at 512 px, scaled and flipped, void ignored, scored at the original resolution",
+    size=512,
+    split_scheme="official",
+    fit=("train", "val"),
+    resize="letterbox",
+    augmentation="scale",
+    batch_size=16,
+    schedules=schedules(one_phase=(50, 3e-4), head=(5, 3e-4), everything=(45, 5e-5), frozen=(50, 3e-4)),
+    metrics=("miou_voc", "pixel_acc", "miou_paper"),
+)
+VOC_SEG_DEMO = Protocol(
+    summary=DEMO_SUMMARY,
+    batch_size=16,
+    schedules=schedules(one_phase=(12, 1e-3), head=(2, 2e-3), everything=(10, 1e-3), frozen=(12, 2e-3)),
+    metrics=("miou_voc", "miou_paper", "pixel_acc"),
+    **SMALL,
+)
+VOC_SEG_FEW_CORES = VOC_SEG_DEMO.with_changes(
+    {
+        "summary": "photographs on a few cores: the paper's schedule at 64 px, official split scheme, void ignored",
+        "schedules": schedules(one_phase=(6, 1e-3), head=(1, 2e-3), everything=(5, 1e-3), frozen=(6, 2e-3)),
+    },
+    "small",
+)
+
+PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
+    "voc_cls": {
+        "paper": VOC_CLS_PAPER,
+        "paper-code": VOC_CLS_PAPER_CODE,
+        "standard": VOC_CLS_STANDARD,
+        "small": VOC_CLS_FEW_CORES,
+        "demo": VOC_CLS_DEMO,
+    },
+    "voc_seg": {
+        "paper": VOC_SEG_PAPER,
+        "paper-code": VOC_SEG_PAPER_CODE,
+        "standard": VOC_SEG_STANDARD,
+        "small": VOC_SEG_FEW_CORES,
+        "demo": VOC_SEG_DEMO,
+    },
+}
+"""The protocols by task and name."""

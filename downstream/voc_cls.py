@@ -15,52 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench.contract import Batch, Downstream, Protocol, Trunk
 from bench.models.trunk import initialise
-from downstream._protocols import AUTHORS_CODE, DEMO_SUMMARY, SMALL, schedules
-
-PAPER = Protocol(
-    summary="the paper's text: all annotated VOC 2012 images 70/20/10, squashed to 256 px, lightness only",
-    split_scheme="paper-70-20-10",
-    resize="squash",
-    batch_size=32,
-    schedules=schedules(one_phase=(4, 3e-4), head=(3, 3e-4), everything=(1, 5e-5), frozen=(4, 3e-4)),
-    difficult="positive",
-    metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
-)
-PAPER_CODE = PAPER.with_changes(
-    {
-        "summary": "the authors' notebooks: as the text, but batch statistics and dropout always on, nearest-neighbour resize",
-        **AUTHORS_CODE,
-    },
-    "paper-code",
-)
-STANDARD = Protocol(
-    summary="the field's: VOC 2007 trainval -> test or VOC 2012 train -> val, multilabel mAP, difficult objects not judged",
-    split_scheme="official",
-    fit=("train", "val"),
-    resize="squash",
-    augmentation="flip",
-    batch_size=32,
-    schedules=schedules(one_phase=(30, 3e-4), head=(10, 3e-4), everything=(20, 5e-5), frozen=(30, 3e-4)),
-    difficult="ignore",
-    metrics=("map_voc", "map_voc07", "f1_macro", "acc_subset", "acc_keras"),
-)
-DEMO = Protocol(
-    summary=DEMO_SUMMARY,
-    batch_size=32,
-    schedules=schedules(one_phase=(16, 5e-4), head=(8, 5e-4), everything=(8, 5e-4), frozen=(16, 5e-4)),
-    difficult="ignore",
-    head_width=512,
-    metrics=("acc_keras", "map_voc", "map_voc07", "f1_macro", "acc_subset"),
-    **SMALL,
-)
-FEW_CORES = DEMO.with_changes(
-    {
-        "summary": "photographs on a few cores: the paper's schedule with four times the epochs at 64 px, official split scheme",
-        "schedules": schedules(one_phase=(16, 5e-4), head=(12, 5e-4), everything=(4, 2e-4), frozen=(16, 5e-4)),
-        "metrics": ("map_voc", "acc_keras", "map_voc07", "f1_macro", "acc_subset"),
-    },
-    "small",
-)
+from downstream._protocols import PROTOCOLS
 
 
 class VocCls(Downstream):
@@ -68,13 +23,7 @@ class VocCls(Downstream):
 
     title = "Classification"
     data: ClassVar[Literal["labels", "masks"]] = "labels"
-    protocols: ClassVar[Mapping[str, Protocol]] = {
-        "paper": PAPER,
-        "paper-code": PAPER_CODE,
-        "standard": STANDARD,
-        "small": FEW_CORES,
-        "demo": DEMO,
-    }
+    protocols: ClassVar[Mapping[str, Protocol]] = PROTOCOLS["voc_cls"]
 
     def features(self, trunk: Trunk, inputs: Tensor) -> Tensor:
         """Return the bottleneck, flattened (N, C*h*w) as in the paper, or averaged over h and w (N, C)."""

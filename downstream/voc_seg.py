@@ -15,55 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from bench.contract import PADDING, VOID, Batch, Downstream, Protocol, Trunk
-from downstream._protocols import AUTHORS_CODE, DEMO_SUMMARY, SMALL, schedules
-
-PAPER = Protocol(
-    summary="the paper's text: all VOC 2012 masks 70/20/10, trained on random 256 px crops, tested on whole images in tiles of "
-    "that size; void as background and rates from the code",
-    split_scheme="paper-70-20-10",
-    resize="crop",
-    augmentation="crop",
-    batch_size=16,
-    schedules=schedules(one_phase=(6, 3e-4), head=(1, 3e-4), everything=(5, 5e-5), frozen=(6, 3e-4)),
-    void="background",
-    evaluate_on="whole",
-    metrics=("miou_paper", "miou_voc", "pixel_acc"),
-)
-PAPER_CODE = PAPER.with_changes(
-    {
-        "summary": "the authors' notebooks: nearest-neighbour resize to 256 px, void as background, batch statistics, one by one",
-        **AUTHORS_CODE,
-        "resize": "squash",
-        "augmentation": "none",
-        "evaluate_on": "input",
-    },
-    "paper-code",
-)
-STANDARD = Protocol(
-    summary="the field's: VOC 2012 train -> val at 512 px, scaled and flipped, void ignored, scored at the original resolution",
-    size=512,
-    split_scheme="official",
-    fit=("train", "val"),
-    resize="letterbox",
-    augmentation="scale",
-    batch_size=16,
-    schedules=schedules(one_phase=(50, 3e-4), head=(5, 3e-4), everything=(45, 5e-5), frozen=(50, 3e-4)),
-    metrics=("miou_voc", "pixel_acc", "miou_paper"),
-)
-DEMO = Protocol(
-    summary=DEMO_SUMMARY,
-    batch_size=16,
-    schedules=schedules(one_phase=(12, 1e-3), head=(2, 2e-3), everything=(10, 1e-3), frozen=(12, 2e-3)),
-    metrics=("miou_voc", "miou_paper", "pixel_acc"),
-    **SMALL,
-)
-FEW_CORES = DEMO.with_changes(
-    {
-        "summary": "photographs on a few cores: the paper's schedule at 64 px, official split scheme, void ignored",
-        "schedules": schedules(one_phase=(6, 1e-3), head=(1, 2e-3), everything=(5, 1e-3), frozen=(6, 2e-3)),
-    },
-    "small",
-)
+from downstream._protocols import PROTOCOLS
 
 
 class VocSeg(Downstream):
@@ -71,13 +23,7 @@ class VocSeg(Downstream):
 
     title = "Segmentation"
     data: ClassVar[Literal["labels", "masks"]] = "masks"
-    protocols: ClassVar[Mapping[str, Protocol]] = {
-        "paper": PAPER,
-        "paper-code": PAPER_CODE,
-        "standard": STANDARD,
-        "small": FEW_CORES,
-        "demo": DEMO,
-    }
+    protocols: ClassVar[Mapping[str, Protocol]] = PROTOCOLS["voc_seg"]
 
     def features(self, trunk: Trunk, inputs: Tensor) -> Tensor:
         """Return the last decoder activation."""

@@ -83,7 +83,7 @@ def _protocols() -> Rows:
 
     found = []
     for downstream in registry.summaries("downstreams"):
-        for name, protocol in registry.load("downstreams", downstream).protocols.items():
+        for name, protocol in registry.protocols(downstream).items():
             found.append((name, downstream, ", ".join(protocol.metrics[:2]), protocol.summary))
     return ("Protocol", "Downstream", "Metrics", "What it is"), sorted(found)
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from bench import registry
 from bench.errors import DataError, UsageError
 from pretexts.l1_color import L1Color
+from tests.results.made import make, publish
 
 
 def test_all_is_every_name_and_a_name_counts_once() -> None:
@@ -62,14 +64,47 @@ def test_an_unknown_name_names_the_nearest() -> None:
             ask("pretexts", "rotation")
 
 
-def test_help_and_names_need_no_torch() -> None:
+LISTS = ("pretexts", "downstreams", "protocols", "trunks", "metrics", "runs", "columns")
+
+
+@pytest.mark.parametrize(
+    "words", [*(["list", name] for name in LISTS), ["list"], ["data", "list"], ["metrics"], ["run", "--help"]]
+)
+def test_help_and_lists_need_no_torch(words: list[str], tmp_path: Path) -> None:
+    publish(tmp_path / "runs", make("random_init", 0, 0.2))
     code = (
-        "import sys; sys.argv = ['bench', 'list', 'pretexts']\nfrom bench.__main__ import main\n"
+        f"import sys; sys.argv = ['bench', *{words!r}]\nfrom bench.__main__ import main\n"
         "try: main()\nfinally: assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "cgan_color" in done.stdout
+    assert done.stdout.count("\n") > 1 or words == ["data", "list"]
+
+
+def test_the_protocols_that_are_listed_are_those_of_the_tasks() -> None:
+    for name in registry.summaries("downstreams"):
+        assert registry.protocols(name) == registry.load("downstreams", name).protocols != {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "missing"),
+    [
+        ("pretexts", "class A(Pretext): pass", "A lacks make_batch(), optimizers(), training_step(), which a Pretext needs"),
+        ("pretexts", "class A(Pretext):\n    def optimizers(self): return {}", "A lacks make_batch(), training_step()"),
+        ("downstreams", "class A(Downstream): title = 'a'", "A lacks features(), head(), loss(), predictions(), data, protocols"),
+    ],
+)
+def test_an_incomplete_plug_in_names_its_file_and_what_is_missing(
+    kind: str, text: str, missing: str, tmp_path: Path, bench: Callable
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"from bench.contract import Downstream, Pretext\n{text}")
+    chosen = (
+        ("--pretext", "mine", "--downstream", "voc_seg") if kind == "pretexts" else ("--pretext", "all", "--downstream", "mine")
+    )
+    done = bench("run", "--plugin", path, *chosen, "--data", "demo", "--out", tmp_path / "runs")
+    assert done.code == 3 and f"the plug-in {path} is incomplete: its class {missing}" in done.err, done.err
+    assert not (tmp_path / "home" / "data").exists()  # before any data is made
 
 
 def test_a_plug_in_that_hides_its_class_is_named(tmp_path: Path) -> None:
