@@ -171,7 +171,10 @@ class RunConfig(MachineConfig):
     downstream: Names = Field(
         description="Downstream tasks by name, separated by commas, or all; TASK@DATA names the labelled data."
     )
-    protocol: str | None = Field(None, description="paper, paper-code, standard, small or demo.")
+    protocol: str | None = Field(
+        None,
+        description="paper, paper-code, standard, small or demo; left out, small for photographs and demo for the demo data.",
+    )
     data: str | None = Field(None, description="Labelled data: a prepared set or a folder.")
     pretrain_data: str | None = Field(None, description="Images to pretrain on: a prepared set or a folder.")
     trunk: str | None = Field(None, description="unet:depth=8,width=64 or timm:resnet18; ,preprocessing=rgb for colour.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ STATISTICS_VERSION = 2
 """2: the batch norms of a new decoder, and of a trunk that was left untrained, have measured statistics."""
 SMALL = ("small", "demo")
 """The protocols whose size is also that of pretraining; in others it is the task's alone (standard segmentation: 512)."""
+MOST_RUNS = 100_000
+PHOTOGRAPHS, DRAWN = "small", "demo"
+"""The protocols where --protocol is left out: of photographs, and of the demo data."""
 PARTS = {"head": "the head alone", "all": "everything"}
 """What a phase trains, in words."""
 
@@ -43,6 +47,8 @@ class Grid:
     data_name: str = ""
     pretrain_name: str | None = None
     """`data_name` and `pretrain_name` are the data sets as the user named them, so that the same command can be written again."""
+    protocol: str = ""
+    """The name of the protocol, before its changes."""
     notes: list[str] = field(default_factory=list)
     leaks: dict[tuple[str, str], Leaks] = field(default_factory=dict)
     """What was found of leaks, by the fingerprints of the pretraining split and of the scored one (`bench.experiment.leaks`)."""
@@ -59,16 +65,22 @@ class _Task:
     splits_fingerprint: str
 
 
-def resolve(config: RunConfig, echo: Echo) -> Grid:
-    """Return the grid of a configuration; UsageError or DataError when something does not exist or does not fit."""
+def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None = None) -> Grid:
+    """Return the grid of a configuration; UsageError or DataError when something does not exist or does not fit.
+
+    `known` are data sets that are open already, by name.
+    """
     pretexts = registry.names("pretexts", config.pretext)
     downstreams = registry.names("downstreams", config.tasks)
+    for kind, chosen in (("pretexts", pretexts), ("downstreams", downstreams)):
+        for name in chosen:
+            registry.check_complete(kind, name)
     changes = _settings(config.settings, pretexts, downstreams)
     _check_contradictions(config, downstreams, changes)
     if config.epochs is not None:
         changes = {**changes, "protocol": {**changes.get("protocol", {}), "epochs": config.epochs}}
     data_name, pretrain_name, notes = _choose_data(config)
-    protocol_name = config.protocol or ("demo" if data_name == catalogue.DEMO_LABELLED else "paper")
+    protocol_name = config.protocol or _default_protocol(data_name == catalogue.DEMO_LABELLED, downstreams)
     protocols = {name: _protocol(name, protocol_name, changes) for name in downstreams}
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
     own_size = next((p.size for _, p in protocols.values() if p.size and protocol_name in SMALL), None)
@@ -77,14 +89,11 @@ def resolve(config: RunConfig, echo: Echo) -> Grid:
     trunk = TrunkName.parse(config.trunk or protocols[downstreams[0]][1].trunk).fitted(size)
     for fitting in {size, *sizes.values()}:
         check_size(str(trunk), fitting)
-    data = catalogue.open_dataset(data_name, echo)
-    needs_images = any(recipe.epochs for recipe in recipes.values())
-    if needs_images and pretrain_name is None:
-        pretrain_name = catalogue.pretraining_data_for(data_name)
-    if config.pretrain_data and not needs_images:
-        echo("--pretrain-data is not used, since no pretext task here is trained")
-    pretrain_data = catalogue.open_dataset(pretrain_name, echo) if needs_images and pretrain_name else None
-    pretrain_splits = splits.open_splits(pretrain_data, "pretraining", "images", echo) if pretrain_data else None
+
+    def opened(name: str) -> Dataset:
+        return (known or {}).get(name) or catalogue.open_dataset(name, echo)
+
+    data = opened(data_name)
     tasks = []
     for name, (label, protocol) in protocols.items():
         subset = subset_of(registry.load("downstreams", name), protocol)
@@ -92,21 +101,41 @@ def resolve(config: RunConfig, echo: Echo) -> Grid:
         if config.tune:
             choice.check(data, made, min(config.labels), echo)
         tasks.append(_Task(name, label, protocol, sizes[name], made.fingerprint))
+    needs_images = any(recipe.epochs for recipe in recipes.values())
+    if needs_images and pretrain_name is None:
+        pretrain_name = catalogue.pretraining_data_for(data_name)
+    if config.pretrain_data and not needs_images:
+        echo("--pretrain-data is not used, since no pretext task here is trained")
+    pretrain_data = opened(pretrain_name) if needs_images and pretrain_name else None
+    pretrain_splits = splits.open_splits(pretrain_data, "pretraining", "images", echo) if pretrain_data else None
     held_out = None
     if pretrain_data and pretrain_splits and config.leaks == "drop":
         schemes = tuple(sorted({protocol.split_scheme for _, protocol in protocols.values()}))
         held_out = HeldOut(data_fingerprint=data.fingerprint, schemes=schemes)
         whole, pretrain_splits = pretrain_splits, leaks.without(pretrain_splits, pretrain_data, data, held_out, echo)
         held_out = held_out if pretrain_splits != whole else None
+    pretrain = [_pretrain_job(name, recipes[name], str(trunk), size, pretrain_splits, held_out) for name in pretexts]
+    jobs = _all_jobs(config, pretrain, tasks, data.fingerprint)
+    notes += _spread(jobs)
+    return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, protocol_name, notes)
+
+
+def _all_jobs(config: RunConfig, pretrain: Sequence[PretrainJob], tasks: Sequence[_Task], data_fingerprint: str) -> list[Job]:
+    """Return the jobs of every seed, pretext task and downstream task; those of further seeds are copies of the first one's."""
+    first = config.all_seeds[0]
+    of_one_seed = [
+        [job for task in tasks for job in _jobs(config, trunk.model_copy(update={"seed": first}), task, data_fingerprint, first)]
+        for trunk in pretrain
+    ]
+    count = sum(map(len, of_one_seed)) * len(config.all_seeds)
+    if count > MOST_RUNS:
+        raise UsageError(f"a command makes at most {MOST_RUNS:,} runs, but this one has {count:,}; divide it into several.")
     jobs: list[Job] = []
     for seed in config.all_seeds:
-        for pretext in pretexts:
-            trunk_seed = seed if config.vary == "all" else config.all_seeds[0]
-            pretrain = _pretrain_job(pretext, recipes[pretext], str(trunk), size, pretrain_splits, trunk_seed, held_out)
-            for task in tasks:
-                jobs += _jobs(config, pretrain, task, data.fingerprint, seed)
-    notes += _spread(jobs)
-    return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, notes)
+        for made in filter(None, of_one_seed):
+            trunk = made[0].pretrain.model_copy(update={"seed": seed if config.vary == "all" else first})
+            jobs += (job.model_copy(update={"seed": seed, "pretrain": trunk}) for job in made)
+    return jobs
 
 
 def _spread(jobs: Sequence[Job]) -> list[str]:
@@ -155,9 +184,9 @@ def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data_fingerprin
 
 
 def _pretrain_job(
-    pretext: str, recipe: Recipe, trunk: str, size: int, images: Splits | None, seed: int, held_out: HeldOut | None
+    pretext: str, recipe: Recipe, trunk: str, size: int, images: Splits | None, held_out: HeldOut | None
 ) -> PretrainJob:
-    """Return the job of one pretrained trunk; a recipe of 0 epochs needs no images."""
+    """Return the job of one pretrained trunk, with seed 0; a recipe of 0 epochs needs no images."""
     plugin = registry.load("pretexts", pretext)
     trained = images if recipe.epochs else None
     return PretrainJob(
@@ -169,7 +198,7 @@ def _pretrain_job(
         size=size,
         data_fingerprint=trained.data_fingerprint if trained else NO_DATA,
         splits_fingerprint=trained.fingerprint if trained else NO_DATA,
-        seed=seed,
+        seed=0,
         held_out=held_out if trained else None,
     )
 
@@ -206,6 +235,16 @@ def _choose_data(config: RunConfig) -> tuple[str, str | None, list[str]]:
         return config.labelled_data, config.pretrain_data, []
     labelled, unlabelled, note = catalogue.defaults(config.pretrain_data)
     return labelled, unlabelled, [note] if note else []
+
+
+def _default_protocol(drawn: bool, downstreams: Sequence[str]) -> str:
+    """Return the protocol where none is named: `demo` for the drawn demo data, `small` for photographs, on every machine alike.
+
+    Where a downstream task lacks it, as one of a user's own may, it is the first protocol that all these tasks have.
+    """
+    preferred = DRAWN if drawn else PHOTOGRAPHS
+    its = [registry.protocols(name) for name in downstreams]
+    return next((name for name in (preferred, *its[0]) if all(name in known for known in its)), preferred)
 
 
 def _check_contradictions(config: RunConfig, downstreams: Sequence[str], changes: Changes) -> None:
@@ -278,5 +317,14 @@ def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequen
     for name in changes.get("recipe", {}):
         fields = {field for pretext in pretexts for field in registry.load("pretexts", pretext).Recipe.model_fields}
         if name not in fields:
-            raise unknown("setting", name, fields, " of the recipe")
+            raise _unknown_setting(name, [registry.load("pretexts", pretext).Recipe() for pretext in pretexts])
     return changes
+
+
+def _unknown_setting(name: str, recipes: Sequence[Recipe]) -> UsageError:
+    """Return the error for a setting that no recipe has: the settings that there are, with their defaults."""
+    known = {field: value for recipe in reversed(recipes) for field, value in recipe.model_dump(mode="json").items()}
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    taken = ", ".join(f"{field}={canonical(value)}" for field, value in sorted(known.items()))
+    return UsageError(f"unknown setting {quoted(name)} of the recipe{hint} It takes, with these defaults: {taken}.")

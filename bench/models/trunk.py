@@ -11,6 +11,7 @@ activation, and the stride that image sizes must be multiples of.
 
 from __future__ import annotations
 
+import difflib
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, cast
@@ -26,6 +27,8 @@ from bench.schema import Schema
 from bench.text import quoted
 
 M = TypeVar("M", bound=nn.Module)
+LEAST_DEPTH, MOST_DEPTH = 3, 12
+"""How often a U-Net may halve the size."""
 
 
 class UNet(Trunk):
@@ -144,7 +147,8 @@ class TrunkName(Schema):
 
     family: Literal["unet", "timm"]
     encoder: str = ""
-    depth: int = Field(default=0, ge=0, le=12)
+    depth: int = Field(default=0, ge=0, le=MOST_DEPTH)
+    """0: as many as the image's size allows (`fitted`)."""
     width: int = Field(default=64, ge=1, le=1024)
     preprocessing: PreprocessingName = "l"
 
@@ -153,7 +157,7 @@ class TrunkName(Schema):
         """Parse a text such as `unet`, `unet:depth=6,width=32` or `timm:resnet18,preprocessing=rgb`; UsageError for others."""
         family, _, rest = text.strip().partition(":" if ":" in text else ",")
         if family not in ("unet", "timm"):
-            raise unknown("trunk", family, ["unet", "timm:ENCODER"])
+            raise _unknown(family)
         options: dict[str, Any] = {}
         for part in filter(None, (part.strip() for part in rest.split(","))):
             name, equals, value = part.partition("=")
@@ -167,7 +171,13 @@ class TrunkName(Schema):
                 )
         if family == "timm" and not options.get("encoder"):
             raise UsageError("trunk 'timm' needs an encoder, for example timm:resnet18.")
-        return cls(family=cast(Literal["unet", "timm"], family)).with_changes(options, f"trunk {quoted(text)}")
+        parsed = cls(family=cast(Literal["unet", "timm"], family)).with_changes(options, f"trunk {quoted(text)}")
+        if "depth" in options and parsed.depth < LEAST_DEPTH:
+            raise UsageError(
+                f"trunk {quoted(text)}: depth takes {LEAST_DEPTH} to {MOST_DEPTH}, but got {parsed.depth}; leave it out, and it "
+                "follows from the size."
+            )
+        return parsed
 
     def fitted(self, size: int) -> TrunkName:
         """Return the name with its depth filled in for images of `size` pixels; UsageError when the size does not fit.
@@ -178,12 +188,11 @@ class TrunkName(Schema):
             return self
         twos = (size & -size).bit_length() - 1
         depth = self.depth or min(twos, 8)
-        if depth < 3 or size % 2**depth or size < 2**depth:
-            step = 2 ** max(depth, 3)
+        if depth < LEAST_DEPTH or size % 2**depth or size < 2**depth:
+            least = max(depth, LEAST_DEPTH)
+            step = 2**least
             fits = ", ".join(str(step * factor) for factor in (1, 2, 3, 4))
-            raise UsageError(
-                f"a U-Net of depth {max(depth, 3)} takes sizes that are multiples of {step} ({fits}, ...), but got {size}."
-            )
+            raise UsageError(f"a U-Net of depth {least} takes sizes that are multiples of {step} ({fits}, ...), but got {size}.")
         return self.model_copy(update={"depth": depth})
 
     def __str__(self) -> str:
@@ -192,6 +201,17 @@ class TrunkName(Schema):
         if self.family == "timm":
             return f"timm:{self.encoder}{preprocessing}"
         return f"unet:depth={self.depth},width={self.width}{preprocessing}"
+
+
+def _unknown(family: str) -> UsageError:
+    """Return the error for a trunk of no known family; an encoder of timm without its prefix is recognised."""
+    import timm
+
+    name = family.partition(",")[0].strip()
+    near = [name] if timm.is_model(name) else difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.75)
+    if near:
+        return UsageError(f"unknown trunk {quoted(name)}; did you mean 'timm:{near[0]}'? An encoder of timm has this prefix.")
+    return unknown("trunk", family, ["unet", "timm:ENCODER"])
 
 
 def inherit_encoder(heir: Trunk, trained: Trunk) -> Trunk:

@@ -160,3 +160,22 @@ def test_nothing_reaches_a_frozen_discriminator() -> None:
     verdict.sum().backward()
     assert images.grad is not None
     assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminator.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet18", "unknown trunk 'resnet18'; did you mean 'timm:resnet18'?"),
+        ("resnet18,preprocessing=rgb", "did you mean 'timm:resnet18'?"),
+        ("resnet81", "did you mean 'timm:resnet18'?"),
+        ("unett", "unknown trunk 'unett'; did you mean 'unet'?"),
+        ("unet:depth=0", "trunk 'unet:depth=0': depth takes 3 to 12, but got 0; leave it out, and it follows from the size."),
+        ("unet:depth=2", "depth takes 3 to 12, but got 2"),
+        ("unet:depth=13", "trunk 'unet:depth=13': depth takes at most 12, but got '13'."),
+        ("unet:depth=x", "depth takes a whole number, but got 'x'."),
+    ],
+)
+def test_a_wrong_name_of_a_trunk_says_what_would_be_right(name: str, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        TrunkName.parse(name)
+    assert said in str(raised.value)
