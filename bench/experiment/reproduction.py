@@ -49,7 +49,7 @@ def description(record: Record) -> Rows:
         (
             "data",
             f"{record.data.title} {record.data.fingerprint[:12]}, splits {record.data.splits_fingerprint[:12]}, "
-            f"{record.data.counts}",
+            + ", ".join(f"{count:,} {name} images" for name, count in record.data.counts.items()),
         ),
     ]
     if record.pretrain.data:
