@@ -49,6 +49,11 @@ def summaries(kind: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def found(kind: str) -> list[str]:
+    """Return the names of the files and entry points of a kind; nothing is loaded, and files given with --plugin are left out."""
+    return sorted({*_files(kind), *_points(kind)})
+
+
 def load(kind: str, name: str) -> Any:
     """Return a plug-in's class; UsageError for a name that does not exist, DataError for a file that does not load."""
     if name in _given and issubclass(given := _given_class(name), _base(kind)):
@@ -66,12 +71,17 @@ def load(kind: str, name: str) -> Any:
 
 def protocols(name: str) -> Mapping[str, Protocol]:
     """Return the protocols of a downstream task by name: of a built-in task without its class, which would import torch."""
-    if name in _files("downstreams") and name not in _given:
-        apart = importlib.import_module(f"{FOLDERS['downstreams']}._protocols").PROTOCOLS
-        if name in apart:
-            return cast("Mapping[str, Protocol]", apart[name])
+    known = apart(name) if name not in _given else {}
+    if known:
+        return known
     check_complete("downstreams", name)
     return cast("Mapping[str, Protocol]", load("downstreams", name).protocols)
+
+
+def apart(name: str) -> Mapping[str, Protocol]:
+    """Return the protocols of a downstream task that stand apart from its class, as those of the built-in tasks do; else none."""
+    known = importlib.import_module(f"{FOLDERS['downstreams']}._protocols").PROTOCOLS if name in _files("downstreams") else {}
+    return cast("Mapping[str, Protocol]", known.get(name, {}))
 
 
 def source_digest(kind: str, name: str) -> str:

@@ -14,7 +14,6 @@ from bench.errors import EXIT_CODES
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Compare self-supervised pretext tasks: pretrain, transfer, fine-tune, score, and print the paper's Table 4.",
     epilog=EXIT_CODES,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import completion
 from bench.cli.common import hold, use
 from bench.config import names
 from bench.errors import UsageError
@@ -21,7 +22,13 @@ LIST_EXAMPLE = "bench data list"
 
 
 def prepare(
-    name: Annotated[str, typer.Argument(help="voc2012, voc2007, coco2014, coco2017, demo, or a name of your own with --root.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="voc2012, voc2007, coco2014, coco2017, demo, or a name of your own with --root.",
+            autocompletion=completion.completer(completion.archives),
+        ),
+    ],
     root: Annotated[
         Path | None, typer.Option(help="Take this folder (VOCdevkit, COCO or any images) and download nothing.")
     ] = None,
@@ -71,7 +78,10 @@ def prepare(
 
 
 def verify(
-    path: Annotated[str, typer.Argument(help="A prepared set's name or a folder.")],
+    path: Annotated[
+        str,
+        typer.Argument(help="A prepared set's name or a folder.", autocompletion=completion.completer(completion.data_sets)),
+    ],
 ) -> None:
     """Decode every image and mask, and tell whether a prepared data set has changed since it was prepared."""
     from bench.cli.screen import Screen

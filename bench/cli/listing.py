@@ -9,17 +9,22 @@ from typing import Annotated
 import typer
 
 from bench.cli.common import add, warn
+from bench.cli.completion import completer
 from bench.cli.options import Out, Plugins
 from bench.errors import unknown
 from bench.text import Rows
 
 EXAMPLE = "bench list pretexts"
+LISTS = ("pretexts", "downstreams", "protocols", "trunks", "metrics", "runs", "columns")
 
 
 def list_(
     what: Annotated[
         str | None,
-        typer.Argument(help="pretexts, downstreams, protocols, trunks, metrics, runs or columns; the first two when left out."),
+        typer.Argument(
+            help="pretexts, downstreams, protocols, trunks, metrics, runs or columns; the first two when left out.",
+            autocompletion=completer(lambda _: LISTS),
+        ),
     ] = None,
     out: Out = Path("runs"),
     plugin: Plugins = None,

@@ -6,11 +6,16 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.completion import completer
+from bench.cli.completion import metrics as metric_names
+
 EXAMPLE = "bench metrics miou_voc"
 
 
 def metrics(
-    metric: Annotated[str | None, typer.Argument(help="One metric; all when left out.")] = None,
+    metric: Annotated[
+        str | None, typer.Argument(help="One metric; all when left out.", autocompletion=completer(metric_names))
+    ] = None,
 ) -> None:
     """Explain every metric: id and version, formula, source, a worked example."""
     from rich.console import Console

@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from bench.cli import completion
 from bench.config import MachineConfig, RunConfig
 from bench.errors import UsageError
 from bench.schema import complaint
@@ -73,7 +74,9 @@ def option(name: str) -> inspect.Parameter:
     flag, kind = f"--{_name(name).replace('_', '-')}", _kind(field)
     shown = None if field.is_required() else _text(field.get_default(call_default_factory=True))
     least: Any = next((limit.ge for limit in field.metadata if isinstance(limit, annotated_types.Ge)), None)
-    declared = typer.Option(flag, help=field.description, show_default=shown or False, min=least)
+    declared = typer.Option(
+        flag, help=field.description, show_default=shown or False, min=least, autocompletion=completion.of_field(name)
+    )
     default = inspect.Parameter.empty if field.is_required() else None
     kind = kind if field.is_required() else kind | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared])

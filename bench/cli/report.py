@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import completion
 from bench.cli.common import hold, warn
 from bench.cli.options import Out
 from bench.config import names
@@ -25,11 +26,17 @@ def report(
     out: Out = Path("runs"),
     metric: Annotated[
         str | None,
-        typer.Option(help="Metric ids for the columns, recomputed from the predictions; the protocols' main ones when left out."),
+        typer.Option(
+            help="Metric ids for the columns, recomputed from the predictions; the protocols' main ones when left out.",
+            autocompletion=completion.completer(completion.metrics, several=True),
+        ),
     ] = None,
     runs: Annotated[
         str | None,
-        typer.Option(help="Only these runs, by the beginnings of their ids, in one table; an error if they do not compare."),
+        typer.Option(
+            help="Only these runs, by the beginnings of their ids, in one table; an error if they do not compare.",
+            autocompletion=completion.completer(completion.runs, several=True),
+        ),
     ] = None,
     baseline: Annotated[
         str,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.cli import completion
 from bench.cli.common import begin, use
 from bench.cli.options import Out, Plugins, checked, configured, machine_of
 from bench.errors import BenchError
@@ -16,7 +17,9 @@ EXAMPLE = "bench reproduce cgan_color-voc_seg-0a1b2c3d4e5f"
 
 @configured("device", "threads", "workers")
 def reproduce(
-    run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
+    run: Annotated[
+        str, typer.Argument(help="A run's id, or the beginning of it.", autocompletion=completion.completer(completion.runs))
+    ],
     options: dict[str, Any],
     out: Out = Path("runs"),
     into: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import completion
 from bench.cli.common import add, warn
 from bench.cli.options import Out, Plugins
 from bench.text import printable_json, shell
@@ -15,7 +16,9 @@ EXAMPLE = "bench show cgan_color-voc_seg-0a1b2c3d4e5f"
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
+    run: Annotated[
+        str, typer.Argument(help="A run's id, or the beginning of it.", autocompletion=completion.completer(completion.runs))
+    ],
     out: Out = Path("runs"),
     plugin: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON.")] = False,

@@ -62,6 +62,9 @@ def parse(line: str, complete: bool = True) -> None:
     from bench.cli.app import app
 
     command, name, words = typer.main.get_command(app), "bench", shlex.split(line, comments=True)[1:]
+    if words == ["--install-completion"]:  # to parse it is to install it
+        assert any(words[0] in param.opts for param in command.params)
+        return
     while True:
         try:
             context = command.make_context(name, list(words))
