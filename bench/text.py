@@ -62,6 +62,24 @@ def printable_json(text: str) -> str:
     return "\n".join(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line) for line in text.split("\n"))
 
 
+def duration(seconds: float) -> str:
+    """Return a number of seconds in the units that a person counts in, rounded as an estimate is.
+
+    >>> [duration(one) for one in (0.4, 75, 754, 5_000, 30_000, 100_000, 975_656, 9e9)]
+    ['1 s', '75 s', '13 min', '83 min', '8 h 20 min', '28 h', '11 days', '285 years']
+    """
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 100:
+        return f"{round(minutes)} min"
+    if hours < 10:
+        return f"{round(minutes) // 60} h {round(minutes) % 60} min"
+    if hours < 48:
+        return f"{round(hours)} h"
+    return f"{round(days):,} days" if days < 730 else f"{round(days / 365.25):,} years"
+
+
 def shell(words: Iterable[str]) -> str:
     """Return a command as it is typed into a shell; control characters are written as escapes of bash and zsh.
 

@@ -234,12 +234,12 @@ def make_trunk(name: str) -> Trunk:
 def check_size(name: str, size: int) -> None:
     """Raise UsageError when images of `size` x `size` do not fit the trunk of a canonical name."""
     parsed = TrunkName.parse(name)
-    trunk = make_trunk(name) if parsed.family == "timm" else None
-    stride = trunk.stride if trunk is not None else 2**parsed.depth
-    if size % stride:
-        fits = ", ".join(str(stride * factor) for factor in (1, 2, 3, 4))
-        raise UsageError(f"{name} takes sizes that are multiples of {stride} ({fits}, ...), but got {size}.")
-    if trunk is not None:
+    if parsed.family == "unet":
+        _check_stride(name, 2**parsed.depth, size)
+        return
+    with torch.device("meta"):  # shapes alone: a large network is made and called in an instant
+        trunk = make_trunk(name)
+        _check_stride(name, trunk.stride, size)
         try:
             with torch.no_grad():
                 features = trunk.eval().encode(torch.zeros(1, trunk.preprocessing.channels, size, size))
@@ -253,6 +253,12 @@ def check_size(name: str, size: int) -> None:
 def _refused(what: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
     return f"{what} cannot be used with a U-Net decoder: {reason}."
+
+
+def _check_stride(name: str, stride: int, size: int) -> None:
+    if size % stride:
+        fits = ", ".join(str(stride * factor) for factor in (1, 2, 3, 4))
+        raise UsageError(f"{name} takes sizes that are multiples of {stride} ({fits}, ...), but got {size}.")
 
 
 def initialise(module: M) -> M:

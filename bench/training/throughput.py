@@ -1,10 +1,11 @@
-"""The speed of a trunk's forward and backward pass on this machine's CPU, timed for half a second."""
+"""The speed of a trunk's forward and backward pass on this machine's CPU, timed for half a second, and how much it computes."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 
@@ -34,6 +35,20 @@ def images_per_second(trunk: str, size: int, threads: int | None = None, precisi
             step()
             steps += 1
         return steps * BATCH / (time.perf_counter() - started)
+
+
+@lru_cache(maxsize=64)
+def amount_of(trunk: str, size: int) -> tuple[int, int]:
+    """Return the floating-point operations of a trunk's forward pass on one image of `size` px, and its number of weights.
+
+    Nothing is computed: shapes alone go through the network.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network = make_trunk(trunk).eval()
+        network(torch.empty(1, network.preprocessing.channels, size, size))
+    return counter.get_total_flops(), sum(parameter.numel() for parameter in network.parameters())
 
 
 @contextlib.contextmanager
