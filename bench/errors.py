@@ -61,7 +61,12 @@ class SomeFailed(BenchError):
 
 
 class Diverged(BenchError):
-    """A loss that is not a number: the learning rate is too high, or the task is broken."""
+    """A loss that is not a number: the learning rate is too high, or the task is broken.
+
+    `images` counts the images trained on until then: of pretraining, or of all phases of fine-tuning.
+    """
+
+    images = 0
 
 
 class Interrupted(BenchError):

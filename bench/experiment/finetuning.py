@@ -21,6 +21,7 @@ from bench import registry, seeding
 from bench.config import Phase
 from bench.contract import Batch, Downstream, Trunk
 from bench.data.batches import SplitData
+from bench.errors import Diverged
 from bench.experiment import calibration
 from bench.experiment.calibration import Calibrated
 from bench.experiment.pretraining import load_trunk, work_folder
@@ -220,7 +221,11 @@ def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
         stage.after_epoch = partial(_score_epoch, run, phase, scores)
         with loggers.opened(run.session.config.log, run.session.screen, run.work) as logger:
             training = dataclasses.replace(training, seed=stage.seed)
-            history = train(stage, training, run.session.machine, run.work / f"phase-{number}", logger)
+            try:
+                history = train(stage, training, run.session.machine, run.work / f"phase-{number}", logger)
+            except Diverged as error:
+                error.images += run.history.images
+                raise
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
         known = _TrainedPhase(weights, history, scores)
         cache.keep(phase_key, known, sum(tensor.nbytes for tensor in weights.values()))

@@ -95,10 +95,14 @@ def attempt(study: OptunaStudy, trial: Any) -> None:
     session.echo(f"  {search.id} trial {trial.number}: {', '.join(f'{name} {rate:.2e}' for name, rate in trial.params.items())}")
     work = study.folder / "work" / job.id
     progress = _Attempt(study, trial, work)
-    state, score, extra_images = TrialState.COMPLETE, None, 0
+    state, score, extra_images, diverged_after = TrialState.COMPLETE, None, 0, 0
     trunk_is_new = PRETEXT in trial.params and find_pretrained(job.pretrain, session.out) is None
     try:
-        pretrained = pretrain(job.pretrain, session)
+        try:
+            pretrained = pretrain(job.pretrain, session)
+        except Diverged as error:
+            extra_images, error.images = error.images, 0
+            raise
         if trunk_is_new:
             extra_images = pretrained.cost.images
         else:  # the trunk's cost is in its own record; waiting for it is none
@@ -110,8 +114,9 @@ def attempt(study: OptunaStudy, trial: Any) -> None:
     except Diverged as error:
         state = TrialState.PRUNED
         trial.set_user_attr("diverged", str(error))
+        diverged_after = error.images
     study.forget_networks(progress.network_states, score)
-    images = progress.state.images + extra_images
+    images = max(progress.state.images, diverged_after) + extra_images
     cost = {"seconds": progress.seconds(), "images": images, "joules": progress.joules()}
     trial.set_user_attr("cost", {**cost, "peak_memory": session.cache.peak_memory()})
     study.optuna.tell(trial, score, state=state)

@@ -107,7 +107,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
     logger.stage(stage.name, stage.epochs, per_epoch, state.step)
     workers = machine.data_workers(split.augmentation != "none")
     stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device)
-    with _named_out_of_memory(stage):
+    with _named_out_of_memory(stage), _counted(state.history):
         for epoch, batch in stream:
             count = len(batch["features"] if "features" in batch else batch["images"])
             state.add(take_step(stage, machine, batch, state.step), count)
@@ -159,6 +159,16 @@ def _named_out_of_memory(stage: Stage) -> Iterator[None]:
         raise OutOfMemory(
             f"out of memory in {stage.name} with batches of {stage.batch_size}; try a batch size of {half}."
         ) from error
+
+
+@contextmanager
+def _counted(history: History) -> Iterator[None]:
+    """Say in a Diverged error how many images the stage was trained on."""
+    try:
+        yield
+    except Diverged as error:
+        error.images = history.images
+        raise
 
 
 def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:

@@ -58,6 +58,36 @@ def test_a_search_costs_what_its_pruned_trials_cost_too(tiny: Bench, tmp_path: P
     assert tuning.cost.seconds == pytest.approx(sum(found.seconds for found in tuning.trials), abs=0.01)
 
 
+def test_a_trial_that_diverges_costs_the_images_that_it_was_trained_on(tiny: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "l1_color", *HEAD, "--tune", 3, "--space", "pretext=1e-3:1e38", "--set", "recipe.lr=1e-3")
+    assert tiny(*asked).code == 0
+    (one,) = record.read(tmp_path / "runs")
+    assert one.tuning is not None
+    diverged = [found for found in one.tuning.trials if found.state == "diverged"]
+    assert diverged and all(found.seconds > 0 and 0 < found.images < one.tuning.trials[0].images for found in diverged)
+    assert all(found.images % 8 == 0 and not found.epochs for found in diverged)  # pretraining's batches, and no fine-tuning
+
+
+def test_a_fine_tuning_that_diverges_costs_the_images_of_its_broken_epoch_too(tiny: Bench, tmp_path: Path) -> None:
+    asked = (
+        "--pretext",
+        "random_init",
+        "--downstream",
+        "voc_seg",
+        "--schedule",
+        "two-phase",
+        "--tune",
+        3,
+        "--space",
+        "all=1e-3:1e38",
+    )
+    assert tiny(*asked).code == 0
+    (one,) = record.read(tmp_path / "runs")
+    assert one.tuning is not None
+    diverged = [found for found in one.tuning.trials if found.state == "diverged"]
+    assert diverged and all(found.images > 23 * len(found.epochs) for found in diverged)
+
+
 def test_waiting_for_a_trunk_costs_a_trial_nothing(tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretrain = trial.pretrain
     monkeypatch.setattr(trial, "pretrain", lambda *given: time.sleep(3) or pretrain(*given))
