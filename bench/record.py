@@ -59,8 +59,15 @@ class DataFacts(Schema):
     """The data set's own list that was scored, such as ImageSets/Main/val.txt; "" where a split scheme drew the images."""
 
     @property
+    def short(self) -> str:
+        """The name as a title shows it: synthetic, or scored on some classes only."""
+        scored = f"{len(self.scored)} of {len(self.classes)} classes" if len(self.scored) < len(self.classes) else ""
+        said = [text for text in ("synthetic" if self.synthetic else "", scored) if text]
+        return f"{self.name} ({', '.join(said)})" if said else self.name
+
+    @property
     def title(self) -> str:
-        """The name as a table shows it: synthetic, scored on some classes only, or with images left out."""
+        """The name with all that a reader has to know: synthetic, which classes are scored, how many images are left out."""
         title = f"{self.name} (synthetic)" if self.synthetic else self.name
         if len(self.scored) < len(self.classes):
             title += f" ({len(self.scored)} of {len(self.classes)} classes scored: {', '.join(self.scored)})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 Echo = Callable[[str], object]
 """Prints a line for the user."""
@@ -42,6 +42,21 @@ def quoted(value: object) -> str:
     """
     text = repr(value)
     return text if len(text) <= LONG else f"{text[:LONG]}..."
+
+
+def plain(value: object) -> str:
+    """Return a JSON value for a reader: without brackets, braces and quotation marks.
+
+    >>> plain({"fit": ["train", "val"], "lr": 0.001, "flip": True, "void": None})
+    'fit train, val; lr 0.001; flip yes; void none'
+    """
+    if isinstance(value, bool | None):
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {plain(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or "none"
+    return str(value)
 
 
 def printable_lines(text: str) -> str:

@@ -242,8 +242,8 @@ def columns_page() -> str:
     """Return the columns of the CSV files."""
     parts = [
         "# Columns of the CSV files\n\n`bench report` writes these files, and `bench list columns` prints the same list. Metric "
-        "values, intervals and differences are shares between 0 and 1, not per cent. Lists are JSON. `pandas.read_csv` reads the "
-        "files back without options.\n"
+        "values, intervals and differences are shares of 1, not per cent, but for `points_per_hour`; printed tables and the page "
+        "have per cent and points. Lists are JSON. `pandas.read_csv` reads the files back without options.\n"
     ]
     for file, schema in SCHEMAS.items():
         parts += [f"## {file}\n", table(("Column", "What it is"), [(f"`{key}`", prose(text)) for key, text in schema.items()])]

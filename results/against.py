@@ -11,12 +11,13 @@ from results.agreement import order
 from results.board import Board, Cell
 from results.rows import groups
 
+HEAD = "What speaks against:"
 BETTER = ("psnr", "ssim", "accuracy")
 """Scores of pretext tasks that are better when they are higher."""
 
 
-def against(board: Board, by_metric: Sequence[Board]) -> str:
-    """Return a sentence with what speaks against a board.
+def against(board: Board, by_metric: Sequence[Board]) -> list[str]:
+    """Return lines with what speaks against a board.
 
     Named are metrics that order the rows differently or tell fewer of them from their baseline, rows that do not lie above a
     trivial predictor, and pretext tasks that score no better than a baseline at their own task. `by_metric` are the boards of the
@@ -30,17 +31,17 @@ def against(board: Board, by_metric: Sequence[Board]) -> str:
             for number, one in enumerate(other.columns)
             if one.runs == column.runs and one.metric != column.metric
         ]
-        of_column = [*_order(board, place, others), *_told(board, place, others)]
+        of_column = [*_told(board, place, others), *_order(board, place, others)]
         if of_column:
             said.append(f"in {column.title} by {_name(column.metric)}, {'; '.join(of_column)}")
     said += _floors(by_metric)
     said += _below(board.records())
-    return f"What speaks against: {'; '.join(said)}." if said else "What speaks against: nothing that these records tell."
+    return [f"{HEAD} {one}." for one in said] or [f"{HEAD} nothing that these records tell."]
 
 
 def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
-    """Return a phrase for each metric that orders some pairs of rows differently."""
-    found = []
+    """Return a phrase with the metrics that order some pairs of rows differently."""
+    found: dict[int, list[str]] = {}
     for other, number in others:
         pairs = [
             (one.value, two.value)
@@ -49,9 +50,8 @@ def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> lis
         ]
         count = order(pairs).differently
         if count:
-            name = _name(other.columns[number].metric)
-            found.append(f"{name} orders {count} of {math.comb(len(pairs), 2)} pairs of rows differently")
-    return found
+            found.setdefault(math.comb(len(pairs), 2), []).append(f"{_name(other.columns[number].metric)} {count}")
+    return [f"pairs of rows that another metric orders differently, of {all}: {', '.join(said)}" for all, said in found.items()]
 
 
 def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
@@ -85,15 +85,21 @@ def _same(cell: Cell, other: Cell) -> bool:
 
 
 def _floors(boards: Sequence[Board]) -> list[str]:
-    """Return a phrase for each trivial predictor above which some rows do not lie, with the metrics by which they do not."""
-    found: dict[str, list[str]] = {}
+    """Return a phrase for each task with how many rows do not lie above a trivial predictor, by which metrics."""
+    found: dict[str, dict[str, list[str]]] = {}
     columns = [(board, place, column) for board in boards for place, column in enumerate(board.columns)]
     for board, place, column in columns:
         cells = [row.cells[place] for row in board.rows if row.cells[place].estimate is not None]
         for predictor, reaching in groups((cell for cell in cells if cell.floor), lambda cell: cell.floor).items():
-            said = f"{len(reaching)} of {len(cells)} rows of {column.title} do not lie above {predictor}"
-            found.setdefault(said, []).append(_name(column.metric))
-    return [f"{said} by {', '.join(dict.fromkeys(names))}" for said, names in found.items()]
+            said = f"{len(reaching)} of {len(cells)} rows ({predictor})"
+            names = found.setdefault(column.title, {}).setdefault(said, [])
+            if _name(column.metric) not in names:
+                names.append(_name(column.metric))
+    lines = []
+    for title, parts in found.items():
+        phrases = [f"{said} by {', '.join(names)}" for said, names in parts.items()]
+        lines.append(f"not above a trivial predictor in {title}: {'; '.join(phrases)}")
+    return lines
 
 
 def _name(metric: str) -> str:
@@ -105,6 +111,7 @@ def _below(records: Sequence[Record]) -> list[str]:
     found = []
     for pretext, members in groups(records, lambda record: record.pretext).items():
         trunks = list({record.pretrain.id: record.pretrain for record in members}.values())
+        said = []
         for score in BETTER:
             own = [value for one in trunks if (value := one.evaluation.get(score, {}).get("average")) is not None]
             answers = {
@@ -115,5 +122,7 @@ def _below(records: Sequence[Record]) -> list[str]:
             }
             best = max(answers, key=lambda name: answers[name], default=None)
             if own and best is not None and fmean(own) <= answers[best]:
-                found.append(f"{pretext} scores {fmean(own):.3f} by {score}, the baseline {best} {answers[best]:.3f}")
+                said.append(f"{score} {fmean(own):.3f} ({best} {answers[best]:.3f})")
+        if said:
+            found.append(f"at its own task {pretext} is no better than a baseline: {', '.join(said)}")
     return found

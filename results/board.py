@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
-from results import leaks, rows
+from results import leaks, protocols, rows
 from results.cache import Cache
 from results.grouping import Column, columns
 from results.scores import Reader, Scores
@@ -22,8 +22,9 @@ from results.significance import Difference, corrected, leaders
 from results.statistics import Estimate
 
 RESAMPLES = 10_000
-FLOOR, DEAD = "†", "‡"
-"""Marks of a cell whose interval does not lie above a trivial predictor's value, and of one whose network was dead."""
+FLOOR, DEAD, SAME = "†", "‡", "§"
+"""Marks of a cell whose interval does not lie above a trivial predictor's value, of one whose network was dead, and of one with a
+seed that scores just what a trivial predictor scores."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,19 @@ class Cell:
     estimate: Estimate | None = None
     difference: Difference | None = None
     leading: bool = False
-    """Whether it is one of the rows among which, with 95 % confidence, the best of the column is."""
+    """Whether it is one of the rows among which, with 95 % confidence, the best of the column is, and another is not."""
     floor: str = ""
     """The best trivial predictor, where the interval does not lie above its value; "" where it does."""
+    same: tuple[str, int] = ("", 0)
+    """A trivial predictor, and how many seeds score just what it scores, on every resample of the images."""
     dead: str = ""
     """Why a network of these runs was dead before it was fine-tuned; "" where none was."""
 
     @property
     def marks(self) -> str:
-        """The marks that a table sets behind the value: FLOOR, DEAD and that of leaks."""
-        return (FLOOR if self.floor else "") + (DEAD if self.dead else "") + (leaks.MARK if leaks.seen(self.records) else "")
+        """The marks that a table sets behind the value: FLOOR, SAME, DEAD and that of leaks."""
+        marks = {FLOOR: self.floor, SAME: self.same[1], DEAD: self.dead, leaks.MARK: leaks.seen(self.records)}
+        return "".join(mark for mark, is_set in marks.items() if is_set)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Board:
 
     @property
     def title(self) -> str:
-        """What all rows share, in one line."""
+        """What all rows share, in one short line; notes say what a changed protocol changes, and which classes are scored."""
         f = self.facts
         labels = "" if f["labels"] == 1 else f", {100 * f['labels']:.3g} % of the labels"
         return f"{f['data']}, protocol {f['protocol']}, trunk {f['trunk']} at {f['size']} px{labels}, scored on {f['split']}"
@@ -186,7 +190,7 @@ def _board(
         wanted = baseline or "random_init on the same schedule and with the same seeds varied"
         notes.append(f"No row to compare with ({wanted}): {alone}.")
     heads = tuple(column for column, _ in parts)
-    facts = {**rows.board_facts(records[0]), "protocol": rows.protocol_of(records)}
+    facts = {**rows.board_facts(records[0]), "data": records[0].data.short, "protocol": protocols.of_board(records)}
     return Board(facts, heads, tuple(made), tuple(_trivial_rows(scores)), (*notes, *_warnings(made, heads, looks)))
 
 
@@ -194,7 +198,7 @@ def _cell(records: Sequence[Record], scores: Scores) -> Cell:
     own = scores.own(records)
     found = scores.mean(own)
     dead = next((reason for record in own if (reason := rows.dead(record))), "")
-    return Cell(own, found, floor=scores.floor(found), dead=dead)
+    return Cell(own, found, floor=scores.floor(found), same=scores.same(own), dead=dead)
 
 
 def _trivial_rows(scores: Sequence[Scores]) -> list[Row]:
@@ -214,20 +218,24 @@ def _differences(made: Sequence[Row], bases: Sequence[Row | None], scores: Seque
                 continue
             estimate = one.difference(row.cells[column].records, base.cells[column].records)
             if estimate is not None:
-                found[place, column] = Difference(base.label, estimate)
+                found[place, column] = Difference(base.label, estimate, from_pretrained=base.pretext != "random_init")
     return found
 
 
 def _leading(made: Sequence[Row], column: int, scores: Scores, looks: Sequence[int]) -> set[int]:
-    """Return the rows that lead a column, of those with several seeds; rows of one shared trunk are compared with each other."""
+    """Return the rows that lead a column, of those with several seeds; rows of one shared trunk are compared with each other.
+
+    Where no row is told from the highest, none leads.
+    """
 
     def difference(one: int, other: int) -> Estimate | None:
         return scores.difference(made[one].cells[column].records, made[other].cells[column].records)
 
-    found = [(place, row.cells[column].estimate) for place, row in enumerate(made)]
-    values = {place: one.value for place, one in found if one is not None and one.seeds > 1}
+    estimates = [(place, row.cells[column].estimate) for place, row in enumerate(made)]
+    values = {place: one.value for place, one in estimates if one is not None and one.seeds > 1}
     groups = rows.groups(values, lambda place: made[place].trunk_seed).values()
-    return set().union(*(leaders({place: values[place] for place in group}, difference, looks) for group in groups))
+    found = [(group, leaders({place: values[place] for place in group}, difference, looks)) for group in groups]
+    return set().union(*(leading for group, leading in found if len(leading) < len(group)))
 
 
 def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
@@ -270,21 +278,24 @@ def _apart(records: Sequence[Record], before: Sequence[Sequence[Record]]) -> lis
 def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]]]) -> list[str]:
     """Return notes on the data, on how the rates of each column were found, and on how similar columns differ."""
     first = records[0].data
-    pretrained = sorted({(r.pretrain.data.title, r.pretrain.data.fingerprint[:12]) for r in records if r.pretrain.data})
+    pretrained = sorted({(r.pretrain.data.short, r.pretrain.data.fingerprint[:12]) for r in records if r.pretrain.data})
     precisions = sorted({rows.precision_of(record) for record in records})
     notes = [
         f"data {first.fingerprint[:12]}; pretrained on {', '.join(f'{title} {found}' for title, found in pretrained) or '-'}; "
         f"computed in {' and '.join(precisions)}"
     ]
+    if first.title != first.short:
+        notes.append(f"Data: {first.title}.")
+    notes += [f"{text}." for text in protocols.explanations(record.job.protocol for record in records)]
     if first.synthetic:
         notes.append("Synthetic data: these figures say nothing about photographs.")
     notes += _of_the_data(records)
     heads = [column for column, _ in parts]
-    searched = list(dict.fromkeys(column.tuning for column in heads if column.trials))
-    for text in searched:
-        tags = sorted({column.tag for column in heads if column.tuning == text and column.tag})
-        where = f" ({', '.join(tags)})" if tags and len(searched) > 1 else ""
-        notes.append(f"Tuned{where}: {text}.")
+    searched = rows.groups((column for column in heads if column.trials), lambda column: column.searched)
+    for text, tuned in searched.items():
+        names = ", ".join(dict.fromkeys(" ".join(part for part in (column.title, column.tag) if part) for column in tuned))
+        where = f", {names}" if len(searched) > 1 else ""
+        notes.append(f"Tuned{where}: {text}, chosen by the main metric on val.")
     if 0 < sum(bool(column.tuning) for column in heads) < len(heads):
         notes.append("Columns whose headings name neither trials nor rates use the protocol's learning rates.")
     tagged: dict[str, tuple[Column, Record]] = {}
@@ -317,6 +328,9 @@ def _warnings(made: Sequence[Row], heads: Sequence[Column], looks: Sequence[int]
     cells = [(row, column, cell) for row in made for column, cell in zip(heads, row.cells, strict=True)]
     if any(cell.floor for *_, cell in cells):
         notes.append(f"{FLOOR}: the interval does not lie above the value of a trivial predictor, which looks at no image.")
+    for (predictor, count), same in rows.groups((one for one in cells if one[2].same[1]), lambda one: one[2].same).items():
+        names = ", ".join(f"{row.label} in {column.title}" for row, column, _ in same)
+        notes.append(f"{SAME}: {count} seed{'s' if count > 1 else ''} of a row score just what {predictor} scores: {names}.")
     for reason, dead in rows.groups((one for one in cells if one[2].dead), lambda one: one[2].dead).items():
         names = ", ".join(dict.fromkeys(f"{row.label} in {column.title}" for row, column, _ in dead))
         notes.append(f"{DEAD}: dead before fine-tuning, so neither a control nor a method: {names} ({reason}).")

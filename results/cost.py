@@ -15,7 +15,7 @@ class RowCost:
 
     Pretraining and fine-tuning are means over seeds; the search is done once for all seeds. `joules` is None where a device does
     not tell. `points_per_hour` is the difference from the baseline, in points of the metric, for each hour of pretraining; None
-    without a difference or without pretraining.
+    without a difference, without pretraining, and where the baseline is pretrained too, since its hours bought points as well.
     """
 
     device: str
@@ -46,7 +46,8 @@ def row_cost(cell: Cell) -> RowCost:
     parts: list[list[Cost]] = [trunks, tunings, [record.cost for record in records]]
     pretrain, tune, finetune = (_mean([cost.seconds for cost in part]) for part in parts)
     joules = [cost.joules for part in parts for cost in part if cost.images]
-    difference = cell.difference.estimate.value if cell.difference else None
+    found = cell.difference
+    difference = None if found is None or found.from_pretrained else found.estimate.value
     return RowCost(
         device=records[0].cost.device,
         pretrain_seconds=pretrain,

@@ -133,8 +133,18 @@ def _sheet(fields: _Fields[T], items: Iterable[T]) -> Sheet:
     return Sheet(_texts(fields), [{name: value(item) for name, (_, value) in fields.items()} for item in items])
 
 
+UNITS = {
+    **dict.fromkeys(
+        ("value", "low", "high", "std", "values", "sensitivity", "delta", "delta_low", "delta_high", "labels"),
+        "a share of 1, not per cent",
+    ),
+    "points_per_hour": "per cent",
+}
+"""What the values of a column are, where one could take them for something else."""
+
+
 def _texts(fields: _Fields[T]) -> dict[str, str]:
-    return {name: text for name, (text, _) in fields.items()}
+    return {name: f"{text} ({UNITS[name]})" if name in UNITS else text for name, (text, _) in fields.items()}
 
 
 @lru_cache(maxsize=1 << 14)
@@ -171,7 +181,7 @@ _OF_RUN: _Fields[Record] = {
     "rates": ("the learning rate of each phase", lambda r: json.dumps([float(f"{rate:.6g}") for rate in r.rates])),
     "precision": ("what the networks computed in", precision_of),
     "data": ("the labelled data", lambda r: r.data.name),
-    "labels": ("share of the training labels that was used", lambda r: r.job.labels),
+    "labels": ("how much of the training labels was used", lambda r: r.job.labels),
     "split": ("the split that was scored", lambda r: r.job.split),
     "protocol": ("the protocol and its changes", lambda r: r.job.protocol),
     "trunk": ("the trunk", lambda r: r.job.pretrain.trunk),
@@ -226,10 +236,12 @@ _LEADERBOARD: _Fields[_Shown] = {
         lambda s: json.dumps([_rounded(value) for value in s.estimate.values]),
     ),
     "leading": (
-        "whether it is one of those among which, with 95 % confidence, the best of its column is",
+        "whether it is one of those among which, with 95 % confidence, the best of its column is; none where none is left out",
         lambda s: s.cell.leading,
     ),
     "floor": ("the best trivial predictor, where the interval does not lie above its value; else empty", lambda s: s.cell.floor),
+    "same": ("the trivial predictor that some seeds equal on every resample of the images; else empty", lambda s: s.cell.same[0]),
+    "same_seeds": ("how many seeds equal it", lambda s: s.cell.same[1]),
     "dead": ("why a network was dead before fine-tuning; empty where none was", lambda s: s.cell.dead),
     "spread": (
         "how far features differ between images before fine-tuning, worst layer and seed: 1 as under batch statistics",
@@ -246,7 +258,7 @@ _LEADERBOARD: _Fields[_Shown] = {
         lambda s: s.difference.corrected,
     ),
     "points_per_hour": (
-        "points of the metric (per cent) over the baseline for each hour of pretraining",
+        "points over the baseline for each hour of pretraining; empty where the baseline is pretrained too",
         lambda s: s.cost.points_per_hour,
     ),
     "device": ("what computed: cpu or cuda", lambda s: s.cost.device),

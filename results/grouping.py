@@ -21,6 +21,8 @@ class Column:
     variant: str
     trials: int = 0
     tag: str = ""
+    searched: str = ""
+    """The trials and ranges of its searches, "" where there are none; `tuning` says how they were searched too."""
 
     @property
     def head(self) -> str:
@@ -46,7 +48,8 @@ def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple
         first = members[0]
         trials = first.tuning.budget if first.tuning else 0
         for metric in [metrics.get(name).key for name in chosen if _fits(name, first)] if chosen else first.metric_ids[:1]:
-            found.append((Column(downstream, first.title, metric, tuning, variant, trials), members))
+            column = Column(downstream, first.title, metric, tuning, variant, trials, searched=rows.searched_of(first))
+            found.append((column, members))
     heads = [column.head for column, _ in found]
     return [
         (column if heads.count(column.head) == 1 else replace(column, tag=f"variant {column.variant}"), members)

@@ -12,7 +12,9 @@ from importlib import resources
 from typing import Any
 
 from bench.record import Record
+from bench.text import plain
 from results.board import Board, Cell, Row
+from results.rows import groups
 from results.tables import Line, Table, interval
 
 PAPER = "Treneska et al. 2022"
@@ -45,53 +47,75 @@ def published() -> list[Published]:
     return [Published(**row) for row in csv.DictReader(text.splitlines())]
 
 
-def published_table() -> Table:
-    """Return the published numbers as a table."""
-    rows = [
-        Line(
-            (
-                *(one.method, f"{one.value} {one.unit}".strip(), one.metric, one.task, one.split, one.backbone),
-                *(one.input, one.pretraining_data, one.layers_tuned, f"{one.source}, {one.printed_in}", one.verified, one.note),
-            )
-        )
-        for one in published()
-    ]
-    columns = (
-        *("Method", "Value", "Metric", "Task", "Split", "Backbone"),
-        *("Input", "Pretraining data", "Layers tuned", "Source", "Verified", "Note"),
-    )
-    notes = (
-        "Protocols, data and networks differ from ours: read these numbers beside our rows, do not compare them. "
-        "Verified: yes, found in the source's text; as cited, found in the citing table only; no, copied.",
-    )
-    return Table("Published numbers", notes, columns, tuple(rows))
+FACTS = {
+    "Scored on": ("task", "split"),
+    "Trained": ("backbone", "input", "pretraining_data", "layers_tuned"),
+    "Note": ("note", "verified", "url"),
+}
+"""What is said of numbers: in a column where it differs within a table of their source, else once below that table."""
+APART = "Protocols, data and networks differ from ours: read these numbers beside our rows, do not compare them."
+VERIFIED = {
+    "yes": "The numbers were found in the source's text.",
+    "as cited": "The numbers were found in the citing table only.",
+    "no": "The numbers are copied.",
+}
+
+
+def published_tables() -> list[Table]:
+    """Return the published numbers, a table for each that they were printed in."""
+    sources = groups(published(), lambda one: f"{one.source}, {one.printed_in}")
+    return [_published(title, numbers) for title, numbers in sources.items()]
+
+
+def _published(title: str, numbers: Sequence[Published]) -> Table:
+    shared = [name for names in FACTS.values() for name in names if len({getattr(one, name) for one in numbers}) == 1]
+    columns = {"Method": [one.method for one in numbers], "Value": [f"{one.value} {one.unit}".strip() for one in numbers]}
+    columns["Metric"] = [one.metric for one in numbers]
+    for head, names in FACTS.items():
+        own = [name for name in names if name not in shared]
+        if own:
+            columns[head] = ["; ".join(text for name in own if (text := getattr(one, name))) for one in numbers]
+    said = [_said(name, text) for name in shared if (text := getattr(numbers[0], name))]
+    rows = tuple(map(Line, zip(*columns.values(), strict=True)))
+    return Table(f"Published: {title}", (" ".join(said), APART), tuple(columns), rows)
+
+
+def _said(name: str, text: str) -> str:
+    if name in ("verified", "url"):
+        return VERIFIED.get(text, text)
+    return f"{name.replace('_', ' ').capitalize()}: {text}."
 
 
 ROWS = {"Baseline": ("random_init", "one-phase"), "Colorization pre-training": ("cgan_color", "two-phase")}
 """The paper's rows by name, and the pretext task and schedule of ours that mean the same."""
 TEXT_AND_CODE = (
-    "Known deviations of every row of ours from Table 4, where the paper's text and its released code differ or say nothing: the "
-    "weight of the L1 term (ours is the code's), Adam's beta1 (the code's), the fine-tuning rates of the segmentation (the "
-    "code's), the splits (drawn anew by the same method), the discriminator's field of view (protocol paper: the text's 70 px; "
-    "paper-code: the code's). The paper reports one run; its baseline has one phase, its pretrained row two."
+    "Every row of ours deviates where the paper's text and its released code differ or say nothing: the weight of the L1 term "
+    "(the code's), Adam's beta1 (the code's), the fine-tuning rates of the segmentation (the code's).",
+    "And: the splits (drawn anew by the same method), the discriminator's field of view (protocol paper: the text's 70 px; "
+    "paper-code: the code's). The paper's baseline has one phase, its pretrained row two.",
 )
 
 
 def paper_table(boards: Sequence[Board]) -> Table:
-    """Return Table 4's numbers, and below each our rows of the same metric with their deviations from the paper."""
+    """Return Table 4's numbers, and below each our rows of the same metric; notes say how these deviate from the paper."""
+    papers = [one for one in published() if (one.source, one.printed_in) == (PAPER, "Table 4")]
+    ours = {one: [(board, *found) for board in boards for found in _cells(board, one)] for one in papers}
+    every = [_deviations(cell.records[0]) for found in ours.values() for *_, cell in found]
+    common = [deviation for deviation in every[0] if all(deviation in found for found in every)] if every else []
     lines = []
-    for one in published():
-        if one.source != PAPER or one.printed_in != "Table 4":
-            continue
-        lines.append(Line((one.method, one.metric, f"{one.value} %", "the paper", "-")))
-        for board in boards:
-            for row, cell in _cells(board, one):
-                assert cell.estimate is not None
-                value = f"{100 * cell.estimate.value:.2f} {interval(cell.estimate)} %"
-                where = f"{row.label}; {board.title} (n={cell.estimate.seeds})"
-                lines.append(Line(("", "", value, where, "; ".join(_deviations(cell.records[0])) or "none found")))
-    columns = ("Table 4's row", "Metric", "Value", "Where", "Deviates from the paper in")
-    return Table("Ours beside the paper's Table 4", (TEXT_AND_CODE,), columns, tuple(lines))
+    notes: dict[str, int] = {}
+    for one, found in ours.items():
+        lines.append(Line((f"{one.method} (the paper)", one.metric, f"{one.value} %", "1", "-")))
+        for board, row, cell in found:
+            assert cell.estimate is not None
+            value = f"{100 * cell.estimate.value:.2f} {interval(cell.estimate)} %"
+            own = [deviation for deviation in _deviations(cell.records[0]) if deviation not in common]
+            number = notes.setdefault(f"{board.title}; {'; '.join(own) or 'nothing else'}.", len(notes) + 1)
+            lines.append(Line((row.label, one.metric, value, str(cell.estimate.seeds), f"note {number}")))
+    said = [f"Every row of ours deviates in: {'; '.join(common)}."] if common else []
+    said += [f"Note {number}: {note}" for note, number in notes.items()]
+    columns = ("Row", "Metric", "Value", "Seeds", "Deviations")
+    return Table("Ours beside the paper's Table 4", (*said, *TEXT_AND_CODE), columns, tuple(lines))
 
 
 def _cells(board: Board, one: Published) -> list[tuple[Row, Cell]]:
@@ -135,7 +159,7 @@ def _deviations(record: Record) -> list[str]:
     papers = PHASES.get((record.downstream, record.job.schedule))
     ours = [(phase.train, phase.epochs, phase.lr) for phase in record.job.phases]
     facts = [
-        ("data", record.data.title, "voc2012"),
+        ("data", record.data.short, "voc2012"),
         ("trunk", record.job.pretrain.trunk, "unet:depth=8,width=64"),
         ("size", record.job.size, 256),
         ("labels", record.job.labels, 1.0),
@@ -143,9 +167,9 @@ def _deviations(record: Record) -> list[str]:
     ]
     facts += [(name, _plain(getattr(settings, name)), value) for name, value in SETTINGS.get(record.downstream, {}).items()]
     if recipe.get("epochs"):
-        facts.append(("pretraining data", pretrained.title if pretrained else "none", "coco2014"))
+        facts.append(("pretraining data", pretrained.short if pretrained else "none", "coco2014"))
         facts += [(f"pretraining's {name}", recipe.get(name), value) for name, value in RECIPE.items()]
-    return [f"{name} {mine} (paper {theirs})" for name, mine, theirs in facts if mine != theirs]
+    return [f"{name} {plain(mine)} (paper {plain(theirs)})" for name, mine, theirs in facts if mine != theirs]
 
 
 def _plain(value: Any) -> Any:
@@ -153,4 +177,4 @@ def _plain(value: Any) -> Any:
 
 
 def _phases(phases: Sequence[tuple[str, int, float]]) -> str:
-    return " then ".join(f"{train} {epochs} epochs at {rate:.3g}" for train, epochs, rate in phases)
+    return " then ".join(f"{train} {epochs} epoch{'s' if epochs > 1 else ''} at {rate:.3g}" for train, epochs, rate in phases)

@@ -12,6 +12,7 @@ from bench.record import Record
 from results import board, csv_files, published, tables
 from results.against import against
 from results.cache import Cache
+from results.latex import latex
 from results.looks import Looks
 from results.predictions import reader, verify
 from results.scores import Reader
@@ -75,16 +76,16 @@ def make(
         raise UsageError(f"no run here is of a task that {', '.join(wanted.metrics)} can judge (bench metrics).")
     others = _by_metric(source, boards)
     boards = [
-        looks.note(replace(one, notes=(*one.notes, against(one, [other[place] for other in others]))), wanted.looks)
+        looks.note(replace(one, notes=(*one.notes, *against(one, [other[place] for other in others]))), wanted.looks)
         for place, one in enumerate(boards)
     ]
     kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
     main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
     table3 = tables.table3(chosen)
     added = [published.paper_table(_with_papers_metrics(source, boards))] if wanted.compare_paper else []
-    added += [published.published_table()] if wanted.with_published else []
+    added += published.published_tables() if wanted.with_published else []
     shown = [*main, *table3, *added]
-    files = {"table4.md": tables.markdown(shown), "table4.tex": tables.latex(shown)}
+    files = {"table4.md": tables.markdown(shown), "table4.tex": latex(shown)}
     if not wanted.runs:
         own = source.boards() if wanted.metrics and not wanted.shown_only else boards
         sheets = {

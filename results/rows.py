@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +11,7 @@ from typing import Any, TypeVar
 from bench.metrics import METRICS
 from bench.record import Record
 from bench.schema import Schema, canonical, identity_of
+from results import protocols
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -42,12 +41,12 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
         if isinstance(one, Schema) and isinstance(other, Schema):
             found += difference(one.differences(other), other.model_dump(mode="json"))
         else:
-            found.append(f"{name} differs ({_short(one)} and {_short(other)})")
+            found.append(f"{name} differs ({_short(name, one)} and {_short(name, other)})")
     return found
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else canonical(value)
+def _short(name: str, value: Any) -> str:
+    text = protocols.said_of(name, value)
     return text[:12] if len(text) == 64 else text
 
 
@@ -73,7 +72,7 @@ def boards(records: Sequence[Record]) -> list[list[Record]]:
     """
     found: list[list[Record]] = []
     for members in groups(
-        records, lambda record: digest({**board_facts(record), "protocol": _named(record.job.protocol)[0]})
+        records, lambda record: digest({**board_facts(record), "protocol": protocols.named(record.job.protocol)[0]})
     ).values():
         tasks = groups(members, lambda record: record.downstream).values()
         one_each = all(len({record.job.protocol for record in task}) == 1 for task in tasks)
@@ -81,54 +80,15 @@ def boards(records: Sequence[Record]) -> list[list[Record]]:
     return found
 
 
-def protocol_of(records: Sequence[Record]) -> str:
-    """Return a board's protocol for a reader, with its changes, which may be those of one task."""
-    tasks = {record.downstream: (record.title, *_named(record.job.protocol)) for record in records}
-    _, name, first = next(iter(tasks.values()))
-    if all(changes == first for _, _, changes in tasks.values()):
-        said = [_readable(change) for change in first]
-    else:
-        said = [f"{title}: {', '.join(map(_readable, changes))}" for title, _, changes in tasks.values() if changes]
-    return f"{name} ({'; '.join(said)})" if said else name
-
-
 def apart(ours: Sequence[Record], theirs: Sequence[Record]) -> list[str]:
     """Return a phrase for each field that keeps two boards apart; protocols are compared by the tasks that both boards have."""
     mine, other = ({record.downstream: record.job.protocol for record in runs} for runs in (ours, theirs))
     common = mine.keys() & other.keys()
     facts = []
-    for protocols, runs in ((mine, ours), (other, theirs)):
-        labels = sorted({label for name, label in protocols.items() if name in common or not common})
-        facts.append({**board_facts(runs[0]), "protocol": " and ".join(labels)})
+    for chosen, runs in ((mine, ours), (other, theirs)):
+        labels = sorted({protocols.short(label) for name, label in chosen.items() if name in common or not common})
+        facts.append({**board_facts(runs[0]), "data": runs[0].data.short, "protocol": " and ".join(labels)})
     return difference(*facts)
-
-
-def _named(protocol: str) -> tuple[str, list[str]]:
-    """Split a protocol's label into its name and the changes to it.
-
-    >>> _named('small+batch_size=8+schedules={"frozen":[]}')
-    ('small', ['batch_size=8', 'schedules={"frozen":[]}'])
-    """
-    name, *changes = re.split(r"\+(?=[a-z_]+=)", protocol)
-    return name, changes
-
-
-def _readable(change: str) -> str:
-    """Return a change of a protocol for a reader, one of schedules without JSON.
-
-    >>> _readable('schedules={"two-phase":[{"epochs":3,"lr":0.002,"train":"head"},{"epochs":15,"lr":0.001,"train":"all"}]}')
-    'epochs two-phase: head 3 at 0.002, all 15 at 0.001'
-    """
-    name, _, value = change.partition("=")
-    try:
-        schedules = json.loads(value) if name == "schedules" else {}
-        said = [
-            f"{schedule}: {', '.join('{train} {epochs} at {lr}'.format_map(phase) for phase in phases)}"
-            for schedule, phases in schedules.items()
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a label in a record may hold anything
-        said = []
-    return f"epochs {'; '.join(said)}" if said else change
 
 
 @lru_cache(maxsize=1 << 13)
@@ -150,6 +110,15 @@ def rates_of(record: Record) -> str:
     if tuning is None:
         given = record.job.rates
         return f"rates given: {', '.join(f'{rate:.6g}' for rate in given)}" if given else ""
+    how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
+    return f"{searched_of(record)}, {how}"
+
+
+def searched_of(record: Record) -> str:
+    """Return how many trials a run's search had and over which ranges; "" where nothing was searched."""
+    tuning = record.tuning
+    if tuning is None:
+        return ""
     phases = record.job.phases
     searched = {str(phase.train): tuning.space[f"phase-{number}"] for number, phase in enumerate(phases, start=1)}
     ranges = tuning.ranges or {**{str(kind): limits for kind, limits in record.job.settings.space.items()}, **searched}
@@ -157,8 +126,7 @@ def rates_of(record: Record) -> str:
     kinds = sorted(record.job.trains)
     if not tuning.drawn and (kinds != ["all", "head"] or set(ranges) - set(kinds) - set(tuning.space)):
         text += ", drawn for this row alone"
-    how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
-    return f"{tuning.budget} trials of rates ({text}), {how}"
+    return f"{tuning.budget} trials of rates ({text})"
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,19 @@ class Scores:
         best = max(known, key=lambda name: self.values[name], default="")
         return best if best and found is not None and found.low <= self.values[best] else ""
 
+    def same(self, records: Sequence[Record]) -> tuple[str, int]:
+        """Return the trivial predictor that most seeds equal on every resample of the images, and their number; else ("", 0)."""
+        runs = [record.id for record in records if record.id in self.values]
+        counts = [(name, sum(self._equal(run, name) for run in runs)) for name in self.trivial if name in self.values]
+        found = max(counts, key=lambda one: one[1], default=("", 0))
+        return found if found[1] else ("", 0)
+
+    def _equal(self, run: str, predictor: str) -> bool:
+        if self.values[run] != self.values[predictor]:
+            return False
+        found = self.estimate([run], [predictor])
+        return found is not None and found.low == found.high == 0
+
     def estimate(self, names: Sequence[str], minus: Sequence[str] = ()) -> Estimate | None:
         """Return the mean over runs or predictors, or over their differences to as many others; None where none is named."""
         if not names:

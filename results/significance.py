@@ -24,6 +24,8 @@ class Difference:
     against: str
     estimate: Estimate
     corrected: float | None = None
+    from_pretrained: bool = False
+    """Whether the other row is pretrained too."""
 
     @property
     def distinguishable(self) -> bool | None:

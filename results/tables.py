@@ -1,4 +1,4 @@
-"""Tables of text: the paper's Table 4 and Table 3, paired differences, searches, costs; as Markdown and LaTeX."""
+"""Tables of text: the paper's Table 4 and Table 3, paired differences, searches, costs; as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bench.config import as_space
 from bench.record import DataFacts, Record
 from bench.text import printable
-from results.board import DEAD, FLOOR, Board, Cell, Row
+from results.board import DEAD, FLOOR, SAME, Board, Cell, Row
 from results.cost import row_cost
 from results.rows import groups, pretext_key, pretext_label
 from results.statistics import Estimate
@@ -21,11 +21,9 @@ SCORES = {
     "colourfulness": "colourfulness after Hasler and Suesstrunk, of the result and of the truth",
 }
 READING = (
-    "Value [95 % interval] (number of seeds). A seed varies pretraining, head and data order; in a row of one trunk it varies "
-    "the last two alone. With one seed the interval is over the test images alone, and nothing is called better. "
-    "Bold: with 95 % confidence the best of the rows with several seeds is one of these; rows of one trunk are compared with "
-    "each other alone. Bold divides its 5 % among the rows of a column, Holm's correction among all differences of the table, so "
-    "the two may disagree."
+    "Value [95 % interval] (number of seeds). With one seed the interval is over the images alone, and nothing is called better.",
+    "Bold: with 95 % confidence the best of the rows with several seeds is one of these. Where nothing is bold, no row is told "
+    "from the highest.",
 )
 
 
@@ -61,7 +59,7 @@ def table4(board: Board) -> Table:
         rows.append(Line(("Trivial predictors", *("" for _ in board.columns)), heading=True))
         rows += [Line((row.label, *(_cell(cell, trivial=True) for cell in row.cells))) for row in board.trivial]
     heads = ("Model Initialization", *(column.head for column in board.columns))
-    return Table(f"Table 4: {board.title}", (*board.notes, READING), heads, tuple(rows))
+    return Table(f"Table 4: {board.title}", (*board.notes, *READING), heads, tuple(rows))
 
 
 def differences(board: Board) -> Table | None:
@@ -131,7 +129,7 @@ def costs(board: Board) -> Table | None:
     note = (
         "Seconds of one seed on one device: pretraining and fine-tuning are means over seeds, the search is done once for all "
         "seeds. Memory: the most that was held, in MiB. Energy: in kJ, where the device tells. "
-        "Points: the difference from the baseline for an hour of pretraining."
+        "Points: the difference from the baseline for an hour of pretraining; none where the baseline is pretrained too."
     )
     heads = ("Row", "Pretraining", "Tuning", "Fine-tuning", "Images", "Memory", "Energy", "Points")
     return by_column("Cost", board, lines, heads, note)
@@ -148,7 +146,7 @@ def by_column(
     for place, column in enumerate(board.columns):
         of_column = [line for row in board.rows for line in lines(row, place)]
         rows += [Line((column.head, *("" for _ in heads[1:])), heading=True), *of_column] if of_column else []
-    marks = (note for note in board.notes if note.startswith((f"{FLOOR}:", f"{DEAD}:")))
+    marks = (note for note in board.notes if note.startswith((f"{FLOOR}:", f"{DEAD}:", f"{SAME}:")))
     return Table(f"{title}: {board.title}", (*notes, *marks), tuple(heads), tuple(rows)) if rows else None
 
 
@@ -175,7 +173,7 @@ def _table3(records: Sequence[Record], data: DataFacts) -> Table:
     counts = sorted({record.pretrain.evaluation_images for record in records})
     explained = [text for name, text in SCORES.items() if name in {row.cells[1] for row in rows}]
     return Table(
-        f"Table 3: pretext tasks on {data.title}, trunk {trunk.trunk} at {trunk.size} px",
+        f"Table 3: pretext tasks on {data.short}, trunk {trunk.trunk} at {trunk.size} px",
         (f"data {data.fingerprint[:12]}; {', '.join(map(str, counts))} test images", *explained),
         ("Pretext", "Metric", "Average", "Min", "Max", "Seeds"),
         tuple(rows),
@@ -239,38 +237,6 @@ def markdown(tables: Iterable[Table]) -> str:
     for table in tables:
         head = [line(map(escape, table.columns)), line("---" for _ in table.columns)]
         body = [line(marked(row)) for row in table.rows]
-        blocks.append("\n".join([f"**{escape(table.title)}**", "", *head, *body, "", *map(escape, table.notes)]))
-    return "\n\n".join(blocks) + "\n"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
-    "[": "{[}", "]": "{]}", "|": r"\textbar{}", "`": r"\`{}", FLOOR: r"\textdagger{}", DEAD: r"\textdaggerdbl{}",
-}  # fmt: skip
-
-
-def latex(tables: Iterable[Table]) -> str:
-    """Return tables as LaTeX (booktabs); no text of theirs is a command."""
-
-    def escape(text: str) -> str:
-        return "".join(_LATEX.get(character, character) for character in printable(text))
-
-    def line(row: Line) -> str:
-        cells = [rf"\textbf{{{escape(c)}}}" if place in row.bold else escape(c) for place, c in enumerate(row.cells)]
-        if row.heading:
-            return rf"\midrule \multicolumn{{{len(row.cells)}}}{{l}}{{\emph{{{escape(row.cells[0])}}}}} \\"
-        return " & ".join(cells) + r" \\"
-
-    blocks = []
-    for table in tables:
-        lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(' '.join([table.title + '.', *table.notes]))}}}"]
-        lines += [
-            rf"\begin{{tabular}}{{l{'c' * (len(table.columns) - 1)}}}",
-            r"\toprule",
-            line(Line(table.columns)),
-            r"\midrule",
-        ]
-        lines += [*(line(row) for row in table.rows), r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-        blocks.append("\n".join(lines))
+        notes = [f"- {escape(note)}" for note in table.notes]
+        blocks.append("\n".join([f"**{escape(table.title)}**", "", *head, *body, "", *notes]))
     return "\n\n".join(blocks) + "\n"

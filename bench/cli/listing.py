@@ -37,6 +37,9 @@ def list_(
         if not what:
             print(f"{name}:")
         print_rows(*rows(name, out))
+    if what == "runs" and (changed := _changed_protocols(out)):
+        print()
+        print_rows(("Protocol", "What it is"), changed)
 
 
 def rows(what: str, out: Path) -> Rows:
@@ -116,6 +119,7 @@ def _columns() -> Rows:
 
 def _runs(out: Path) -> Rows:
     from bench import record
+    from results.protocols import short
 
     found: list[tuple[str, ...]] = []
     for one in record.read(out):
@@ -126,8 +130,8 @@ def _runs(out: Path) -> Rows:
             (
                 one.id,
                 one.job.schedule,
-                one.job.protocol,
-                one.data.title,
+                short(one.job.protocol),
+                one.data.short,
                 str(one.job.seed),
                 f"{name} {score}",
                 f"{one.cost.seconds:.0f} s",
@@ -136,3 +140,12 @@ def _runs(out: Path) -> Rows:
     if not found:
         warn(f"{out} holds no finished runs yet")
     return ("Run", "Schedule", "Protocol", "Data", "Seed", "Main metric", "Fine-tuning"), found
+
+
+def _changed_protocols(out: Path) -> list[tuple[str, ...]]:
+    """Return the short name of each changed protocol among the runs of a folder, and what it is."""
+    from bench import record
+    from results.protocols import explanations
+
+    said = (text.partition(" is ") for text in explanations(one.job.protocol for one in record.read(out)))
+    return [(name, what) for name, _, what in said]

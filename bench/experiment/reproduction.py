@@ -19,8 +19,9 @@ from bench.experiment.runs import run
 from bench.experiment.session import Screen, make_session
 from bench.job import NO_DATA
 from bench.record import Cost, Record, paths, read_one
-from bench.text import Rows, shell
+from bench.text import Rows, plain, shell
 from bench.training.machine import stoppable
+from results import protocols
 
 TOLERANCE = 0.02
 """The most that a metric may differ on a GPU, on another processor, or with another number of threads or version of torch."""
@@ -42,8 +43,9 @@ def description(record: Record) -> Rows:
     origin, job, pretrain = record.provenance, record.job, record.pretrain
     facts: list[tuple[str, str]] = [
         ("run", record.id),
-        ("pretext task", f"{record.pretext}, {json.dumps(pretrain.recipe)}"),
-        ("downstream task", f"{record.downstream}, protocol {job.protocol}, {job.schedule}"),
+        ("pretext task", f"{record.pretext}: {plain(pretrain.recipe)}"),
+        ("downstream task", f"{record.downstream}, protocol {protocols.short(job.protocol)}, {job.schedule}"),
+        *(("protocol", text) for text in protocols.explanations([job.protocol])),
         ("trunk", f"{pretrain.job.trunk}, pretrained at {pretrain.job.size} px, inherited: {job.transfer}"),
         ("seed", f"{job.seed} (pretraining {pretrain.job.seed})"),
         (

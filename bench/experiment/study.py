@@ -53,8 +53,10 @@ from bench.experiment.tuning import path_of
 from bench.record import Record, paths, read_one, record_path
 from bench.schema import Schema, canonical
 from bench.storage import files, locks, offline, seal
+from bench.text import plain
 from results import look_log
 from results.predictions import predictions_path, read_predictions
+from results.protocols import readable
 
 PARTS = "parts.json"
 
@@ -84,7 +86,8 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
             _check_data(study, resolve(config, screen.echo))
     failed = []
     for name, config in _to_do(study, into, only, screen, tell=True):
-        screen.echo(f"{name}: {canonical(config.meaning())}")
+        asked = {**config.meaning(), "settings": list(map(readable, config.settings))}
+        screen.echo(f"{name}: {plain({field: value for field, value in asked.items() if value})}")
         session = open_session(config, out, screen)
         try:
             _copy_reusable(into, session)

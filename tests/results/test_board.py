@@ -52,10 +52,11 @@ def test_tasks_whose_protocols_were_changed_apart_share_a_board_while_each_has_o
     seg = [make(pretext, protocol=longer) for pretext in ("random_init", "cgan_color")]
     (one,) = boards([*cls, *seg])
     assert one.title == board.one_board([*cls, *seg], reader).title
-    assert "protocol small (Segmentation: epochs one-phase: all 18 at 0.001)" in one.title
+    assert "protocol small (Segmentation +1699ca), trunk" in one.title
+    assert "small+1699ca is small with one-phase: all 18 epochs at 0.001." in one.notes
     assert [len(row.cells) for row in one.rows] == [2, 2] and all(cell.records for row in one.rows for cell in row.cells)
     (alone,) = boards(seg)
-    assert "protocol small (epochs one-phase: all 18 at 0.001)" in alone.title
+    assert "protocol small+1699ca, trunk" in alone.title
     unchanged = make(protocol="small", seed=1)
     assert [len(each.records()) for each in boards([*cls, *seg, unchanged])] == [3, 2]
     with pytest.raises(DataError, match="cannot share a table: protocol differs"):

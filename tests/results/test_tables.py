@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from bench.record import Record
 from bench.text import printable
 from results import board, csv_files, published, tables
 from results.agreement import order
+from results.latex import latex as to_latex
 from results.scores import Answers
 from tests.results.made import COST, make, reader, tuning
 
@@ -69,6 +71,30 @@ def test_costs_are_of_one_seed_and_an_hour_of_pretraining_buys_points() -> None:
     assert row.cells[1:4] == ("360", "360", "360")
     assert row.cells[7].endswith("per CPU-hour")  # 30 points for a tenth of an hour
     assert float(row.cells[7].split()[0]) == pytest.approx(300, abs=5)
+
+
+def test_an_hour_of_pretraining_buys_nothing_that_is_told_where_the_baseline_is_pretrained_too() -> None:
+    records = [*three_seeds(), *(make("l1_color", seed, 0.4 + seed / 100) for seed in range(3))]
+    (one,) = board.boards(records, reader, baseline="l1_color", resamples=200)
+    lines = {line["pretext"]: line for line in csv_files.leaderboard([one]).lines}
+    assert lines["cgan_color"]["delta"] == pytest.approx(0.1, abs=0.01) and lines["cgan_color"]["points_per_hour"] is None
+    table = tables.costs(one)
+    assert table is not None and all(row.heading or row.cells[7] == "-" for row in table.rows)
+    (from_random,) = boards(records)
+    bought = {line["pretext"]: line["points_per_hour"] for line in csv_files.leaderboard([from_random]).lines}
+    assert bought["cgan_color"] == pytest.approx(300, abs=5) and bought["random_init"] is None
+
+
+def test_columns_say_which_values_are_shares_and_which_per_cent(bench: Callable) -> None:
+    listed = {tuple(line.split("\t")[:2]): line.split("\t")[2] for line in bench("list", "columns").out.splitlines()[1:]}
+    shares = {name for (file, name), text in listed.items() if "a share of 1, not per cent" in text}
+    assert shares == {
+        *("value", "low", "high", "std", "values", "sensitivity", "delta", "delta_low", "delta_high", "labels"),
+    }
+    assert all("not per cent" in text for (_, name), text in listed.items() if name in shares)
+    assert [name for (_, name), text in listed.items() if text.endswith("(per cent)")] == ["points_per_hour"]
+    scored = csv_files.leaderboard(boards(three_seeds())).lines[-1]
+    assert all(0 <= scored[name] <= 1 for name in ("value", "low", "high", "std", "delta", "delta_low", "delta_high", "labels"))
 
 
 def test_a_gpus_hours_and_joules_are_called_so() -> None:
@@ -152,14 +178,14 @@ def test_runs_and_classes_have_a_line_each() -> None:
 
 def test_hostile_names_survive_markdown_latex_and_csv() -> None:
     made = [tables.table4(one) for one in boards([make(HOSTILE, data=HOSTILE, protocol="=cmd()")])]
-    markdown, latex = tables.markdown(made), tables.latex(made)
+    markdown, latex = tables.markdown(made), to_latex(made)
     assert "a_b%\\|[red]\\\\x&{}$#\\~^\\<script>alert(1)\\</script> =1+1  [2J![i]\\(http://x)\\`\\*" in markdown
     assert "<script" not in markdown.replace("\\<script", "")
     assert (
         r"a\_b\%\textbar{}{[}red{]}\textbackslash{}x\&\{\}\$\#\textasciitilde{}\textasciicircum{}\textless{}script\textgreater{}"
         in latex
     )
-    assert latex.count(r"\begin{tabular}") == 1
+    assert latex.count(r"\begin{tabularx}") == 1
     text = csv_files.csv_text(csv_files.leaderboard(boards([make(HOSTILE, protocol="=cmd()"), make("@x")])))
     back = pd.read_csv(io.StringIO(text))
     assert "'=cmd()" in set(back["protocol"])
@@ -179,23 +205,24 @@ def test_published_numbers_have_sources_and_never_stand_in_our_columns() -> None
         ("Baseline", "acc_keras@1"): "47.18", ("Baseline", "miou_paper@1"): "44.66",
         ("Colorization pre-training", "acc_keras@1"): "52.83", ("Colorization pre-training", "miou_paper@1"): "47.07",
     }  # fmt: skip
-    assert published.published_table().title == "Published numbers"
+    shown = published.published_tables()
+    assert sum(len(table.rows) for table in shown) == len(found) and len(shown) > 3
+    assert all("do not compare them" in table.notes[1] for table in shown)
     assert all("SwAV" not in cell for one in boards(three_seeds()) for row in tables.table4(one).rows for cell in row.cells)
 
 
 def test_ours_stand_beside_the_papers_numbers_with_what_deviates() -> None:
     records = [make(metrics={"miou_paper@1": 0.4}, value=0.4)]
     records.append(make(metrics={"miou_paper@1": 0.3}, pretext="random_init", schedule="one-phase"))
-    lines = [row.cells for row in published.paper_table(boards(records)).rows]
-    ours = next(line for line in lines if line[3].startswith("cgan_color"))
-    assert lines[lines.index(ours) - 1][:3] == ("Colorization pre-training", "miou_paper@1", "47.07 %")
-    for text in (
-        "data voc (paper voc2012)",
-        "trunk unet:depth=6,width=8",
-        "size 64 (paper 256)",
-        "phases head 1 epochs at 0.001",
-    ):
-        assert text in ours[4]
+    table = published.paper_table(boards(records))
+    lines = [row.cells for row in table.rows]
+    ours = next(line for line in lines if line[0] == "cgan_color")
+    assert lines[lines.index(ours) - 1][:3] == ("Colorization pre-training (the paper)", "miou_paper@1", "47.07 %")
+    assert ours[4] == "note 2"
+    common, first, second, *_ = table.notes
+    for text in ("data voc (paper voc2012)", "trunk unet:depth=6,width=8 (paper", "size 64 (paper 256)"):
+        assert text in common and text not in first + second
+    assert "Note 2: voc, protocol paper" in second and "phases head 1 epoch at 0.001" in second
 
 
 def test_the_papers_settings_are_those_of_the_protocol_paper() -> None:
@@ -225,8 +252,7 @@ def test_the_papers_settings_are_those_of_the_protocol_paper() -> None:
 def test_every_setting_that_deviates_from_the_paper_is_told(settings: dict, recipe: dict, text: str) -> None:
     settings, recipe = {**published.SETTINGS["voc_seg"], **settings}, {**published.RECIPE, **recipe}
     record = make(metrics={"miou_paper@1": 0.4}, value=0.4, settings=settings, recipe=recipe)
-    ours = next(row.cells for row in published.paper_table(boards([record])).rows if row.cells[3].startswith("cgan_color"))
-    assert text in ours[4]
+    assert any(text in note for note in published.paper_table(boards([record])).notes)
 
 
 def test_rows_of_different_precision_are_apart_and_say_so() -> None:
