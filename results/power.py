@@ -77,15 +77,16 @@ def table(board: Board, points: Sequence[float]) -> Table | None:
         deviations = f"{100 * deviation:.2f}", f"{100 * math.sqrt(found.common):.2f}"
         yield Line((label(row, place), difference.against, str(found.seeds), *deviations, *needed))
 
-    note = (
+    notes = (
         "How many seeds tell a true difference of so many points from zero with a chance of 80 %, at 5 % in a single comparison, "
-        "if the deviation is the one seen here. Few seeds show the deviation badly: the true one is between half and six times "
-        "the one that three seeds show (95 %), and the chance is then less on average. Deviations are in points. Over seeds: of "
-        "the paired difference. Over images: the part that all seeds share, being scored on the same images. "
-        "never: the test images limit what can be shown, whatever the seeds."
+        "if the deviation is the one seen here.",
+        "Few seeds show the deviation badly: the true one is between half and six times the one that three seeds show (95 %), "
+        "and the chance is then less on average.",
+        "Deviations are in points. Over seeds: of the paired difference. Over images: the part that all seeds share, being "
+        "scored on the same images. never: the test images limit what can be shown, whatever the seeds.",
     )
     heads = ("Row", "Against", "Seeds now", "Over seeds", "Over images", *(f"{one:g} points" for one in points))
-    return by_column("Seeds needed", board, lines, heads, note)
+    return by_column("Seeds needed", board, lines, heads, *notes)
 
 
 def _written(seeds: float) -> str:

@@ -126,13 +126,13 @@ def costs(board: Board) -> Table | None:
             )
         )
 
-    note = (
-        "Seconds of one seed on one device: pretraining and fine-tuning are means over seeds, the search is done once for all "
-        "seeds. Memory: the most that was held, in MiB. Energy: in kJ, where the device tells. "
-        "Points: the difference from the baseline for an hour of pretraining; none where the baseline is pretrained too."
+    notes = (
+        "Seconds of one seed on one device: pretraining and fine-tuning are means over seeds, the search is once for all seeds.",
+        "Memory: the most that was held, in MiB. Energy: in kJ, where the device tells. Points: the difference from the baseline "
+        "for an hour of pretraining; none where the baseline is pretrained too.",
     )
     heads = ("Row", "Pretraining", "Tuning", "Fine-tuning", "Images", "Memory", "Energy", "Points")
-    return by_column("Cost", board, lines, heads, note)
+    return by_column("Cost", board, lines, heads, *notes)
 
 
 def by_column(

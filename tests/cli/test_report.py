@@ -85,10 +85,10 @@ def test_chosen_metrics_change_the_table_and_not_the_leaderboard(finished: Path,
 def test_published_numbers_and_the_papers_are_printed_on_request(finished: Path, bench: Bench, tmp_path: Path) -> None:
     out = shutil.copytree(finished, tmp_path / "runs")
     plain = bench("report", "--out", out).out
-    assert "Published numbers" not in plain and "beside the paper" not in plain
+    assert "Published:" not in plain and "beside the paper" not in plain
     asked = bench("report", "--out", out, "--with-published", "--compare-paper").out
-    assert "Published numbers" in asked and "MoCo v2" in asked and "Ours beside the paper's Table 4" in asked
-    assert "miou_paper@1" in asked and "47.07 %" in asked and "Known deviations" in asked
+    assert "Published:" in asked and "MoCo v2" in asked and "Ours beside the paper's Table 4" in asked
+    assert "miou_paper@1" in asked and "47.07 %" in asked and "Every row of ours deviates where" in asked
 
 
 def test_runs_that_cannot_share_a_table_are_refused_with_the_field(
