@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from importlib import resources
@@ -13,7 +12,6 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
-from PIL import Image
 
 from bench.errors import DataError
 from bench.metrics import METRICS
@@ -24,8 +22,9 @@ from results import charts
 from results.board import Board, Cell, Row
 from results.charts import Dot, Series, Whisker
 from results.cost import row_cost
-from results.overlays import overlays, uri
+from results.overlays import overlays
 from results.statistics import Estimate
+from results.strips import strips
 from results.tables import Table
 
 
@@ -146,14 +145,11 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
                 problems.append(f"The image pretrained/{trunk.id}/figure7.png {damage}.")
                 continue
             try:
-                content = path.read_bytes()
-                with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-                    image.load()
+                shown_rows = strips(path.read_bytes())
             except Exception:  # Pillow has no common base for what a damaged file raises
                 problems.append(f"The image pretrained/{trunk.id}/figure7.png is damaged and left out.")
                 continue
-            title = f"{row.label}, seed {trunk.job.seed}"
-            found.append({"title": title, "uri": uri(content), "size": image.size})
+            found.append({"title": f"{row.label}, seed {trunk.job.seed}", "strips": shown_rows})
             break
     return found
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from bench.errors import DataError
 from bench.storage import files, seal
@@ -34,6 +36,7 @@ def keep(folder: Path, epoch: int, rows: dict[str, NDArray[np.uint8]]) -> None:
 def draw(folder: Path, path: Path) -> None:
     """Draw the kept rows below each other, each with its name, and save the image; `learned` gives a row for each epoch.
 
+    The file says in its text `rows` what the rows are called and where they lie, for a page that shows them one by one.
     DataError names a kept file that cannot be read.
     """
     way_out = f"remove {folder}, and the trunk gets no {path.name}"
@@ -49,7 +52,10 @@ def draw(folder: Path, path: Path) -> None:
     for place, (file, strip) in enumerate(zip(paths, strips, strict=True)):
         pen.text((MARGIN, place * height + strip.height // 2), file.stem, fill="black", font=font, anchor="lm")
         canvas.paste(strip, (LABEL, place * height))
-    canvas.save(path)
+    about = PngInfo()
+    rows = {"names": [file.stem for file in paths], "left": LABEL, "height": strips[0].height, "step": height}
+    about.add_text("rows", json.dumps(rows))
+    canvas.save(path, pnginfo=about)
 
 
 def _opened(file: Path, way_out: str) -> Image.Image:
