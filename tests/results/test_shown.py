@@ -81,7 +81,7 @@ def test_a_title_counts_the_classes_and_a_note_names_them() -> None:
     assert data.short == "voc (2 of 3 classes)"
     (board,) = boards([make(value=None).model_copy(update={"data": data})])
     assert board.title.startswith("voc (2 of 3 classes), protocol")
-    assert "Data: voc (2 of 3 classes scored: b, c) (2 broken images left out)." in board.notes
+    assert "Data: voc (2 of 3 classes scored: b, c) (2 images left out)." in board.notes
     assert DataFacts(name="x", synthetic=True, **facts).short == "x (synthetic, 2 of 3 classes)"
     assert rows.board_facts(make().model_copy(update={"data": data}))["data"] == data.title  # what keeps boards apart
 
