@@ -104,7 +104,7 @@ def test_show_tells_settings_without_json(bench: Callable, tmp_path: Path) -> No
     shown = bench("show", one.id, "--out", tmp_path)
     assert shown.code == 0, shown.err
     facts, _, command = shown.out.partition("\n\n")
-    assert not any(mark in facts for mark in JSON) and "epochs 2; lr 0.1" in facts and "test 3" in facts
+    assert not any(mark in facts for mark in JSON) and "epochs 2; lr 0.1" in facts and "3 test images" in facts
     assert "head 3 epochs at 0.002, all 15 epochs at 0.001" in facts
     assert "bench run" in command
 
