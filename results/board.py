@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
-from results import leaks, protocols, rows
+from results import data_notes, leaks, protocols, rows
 from results.cache import Cache
 from results.grouping import Column, columns
 from results.scores import Reader, Scores
@@ -289,7 +289,7 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
     notes += [f"{text}." for text in protocols.explanations(record.job.protocol for record in records)]
     if first.synthetic:
         notes.append("Synthetic data: these figures say nothing about photographs.")
-    notes += _of_the_data(records)
+    notes += data_notes.notes(records)
     heads = [column for column, _ in parts]
     searched = rows.groups((column for column in heads if column.trials), lambda column: column.searched)
     for text, tuned in searched.items():
@@ -305,20 +305,6 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
     for tag, (column, run) in tagged.items():
         other = next(runs[0] for c, runs in parts if c.downstream == column.downstream and c.variant != column.variant)
         notes.append(f"{tag}: {'; '.join(rows.difference(rows.column_facts(other), rows.column_facts(run)))}.")
-    return notes
-
-
-def _of_the_data(records: Sequence[Record]) -> list[str]:
-    """Return notes on which list was scored, and on what the data sets hold and the runs did not use."""
-    listed = sorted({record.data.scored_list for record in records} - {""})
-    notes = [f"Scored images: {', '.join(listed)}."] if listed else []
-    found: dict[str, dict[str, int]] = {}
-    for record in records:
-        for data in filter(None, (record.data, record.pretrain.data)):
-            found[data.name] = {**found.get(data.name, {}), **data.unused}
-    for name, unused in found.items():
-        if unused:
-            notes.append(f"{name}: {'; '.join(f'{reason}: {number:,}' for reason, number in unused.items())}.")
     return notes
 
 

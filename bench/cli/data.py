@@ -65,12 +65,12 @@ def prepare(
             made = [catalogue.open_dataset(demo, screen.echo) for demo in (catalogue.DEMO_LABELLED, catalogue.DEMO_UNLABELLED)]
         else:
             folder = root if root is not None else download.fetch(name, files.home() / "downloads", screen)
-            choices = catalogue.Choices(exclude or (), names(score or ""), map_ or ())
-            found = catalogue.read(folder, _set_name(name), choices)
+            choices = catalogue.Choices(exclude or (), names(score or ""), map_ or (), skip_broken=skip_broken)
+            found = catalogue.read(folder, _set_name(name), choices, screen.echo)
             screen.echo(f"reading and decoding every image of {name}")
             made = [catalogue.register(found, skip_broken, screen.echo)]
         for dataset in made:
-            left_out = f" ({dataset.left_out:,} left out)" if dataset.left_out else ""
+            left_out = f" ({dataset.left_out():,} left out)" if dataset.left_out() else ""
             screen.echo(
                 f"{dataset.name} is ready: {len(dataset.images):,} images{left_out}, fingerprint {dataset.fingerprint[:12]}"
             )
@@ -98,13 +98,20 @@ def verify(
 def _tell(dataset: Dataset, echo: Echo) -> None:
     """Tell what a data set holds beside its images: what the tasks may use of it, and what is not used, by reason."""
     from bench.data import lists
+    from bench.data.dataset import VOC_CLASSES
 
     for subset in lists.subsets(dataset):
         held, chosen = len(lists.usable(dataset, subset)), lists.choose(dataset, subset)
         what = "with annotations" if subset == "labels" else f"with a mask in {subset}"
         scored = f"; the split scheme official scores ImageSets/{lists.task_of(subset)}/{chosen.test}.txt" if chosen else ""
         echo(f"  {held:,} images {what}{scored}")
-    for reason, number in dataset.findings.items():
+    for folder in list(dataset.masks)[1:]:
+        echo(f"  {len(dataset.masks[folder]):,} images with a mask in {folder}, for --set protocol.masks={folder}")
+    if dataset.classes == VOC_CLASSES:
+        echo("  classes: VOC's twenty, since there is no classes.txt")
+    elif dataset.classes:
+        echo(f"  {len(dataset.classes)} classes: {', '.join(dataset.classes)}")
+    for reason, number in {**dataset.findings, **dataset.mask_findings}.items():
         echo(f"  {reason}: {number:,}")
 
 

@@ -57,8 +57,8 @@ class Choices:
     """What a user chose when a data set was prepared, and what was left out then.
 
     Images whose file names match a pattern in `exclude` are left out, and so are those whose files are in `broken`; `unlisted`
-    (`Main/p7`) are taken out of the official lists. `score` names the classes that are scored, all when empty. `mask_values` says
-    what the pixels of masks mean (`--map`).
+    (`Main/p7`) are taken out of the official lists. With `skip_broken`, images whose annotation is broken are left out. `score`
+    names the classes that are scored, all when empty. `mask_values` says what the pixels of masks mean (`--map`).
     """
 
     exclude: Sequence[str] = ()
@@ -66,6 +66,7 @@ class Choices:
     mask_values: Sequence[str] = ()
     broken: Sequence[str] = ()
     unlisted: Sequence[str] = ()
+    skip_broken: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset) -> Choices:
@@ -76,9 +77,10 @@ class Choices:
 NO_CHOICES = Choices()
 
 
-def read(root: Path, name: str, choices: Choices = NO_CHOICES) -> Dataset:
+def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lambda text: None) -> Dataset:
     """Return the data set at `root`, read by its layout: VOCdevkit, COCO, or a folder of images.
 
+    Images that are left out because their annotation is broken are told to `echo`.
     DataError says what is missing or wrong; UsageError for mask values of a data set without masks, or that cannot be.
     """
     if not root.is_dir():
@@ -86,8 +88,9 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES) -> Dataset:
     root = root.resolve()
     if not is_text(str(root)):
         raise DataError(f"{str(root)!r} is not written in UTF-8, so no record could name it; rename the folder.")
+    errors: dict[str, str] = {}
     if voc.looks_like(root):
-        dataset = voc.read(root, name)
+        dataset = voc.read(root, name, voc.Skip(choices.broken, errors if choices.skip_broken else None))
     elif coco.looks_like(root):
         dataset = coco.read(root, name)
     else:
@@ -99,8 +102,10 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES) -> Dataset:
         dataset = dataset.model_copy(update={"mask_values": tuple(sorted(choices.mask_values))})
     if choices.exclude:
         dataset = _without(dataset, choices.exclude)
-    if choices.broken:
-        dataset = _without_broken(dataset, choices.broken)
+    for file, error in errors.items():
+        echo(f"left out: {file}, since {error}")
+    if choices.broken or errors:
+        dataset = _without_broken(dataset, {*choices.broken, *errors})
     if choices.unlisted:
         dataset = lists.without(dataset, choices.unlisted)
     strange = next((image.file for image in dataset.images if not image.file.isprintable() or not is_text(image.file)), None)
@@ -183,7 +188,7 @@ def _indexed(root: Path, echo: Echo) -> Dataset:
     signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
     place = files.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
     if (place / "index.json").is_file():
-        return read_index(place / "index.json")
+        return read_index(place / "index.json").model_copy(update={"findings": dataset.findings})
     echo(f"reading {dataset.name}: {len(dataset.images):,} images (once)")
     return _save(place, inspection.inspect(dataset, images=False))
 

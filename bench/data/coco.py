@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from collections import Counter
 from pathlib import Path, PurePath
 
 from bench.data.dataset import Dataset, ImageFile
+from bench.data.folder import image_files
 from bench.errors import DataError
 from bench.text import quoted
 
@@ -37,26 +37,30 @@ def read(root: Path, name: str) -> Dataset:
     """
     images: dict[str, ImageFile] = {}
     unused: Counter[str] = Counter()
-    folders: set[Path] = set()
     for path in [*_annotations(root), *sorted((root / "annotations").glob("image_info_test20??.json"))]:
         subset = path.stem.removeprefix("instances_").removeprefix("image_info_")
         listed, labels = _listed(path)
         unused["objects in annotations, whose labels are not used"] += labels
         split = next((split for split in SPLITS if subset.startswith(split)), "train")
-        folder = next((f for f in (root / subset, root / "images" / subset, root / "images") if f.is_dir()), None)
+        folders = [f for f in (root / subset, root / "images" / subset, root / "images", root) if f.is_dir()]
         for file in listed:
-            if folder is None or not _is_file(folder / file):
+            place = next((folder / file for folder in folders if _is_file(folder / file)), None)
+            if place is None:
                 unused[f"images that {path.name} lists and that are not there"] += 1
                 continue
-            image = ImageFile(id=Path(file).stem, file=(folder / file).relative_to(root).as_posix(), split=split)
+            image = ImageFile(id=Path(file).stem, file=place.relative_to(root).as_posix(), split=split)
             if image.id in images:
-                raise DataError(f"{path} lists {quoted(file)}, and {image.id} is listed already; file names must differ.")
+                raise DataError(
+                    f"{path} lists {quoted(file)}, and {image.id} is listed already; names must differ without folder and suffix."
+                )
             images[image.id] = image
-        folders |= {folder} if folder else set()
     if not images:
-        raise DataError(f"{root} is not a COCO data set: its annotation files list no image that is there.")
-    there = sum(entry.name.lower().endswith((".jpg", ".jpeg", ".png")) for place in folders for entry in os.scandir(place))
-    unused["images that no annotation file lists"] = max(0, there - len(images))
+        raise DataError(
+            f"{root} is not a COCO data set: its annotation files list no image that is there, in a folder named like the "
+            f"annotations ({root / 'train2017'} for instances_train2017.json), below images or in images."
+        )
+    used = {image.file for image in images.values()}
+    unused["images that no annotation file lists"] = sum(file not in used for file in image_files(root))
     return Dataset(
         name=name,
         kind="coco",
@@ -77,7 +81,7 @@ def _listed(path: Path) -> tuple[list[str], int]:
         index.dataset = {"images": content["images"]}
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             index.createIndex()
-        listed = [image["file_name"] for image in index.imgs.values()]
+        listed = [image["file_name"] for image in content["images"]]
     except RecursionError as error:
         raise DataError(f"{path} is not a COCO annotation file: it is nested too deeply.") from error
     except KeyError as error:

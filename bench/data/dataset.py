@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from bench.text import quoted, shell
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """The formats that are read, whatever a file's name ends in. Pillow's others are left out: PostScript, for which Pillow runs a
 program, and formats in which nobody keeps images."""
+ORIENTATION = 0x0112
+"""The tag of EXIF's orientation."""
 MOST_PIXELS = 89_478_485
 """The most pixels of an image: above this, 256 MiB at 3 bytes per pixel, Pillow warns of a decompression bomb."""
 
@@ -76,8 +79,9 @@ class Dataset(Schema):
     of images that were left out, the latter because they or their masks do not decode. `unlisted` are images that an official
     list (`Main/p7` for that of the task Main) names and the data set has not, or has without annotation or mask; they were taken
     out of the list. `mask_values` says what the pixels of masks mean (`--map`), and `by_colour` how many masks were read by the
-    colours of their palettes. `findings` counts, by reason, what the folder holds and a run does not use, or what was read in an
-    unusual way. `fingerprint` is the SHA-256 over every file's content and all fields but the name, the root and the findings.
+    colours of their palettes. `findings` counts, by reason, what the folder holds and a run does not use, and `mask_findings`
+    what a reader of a score should know of the masks. `fingerprint` is the SHA-256 over every file's content and all fields but
+    the name, the root and the findings.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Dataset(Schema):
     surveyed: bool = False
     """Whether all masks were looked at for `by_colour` and `findings`."""
     findings: dict[str, int] = Field(default_factory=dict)
+    mask_findings: dict[str, int] = Field(default_factory=dict)
     fingerprint: str = ""
 
     @property
@@ -128,16 +133,16 @@ class Dataset(Schema):
     def unsaid(self) -> set[str]:
         """The fields that a digest leaves out, some while they are empty: added later, they must not change old digests."""
         empty = {name for name in ("broken", "unlisted", "mask_values") if not getattr(self, name)}
-        return {"findings", "surveyed", "by_colour", *empty}
+        return {"findings", "mask_findings", "surveyed", "by_colour", *empty}
 
     def prepare_with(self, *options: str) -> str:
         """Return the command that prepares this data set with some options, as an error names it."""
-        return f"`{shell(['bench', 'data', 'prepare', self.name, '--root', str(self.root), *options])}`"
+        name = re.sub(r"[^\w.-]", "_", self.name, flags=re.ASCII).lstrip(".") or "mine"
+        return f"`{shell(['bench', 'data', 'prepare', name, '--root', str(self.root), *options])}`, and then `--data {name}`"
 
-    @property
-    def left_out(self) -> int:
-        """The number of images that were left out because a file of theirs is broken or missing."""
-        return len(self.broken) + len(self.unlisted)
+    def left_out(self, task: str = "") -> int:
+        """Return how many images were left out because a file of theirs is broken or missing; for one task's lists, or all."""
+        return len(self.broken) + sum(one.startswith(f"{task}/") or not task for one in self.unlisted)
 
     def files(self) -> Iterator[str]:
         """Yield the file of every image and mask, relative to the root."""
@@ -212,6 +217,15 @@ def size_of(path: Path) -> tuple[int, int]:
     """Return the width and height of an image as its file says; its pixels are not decoded. The errors are those of `opened`."""
     with opened(path) as image:
         return image.size
+
+
+def orientation_of(path: Path) -> int:
+    """Return an image's EXIF orientation, 1 for an upright one; the errors are those of `opened`."""
+    with opened(path) as image:
+        try:
+            return int(image.getexif().get(ORIENTATION, 1))
+        except (ValueError, TypeError, SyntaxError, OSError):  # EXIF that cannot be read turns nothing
+            return 1
 
 
 def decode(path: Path, upright: bool = False) -> Image.Image:

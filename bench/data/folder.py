@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
+import numpy as np
 
-from bench.data.dataset import Dataset, ImageFile
+from bench.data.dataset import Dataset, ImageFile, opened
 from bench.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 OTHER_SUFFIXES = frozenset(".gif .heic .heif .avif .jp2 .jxl .jfif .tga .ppm .pgm .psd .cr2 .nef .dng".split())
 """Suffixes of images that are not read."""
 MASK_NAMES = frozenset(
-    {"mask", "masks", "label", "labels", "seg", "segmentation", "annotation", "annotations", "gt", "groundtruth"}
+    "mask masks label labels seg segmentation annotation annotations gt gtfine gtcoarse groundtruth trimap trimaps".split()
 )
-"""Names of folders in which masks lie, without underscores and digits at their ends; also last parts of file names."""
+"""Names of folders in which masks lie, without underscores and digits at their ends; also first and last parts of file names."""
+MOST_VALUES = 32
+"""The most values that a mask's pixels have; a grey photograph has more."""
+SAMPLED = 5
+"""How many files of a folder are looked at for that."""
 
 
 def read(root: Path, name: str) -> Dataset:
@@ -63,7 +67,9 @@ def _names(root: Path, unused: Counter[str]) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
             path = PurePosixPath(below) / entry.name
-            if _is_folder(entry):
+            if _is_folder(entry) and entry.name.startswith((".", "@")):
+                unused["hidden folders"] += 1
+            elif _is_folder(entry):
                 waiting.append((is_link or entry.is_symlink(), path.as_posix()))
             elif entry.name.startswith("._"):  # macOS keeps a file's properties in one
                 unused["files of macOS (._*)"] += 1
@@ -74,6 +80,8 @@ def _names(root: Path, unused: Counter[str]) -> Iterator[str]:
                     unused["links to images that are not there"] += 1
             elif path.suffix.lower() in OTHER_SUFFIXES:
                 unused["images in formats that are not read"] += 1
+            elif path.suffix.lower() in (".json", ".xml", ".csv"):
+                unused["files of annotations (.json, .xml, .csv), whose labels are not used"] += 1
         waiting.sort(key=lambda one: one[0])
 
 
@@ -84,29 +92,53 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def image_files(root: Path) -> Iterator[str]:
+    """Yield every image file below `root`, relative to `root`, as a plain folder of images has them."""
+    return _names(root, Counter())
+
+
 def _masks(root: Path, names: Iterable[str]) -> Iterator[str]:
     """Yield the images that are masks of others.
 
-    A mask lies in a folder of its own, beside a folder with images of the same names, or in one folder with the image, whose
-    name it has with `_mask` or the like. A folder is one of masks when its name says so, or when all its files are PNG with one
-    channel.
+    A mask lies in a folder of its own, whose name says so or whose files are PNG with one channel and few values, and another
+    folder has images of the same names. Or it lies beside its image, whose name it has with `_mask`, `mask_` or the like, or as a
+    PNG with one channel and few values.
     """
-    by_folder: dict[str, dict[str, str]] = defaultdict(dict)
+    by_folder: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in names:
         path = PurePosixPath(name)
-        by_folder[path.parent.as_posix()][path.stem] = name
+        by_folder[path.parent.as_posix()][path.stem].append(name)
+    marked = {folder: _is_mask_name(folder) for folder in by_folder}
     for folder, files in by_folder.items():
-        yield from (name for stem, name in files.items() if _is_named_mask(stem, files))
-        if _holds_masks(root, folder, files.values()) and any(
-            _beside(folder, other) and _of_one(files, theirs) and not _holds_masks(root, other, theirs.values())
+        every = [name for some in files.values() for name in some]
+        if (marked[folder] or _look_like_masks(root, every)) and any(
+            _of_one(files, theirs) and not _look_like_masks(root, [name for some in theirs.values() for name in some])
             for other, theirs in by_folder.items()
+            if other != folder and not marked[other] and (marked[folder] or _beside(folder, other))
         ):
-            yield from (name for stem, name in files.items() if not _is_named_mask(stem, files))
+            yield from every
+            continue
+        for stem, same in files.items():
+            if _is_named_mask(stem, files):
+                yield from same
+            elif len(same) > 1:  # 1.png beside 1.jpg
+                yield from (name for name in same if _look_like_masks(root, [name]))
 
 
-def _is_named_mask(stem: str, files: dict[str, str]) -> bool:
-    image, _, last = stem.replace("-", "_").rpartition("_")
-    return last.lower() in MASK_NAMES and stem[: len(image)] in files
+def _is_mask_name(folder: str) -> bool:
+    return any(part.lower().strip("_-0123456789") in MASK_NAMES for part in folder.split("/"))
+
+
+def _image_of(stem: str) -> list[str]:
+    """Return the names that an image may have whose mask has the name `stem`."""
+    plain = stem.replace("-", "_")
+    (before, _, last), (first, _, after) = plain.rpartition("_"), plain.partition("_")
+    of_suffix = [stem[: len(before)]] if before and last.lower() in MASK_NAMES else []
+    return of_suffix + ([stem[len(first) + 1 :]] if after and first.lower() in MASK_NAMES else [])
+
+
+def _is_named_mask(stem: str, files: Mapping[str, object]) -> bool:
+    return any(image in files for image in _image_of(stem))
 
 
 def _beside(one: str, other: str) -> bool:
@@ -115,22 +147,21 @@ def _beside(one: str, other: str) -> bool:
     return len(parts) == len(others) and sum(a != b for a, b in zip(parts, others, strict=True)) == 1
 
 
-def _of_one(files: dict[str, str], others: dict[str, str]) -> bool:
+def _of_one(files: Mapping[str, object], others: Mapping[str, object]) -> bool:
     """Tell whether most files are named like others, of which they may be masks."""
-    shared = sum(stem in others or stem.replace("-", "_").rpartition("_")[0] in others for stem in files)
-    return 2 * shared > len(files)
+    return 2 * sum(stem in others or _is_named_mask(stem, others) for stem in files) > len(files)
 
 
-def _holds_masks(root: Path, folder: str, files: Iterable[str]) -> bool:
-    named = any(part.lower().strip("_0123456789") in MASK_NAMES for part in folder.split("/"))
-    return named or all(_has_one_channel(root / file) for file in files)
-
-
-def _has_one_channel(path: Path) -> bool:
-    if path.suffix.lower() != ".png":
+def _look_like_masks(root: Path, files: Sequence[str]) -> bool:
+    """Tell whether all files are PNG with one channel, and some that are looked at have few values."""
+    if any(PurePosixPath(file).suffix.lower() != ".png" for file in files):
         return False
+    return all(_has_few_values(root / file) for file in files[:: max(1, len(files) // SAMPLED)])
+
+
+def _has_few_values(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
-            return image.mode in ("1", "L", "P")
-    except Exception:  # a file that does not decode is told later, by its name
+        with opened(path) as image:
+            return image.mode in ("1", "L", "P") and len(np.unique(np.asarray(image))) <= MOST_VALUES
+    except DataError:  # a file that does not decode is told later, by its name
         return False

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import lists
-from bench.data.dataset import Dataset, decode, fingerprinted, size_of
-from bench.data.masks import Survey, read_mask
+from bench.data.dataset import Dataset, decode, fingerprinted, orientation_of, size_of
+from bench.data.masks import read_mask
+from bench.data.survey import Survey
 from bench.data.threads import in_order
 from bench.errors import DataError
 from bench.schema import digest_of
@@ -23,7 +24,7 @@ def inspect(dataset: Dataset, images: bool = True, look: Look = decode) -> Datas
 
     With `images`, every image is decoded too, by `look`, and the lists are checked whatever task may use them. DataError names
     the first file that does not decode, and the first image of an official list that lacks its annotation or mask; DataError also
-    for masks that cannot be scored (`masks.Survey`).
+    for masks that cannot be scored (`Survey`).
     """
     for subset in lists.subsets(dataset):
         lists.check(dataset, subset, images_only=not images)
@@ -58,7 +59,7 @@ def sound(dataset: Dataset, echo: Echo) -> Dataset:
             broken.add(file_of[of_mask[file]] if file in of_mask else file)
     if broken:
         ids = {image.id for image in dataset.images if image.file in broken}
-        dataset = dataset.without(ids, broken=tuple(sorted(broken)))
+        dataset = dataset.without(ids, broken=tuple(sorted({*dataset.broken, *broken})))
     unlisted = lists.lacking(dataset)
     for one in unlisted:
         task, _, identity = one.partition("/")
@@ -96,7 +97,8 @@ def _check_of(dataset: Dataset, survey: Survey, look: Look | None) -> Callable[[
         if path in masks:
             folder, image = masks[path]
             source = dataset.path(image)
-            survey.add(folder, image.id, read_mask(dataset, folder, image.id, size_of(source), source))
+            mask = read_mask(dataset, folder, image.id, size_of(source), source)
+            survey.add(folder, image.id, mask, orientation_of(source))
         elif look is not None:
             look(path)
 
@@ -107,7 +109,7 @@ def _surveyed(dataset: Dataset, survey: Survey) -> Dataset:
     """Return a data set with what its masks hold; masks that were read by their colours change its fingerprint."""
     survey.check()
     found: dict[str, Any] = {"surveyed": True, "by_colour": survey.by_colour}
-    found["findings"] = {**dataset.findings, **survey.findings()}
+    found["mask_findings"] = survey.findings()
     if survey.by_colour:
         found["fingerprint"] = digest_of({"files": dataset.fingerprint, "by_colour": survey.by_colour})
     return dataset.model_copy(update=found)

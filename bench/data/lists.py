@@ -6,9 +6,12 @@ training has `trainval.txt`, or else `train.txt` with `val.txt` as the validatio
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -28,13 +31,23 @@ Lists = dict[str, tuple[str, ...]]
 
 def lines(path: Path) -> list[str]:
     """Return the lines of a text file without blank ones, [] without the file; DataError for a file that is no text."""
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         return []
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (UnicodeDecodeError, OSError) as error:
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
         raise DataError(f"{path} cannot be read as a text: {reason}.") from error
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what is in a folder by name, without hidden entries, [] without the folder; DataError when it cannot be read."""
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror}.") from error
 
 
 def read(folder: Path, known: Collection[str], classes: Sequence[str]) -> tuple[Lists, dict[str, int]]:
@@ -46,28 +59,35 @@ def read(folder: Path, known: Collection[str], classes: Sequence[str]) -> tuple[
     """
     found: Lists = {}
     unused: Counter[str] = Counter()
-    for path in sorted(folder.glob("*.txt")):
+    of_classes = {f"{name}_{part}" for name in classes for part in OFFICIAL}
+    for path in entries(folder):
         stem = path.stem
-        if stem not in OFFICIAL:
-            if not any(stem.startswith(f"{name}_") for name in classes):
+        if path.suffix != ".txt":
+            unused[f"files in ImageSets/{folder.name} that are no .txt file"] += 1
+        elif stem not in OFFICIAL:
+            if stem not in of_classes:
                 unused[f"lists of other names in ImageSets/{folder.name}"] += 1
                 if ids := _unofficial(path, known):
                     found[stem] = ids
-            continue
-        ids = tuple(_identity(line, known) for line in lines(path))
-        missing = [identity for identity in ids if identity not in known]
-        twice = next((identity for identity, number in Counter(ids).items() if number > 1), None)
-        if twice is not None:
-            raise DataError(f"{path} names {quoted(twice)} twice; a list must have each image once.")
-        if missing and len(missing) == len(ids):
-            if stem != "test":
-                raise DataError(
-                    f"{path} names {quoted(missing[0])} and {len(missing) - 1} more images, none of which is in JPEGImages."
-                )
-            unused[f"images of ImageSets/{folder.name}/test.txt, none of which is there"] = len(ids)
         else:
-            found[stem] = ids
+            _add_official(path, known, found, unused)
     return found, dict(unused)
+
+
+def _add_official(path: Path, known: Collection[str], found: Lists, unused: Counter[str]) -> None:
+    ids = tuple(_identity(line, known) for line in lines(path))
+    missing = [identity for identity in ids if identity not in known]
+    twice = next((identity for identity, number in Counter(ids).items() if number > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} names {quoted(twice)} twice; a list must have each image once.")
+    if missing and len(missing) == len(ids):
+        if path.stem != "test":
+            raise DataError(
+                f"{path} names {quoted(missing[0])} and {len(missing) - 1} more images, none of which is in JPEGImages."
+            )
+        unused[f"images of ImageSets/{path.parent.name}/test.txt, none of which is there"] = len(ids)
+    else:
+        found[path.stem] = ids
 
 
 def _unofficial(path: Path, known: Collection[str]) -> tuple[str, ...]:
@@ -82,7 +102,8 @@ def _identity(line: str, known: Collection[str]) -> str:
     """Return the id that a line of a list names: `p 7`, `p7 1`, `p7.jpg`, `/JPEGImages/p7.jpg /SegmentationClass/p7.png`."""
     file, flagged = SUFFIXED.match(line.replace("\\", "/")), FLAGGED.match(line)
     whole = [line, flagged[1] if flagged else line, PurePosixPath(file[1]).name if file else line]
-    return next((name for name in [*whole, line.split()[0]] if name in known), whole[-1])
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in whole)
+    return next((name for name in [*whole, *forms] if name in known), whole[-1])
 
 
 class Chosen(NamedTuple):
@@ -134,8 +155,17 @@ def _lacking(dataset: Dataset, subset: str) -> Iterator[tuple[str, str, str]]:
 def check(dataset: Dataset, subset: str, images_only: bool = False) -> None:
     """Raise DataError when an official list that is used names an image that lacks its annotation or mask, or is not there.
 
-    With `images_only` the image must be there, whether or not it has an annotation or a mask.
+    With `images_only` the image must be there, whether or not it has an annotation or a mask; else no image may be in two lists.
     """
+    chosen, listed = choose(dataset, subset), _lists(dataset, subset)
+    for one, other in combinations(filter(None, chosen or ()) if not images_only else (), 2):
+        both = set(listed[one]) & set(listed[other])
+        if both:
+            raise DataError(
+                f"{dataset.root}: ImageSets/{task_of(subset)}/{one}.txt and {other}.txt both name {quoted(min(both))}"
+                f"{f', and {len(both) - 1:,} more' if len(both) > 1 else ''}; no image may be in two splits. Mend the lists, "
+                "or let the images be divided by --set protocol.split_scheme=paper-70-20-10."
+            )
     known = {image.id for image in dataset.images}
     lacking = [one for one in _lacking(dataset, subset) if not images_only or one[2] not in known]
     if not lacking:

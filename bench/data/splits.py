@@ -144,7 +144,8 @@ def _eligible(dataset: Dataset, subset: str) -> dict[str, ImageFile]:
         return labelled
     masked = set(dataset.masks.get(subset, ()))
     if not masked:
-        raise DataError(f"{dataset.name} has no masks in {subset}; a segmentation task needs a VOC data set with masks.")
+        other = next((f" Its masks are in {folder}: --set protocol.masks={folder}." for folder in dataset.masks), "")
+        raise DataError(f"{dataset.name} has no masks in {subset}; a segmentation task needs a VOC data set with masks.{other}")
     return {image.id: image for image in dataset.images if image.id in masked}
 
 
@@ -154,7 +155,8 @@ def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tu
     if chosen is None:
         raise DataError(
             f"{dataset.name} has no official splits: ImageSets/{task} needs train.txt and val.txt, or trainval.txt and test.txt, "
-            f"naming images that have {'annotations' if subset == 'labels' else 'masks in ' + subset}."
+            f"naming images that have {'annotations' if subset == 'labels' else 'masks in ' + subset}. Without such lists, let "
+            "the images be divided by --set protocol.split_scheme=paper-70-20-10."
         )
     lists.check(dataset, subset)
     found = dataset.lists[task]
@@ -165,7 +167,8 @@ def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tu
         candidates = tuple(identity for identity in images if identity not in held)
     members = {"train": candidates, "val": val}
     if not val:
-        members = _shares({identity: images[identity] for identity in candidates}, (0.9, 0.1, 0.0), dataset.name)
+        name = f"{dataset.name}, ImageSets/{task}/{chosen.train}.txt,"
+        members = _shares({identity: images[identity] for identity in candidates}, (0.9, 0.1, 0.0), name)
     return {"train": members["train"], "val": members["val"], "test": test}, f"ImageSets/{task}/{chosen.test}.txt"
 
 
@@ -201,6 +204,8 @@ def _cut(rows: NDArray[np.int64], labels: NDArray[np.int64] | None, count: int) 
         warnings.simplefilter("ignore")
         splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=count, random_state=0)
         kept, taken = next(splitter.split(rows, labels[rows]))
+    if len(taken) == 0:  # stratification may return some images more or fewer
+        return _cut(rows, None, count)
     return rows[kept], rows[taken]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,9 +19,15 @@ from bench.metrics import PADDING
 from bench.text import quoted
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+NUMBERED = re.compile(r"\d+\s*[\s:,;=]\s*\S")
+"""A line of classes.txt that numbers its class."""
 VOC_ID = re.compile(r"\d{4}_\d{6}|\d{6}")
-RESERVED = ("background", "void", "ignore", "unlabeled", "unlabelled")
+BACKGROUND = ("background", "bg", "ignore")
+RESERVED = (*BACKGROUND, "void", "unlabeled", "unlabelled", "none")
 """Names in classes.txt that are no class, whatever their case and the underscores around them."""
+READ = ("JPEGImages", "Annotations", "ImageSets", "classes.txt", "scored_classes.txt", "SYNTHETIC.txt")
+FEW = 5
+"""The most names that a finding lists."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 MOST_MASKED = PADDING - 1
 """The most classes that a mask has ids for; other ids are background, padding and void."""
@@ -52,7 +58,28 @@ def looks_like(root: Path) -> bool:
     return any((place / mark).is_dir() for place in places for mark in marks)
 
 
-def read(root: Path, name: str) -> Dataset:
+class Skip:
+    """Which images are left out anyway, so that their annotations are not read, and what happens to one that is broken.
+
+    `known` are files that are left out. With `errors`, an image whose annotation is broken joins it, with the reason.
+    """
+
+    def __init__(self, known: Collection[str] = (), errors: dict[str, str] | None = None) -> None:
+        self.known, self.errors = set(known), errors
+
+    def __call__(self, file: str) -> bool:
+        """Tell whether an image is left out."""
+        return file in self.known
+
+    def broken(self, file: str, error: DataError) -> bool:
+        """Tell whether an image with a broken annotation is left out, and remember the reason."""
+        if self.errors is None:
+            return False
+        self.errors[file] = str(error)
+        return True
+
+
+def read(root: Path, name: str, skip: Skip | None = None) -> Dataset:
     """Return the VOC data set at `root`, of one year when the name is voc2007 or voc2012; DataError says what is wrong."""
     year = name.removeprefix("voc") if name in ("voc2007", "voc2012") else ""
     folder = find(root, year)
@@ -63,7 +90,7 @@ def read(root: Path, name: str) -> Dataset:
     listed = _names(folder / "classes.txt")
     own = _without_reserved(folder / "classes.txt", listed)
     classes = own or VOC_CLASSES
-    images, unused = _images(folder, classes)
+    images, unused = _images(folder, classes, skip or Skip())
     if len(own) < len(listed):
         unused["lines of classes.txt that name the background, which is no class and has the id 0"] = len(listed) - len(own)
     known = {image.id for image in images}
@@ -92,46 +119,69 @@ def read(root: Path, name: str) -> Dataset:
         raise DataError(f"{scored}: {error}") from error
 
 
-def _images(folder: Path, classes: Sequence[str]) -> tuple[list[ImageFile], dict[str, int]]:
-    """Return the images of JPEGImages with their labels, and counts of what is beside them, by reason."""
-    place, annotations = folder / "JPEGImages", folder / "Annotations"
-    entries = sorted(path for path in place.iterdir() if not path.name.startswith("."))
-    files = [path for path in entries if path.suffix.lower() in SUFFIXES]
+def _images(folder: Path, classes: Sequence[str], skip: Skip) -> tuple[list[ImageFile], dict[str, int]]:
+    """Return the images of JPEGImages with their labels, and counts of what is beside them, by reason.
+
+    An image that `skip` leaves out has no labels, whatever its annotation says.
+    """
+    place = folder / "JPEGImages"
+    found = lists.entries(place)
+    files = [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not files:
         raise DataError(f"{place} holds no images ({', '.join(SUFFIXES)}).")
+    annotations = lists.entries(folder / "Annotations")
+    of_id = {path.stem: path for path in annotations if path.suffix == ".xml"}
     images = []
     for path in files:
-        xml = annotations / f"{path.stem}.xml"
-        labels = read_labels(xml, classes) if xml.is_file() else None
-        images.append(ImageFile(id=path.stem, file=path.relative_to(folder).as_posix(), labels=labels))
+        labels, file = None, path.relative_to(folder).as_posix()
+        if path.stem in of_id and not skip(file):
+            try:
+                labels = read_labels(of_id[path.stem], classes)
+            except DataError as error:
+                if not skip.broken(file, error):
+                    raise
+        images.append(ImageFile(id=path.stem, file=file, labels=labels))
+    twice = [identity for identity, number in Counter(image.id for image in images).items() if number > 1]
+    if twice:
+        raise DataError(f"{place} has several images named {quoted(twice[0])}, of other suffixes; an id must name one image.")
     known = {image.id for image in images}
-    if len(known) < len(images):
-        raise DataError(f"{place} has images that differ only in their suffix; an id must name one image.")
     unused = {
-        f"files or folders in JPEGImages that are no {' or '.join(SUFFIXES)} file": len(entries) - len(files),
-        "annotations without an image": sum(path.stem not in known for path in annotations.glob("*.xml")),
+        f"files or folders in JPEGImages that are no {' or '.join(SUFFIXES)} file": len(found) - len(files),
+        "files in Annotations that are no .xml file": len(annotations) - len(of_id),
+        "annotations without an image": len(of_id.keys() - known),
+        "annotations without an object": sum(image.labels is not None and not any(image.labels) for image in images),
+        **_beside(folder),
     }
     return images, {reason: number for reason, number in unused.items() if number}
+
+
+def _beside(folder: Path) -> dict[str, int]:
+    """Return counts of what lies beside JPEGImages, or in ImageSets, and is not read."""
+    others = [path.name for path in lists.entries(folder) if path.name not in READ and path.name not in MASK_FOLDERS]
+    return {
+        f"files or folders beside JPEGImages that are not read ({', '.join(others[:FEW])})": len(others),
+        "files in ImageSets, beside its folders": sum(path.is_file() for path in lists.entries(folder / "ImageSets")),
+    }
 
 
 def _masks(folder: Path, known: set[str], classes: Sequence[str], unused: dict[str, int]) -> dict[str, tuple[str, ...]]:
     """Return the ids that have a mask, by mask folder; what is beside them is counted in `unused`."""
     masks = {}
     for name in MASK_FOLDERS:
-        entries = [path for path in (folder / name).glob("*") if not path.name.startswith(".")]
-        ids = sorted(path.stem for path in entries if path.suffix == ".png")
+        found = lists.entries(folder / name)
+        ids = [path.stem for path in found if path.suffix == ".png"]
         kept = tuple(identity for identity in ids if identity in known)
-        if entries and not kept:
+        if found and not kept:
             raise DataError(
-                f"{folder / name} has {len(entries):,} files, but no mask (ID.png) of an image in JPEGImages, such as "
-                f"{min(known)}.png."
+                f"{folder / name} has {len(found):,} files, but none is named like an image in JPEGImages, such as "
+                f"{min(known)}.png (letter for letter)."
             )
         if kept and len(classes) > MOST_MASKED:
             raise DataError(
                 f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {name} has ids for {MOST_MASKED} at most."
             )
-        if len(ids) < len(entries):
-            unused[f"files in {name} that are no .png file"] = len(entries) - len(ids)
+        if len(ids) < len(found):
+            unused[f"files or folders in {name} that are not named ID.png"] = len(found) - len(ids)
         if len(kept) < len(ids):
             unused[f"masks in {name} without an image"] = len(ids) - len(kept)
         if kept:
@@ -156,7 +206,7 @@ def _check_names(folder: Path, images: Sequence[ImageFile]) -> None:
 def _without_reserved(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the classes without the background, which may come first: it has the id 0 in every mask."""
     listed = names
-    while names and _plain(names[0]) in ("ignore", "background"):
+    while names and _plain(names[0]) in BACKGROUND:
         names = names[1:]
     reserved = next((name for name in names if _plain(name) in RESERVED), None)
     if reserved is not None:
@@ -181,6 +231,8 @@ def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
         root = ElementTree.parse(path, ElementTree.XMLParser(target=_Plain())).getroot()
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: of an encoding
         raise DataError(f"{path} is not a VOC annotation: {error}.") from error
+    if root.tag != "annotation":
+        raise DataError(f"{path} is not a VOC annotation: it begins with <{quoted(root.tag)[1:-1]}>, not with <annotation>.")
     for item in root.findall("object"):
         name = (item.findtext("name") or "").strip()
         if name not in classes:
@@ -209,7 +261,10 @@ class _Plain(ElementTree.TreeBuilder):
 
 def _names(path: Path) -> tuple[str, ...]:
     """Return the classes in a file, one per line; () without the file, DataError when it names none, or one twice."""
-    names = tuple(lists.lines(path))
+    names = tuple(line for line in lists.lines(path) if not line.startswith("#"))
+    numbered = next((name for name in names if NUMBERED.match(name)), None)
+    if numbered is not None:
+        raise DataError(f"{path} has a number before a name, {quoted(numbered)}; write the names alone, that of the id 1 first.")
     if path.is_file() and not names:
         raise DataError(f"{path} names no class; write one per line, or remove the file.")
     twice = next((name for name, number in Counter(names).items() if number > 1), None)

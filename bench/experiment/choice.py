@@ -71,6 +71,8 @@ def _way_out(dataset: Dataset, whole: Splits, share: float) -> str:
     for larger in sorted({*splits.SHARES, 1.0}):
         if larger > share and not _unjudged(dataset, splits.open_share(dataset, whole, larger)):
             return f"{100 * larger:g} % of the labels would do: --labels {larger:g}."
+    if not whole.members["val"]:
+        return "The data set has too few labelled images for a validation split; leave out --tune."
     return (
         "All labels would not do either: with a tenth of the training images in the validation split, a class needs about ten "
         "labelled training images. Score the other classes (bench data prepare NAME --root DIR --score A,B), or leave out --tune."

@@ -37,7 +37,7 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
     return DataFacts(
         name=dataset.name,
         synthetic=dataset.synthetic,
-        left_out=dataset.left_out,
+        left_out=dataset.left_out(lists.task_of(splits.subset)) if splits.subset != "images" else len(dataset.broken),
         unused=_unused(dataset, splits),
         scored_list=splits.scored_list,
         fingerprint=dataset.fingerprint,
@@ -55,12 +55,14 @@ def _unused(dataset: Dataset, splits: Splits) -> dict[str, int]:
     """Return how many images of a data set a run cannot use, by reason, and what was found when its folder was read."""
     total, split = len(dataset.images), sum(len(ids) for ids in splits.members.values())
     held = total if splits.subset == "images" else len(lists.usable(dataset, splits.subset))
-    what = "annotation" if splits.subset == "labels" else f"mask in {splits.subset}"
-    counts = {
-        f"images without {'an' if splits.subset == 'labels' else 'a'} {what}": total - held,
-        "images in no split": held - split,
-    }
-    return {**{reason: number for reason, number in counts.items() if number}, **dataset.findings}
+    masked = splits.subset not in ("labels", "images")
+    without = f"images without a mask in {splits.subset}" if masked else "images without an annotation"
+    counts = {without: total - held, "images in no split": held - split}
+    if masked:
+        others = (folder for folder in dataset.masks if folder != splits.subset)
+        counts |= {f"masks in {folder}, which the protocol does not read": len(dataset.masks[folder]) for folder in others}
+        counts |= dataset.mask_findings
+    return {reason: number for reason, number in {**counts, **dataset.findings}.items() if number}
 
 
 def cost(history: History, machine: Machine, peak_memory: int) -> Cost:

@@ -57,7 +57,7 @@ def test_prepare_stops_too_and_skip_broken_leaves_that_one_out_of_the_list(tmp_p
         gone = f"{lists.task_of(subset)}/p17" in dataset.unlisted
         assert kept == [f"p{place:02}" for place in range(15, 20) if place != 17 or not gone]
     assert catalogue.verify("mine").fingerprint == dataset.fingerprint
-    assert dataset.left_out == len(dataset.unlisted)
+    assert dataset.left_out() == len(dataset.unlisted)
 
 
 def test_a_test_list_without_annotations_as_in_voc_2012_scores_val_and_says_so(tmp_path: Path) -> None:
@@ -119,11 +119,8 @@ def test_lists_that_are_not_used_are_left_alone_and_counted(tmp_path: Path, text
     (root / "ImageSets" / "Main" / "trainaug.txt").write_bytes(text.encode("latin-1"))
     (root / "ImageSets" / "Main" / "dog_test.txt").write_bytes(text.encode("latin-1"))
     dataset = catalogue.open_dataset(str(root), quiet)
-    assert dataset.findings == {"lists of other names in ImageSets/Main": 1, **ABSENT}
+    assert dataset.findings == {"lists of other names in ImageSets/Main": 1}
     assert set(dataset.lists["Main"]) == {"train", "val", "test"}
-
-
-ABSENT = {"classes in no mask": 17}
 
 
 def test_lists_of_a_subset_with_classes_of_its_own_are_left_alone(tmp_path: Path) -> None:
@@ -132,3 +129,41 @@ def test_lists_of_a_subset_with_classes_of_its_own_are_left_alone(tmp_path: Path
     (root / "ImageSets" / "Main" / "cat_train.txt").write_text("2007_000032 -1\n")
     dataset = catalogue.open_dataset(str(root), quiet)
     assert dataset.findings == {"lists of other names in ImageSets/Main": 1}
+
+
+def test_a_list_of_another_name_is_counted_though_a_class_begins_its_name(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    write_list(root, "train_aug", ["p00"])
+    (root / "ImageSets" / "all.txt").write_text("p00")
+    assert catalogue.open_dataset(str(root), quiet).findings == {
+        "lists of other names in ImageSets/Main": 1,
+        "lists of other names in ImageSets/Segmentation": 1,
+        "files in ImageSets, beside its folders": 1,
+    }
+
+
+def test_a_missing_image_is_not_taken_for_another_whose_name_begins_alike(tmp_path: Path) -> None:
+    root = write_own(tmp_path, names="p{:02} (1)")
+    write_own(root, 1, names="p00")
+    ids = [f"p{place:02} (1)" for place in range(20)]
+    write_list(root, "val", [*ids[10:15], "p00 (3)"])
+    write_list(root, "train", ids[:10])
+    write_list(root, "test", ids[15:])
+    with pytest.raises(DataError, match=r"val\.txt names 'p00 \(3\)', which is not in JPEGImages"):
+        split_of(root, "labels")
+
+
+def test_lists_that_share_an_image_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    write_list(root, "val", ["p00", "p10", "p11"])
+    with pytest.raises(DataError, match=r"train\.txt and val\.txt both name 'p00'; .*split_scheme=paper-70-20-10"):
+        split_of(root, "labels")
+
+
+def test_a_list_that_is_a_link_to_nowhere_is_no_missing_list(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    path = root / "ImageSets" / "Main" / "test.txt"
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"test\.txt cannot be read as a text: No such file"):
+        split_of(root, "labels")

@@ -84,7 +84,9 @@ def test_a_folder_of_images_is_a_data_set_and_files_can_be_left_out(tmp_path: Pa
             r"demo_000003\.xml is not a VOC annotation",
         ),
         (
-            lambda d: (d / "Annotations" / "demo_000003.xml").write_text("<a><object><name>dog</name></object></a>"),
+            lambda d: (d / "Annotations" / "demo_000003.xml").write_text(
+                "<annotation><object><name>dog</name></object></annotation>"
+            ),
             r"demo_000003\.xml has an object of class 'dog'",
         ),
         (lambda d: (d / "JPEGImages" / "demo_000001.jpg").unlink(), "names 'demo_000001'"),

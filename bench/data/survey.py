@@ -1,0 +1,108 @@
+"""A survey of all masks of a data set, gathered while they are decoded: which classes occur, and whether they can be believed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from bench.data.dataset import VOC_CLASSES, Dataset
+from bench.data.masks import Mask, say_how
+from bench.errors import DataError
+from bench.metrics import VOID
+
+FEW = 5
+"""The most names that a finding lists."""
+
+
+class Survey:
+    """What all masks of a data set hold; `add` may be called from several threads."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.labels = dataset.known_labels()
+        self.present: dict[str, Counter[int]] = {folder: Counter() for folder in dataset.masks}
+        self.coloured: list[str] = []
+        self.own: dict[str, dict[int, int]] = {}
+        self.void = self.compared = self.turned = 0
+        self.apart: list[tuple[str, str, int]] = []
+
+    def add(self, folder: str, identity: str, mask: Mask, orientation: int = 1) -> None:
+        """Take one mask in; `orientation` is the EXIF orientation of its image, 1 for an upright one."""
+        found = set(np.flatnonzero(np.bincount(mask.ids.ravel(), minlength=VOID + 1)).tolist())
+        name = f"{folder}/{identity}.png"
+        self.present[folder].update(found)
+        self.coloured += [name] * (mask.palette == "colour")
+        self.own |= {name: mask.colours} if mask.palette == "own" else {}
+        self.void += found == {VOID}
+        self.turned += orientation != 1
+        labels, shown = self.labels.get(identity), sorted(found - {0, VOID})
+        if labels is not None and shown:
+            self.compared += 1
+            self.apart += [(folder, identity, one) for one in shown if not labels[one - 1]][:1]
+
+    @property
+    def by_colour(self) -> int:
+        """The number of masks that were read by the colours of their palettes."""
+        return len(self.coloured)
+
+    def check(self) -> None:
+        """Raise DataError when no mask of a folder has a class, and when palettes, or most annotations, contradict the masks."""
+        for folder, present in self.present.items():
+            if not present.keys() - {0, VOID}:
+                self._refuse_without_class(folder)
+        self._check_palettes()
+        if 2 * len(self.apart) > self.compared:
+            folder, identity, one = min(self.apart)
+            order = "VOC's classes" if self.dataset.classes == VOC_CLASSES else "classes.txt"
+            known = [name for name, label in zip(self.dataset.classes, self.labels[identity], strict=True) if label]
+            raise DataError(
+                f"{self.dataset.root}: {len(self.apart):,} of {self.compared:,} masks have a class that the image's annotation "
+                f"lacks, such as {folder}/{identity}.png with {self.dataset.classes[one - 1]} (id {one}), while its annotation "
+                f"has {', '.join(known) or 'no object'}. The ids 1, 2, ... follow the order of {order}. Mend the annotations, "
+                "write another classes.txt, or give the values their ids with --map of `bench data prepare`."
+            )
+
+    def _refuse_without_class(self, folder: str) -> None:
+        names = {0: "0 (background)", VOID: "255 (void)"}
+        present = self.present[folder]
+        way = f" If 255 means a class, say so: {self.dataset.prepare_with('--map', '255=1')}." if VOID in present else ""
+        raise DataError(
+            f"{self.dataset.root / folder} has no mask with a class: class 1 ({self.dataset.classes[0]}) and all others occur in "
+            f"none of the {len(self.dataset.masks[folder]):,} masks, whose pixels are "
+            f"{' and '.join(names[one] for one in sorted(present))}.{way}"
+        )
+
+    def _check_palettes(self) -> None:
+        """Raise DataError when own colours stand beside renumbered palettes, or when an index has several colours."""
+        if self.coloured and self.own:
+            name, colours = min(self.own.items())
+            index, colour = next(iter(colours.items()))
+            raise DataError(
+                f"{self.dataset.root}: the palette of {min(self.coloured)} has colours of VOC's classes at other indices, and "
+                f"that of {name} has a colour of no class, #{colour:06x} at the index {index}; so neither tells the classes. "
+                f"{say_how(repr(f'#{colour:06x}=ID'))} Where the indices are the class ids, --map index says so."
+            )
+        seen: dict[int, tuple[int, str]] = {}
+        for name, colours in sorted(self.own.items()):
+            for index, colour in colours.items():
+                before, where = seen.setdefault(index, (colour, name))
+                if before != colour:
+                    raise DataError(
+                        f"{self.dataset.root}: the index {index} has the colour #{before:06x} in the palette of {where} and "
+                        f"#{colour:06x} in that of {name}; so the indices do not tell the classes. "
+                        f"{say_how(*(repr(f'#{one:06x}=ID') for one in (before, colour)))} Where they do, --map index says so."
+                    )
+
+    def findings(self) -> dict[str, int]:
+        """Return what a reader of a score should know, as counts."""
+        names = enumerate(self.dataset.classes, 1)
+        absent = [name for number, name in names if self.present and not any(p[number] for p in self.present.values())]
+        found = {
+            "masks read by the colours of their palettes": self.by_colour,
+            "masks with a class that the annotation has not": len(self.apart),
+            "masks that are void throughout": self.void,
+            "masked images with an EXIF orientation, read as they are stored, not upright": self.turned,
+            f"classes in no mask ({', '.join(absent[:FEW])}{', ...' if len(absent) > FEW else ''})": len(absent),
+        }
+        return {reason: number for reason, number in found.items() if number}
