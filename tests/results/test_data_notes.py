@@ -5,7 +5,7 @@ from tests.results.made import make
 
 
 def test_a_mean_that_leaves_classes_out_is_said_below_the_table() -> None:
-    one = make("l1_color", 0)
+    one = make("l1_color", 0, per_class={})
     main = one.metric_ids[0]
     some = one.model_copy(update={"per_class": {main: {"b": 0.5, "c": None}}})
     assert data_notes.notes([one]) == []
@@ -14,7 +14,7 @@ def test_a_mean_that_leaves_classes_out_is_said_below_the_table() -> None:
 
 
 def test_the_scored_list_and_what_is_not_used_are_said() -> None:
-    one = make("l1_color", 0)
+    one = make("l1_color", 0, per_class={})
     data = one.data.model_copy(update={"scored_list": "ImageSets/Main/val.txt", "unused": {"images in no split": 1200}})
     assert data_notes.notes([one.model_copy(update={"data": data})]) == [
         "Scored images: ImageSets/Main/val.txt.",
