@@ -177,6 +177,7 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machi
     for logger in ("lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -190,6 +191,7 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machi
         accelerator="cuda" if use_cuda else "cpu",
         devices=[int(number or 0)] if use_cuda else 1,
         precision="bf16-mixed" if chosen == "bf16" else "32-true",
+        plugins=LightningEnvironment(),  # this process works alone, whatever a scheduler's variables say of tasks and ranks
     )
     if use_cuda:
         torch.set_float32_matmul_precision("high")

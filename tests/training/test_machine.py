@@ -98,3 +98,21 @@ def test_room_is_a_share_of_the_memory_that_is_free() -> None:
 )
 def test_what_counts_as_too_little_memory(error: Exception, said: bool) -> None:
     assert out_of_memory(error) is said
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "3", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+        {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29999"},
+        {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+    ],
+    ids=["slurm", "torchrun", "mpi"],
+)
+def test_a_scheduler_that_says_how_many_tasks_it_started_changes_nothing(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    made = machine.make_machine(MachineConfig(device="cpu"))
+    assert made.fabric.world_size == 1 and made.fabric.global_rank == 0
