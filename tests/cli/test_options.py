@@ -92,7 +92,7 @@ GIVEN = {
     "pretext": "l1_color", "downstream": "voc_seg", "protocol": "small", "data": "here", "pretrain_data": "there",
     "trunk": "unet", "size": "64", "seed": "3", "seeds": "2", "vary": "finetune", "schedule": "frozen",
     "transfer": "encoder", "labels": "0.5", "epochs": "5", "settings": "recipe.lr=1", "rates": "0.1", "tune": "4",
-    "space": "head=1e-3", "storage": "sqlite://", "log": "tensorboard",
+    "space": "head=1e-3", "storage": "sqlite://", "log": "tensorboard", "leaks": "drop",
     "device": "cpu", "threads": "3", "workers": "2", "checkpoint_seconds": "7", "precision": "fp32", "compiled": None,
 }  # fmt: skip
 
