@@ -47,6 +47,7 @@ def test_files_that_the_program_wrote_are_not_read_when_they_are_broken(found: d
     for name in (
         "index",
         "split",
+        "hashes",
         "pack-manifest",
         "pack-images",
         "tuning",

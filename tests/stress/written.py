@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bench import record
-from bench.data import catalogue, packs, splits
+from bench.data import catalogue, hashes, packs, splits
 from bench.errors import DataError
 from bench.experiment import pretraining, trial, tuning
 from bench.experiment.search import search_of
@@ -46,6 +46,12 @@ def stored(ground: Ground) -> list[Format]:
         splits.open_splits(dataset, "official", "labels")
         path = next((files.home() / "splits").glob("demo-official-labels-*.json"))
         return Subject(path, lambda: splits.open_splits(dataset, "official", "labels").model_dump_json(), exact=True)
+
+    def hashed() -> Subject:
+        dataset = catalogue.open_dataset("demo", quiet) if ground.drawn else None
+        assert dataset is not None
+        hashes.open_hashes(dataset, quiet)
+        return Subject(hashes.path_of(dataset), lambda: hashes.open_hashes(dataset, quiet).tobytes(), exact=True)
 
     def in_pack(name: str) -> Callable[[], Subject]:
         def make_it() -> Subject:
@@ -102,6 +108,7 @@ def stored(ground: Ground) -> list[Format]:
     forms = [
         Format("index", index, {**BYTES, **JSON}, 4),
         Format("split", split, {**BYTES, **JSON}, 4),
+        Format("hashes", hashed, {**BYTES, **JSON}, 3),
         Format("pack-manifest", in_pack("manifest.json"), {**BYTES, **JSON}, 4),
         Format("pack-images", in_pack("images.npy"), {**BYTES, **NPY}, 4),
         Format("pack-masks", in_pack("masks.npy"), {**BYTES, **NPY}, 3),
@@ -114,7 +121,7 @@ def stored(ground: Ground) -> list[Format]:
     ]
     # The same with a seal that fits: what another version, or a stranger, may have written.
     makers = {"index": index, "split": split, "pack-manifest": in_pack("manifest.json"), "kept": kept, "tuning": finished_search}
-    makers |= {"pretrain-record": pretrained, "record": run_record}
+    makers |= {"hashes": hashed, "pretrain-record": pretrained, "record": run_record}
     return [*forms, *(Format(f"{name}-sealed", _with_seal(maker), {**TEXT, **JSON}, 3) for name, maker in makers.items())]
 
 
