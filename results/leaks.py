@@ -50,8 +50,8 @@ def notes(cells: Sequence[tuple[str, str, Sequence[Record]]]) -> list[str]:
         made.append(f"Images dropped from pretraining, since a test image is equal or near: {', '.join(dropped)}.")
     unknown = [record for *_, record in pretrained if record.leaks is None]
     if unknown:
-        some = "" if len(unknown) == len(pretrained) else "some "
-        made.append(f"An earlier version made {some}rows here and did not look for test images among the pretraining images.")
+        some = "these" if len(unknown) == len(pretrained) else "some of these"
+        made.append(f"Not checked for test images among the pretraining images: an earlier version made {some} rows.")
     elif not found:
         made.append("No test image is equal or near to one that was pretrained on.")
     return made
