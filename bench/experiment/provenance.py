@@ -22,6 +22,7 @@ from bench.training.machine import Machine
 
 PACKAGES = (
     "pretext-bench", "torch", "torchvision", "timm", "lightning", "albumentations", "kornia", "numpy", "optuna", "pillow",
+    "imagehash",
 )  # fmt: skip
 
 
