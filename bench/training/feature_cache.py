@@ -130,12 +130,12 @@ class Cache:
         self.machine.reset_peak_memory()
 
     def give_up(self) -> bool:
-        """Drop what is kept in the device's memory, and keep nothing more there; False when nothing was kept."""
-        kept = self.held() > 0
+        """Drop what is kept in the device's memory, and keep nothing more there; True the first time that something was kept."""
+        first = not self.full and self.held() > 0
         self.images.clear()
         self.features.clear()
-        self.full = self.full or kept
-        return kept
+        self.full = self.full or first
+        return first
 
     def resident(self, split: SplitData) -> SplitData:
         """Return the split with its images in the GPU's memory; unchanged without a GPU, without room or with augmentation.
