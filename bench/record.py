@@ -53,6 +53,10 @@ class DataFacts(Schema):
     """For each class the share of training images that show it; empty when the images have no labels."""
     left_out: int = 0
     """The number of images left out of the data set because a file of theirs is broken or missing."""
+    exclude: tuple[str, ...] = ()
+    """The patterns of file names that were left out when the data set was prepared."""
+    mask_values: tuple[str, ...] = ()
+    """What `--map` said of the pixels of masks when the data set was prepared."""
     unused: dict[str, int] = {}
     """What the data set holds and the run does not use, or what was read in an unusual way: counts by reason."""
     scored_list: str = ""
@@ -263,6 +267,8 @@ class Record(Schema):
     """None where nothing was pretrained, and in records made before images were compared."""
     precision: str = "fp32"
     """What networks computed in: fp32 or bf16, compiled or not."""
+    plugins: dict[str, str] = {}
+    """The text of the file of each plug-in, by its kind: pretexts or downstreams. Empty in records of before it was kept."""
     provenance: dict[str, Any]
 
     @model_validator(mode="after")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FOLDERS = {"pretexts": "pretexts", "downstreams": "downstream"}
 NEEDED = {"pretexts": (), "downstreams": ("title", "data", "protocols")}
 """The values that a class of a kind must have beside its methods."""
+LONGEST = 1_000_000
+"""The most bytes of a plug-in's file whose text a record keeps."""
 _given: dict[str, Path] = {}
 
 
@@ -86,10 +88,25 @@ def apart(name: str) -> Mapping[str, Protocol]:
 
 def source_digest(kind: str, name: str) -> str:
     """Return the first 16 digits of the SHA-256 of a plug-in's file; "" for a built-in task, which its version identifies."""
-    if name in _files(kind) and name not in _given:
+    path = _source_file(kind, name)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path else ""
+
+
+def source_text(kind: str, name: str) -> str:
+    """Return the text of a plug-in's file; "" for a built-in task, and for a file of over 1 MB or that is not UTF-8."""
+    path = _source_file(kind, name)
+    try:
+        return path.read_bytes().decode() if path and path.stat().st_size <= LONGEST else ""
+    except UnicodeDecodeError:
         return ""
-    path = _given[name] if name in _given else inspect.getsourcefile(load(kind, name))
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
+
+
+def _source_file(kind: str, name: str) -> Path | None:
+    """Return a plug-in's file; None for a built-in task, and where Python knows no file."""
+    if name in _given:
+        return _given[name]
+    file = None if name in _files(kind) else inspect.getsourcefile(load(kind, name))
+    return Path(file) if file else None
 
 
 def names(kind: str, asked: Sequence[str]) -> list[str]:

@@ -36,6 +36,12 @@ def verify(out: Path, records: Sequence[Record], cache: Cache) -> None:
         path = predictions_path(out, record)
         try:
             found = path.stat()
+        except FileNotFoundError as error:
+            missing = sum(not predictions_path(out, one).exists() for one in records)
+            raise DataError(
+                f"{path} is missing (of {missing} of {len(records)} runs the predictions are): tables are made from predictions, "
+                "so a run's whole folder is needed."
+            ) from error
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}.") from error
         state = [found.st_ino, found.st_size, found.st_mtime_ns]

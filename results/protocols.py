@@ -93,10 +93,11 @@ def said_of(name: str, value: Any) -> str:
 def _schedules(value: Any) -> str:
     """Return the phases of each schedule in words; "" where the value holds none, since a label in a record may hold anything."""
     try:
-        said = [
-            f"{schedule}: {', '.join('{train} {epochs} epochs at {lr}'.format_map(phase) for phase in phases)}"
-            for schedule, phases in value.items()
-        ]
+        said = [f"{schedule}: {', '.join(map(_phase, phases))}" for schedule, phases in value.items()]
     except (ValueError, TypeError, KeyError, AttributeError):
         return ""
     return "; ".join(said)
+
+
+def _phase(phase: Any) -> str:
+    return f"{phase['train']} {phase['epochs']} epoch{'' if phase['epochs'] == 1 else 's'} at {phase['lr']}"

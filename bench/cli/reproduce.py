@@ -30,23 +30,31 @@ def reproduce(
         typer.Option(help="How much a metric may differ; when left out, not by a bit on an equal CPU, 0.02 elsewhere.", min=0),
     ] = None,
     plugin: Plugins = None,
+    trust_plugin: Annotated[
+        bool, typer.Option("--trust-plugin", help="Run the plug-ins whose text the record holds; the text is shown first.")
+    ] = False,
 ) -> None:
     """Make a run again from its record alone, pretraining included, and compare weights, predictions and metrics.
 
     The number of threads is the record's when left out. On a processor of the same kind, with as many threads and the same torch,
     the result is equal to the bit. Elsewhere the command prints what differs, and compares metrics.
+
+    A run of somebody else needs its data sets, prepared under any name, and its plug-ins. A plug-in that is not given with
+    --plugin is taken from the record. That is code of somebody else: it is shown, and run only with --trust-plugin.
     """
     from bench.cli.screen import Screen, print_rows
-    from bench.experiment import reproduction
+    from bench.experiment import needs, reproduction
     from bench.storage import files
 
     machine = machine_of(options)
     one = reproduction.find(out, run)
     begin(plugin, out)
+    missing = needs.from_record(one, trust_plugin, Screen().echo)
     folder = into or out / "reproduced" / one.id
     if into is None:
         files.remove(folder)
     use(folder)
+    needs.add(missing, folder)
     with Screen() as screen:
         made = reproduction.reproduce(one, folder, machine, screen)
     compared = reproduction.compare(one, made, tolerance)

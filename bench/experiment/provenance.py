@@ -39,6 +39,8 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
         name=dataset.name,
         synthetic=dataset.synthetic,
         left_out=dataset.left_out(lists.task_of(splits.subset)) if splits.subset != "images" else len(dataset.broken),
+        exclude=dataset.exclude,
+        mask_values=dataset.mask_values,
         unused=_unused(dataset, splits),
         scored_list=splits.scored_list,
         fingerprint=dataset.fingerprint,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from bench import registry
 from bench.config import PAPER_SIZE, MachineConfig, Protocol, RunConfig
-from bench.data import catalogue, splits
-from bench.data.dataset import Dataset
+from bench.contract import Pretext
+from bench.data import splits
 from bench.errors import BenchError, DataError, UsageError, unknown
+from bench.experiment import needs
 from bench.experiment.leaks import told
 from bench.experiment.resolve import Grid, recipe_of, statistics_version, subset_of
 from bench.experiment.runs import run
@@ -54,10 +56,15 @@ def description(record: Record) -> Rows:
             + ", ".join(f"{count:,} {name} images" for name, count in record.data.counts.items()),
         ),
     ]
+    facts.append(("prepared by", needs.prepare_line(record.data)))
     if record.pretrain.data:
         facts.append(("pretraining data", f"{record.pretrain.data.title} {record.pretrain.data.fingerprint[:12]}"))
+        facts.append(("prepared by", needs.prepare_line(record.pretrain.data)))
     if record.leaks:
         facts.append(("leaks", told(record.downstream, record.leaks)))
+    for plugin in needs.plugins(record):
+        kept = "its text is kept in the record (--source prints it)" if plugin.text else "its text is not in the record"
+        facts.append(("plug-in", f"{plugin.file}, SHA-256 {plugin.digest}; {kept}"))
     if job.labels != 1:
         facts.append(("labels", f"{100 * job.labels:.3g} % of the training images"))
     facts.append(("rates", ", ".join(f"{rate:.3g}" for rate in record.rates)))
@@ -98,7 +105,8 @@ def command(record: Record) -> list[str]:
     """
     job, origin = record.job, record.provenance
     pretrain = job.pretrain
-    base = job.protocol.partition("+")[0]
+    base, changes = protocols.named(job.protocol)
+    known = {plugin.kind: plugin.is_known for plugin in needs.plugins(record)}
     words = ["bench", "run", *_plugins(origin["command"])]
     words += ["--pretext", pretrain.pretext, "--downstream", job.downstream, "--protocol", base]
     words += ["--data", str(origin["data"])]
@@ -106,7 +114,9 @@ def command(record: Record) -> list[str]:
         words += ["--pretrain-data", str(origin["pretrain_data"])]
     if pretrain.held_out is not None:
         words += ["--leaks", "drop"]
-    protocol: Protocol = registry.load("downstreams", job.downstream).protocols[base]
+    protocol: Protocol = (
+        registry.load("downstreams", job.downstream).protocols[base] if known.get("downstreams", True) else job.settings
+    )
     if job.settings.trunk == protocol.trunk:
         words += ["--trunk", pretrain.trunk]
     if job.settings.size == protocol.size and (job.size == pretrain.size or pretrain.size != PAPER_SIZE):
@@ -120,24 +130,36 @@ def command(record: Record) -> list[str]:
         words += ["--labels", repr(job.labels)]
     if job.rates:
         words += ["--rates", ",".join(repr(rate) for rate in job.rates)]
-    plugin = registry.load("pretexts", pretrain.pretext)
-    default = plugin.default_recipe(base)
-    words += _settings(pretrain.pretext, recipe_of(pretrain).differences(default))
+    words += _settings(
+        pretrain.pretext, _recipe_changes(record, base) if known.get("pretexts", True) else _recorded_recipe(record, base)
+    )
     words += _settings("protocol", job.settings.differences(protocol))
+    if not known.get("downstreams", True):
+        words += [word for change in changes for word in ("--set", f"protocol.{change}")]
     was = origin["machine"]
     words += ["--threads", str(was["threads"]), "--precision", was["precision"]]
     return [*words, "--compile"] if was.get("compiled") else words
 
 
+def _recipe_changes(record: Record, protocol: str) -> dict[str, Any]:
+    """Return the settings of a run's recipe that are none of the task's own for its protocol."""
+    pretrain = record.job.pretrain
+    plugin = registry.load("pretexts", pretrain.pretext)
+    default = plugin.default_recipe(protocol)
+    return recipe_of(pretrain).differences(default)
+
+
+def _recorded_recipe(record: Record, protocol: str) -> dict[str, Any]:
+    """Return the settings of a recipe whose plug-in is not here: those that it says are none of its own, and every preset one."""
+    names = {*record.job.pretrain.recipe, *Pretext.presets.get(protocol, {})}
+    return {name: value for name, value in record.pretrain.recipe.items() if name in names}
+
+
 def _plugins(typed: Sequence[str]) -> list[str]:
-    """Return the --plugin options of a command."""
-    words = []
-    for word, following in zip(typed, [*typed[1:], ""], strict=True):
-        if word == "--plugin":
-            words += [word, following]
-        elif word.startswith("--plugin="):
-            words.append(word)
-    return words
+    """Return the --plugin options of a command; a file that is not at its path here is named without its folder."""
+    found = [following for word, following in pairwise(typed) if word == "--plugin"]
+    found += [word.partition("=")[2] for word in typed if word.startswith("--plugin=")]
+    return [word for file in found for word in ("--plugin", file if Path(file).is_file() else Path(file).name)]
 
 
 def _settings(owner: str, changes: Mapping[str, Any]) -> list[str]:
@@ -151,6 +173,8 @@ def changed_since(record: Record) -> str:
         ("pretexts", job.pretrain.pretext, job.pretrain.version, job.pretrain.source),
         ("downstreams", job.downstream, job.version, job.source),
     ):
+        if name not in registry.summaries(kind):
+            return f"{name}, which the run was made with, is not here; give its file with --plugin"
         plugin = registry.load(kind, name)
         if (plugin.version, registry.source_digest(kind, name)) != (version, source):
             made_with = f"version {version} {source}".strip()
@@ -179,9 +203,10 @@ def reproduce(record: Record, folder: Path, machine: MachineConfig, screen: Scre
     changed = changed_since(record)
     if changed:
         raise UsageError(f"{record.id} cannot be made again: {changed}.")
-    trained = job.pretrain.data_fingerprint
-    data = _data(str(origin["data"]), job.data_fingerprint, screen)
-    pretrain_data = _data(str(origin["pretrain_data"]), trained, screen) if trained != NO_DATA else None
+    data, pretrain_data = needs.open_data(str(origin["data"]), record.data, job.data_fingerprint, screen.echo), None
+    if record.pretrain.data and job.pretrain.data_fingerprint != NO_DATA:
+        name = str(origin["pretrain_data"])
+        pretrain_data = needs.open_data(name, record.pretrain.data, job.pretrain.data_fingerprint, screen.echo)
     subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
     scheme = job.settings.split_scheme
     if splits.open_splits(data, scheme, subset, screen.echo).fingerprint != job.splits_fingerprint:
@@ -190,13 +215,6 @@ def reproduce(record: Record, folder: Path, machine: MachineConfig, screen: Scre
     session = make_session(config_of(record, machine), grid, folder, screen)
     with stoppable(session.machine.stop):
         return run(job, session, record.tuning)
-
-
-def _data(name: str, fingerprint: str, screen: Screen) -> Dataset:
-    dataset = catalogue.open_dataset(name, screen.echo)
-    if dataset.fingerprint != fingerprint:
-        raise DataError(f"{name} here has fingerprint {dataset.fingerprint[:12]}, but the record's data had {fingerprint[:12]}.")
-    return dataset
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench import metrics, record
 from bench.errors import DataError
-from bench.experiment import examples
+from bench.experiment import examples, needs
 from bench.experiment.finetuning import FineTuning, finetune
 from bench.experiment.leaks import leaks_of
 from bench.experiment.pretraining import find_pretrained, load_trunk, lock_of, pretrain, work_folder
@@ -95,6 +95,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
         spread=tuned.spread,
         leaks=leaks,
         precision=session.machine.arithmetic,
+        plugins=needs.texts(job),
         provenance=origin,
     )
 
