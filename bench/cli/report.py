@@ -13,7 +13,7 @@ from bench.cli import completion
 from bench.cli.common import hold, warn
 from bench.cli.options import Out
 from bench.config import names
-from bench.errors import DataError, MachineError, UsageError
+from bench.errors import BenchError, DataError, MachineError, UsageError
 from bench.text import shell
 
 if TYPE_CHECKING:
@@ -56,18 +56,12 @@ def report(
     from bench.storage import files
     from results import look_log
     from results.cache import Cache
-    from results.report import FILES, Wanted, make
+    from results.report import Wanted, make
 
     hold(out)
     records = record.read(out)
-    tables = [name for name in FILES if (out / name).is_file()]
-    if not records and tables:
-        raise DataError(
-            f"{out} holds {', '.join(tables)}, but no records to make them from: for each run runs/RUN/record.json, with "
-            "predictions.npz beside it; ask for the folder runs, since tables are not made from CSV files."
-        )
     if not records:
-        raise UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
+        raise _nothing(out)
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
     kept = out / "cache" / "report.cache"
     cache = Cache.read(kept)
@@ -92,6 +86,19 @@ def report(
     if unwritten is not None:
         raise unwritten
     screen.echo(f"wrote {', '.join(made.files)} in {out}")
+
+
+def _nothing(out: Path) -> BenchError:
+    """Return the error for a folder without records: a folder of tables alone lacks them."""
+    from results.report import FILES
+
+    tables = [name for name in FILES if (out / name).is_file()]
+    if not tables:
+        return UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
+    return DataError(
+        f"{out} holds {', '.join(tables)}, but no records to make them from: for each run runs/RUN/record.json, with "
+        "predictions.npz beside it; ask for the folder runs, since tables are not made from CSV files."
+    )
 
 
 def _write(made: Report, out: Path) -> None:

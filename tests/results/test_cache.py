@@ -107,7 +107,7 @@ def test_damaged_and_missing_predictions_are_refused_whatever_is_kept(content: b
     if content is not None:
         file.write_bytes(content)
     refused = bench("report", "--out", out)
-    assert refused.code == 3 and f"{file}" in refused.err and ("is damaged" if content else "cannot read") in refused.err
+    assert refused.code == 3 and f"{file}" in refused.err and ("is damaged" if content else "is missing") in refused.err
 
 
 def spoiled(content: bytes, how: str) -> bytes:
