@@ -78,7 +78,8 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
     again = tiny(*asked)
     assert again.code == 0 and again.out.count("finished before") == 6 and looked == []
     report = bench("report", "--out", tmp_path / "runs")
-    assert "tuned, 3 trials" in report.out and "pruned: median by epoch, from a quarter" in report.out.replace("\n", " ")
+    assert "tuned, 3 trials" in report.out and "chosen by the main metric on val" in report.out.replace("\n", " ")
+    assert "pruned: median by epoch, from a quarter" in (tmp_path / "runs" / "leaderboard.csv").read_text()
     assert tiny(*asked[:4], "--seeds", 1).code == 0
     assert "Segmentation (miou_voc@1, %; tuned, 3 trials)" in bench("report", "--out", tmp_path / "runs").out.replace("\n", " ")
 
