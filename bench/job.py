@@ -91,6 +91,18 @@ class Job(Schema):
         return f"{self.pretrain.pretext}-{self.downstream}-{self.digest()[:12]}"
 
     @property
+    def about(self) -> str:
+        """What an id does not show but the seed: schedule, and transfer, labels and rates where they are not the default."""
+        parts: list[str] = [self.schedule]
+        if self.transfer != "all":
+            parts.append(f"{self.transfer} only")
+        if self.labels != 1:
+            parts.append(f"{self.labels:.3g} of the labels")
+        if self.rates:
+            parts.append("rates " + " ".join(f"{rate:.3g}" for rate in self.rates))
+        return ", ".join(parts)
+
+    @property
     def trains(self) -> list[Train]:
         """What each phase trains: head or all."""
         return [phase.train for phase in self.phases]

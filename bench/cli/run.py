@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,18 +21,22 @@ def run(options: dict[str, Any], out: Out = Path("runs"), plugin: Plugins = None
 
     Given again, the same command resumes interrupted runs and prints finished ones.
     """
+    began = time.monotonic()
     config = config_of(options)
     begin(plugin, out)
     check_places(config.labelled_data, config.pretrain_data, config.storage)
-    from bench.cli.screen import Screen, print_plan
+    from bench.cli.plan_text import print_plan
+    from bench.cli.screen import Screen
     from bench.experiment.session import open_session
 
     with Screen() as screen:
-        session = open_session(config, out, screen)
+        session = open_session(config, out, screen, planning=plan)
         if plan:
+            from bench.experiment.plan import ANSWER
             from bench.experiment.plan import plan as make_plan
+            from bench.experiment.step_times import StepTimes
 
-            print_plan(make_plan(session), screen)
+            print_plan(make_plan(session, StepTimes(session.machine, began + ANSWER)), screen)
         else:
             from bench.experiment.grid import run_grid
 

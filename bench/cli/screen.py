@@ -25,7 +25,6 @@ from rich.text import Text
 from bench.text import printable
 
 if TYPE_CHECKING:
-    from bench.experiment.plan import Plan
     from results import tables
 
 PIPE_WIDTH = 200
@@ -129,19 +128,6 @@ class Screen:
         if self.task is not None:
             self.progress.update(self.task, visible=False)
         self.task = self.progress.add_task(escape(name), total=total, completed=done, note="")
-
-
-def print_plan(planned: Plan, screen: Screen) -> None:
-    """Print a plan's lines as a table, and the estimate for all of them."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("What", overflow="fold")
-    table.add_column("State", overflow="fold")
-    table.add_column("Estimate", justify="right", overflow="fold")
-    for line in planned.lines.values():
-        table.add_row(escape(printable(line.name)), line.state, f"{line.seconds:,.0f} s" if line.seconds else "-")
-    screen.table(table)
-    device = planned.session.machine.device.type
-    screen.echo(f"{planned.seconds:,.0f} s of training in all on this machine ({device}), without packing and scoring")
 
 
 def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,10 +43,12 @@ def study(
     A study is a file with grids and tables. Runs that the records already hold are not run again and need no data. Several
     processes can share the work. Options given here override those of every part of the study.
     """
-    from bench.cli.screen import Screen, print_plan
+    from bench.cli.plan_text import origins, print_plan, total
+    from bench.cli.screen import Screen
     from bench.experiment import study, study_file
     from bench.storage import files
 
+    began = time.monotonic()
     file = study_file.find(place)
     if into is None and any(name in options for name in study_file.RESULTS):
         raise UsageError("--seeds, --tune and --set change a study's results; name another folder for the records with --into.")
@@ -56,14 +59,19 @@ def study(
     files.make_folder(folder)
     with Screen() as screen:
         if plan:
-            seconds = []
-            for name, planned in study.plan(read, runs, folder, names(only), screen):
+            from bench.experiment.plan import ANSWER
+
+            seconds, timed = [], {}
+            for name, planned in study.plan(read, runs, folder, names(only), screen, began + ANSWER):
                 screen.echo(f"{name}:")
-                print_plan(planned, screen)
+                print_plan(planned, screen, of_study=True)
+                screen.echo("")
                 seconds.append(planned.seconds)
+                timed[id(planned.times)] = planned.times
+            for text in (text for times in timed.values() for text in origins(times)):
+                screen.echo(text)
             if len(seconds) > 1:
-                total = f"{sum(seconds):,.0f} s of training in the {len(seconds)} parts together"
-                screen.echo(f"{total}; work that parts share is counted once")
+                screen.echo(f"the {len(seconds)} parts together: {total(sum(seconds))}; work that they share is counted once")
             return
         failed = study.run(read, runs, folder, names(only), screen)
         written, wrong = study.tables(read, folder, screen, runs if html else None, shell(["bench", *sys.argv[1:]]))

@@ -11,7 +11,7 @@ from bench.errors import TRACEBACK, Interrupted, OutOfMemory, SomeFailed, Storag
 from bench.experiment import leaks
 from bench.experiment.pretraining import pretrain
 from bench.experiment.runs import find, is_busy, run
-from bench.experiment.search import chosen_by, search_of
+from bench.experiment.search import chosen_by, same_search, search_of
 from bench.experiment.session import Session
 from bench.experiment.tuning import find_tuning, tune
 from bench.job import Job
@@ -73,7 +73,10 @@ def _tuned(job: Job, session: Session, wait: bool) -> tuple[Job, Tuning]:
 def tune_grid(session: Session) -> list[Tuning]:
     """Search the learning rates of every cell of the grid and return the searches; test splits are not scored."""
     jobs, config = session.grid.jobs, session.config
-    searches = {search.cell.id: search for search in (search_of(job, config, jobs) for job in jobs)}
+    cells: dict[object, Job] = {}
+    for job in jobs:
+        cells.setdefault(same_search(job), job)
+    searches = {search.cell.id: search for search in (search_of(job, config, [job]) for job in cells.values())}
     found: list[Tuning] = []
 
     def tune_cell(cell: Job, place: str, wait: bool) -> None:
@@ -91,15 +94,8 @@ def tune_grid(session: Session) -> list[Tuning]:
 
 
 def about(job: Job) -> str:
-    """Return what an id does not show of a job, as text: seed, schedule, and transfer, labels and rates where not the default."""
-    parts = [f"seed {job.seed}", job.schedule]
-    if job.transfer != "all":
-        parts.append(f"{job.transfer} only")
-    if job.labels != 1:
-        parts.append(f"{job.labels:.3g} of the labels")
-    if job.rates:
-        parts.append("rates " + " ".join(f"{rate:.3g}" for rate in job.rates))
-    return ", ".join(parts)
+    """Return what an id does not show of a job, as text."""
+    return f"seed {job.seed}, {job.about}"
 
 
 def score(value: float | None) -> str:

@@ -29,7 +29,7 @@ SMALL = ("small", "demo")
 """The protocols whose size is also that of pretraining; in others it is the task's alone (standard segmentation: 512)."""
 MOST_RUNS = 100_000
 PHOTOGRAPHS, DRAWN = "small", "demo"
-"""The protocols where --protocol is left out: of photographs, and of the demo data."""
+"""The protocols where --protocol is left out: of photographs, and of the drawn demo data."""
 PARTS = {"head": "the head alone", "all": "everything"}
 """What a phase trains, in words."""
 

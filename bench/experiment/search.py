@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from bench import metrics
@@ -71,9 +72,9 @@ class Search(Schema):
         return {name: low * (high / low) ** place[name] for name, (low, high) in self.space.items()}
 
 
-def search_of(job: Job, config: RunConfig, jobs: list[Job]) -> Search:
+def search_of(job: Job, config: RunConfig, jobs: Sequence[Job]) -> Search:
     """Return the search that chooses a job's rates for all seeds; its trials have the seed of the first such job in `jobs`."""
-    first = next(other for other in jobs if _seedless(other) == _seedless(job))
+    first = next(other for other in jobs if same_search(other) == same_search(job))
     ranges = ranges_of(job, config)
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
     if PRETEXT in ranges and recipe_of(job.pretrain).epochs:
@@ -114,5 +115,6 @@ def _drawn(job: Job, ranges: Space) -> tuple[tuple[str, ...], ...]:
     return together, *((name,) for name in phases if name not in together)
 
 
-def _seedless(job: Job) -> Job:
-    return job.model_copy(update={"seed": 0, "pretrain": job.pretrain.model_copy(update={"seed": 0})})
+def same_search(job: Job) -> tuple[str, str, str, str, float]:
+    """Return what tells the searches of a grid apart: jobs of one grid with the same value differ in the seed alone."""
+    return job.pretrain.pretext, job.downstream, job.schedule, job.transfer, job.labels

@@ -11,12 +11,15 @@ from typing import Any, Protocol
 
 from bench.config import RunConfig
 from bench.experiment import leaks
-from bench.experiment.resolve import Grid, resolve
+from bench.experiment.resolve import DRAWN, PHOTOGRAPHS, Grid, resolve
 from bench.training import cpu_load, loggers, machine
 from bench.training.feature_cache import Cache
 from bench.training.loop import Logger
 from bench.training.machine import Machine
-from bench.training.throughput import images_per_second
+from bench.training.throughput import amount_of, images_per_second
+
+LARGE = 2e10
+"""The most floating-point operations of a forward pass of which a few are timed while the user waits."""
 
 
 class Screen(Logger, Protocol):
@@ -51,8 +54,11 @@ class Session:
         self.screen.packing(done, total)
 
 
-def open_session(config: RunConfig, out: Path, screen: Screen) -> Session:
-    """Return a session for the jobs of a configuration; UsageError first of all when the device or a logger is not available."""
+def open_session(config: RunConfig, out: Path, screen: Screen, planning: bool = False) -> Session:
+    """Return a session for the jobs of a configuration; UsageError first of all when the device or a logger is not available.
+
+    A session for `planning` times nothing.
+    """
     machine.check_device(config.device)
     loggers.check(config.log)
     grid = resolve(config, screen.echo)
@@ -60,18 +66,20 @@ def open_session(config: RunConfig, out: Path, screen: Screen) -> Session:
         screen.echo(note)
     if config.leaks == "refuse":
         leaks.check(grid, True, screen.echo)
-    return make_session(config, grid, out, screen)
+    return make_session(config, grid, out, screen, planning)
 
 
-def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen) -> Session:
+def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen, planning: bool = False) -> Session:
     """Return a session for a grid, on the machine that the configuration asks for."""
     commit()
     around = cpu_load.Neighbours()
-    size, trunk = max((max(job.size, job.pretrain.size), job.pretrain.trunk) for job in grid.jobs)
-    made = machine.make_machine(config, trunk, size)
+    size, trunk = max({(max(job.size, job.pretrain.size), job.pretrain.trunk) for job in grid.jobs})
+    made = machine.make_machine(config, trunk, size, timed=not planning)
     if made.device.type == "cpu":
 
         def speed(threads: int) -> float:
+            if planning or amount_of(trunk, size)[0] > LARGE:
+                raise RuntimeError("timing a step would take long")
             return images_per_second(trunk, size, threads, made.precision)
 
         made = replace(made, notice=cpu_load.Notice(made.describe()["threads"], screen.echo, speed, around))
@@ -96,3 +104,27 @@ def commit() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
+
+
+def chosen(session: Session) -> list[tuple[str, str, str]]:
+    """Return what a session runs with, and why: what it is, what was chosen, and by whom."""
+    config, grid, made = session.config, session.grid, session.machine
+    asked, job = "asked for", grid.jobs[0]
+    sizes = sorted({size for job in grid.jobs for size in (job.size, job.pretrain.size)})
+    threads, cores = made.describe()["threads"], cpu_load.cores()
+    drawn = "the demo data" if grid.protocol == DRAWN else "photographs"
+    default = grid.protocol in (DRAWN, PHOTOGRAPHS)
+    seen = "a GPU is seen" if made.device.type == "cuda" else "no GPU is seen"
+    rows = [
+        ("protocol", grid.protocol, asked if config.protocol else f"the default for {drawn}" if default else "the tasks' own"),
+        ("size", f"{' and '.join(map(str, sizes))} px", asked if config.size else "the protocol's"),
+        ("trunk", job.pretrain.trunk, asked if config.trunk else "the protocol's"),
+        ("device", str(made.device), asked if config.device != "auto" else seen),
+        ("threads", str(threads), asked if config.threads else f"{cores} processors can be used"),
+        ("precision", made.arithmetic, asked if config.precision != "auto" else "the device's"),
+        ("data", f"{grid.data.title}, {len(grid.data.images):,} images", asked if config.labelled_data else "the default"),
+    ]
+    if grid.pretrain_data is not None:
+        title = f"{grid.pretrain_data.title}, {len(grid.pretrain_data.images):,} images"
+        rows.append(("pretraining data", title, asked if config.pretrain_data else "the default"))
+    return rows

@@ -46,8 +46,9 @@ from bench.experiment.grid import run_grid
 from bench.experiment.plan import Plan
 from bench.experiment.plan import plan as plan_session
 from bench.experiment.resolve import STATISTICS_VERSION, Grid, resolve
-from bench.experiment.search import search_of
+from bench.experiment.search import same_search, search_of
 from bench.experiment.session import Screen, Session, open_session
+from bench.experiment.step_times import StepTimes
 from bench.experiment.study_file import RECORDS, Study
 from bench.experiment.tuning import path_of
 from bench.record import Record, paths, read_one, record_path
@@ -102,14 +103,19 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     return failed
 
 
-def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> Iterator[tuple[str, Plan]]:
-    """Yield (name, plan) for each unfinished part, or for those in `only`; work that parts share is counted once."""
+def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen, until: float) -> Iterator[tuple[str, Plan]]:
+    """Yield (name, plan) for each unfinished part, or for those in `only`; work that parts share is counted once.
+
+    Steps are timed `until` then, by the monotonic clock.
+    """
     done: dict[str, int] = {}
+    times: dict[str, StepTimes] = {}  # one for each kind of machine, so that parts share what was timed
     for name, config in _to_do(study, into, only, screen, tell=True):
         with _about(name, into):
-            session = open_session(config, out, screen)
+            session = open_session(config, out, screen, planning=True)
             _check_data(study, session.grid)
-        yield name, plan_session(session, done, _reusable_records(into, session))
+        timed = times.setdefault(str(session.machine.describe()), StepTimes(session.machine, until))
+        yield name, plan_session(session, timed, done, _reusable_records(into, session))
 
 
 @contextmanager
@@ -245,7 +251,8 @@ def _reusable_records(into: Path, session: Session) -> list[Record]:
     """Return the study's records that a grid can reuse: those of the grid's own runs, and those that hold one of its searches."""
     jobs, trials = session.grid.jobs, session.config.tune
     runs = {job.id for job in jobs}
-    searches = {(search_of(job, session.config, jobs).id, trials) for job in jobs} if trials else set()
+    cells = {same_search(job): job for job in jobs}.values()
+    searches = {(search_of(job, session.config, jobs).id, trials) for job in cells} if trials else set()
     found = []
     for path in paths(into / RECORDS):
         try:

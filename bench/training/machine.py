@@ -163,11 +163,12 @@ def check_device(device: str) -> tuple[str, str]:
     return kind, number
 
 
-def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machine:
+def make_machine(config: MachineConfig, trunk: str = "", size: int = 0, timed: bool = True) -> Machine:
     """Return the machine of a configuration.
 
     Precision `auto` is bfloat16 on a GPU that has it. On a CPU it is float32, unless the CPU has AMX, images have at least
     `BF16_SIZE` pixels a side, and a forward and backward pass of `trunk` at `size` px, timed once, is a tenth faster in bfloat16.
+    If that must not be `timed` and was not before, it is float32.
     """
     import logging
     import warnings
@@ -185,7 +186,7 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0) -> Machi
     if use_cuda:  # else torch asks GPU 0 what it can, and pins memory for it
         torch.cuda.set_device(int(number or 0))
     wanted = config.precision
-    in_bf16 = wanted == "bf16" or (wanted == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size)))
+    in_bf16 = wanted == "bf16" or (wanted == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size, timed)))
     chosen: Precision = "bf16" if in_bf16 else "fp32"
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
@@ -212,11 +213,12 @@ def has_amx() -> bool:
     return bool(features.get("amx_bf16"))
 
 
-def bf16_pays(trunk: str, size: int) -> bool:
+def bf16_pays(trunk: str, size: int, timed: bool = True) -> bool:
     """Tell whether the processor trains a trunk at least a tenth faster in bfloat16 than in float32.
 
     Without AMX, and below `BF16_SIZE` pixels, the answer is no and nothing is timed. Otherwise both are timed once, and the
-    result is kept below the home folder, so that an interrupted run resumes in the same precision.
+    result is kept below the home folder, so that an interrupted run resumes in the same precision. Where it is not kept yet and
+    must not be `timed`, the answer is no.
     """
     if not trunk or size < BF16_SIZE or not has_amx():
         return False
@@ -232,6 +234,8 @@ def bf16_pays(trunk: str, size: int) -> bool:
         known = seal.load(path, "a timing", "remove it, and it is made again")
         return bool(known["bf16"] >= FASTER * known["fp32"])
     except (DataError, KeyError, TypeError):
+        if not timed:
+            return False
         speeds = {precision: images_per_second(trunk, size, precision=precision) for precision in ("fp32", "bf16")}
     files.publish_json(path, {**what, **speeds})
     return speeds["bf16"] >= FASTER * speeds["fp32"]

@@ -1,54 +1,164 @@
-"""`--plan`: the seconds are the steps of every phase, times the seconds that a step was measured to take."""
+"""`--plan`: the seconds are the steps of every phase, times the seconds that a step takes on this machine."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bench.cli import plan_text
 from bench.cli.screen import Screen
 from bench.config import RunConfig
 from bench.experiment import plan
 from bench.experiment.session import open_session
+from bench.experiment.step_times import Kind, StepTimes
+from bench.text import duration
 
 
 @pytest.fixture
 def planned(drawn: dict[str, Path], tmp_path: Path) -> Callable[..., plan.Plan]:
-    def call(**options: Any) -> plan.Plan:
+    def call(others: bool = False, **options: Any) -> plan.Plan:
         given = {"pretext": "random_init", "downstream": "voc_cls", "protocol": "demo", "device": "cpu", "threads": 1}
         given |= {"trunk": "unet:depth=5,width=8", "size": 32, "data": str(drawn["demo"]), "set": ("protocol.head_width=16",)}
         config = RunConfig.model_validate({**given, "pretrain_data": str(drawn["demo_unlabelled"]), **options})
-        return plan.plan(open_session(config, tmp_path / "runs", Screen()))
+        session = open_session(config, tmp_path / "runs", Screen(), planning=True)
+        return plan.plan(session, StepTimes(session.machine, time.monotonic() + 60), others=others)
 
     return call
 
 
-def test_a_step_takes_what_it_was_measured_to_take(planned: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "take_step", lambda *_: time.sleep(0.05))
-    made = planned(schedule="one-phase")
-    assert made.measured and all(0.05 <= seconds < 0.2 for seconds in made.measured.values())
+def seconds_of(made: plan.Plan, name: str) -> float:
+    (found,) = [line.seconds for line in made.lines if name in line.name]
+    return found
 
 
-def test_the_seconds_are_the_steps_of_every_phase(planned: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """24 images in batches of 8; ten seconds a step, and one where only a head is trained on features that are kept."""
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Give a pretext task's step 100 seconds, others 10, and one of a head on kept features 1; return the asked kinds."""
+    asked: list[tuple[str, int]] = []
 
-    def step(*_: object, from_features: bool = False) -> float:
-        return 1.0 if from_features else 10.0
+    def step(self: object, kind: Kind, batch: int) -> float:
+        asked.append((kind.name, batch))
+        return 100.0 if "," not in kind.name else 1.0 if "kept features" in kind.name else 10.0
 
-    monkeypatch.setattr(plan, "_finetuning_step", step)
-    monkeypatch.setattr(plan, "_pretraining_step", lambda *_: 100.0)
-    phases = '{"two-phase": [{"train": "head", "epochs": 5, "lr": 0.01}, {"train": "all", "epochs": 3, "lr": 0.001}]}'
-    asked = {"schedule": "two-phase", "pretext": "l1_color", "downstream": "voc_cls"}
-    settings = ("protocol.head_width=16", f"protocol.schedules={phases}", "protocol.batch_size=8", "recipe.epochs=2")
-    made = planned(set=settings, **asked)
-    pretraining = [line.seconds for name, line in made.lines.items() if name.startswith("l1_color-") and "voc" not in name]
-    steps = 3
-    (finetuning,) = [line.seconds for name, line in made.lines.items() if "voc_cls" in name]
-    assert finetuning == 10 * steps + 4 * steps + 3 * 10 * steps  # features are computed in the first epoch
-    assert pretraining and pretraining[0] % 200 == 0 and pretraining[0] >= 200
-    augmented = planned(set=(*settings, "protocol.augmentation=flip"), **asked)
-    assert max(line.seconds for name, line in augmented.lines.items() if "voc_cls" in name) == 8 * 10 * steps
-    half = planned(set=settings, labels="0.5", **asked)
-    (fewer,) = [line.seconds for name, line in half.lines.items() if "voc_cls" in name]
-    assert fewer == finetuning * 2 / 3  # 12 images
+    monkeypatch.setattr(StepTimes, "step", step)
+    return asked
+
+
+PHASES = '{"two-phase": [{"train": "head", "epochs": 5, "lr": 0.01}, {"train": "all", "epochs": 3, "lr": 0.001}]}'
+SETTINGS = ("protocol.head_width=16", f"protocol.schedules={PHASES}", "protocol.batch_size=8", "recipe.epochs=2")
+ASKED = {"schedule": "two-phase", "pretext": "l1_color", "downstream": "voc_cls"}
+
+
+def test_the_seconds_are_the_steps_of_every_phase(planned: Callable[..., plan.Plan], steps: list[tuple[str, int]]) -> None:
+    """24 images in batches of 8, and 16 to score; ten seconds a step, and one where only a head is trained on kept features."""
+    made = planned(set=SETTINGS, **ASKED)
+    scored = 10 * 16 / 8  # a forward pass costs what a step of the head does
+    assert seconds_of(made, "voc_cls") == 10 * 3 + 4 * 3 + 3 * 10 * 3 + scored  # features are computed in the first epoch
+    pretraining = next(line.seconds for line in made.lines if "voc" not in line.name)
+    assert pretraining > 2 * 100 and any(batch == 8 for _, batch in steps)
+    augmented = planned(set=(*SETTINGS, "protocol.augmentation=flip"), **ASKED)
+    assert seconds_of(augmented, "voc_cls") == 8 * 10 * 3 + scored
+    half = planned(set=SETTINGS, labels="0.5", **ASKED)
+    assert seconds_of(half, "voc_cls") - scored == (seconds_of(made, "voc_cls") - scored) * 2 / 3  # 12 images
+    untrained = planned(set=SETTINGS, **{**ASKED, "pretext": "random_init"})
+    assert seconds_of(untrained, "voc_cls") == seconds_of(made, "voc_cls") + 3 * 10  # its statistics are measured
+    encoder = planned(set=SETTINGS, transfer="encoder", **ASKED)
+    assert seconds_of(encoder, "voc_cls") == seconds_of(made, "voc_cls") + 3 * 10  # a new decoder's statistics are measured
+
+
+def test_a_search_takes_its_trials_with_their_scores(planned: Callable[..., plan.Plan], steps: list[tuple[str, int]]) -> None:
+    made, once = planned(set=SETTINGS, tune=4, **ASKED), planned(set=SETTINGS, **ASKED)
+    (search,) = [line for line in made.lines if "trials" in line.state]
+    validated = 8 * 10 * 1 / 8  # one image, after each of 8 epochs
+    assert search.seconds == 4 * (seconds_of(once, "voc_cls") - 10 * 16 / 8 + validated)
+    pretraining = next(line.seconds for line in once.lines if "voc" not in line.name)
+    with_pretext = planned(set=SETTINGS, tune=4, space="pretext=1e-4:1e-3", **ASKED)
+    (longer,) = [line for line in with_pretext.lines if "trials" in line.state]
+    assert longer.seconds == search.seconds + 4 * pretraining
+
+
+def test_seeds_share_a_line_with_a_count_of_each_state(
+    planned: Callable[..., plan.Plan], steps: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    made = planned(set=SETTINGS, seeds=3, **ASKED)
+    assert [(line.name, line.state) for line in made.lines] == [
+        ("l1_color, 3 seeds", "3 to do"),
+        ("  l1_color-voc_cls (3 seeds, two-phase)", "3 to do"),
+    ]
+    assert seconds_of(made, "l1_color-voc_cls") == 3 * seconds_of(planned(set=SETTINGS, **ASKED), "voc_cls")
+    assert len(made.pieces) == 6 and sum(made.pieces.values()) == made.seconds
+    one = made.session.grid.jobs[1]
+    (tmp_path / "runs" / "work" / one.id).mkdir(parents=True)
+    assert planned(set=SETTINGS, seeds=3, **ASKED).lines[1].state == "2 to do, 1 interrupted, goes on"
+
+
+def test_thousands_of_runs_are_planned_in_seconds(planned: Callable[..., plan.Plan], steps: list[tuple[str, int]]) -> None:
+    began = time.process_time()
+    shares = tuple(place / 10 for place in range(1, 11))
+    made = planned(seeds="1000", pretext="random_init", schedule="one-phase,two-phase", labels=shares, tune=8)
+    assert sum(count for line in made.lines for _, count in line.states) > 20_000 and len(made.lines) == 1 + 20 + 20
+    assert time.process_time() - began < 15
+
+
+def test_the_other_protocols_have_their_cost(planned: Callable[..., plan.Plan]) -> None:
+    made = planned(others=True, trunk=None, size=None, protocol="small", set=(), pretext="l1_color")
+    assert set(made.others) == {"standard", "paper"} and min(made.others.values()) > 20 * made.seconds > 0
+    assert plan_text.offered(made)[0].startswith("with another protocol: standard about ")
+    assert set(planned(others=True, trunk=None, size=None, protocol="paper", set=()).others) == {"small", "standard"}
+
+
+def test_a_plan_of_days_offers_the_protocol_that_takes_less(planned: Callable[..., plan.Plan]) -> None:
+    made = planned(set=SETTINGS, **ASKED)
+    made.session = SimpleNamespace(command=("run", "--protocol", "paper", "--data", "a b", "--plan"))  # type: ignore[assignment]
+    made.others = {"small": 3 * 3600.0, "standard": 1e8}
+    assert plan_text.warning(made) == []
+    made.lines = [plan.Line("a", (("to do", 1),), 975_656.0)]
+    said, command = plan_text.warning(made)
+    assert said == "warning: this takes about 11 days on this machine; with the protocol small it takes about 3 h 0 min:"
+    assert command == "  bench run --data 'a b' --protocol small"
+    (in_study,) = plan_text.warning(made, of_study=True)
+    assert in_study.endswith('(protocol = "small" in the study\'s file)')
+    made.others = {"standard": 1e8}
+    assert "fewer seeds, tasks or trials take less" in plan_text.warning(made)[0]
+    made.others = {"small": 3e5}
+    assert "about 3 days, and fewer seeds, tasks or trials less than that" in plan_text.warning(made)[0]
+
+
+def test_a_plan_says_what_was_chosen_and_why(bench: Callable, drawn: dict[str, Path], tmp_path: Path) -> None:
+    data = ("--data", drawn["demo"], "--pretrain-data", drawn["demo_unlabelled"], "--out", tmp_path / "runs")
+    asked = ("run", "--pretext", "l1_color", "--downstream", "voc_seg", "--device", "cpu", *data, "--plan")
+    shown = bench(*asked).out
+    lines = [re.split(r"  +", line.strip()) for line in shown[shown.index("Chosen") :].splitlines()]
+    assert lines[0] == ["Chosen", "Why"]
+    assert ["protocol", "small", "the default for photographs"] in lines and ["size", "64 px", "the protocol's"] in lines
+    assert ["trunk", "unet:depth=6,width=16", "the protocol's"] in lines and ["device", "cpu", "asked for"] in lines
+    assert " s of training" not in shown and "about " in shown and "steps timed now: " in shown
+    asked_for = bench(*asked, "--threads", "1", "--protocol", "demo", "--size", "32").out
+    assert len(re.findall(r"^(?:protocol +demo|size +32 px|threads +1) +asked for", asked_for, re.MULTILINE)) == 3
+    assert "steps from a plan of " in bench(*asked).out  # nothing is timed twice
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--set", "protocol.batch_size=100000", "--set", "recipe.batch_size=100000"),
+        ("--trunk", "unet:width=1024", "--size", "4096"),
+        ("--trunk", "timm:convnext_xxlarge", "--size", "1024"),
+        ("--protocol", "standard", "--pretext", "all", "--downstream", "all", "--seeds", "20", "--tune", "50"),
+    ],
+)
+def test_a_plan_answers_soon_whatever_is_asked(asked: tuple[str, ...], tiny: Callable) -> None:
+    """15 seconds are promised where nothing else runs; the time of this process does not depend on others."""
+    began = time.process_time()
+    done = tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--threads", "1", *asked, "--plan")
+    assert done.code == 0 and "in all on this machine" in done.out, done.err
+    assert time.process_time() - began < 15
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "1 s"), (99, "99 s"), (100, "2 min"), (7_200, "2 h 0 min"), (86_400, "24 h")])
+def test_a_duration_is_told_in_units_that_a_person_counts_in(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

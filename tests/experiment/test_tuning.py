@@ -211,11 +211,11 @@ def test_no_trial_is_pruned_before_a_quarter_of_its_last_phase(tiny: Bench, tmp_
 def test_a_plan_counts_trials_and_knows_what_is_searched(tiny: Bench, tmp_path: Path) -> None:
     asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", 2, "--seeds", 2)
     planned = tiny(*asked, "--plan")
-    assert planned.code == 0 and "2 trials, fewer seconds when pruned" in planned.out
-    assert planned.out.count("rates not known yet") == 2 and not (tmp_path / "runs" / "studies").exists()
+    assert planned.code == 0 and "2 trials, less time when pruned" in planned.out
+    assert "(rates not known yet, 2 seeds, frozen)  2 to do" in planned.out and not (tmp_path / "runs" / "studies").exists()
     assert tiny(*asked).code == 0
     planned = tiny(*asked, "--plan")
-    assert "searched" in planned.out and planned.out.count("finished") == 2
+    assert "searched" in planned.out and " 2 finished" in planned.out
 
 
 @pytest.mark.parametrize("space", ["head=0", "body=1e-4:1e-2", "head=1e-2:1e-4", "head=0:1", "head=a:b"])
