@@ -16,9 +16,9 @@ import torch
 
 from bench import record
 from bench.__main__ import main
-from bench.data import demo
+from bench.data import batches, demo
 from bench.training import loop
-from tests.gpu.steps import without_waits
+from tests.gpu.steps import read_without_waits, without_waits
 
 TRUNK, SIZE = "unet:depth=5,width=16", 32
 PHASES = (
@@ -69,7 +69,10 @@ def on_drawn_images(folder: Path, *more: object) -> tuple[object, ...]:
 
 @contextlib.contextmanager
 def watched() -> Iterator[list[str]]:
-    """Let no training step wait for the GPU in the block, and stop the command once, after some steps; give the steps' stages."""
+    """Let no training step, nor the reading of its batch, wait for the GPU in the block, and stop the command once.
+
+    Gives the names of the steps' stages.
+    """
     made: list[str] = []
     take_step = without_waits(loop.take_step)
 
@@ -79,7 +82,8 @@ def watched() -> Iterator[list[str]]:
             machine.stop.signal_number = signal.SIGTERM
         return take_step(stage, machine, *rest)
 
-    with patch.object(loop, "take_step", counted):
+    reading = read_without_waits(batches.training)
+    with patch.object(loop, "take_step", counted), patch.object(batches, "training", reading):
         yield made
 
 

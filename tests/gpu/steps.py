@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,21 +19,43 @@ class Waited(AssertionError):
 
 def without_waits(take_step: Callable[..., Any]) -> Callable[..., Any]:
     """Return `bench.training.loop.take_step` so that it raises Waited when a step waits for the GPU, but for a stage's first."""
-    made: dict[int, int] = {}
 
     @functools.wraps(take_step)
     def watched(stage: Any, *rest: Any) -> Any:
-        made[id(stage)] = made.get(id(stage), 0) + 1
-        if made[id(stage)] <= WARMING:
+        stage.watched_steps = getattr(stage, "watched_steps", 0) + 1
+        with _forbidden(stage.name, stage.watched_steps > WARMING):
             return take_step(stage, *rest)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            return take_step(stage, *rest)
-        except RuntimeError as error:
-            if "synchronizing CUDA operation" in str(error):
-                raise Waited(f"{stage.name}: {error}") from error
-            raise
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
     return watched
+
+
+def read_without_waits(training: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `bench.data.batches.training` so that it raises Waited when a batch but for the first is read with a wait."""
+
+    @functools.wraps(training)
+    def watched(*given: Any) -> Iterator[Any]:
+        stream, done = training(*given), 0
+        while True:
+            try:
+                with _forbidden("reading", done >= WARMING):
+                    batch = next(stream)
+            except StopIteration:
+                return
+            yield batch
+            done += 1
+
+    return watched
+
+
+@contextmanager
+def _forbidden(what: str, forbidden: bool) -> Iterator[None]:
+    """Raise Waited for a wait in the block where it is `forbidden`."""
+    torch.cuda.set_sync_debug_mode("error" if forbidden else "default")
+    try:
+        yield
+    except RuntimeError as error:
+        if "synchronizing CUDA operation" in str(error):
+            raise Waited(f"{what}: {error}") from error
+        raise
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

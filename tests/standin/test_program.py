@@ -17,13 +17,14 @@ import torch
 
 from bench import record, registry
 from bench.config import MachineConfig
+from bench.data import batches
 from bench.experiment.pretraining import make_pretext, pretraining_stage
 from bench.models.modes import inference
 from bench.training import loop
 from bench.training.machine import make_machine
 from tests.docs.test_docs import plugin
 from tests.downstream.test_contract import PAIRS
-from tests.gpu.steps import without_waits
+from tests.gpu.steps import read_without_waits, without_waits
 from tests.pretexts.test_contract import NAMES, TRUNKS, images, job
 from tests.standin import StandIn
 
@@ -37,8 +38,9 @@ QUICK = (
 
 @pytest.fixture(autouse=True)
 def watched(gpu: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no training step wait for the GPU."""
+    """Let no training step wait for the GPU, nor the reading of its batch."""
     monkeypatch.setattr(loop, "take_step", without_waits(loop.take_step))
+    monkeypatch.setattr(batches, "training", read_without_waits(batches.training))
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)
@@ -82,7 +84,8 @@ def test_rates_are_tuned_on_a_gpu(tiny: Bench, tmp_path: Path) -> None:
     done = tiny(*QUICK, "--pretext", "l1_color", "--downstream", "all", "--tune", "2")
     assert done.code == 0, done.err
     for one in record.read(tmp_path / "runs"):
-        assert one.tuning is not None and len(one.tuning.trials) == 2 and one.tuning.cost.device == "cuda"
+        assert one.tuning is not None and len(one.tuning.trials) == 2
+        assert one.tuning.cost.device == "cuda" and one.tuning.cost.peak_memory > 0
 
 
 def test_a_run_that_is_stopped_on_a_gpu_goes_on_as_if_it_had_not_been(
@@ -139,7 +142,9 @@ def test_the_doctor_says_that_a_gpu_does_not_start(bench: Bench, tmp_path: Path,
     for name in ("mem_get_info", "current_device", "get_device_properties", "get_device_name"):
         monkeypatch.setattr(torch.cuda, name, broken)
     told = bench("doctor", "--out", tmp_path / "runs")
-    assert told.code == 4 and "CUDA unknown error" in told.err and "--device cpu" in told.err and "unexpected" not in told.err
+    assert told.code == 4 and "could not run here: gpu 0: torch sees it but cannot compute on it (CUDA unknown error" in told.err
+    checks = {line.split("\t")[0]: line.split("\t")[1] for line in told.out.splitlines()}
+    assert checks["gpu 0"] == "fails" and checks["out: writing"] == "ok", "what follows is examined all the same"
 
 
 def test_a_gpu_that_does_not_start_ends_a_run_with_one_sentence(tiny: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

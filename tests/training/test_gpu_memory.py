@@ -133,6 +133,15 @@ def test_a_jobs_peak_memory_is_its_own_whatever_earlier_jobs_left(
     assert job(few, activations=20) == 520  # after more has been dropped than was copied
 
 
+def test_what_is_kept_is_given_back_when_memory_runs_out(gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, memory = made(tmp_path, 4 * SIZE, monkeypatch)
+    (part,) = parts(tmp_path, 1)
+    assert not cache.give_up(), "there is nothing to drop, and to try again would not help"
+    assert cache.resident(part).cached and memory.allocated == 500 + SIZE
+    assert cache.give_up() and memory.allocated == 500
+    assert not cache.resident(part).cached and not cache.give_up()
+
+
 def exhausted(patch: pytest.MonkeyPatch, when: Callable[[batches.SplitData], bool]) -> list[str]:
     """Let the GPU's memory run out in steps on some splits; return the list of the stages that it ran out in."""
     found: list[str] = []
