@@ -27,8 +27,8 @@ PHASES = (
 )
 STOPPED_AFTER = 7
 """The step of pretraining after which the run is stopped: in its second epoch."""
-SHARE = 0.01
-"""The share of the GPU's memory that is left to torch where it is to run out."""
+LEFT = 800e6
+"""The bytes that are left to torch where memory is to run out: enough for the weights below, and not for a step."""
 LARGE = ("--trunk", "unet", "--size", "256", "--set", "recipe.batch_size=32")
 """The paper's size, which needs more."""
 
@@ -112,7 +112,7 @@ def resume(folder: Path) -> list[str]:
 def exhaust(folder: Path) -> list[str]:
     """Let the GPU's memory run out in a run of the paper's size: it is one sentence, and a small run works afterwards."""
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(SHARE)
+    torch.cuda.set_per_process_memory_fraction(LEFT / torch.cuda.get_device_properties(0).total_memory)
     try:
         code, said = bench(*on_drawn_images(folder, *LARGE, "--pretext", "cgan_color", "--downstream", "voc_cls"))
     finally:
@@ -124,4 +124,4 @@ def exhaust(folder: Path) -> list[str]:
     assert code == 0, said
     torch.cuda.empty_cache()
     left = torch.cuda.memory_allocated() / 2**20
-    return [f"with {SHARE:.0%} of the memory: {last}", f"a small run works afterwards; {left:.1f} MiB are left allocated"]
+    return [f"with {LEFT / 1e6:.0f} MB: {last}", f"a small run works afterwards; {left:.1f} MiB are left allocated"]

@@ -46,7 +46,7 @@ def test_memory_that_runs_out_on_a_stand_in(
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", left.append, raising=False)
     monkeypatch.setattr(commands, "LARGE", ("--set", "recipe.batch_size=32"))
     assert first_minute.main(["memory"]) == 0, capsys.readouterr().out
-    assert left == [1.0, commands.SHARE, 1.0] and "try a batch size of 16" in capsys.readouterr().out
+    assert left[1] < 0.01 and left[2:] == [1.0] and "try a batch size of 16" in capsys.readouterr().out
     monkeypatch.setattr(loop, "take_step", take_step)
     assert first_minute.main(["memory"]) == 1, "memory that does not run out"
 
