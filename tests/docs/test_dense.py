@@ -26,7 +26,7 @@ def test_the_dense_plug_in_runs_with_its_own_setting(tiny: Callable, bench: Call
     assert set(one.evaluation) == {"error"} and set(one.baselines) == {"no edges", "median edge"}
     assert (tmp_path / "runs" / "pretrained" / one.id / "figure7.png").is_file()
     refused = tiny(*asked, "--set", "edges.noise=-1")
-    assert refused.code == 2 and "noise" in refused.err and "greater than or equal to 0" in refused.err
+    assert refused.code == 2 and "noise" in refused.err and "takes at least 0" in refused.err
     table3 = bench("report", "--out", tmp_path / "runs").out
     assert "median edge" in table3 and "edges (noise=0.3)" in table3
 
