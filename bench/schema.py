@@ -73,10 +73,11 @@ _TAKES = {
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
-def complaint(error: ValidationError, name: str = "") -> str:
+def complaint(error: ValidationError, name: str = "", with_input: bool = True) -> str:
     """Return the first thing that is wrong in plain words: the field, what it takes, and what was given.
 
-    `name` replaces the field's own name, for example by that of an option.
+    `name` replaces the field's own name, for example by that of an option. What was given is left out on request, and when it
+    is a table of settings.
     """
     problem = error.errors()[0]
     where = name or ".".join(str(part)[:LONG] for part in problem["loc"])
@@ -85,7 +86,7 @@ def complaint(error: ValidationError, name: str = "") -> str:
     if problem["type"] == "extra_forbidden":
         return f"{where} is not known"
     said = _takes(problem)
-    given = "" if isinstance(problem["input"], Mapping) else f", but got {quoted(problem['input'])}"
+    given = "" if not with_input or isinstance(problem["input"], Mapping) else f", but got {quoted(problem['input'])}"
     return f"{where}{said}{given}" if where else said.removeprefix(": ").strip()
 
 

@@ -57,6 +57,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PRETEXT_BENCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv(offline.VARIABLE, "0")
     monkeypatch.setattr(registry, "_given", {})
+    monkeypatch.setattr("bench.experiment.start.AT_START", 0.0)  # no steps are timed before a run, which is of seconds
     torch.set_num_threads(1)
     return tmp_path / "home"
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli.common import begin, check_places
 from bench.cli.options import Out, Plan, Plugins, config_of, configured, fields
+from bench.errors import SomeFailed
+
+if TYPE_CHECKING:
+    from bench.cli.screen import Screen
+    from bench.experiment.session import Session
+    from bench.record import Record
 
 RUN_EXAMPLE = "bench run --pretext random_init,cgan_color --downstream voc_seg --seeds 3 --tune 8"
 TUNE_EXAMPLE = "bench tune --pretext all --downstream voc_seg --trials 20"
@@ -23,24 +29,42 @@ def run(options: dict[str, Any], out: Out = Path("runs"), plugin: Plugins = None
     """
     began = time.monotonic()
     config = config_of(options)
-    begin(plugin, out)
-    check_places(config.labelled_data, config.pretrain_data, config.storage)
-    from bench.cli.plan_text import print_plan
     from bench.cli.screen import Screen
-    from bench.experiment.session import open_session
 
     with Screen() as screen:
+        begin(plugin, out)
+        check_places(config.labelled_data, config.pretrain_data, config.storage)
+        from bench.experiment.session import open_session
+
         session = open_session(config, out, screen, planning=plan)
         if plan:
-            from bench.experiment.plan import ANSWER
-            from bench.experiment.plan import plan as make_plan
-            from bench.experiment.step_times import StepTimes
-
-            print_plan(make_plan(session, StepTimes(session.machine, began + ANSWER)), screen)
+            _plan(session, screen, began)
         else:
-            from bench.experiment.grid import run_grid
+            _run(session, screen)
 
-            run_grid(session)
+
+def _plan(session: Session, screen: Screen, began: float) -> None:
+    from bench.cli.plan_text import print_plan
+    from bench.experiment.plan import ANSWER, AT_LEAST, plan
+    from bench.experiment.step_times import StepTimes
+
+    print_plan(plan(session, StepTimes(session.machine, began + ANSWER, AT_LEAST)), screen)
+
+
+def _run(session: Session, screen: Screen) -> None:
+    """Run the jobs of a session and show the table of those that were finished, also when others failed."""
+    from bench.cli.ending import show
+    from bench.experiment.grid import run_grid
+    from bench.experiment.start import announce
+
+    announce(session)
+    made: list[Record] = []
+    try:
+        run_grid(session, made)
+    except SomeFailed:
+        show(made, session.out, screen)
+        raise
+    show(made, session.out, screen)
 
 
 @configured(*fields(without=("seeds", "vary", "rates", "tune", "log")))
@@ -56,11 +80,15 @@ def tune(
     `bench run --tune N` with the same options then uses the rates that were found.
     """
     config = config_of({**options, "tune": trials})
-    begin(plugin, out)
-    check_places(config.labelled_data, config.pretrain_data, config.storage)
     from bench.cli.screen import Screen
-    from bench.experiment.grid import tune_grid
-    from bench.experiment.session import open_session
 
     with Screen() as screen:
-        tune_grid(open_session(config, out, screen))
+        begin(plugin, out)
+        check_places(config.labelled_data, config.pretrain_data, config.storage)
+        from bench.experiment.grid import tune_grid
+        from bench.experiment.session import open_session
+        from bench.experiment.start import announce
+
+        session = open_session(config, out, screen)
+        announce(session, runs=False)
+        tune_grid(session)

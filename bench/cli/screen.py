@@ -1,10 +1,15 @@
-"""The screen: progress bars on a terminal, plain lines in a pipe, and tables. Text is never read as markup."""
+"""The screen: progress bars on a terminal, plain lines in a pipe, and tables. Text is never read as markup.
+
+It is never silent for long: what is being done is said again, from a thread of its own, when nothing else was for some seconds.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -17,18 +22,19 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
-from bench.text import printable
+from bench.text import duration, printable
 
 if TYPE_CHECKING:
     from results import tables
 
 PIPE_WIDTH = 200
 """The width of a table in characters where no terminal tells its width."""
+QUIET = 8.0
+"""Seconds without a word after which the screen says what is being done."""
 
 
 class Screen:
@@ -41,10 +47,17 @@ class Screen:
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.name = ""
-        self.epochs = self.images = 0
+        self.epochs = self.steps = self.first = self.done = self.images = 0
         self.began = self.last = 0.0
+        self.left: Callable[[float], float] = lambda stage: stage
+        """The seconds that the whole command still takes, given those of the present stage."""
+        self.spoke, self.at = time.monotonic(), 0
+        self.now: str | Callable[[], str] = "starting"
+        self.stopped = threading.Event()
 
     def __enter__(self) -> Screen:
+        self.spoke = time.monotonic()
+        threading.Thread(target=self._keep_talking, name="screen", daemon=True).start()
         if self.console.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}"),
@@ -52,27 +65,39 @@ class Screen:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
                 console=self.console,
             )
             self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stopped.set()
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
 
     def echo(self, text: str) -> None:
         """Print a line."""
+        self.now = text.strip()
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.spoke = time.monotonic()
         self.console.print(printable(text), markup=False)
+
+    def doing(self, what: str) -> None:
+        """Note what is being done now; it is said when nothing else is for some seconds."""
+        self.now = what
 
     def table(self, table: Any) -> None:
         """Print a rich table."""
+        self.spoke = time.monotonic()
         self.console.print(table)
 
     def packing(self, done: int, total: int) -> None:
         """Show that `done` of `total` images are packed."""
+        self.now = f"packing: {done:,} of {total:,} images"
         if self.progress is None:
             return
         if done == 1:
@@ -82,6 +107,7 @@ class Screen:
 
     def amount(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` bytes of the file `what` are downloaded."""
+        self.now = f"{what}: {done / 1e6:,.0f} of {max(done, total) / 1e6:,.0f} MB"
         if self.progress is None:
             return
         if what != self.name:
@@ -93,6 +119,8 @@ class Screen:
     def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
         """Begin a stage of `epochs` x `steps` training steps, of which the first `done` were made before."""
         self.name, self.epochs, self.images, self.began = name, epochs, 0, time.monotonic()
+        self.steps, self.done, self.first = epochs * steps, done, done
+        self.now = self._in_stage
         if done and done < epochs * steps:
             self.echo(f"{name}: goes on from step {done} of {epochs * steps}")
         if self.progress is not None:
@@ -101,6 +129,7 @@ class Screen:
     def step(self, epoch: int, losses: dict[str, float] | None, images: int) -> None:
         """Count a training step; show losses and speed at most every 0.2 seconds."""
         self.images += images
+        self.done, self.at, self.now = self.done + 1, epoch, self._in_stage
         if self.progress is None or self.task is None:
             return
         now = time.monotonic()
@@ -108,26 +137,40 @@ class Screen:
             self.last = now
             rate = self.images / max(now - self.began, 1e-9)
             note = f"epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s"
-            self.progress.update(self.task, note=escape(note))
+            self.progress.update(self.task, note=escape(note), left=self._left())
         self.progress.advance(self.task)
 
     def losses(self, step: int, losses: dict[str, float]) -> None:
         """Show nothing: `step` has the latest losses."""
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
-        """Print a finished epoch's losses, speed and remaining time, unless there is a progress bar."""
-        rate = images / max(seconds, 1e-9)
-        left = (self.epochs - epoch - 1) * seconds
+        """Print a finished epoch's losses and speed, and the time left, unless there is a progress bar."""
         if self.progress is None:
-            self.echo(
-                f"{self.name}: epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s  {left:,.0f} s left"
-            )
+            rate = images / max(seconds, 1e-9)
+            self.echo(f"{self.name}: epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s  {self._left()}")
+
+    def _left(self) -> str:
+        """Return the time that the command still takes, as text."""
+        each = (time.monotonic() - self.began) / max(1, self.done - self.first)
+        return f"about {duration(self.left((self.steps - self.done) * each))} left"
+
+    def _in_stage(self) -> str:
+        return f"{self.name}: epoch {self.at + 1}/{self.epochs}, step {self.done:,} of {self.steps:,}, {self._left()}"
+
+    def _keep_talking(self) -> None:
+        """Say what is being done whenever nothing was said for `QUIET` seconds; a bar that moves says it by itself."""
+        while not self.stopped.wait(min(1.0, QUIET / 4)):
+            moves = self.progress is not None and any(task.visible and not task.finished for task in self.progress.tasks)
+            if moves or time.monotonic() - self.spoke < QUIET:
+                continue
+            now = self.now
+            self._say(f"  still at work: {now if isinstance(now, str) else now()}")
 
     def _bar(self, name: str, total: int, done: int) -> None:
         assert self.progress is not None
         if self.task is not None:
             self.progress.update(self.task, visible=False)
-        self.task = self.progress.add_task(escape(name), total=total, completed=done, note="")
+        self.task = self.progress.add_task(escape(name), total=total, completed=done, note="", left="")
 
 
 def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -43,7 +43,7 @@ def study(
     A study is a file with grids and tables. Runs that the records already hold are not run again and need no data. Several
     processes can share the work. Options given here override those of every part of the study.
     """
-    from bench.cli.plan_text import origins, print_plan, total
+    from bench.cli.plan_text import print_plan
     from bench.cli.screen import Screen
     from bench.experiment import study, study_file
     from bench.storage import files
@@ -60,6 +60,7 @@ def study(
     with Screen() as screen:
         if plan:
             from bench.experiment.plan import ANSWER
+            from bench.experiment.plan_words import origins, total
 
             seconds, timed = [], {}
             for name, planned in study.plan(read, runs, folder, names(only), screen, began + ANSWER):

@@ -20,9 +20,10 @@ from bench.experiment.finetuning import make_model, phase_stage
 from bench.experiment.leaks import pretraining_splits
 from bench.experiment.pretraining import make_pretext, pretraining_stage
 from bench.experiment.resolve import PARTS, Grid, pack_of, recipe_of, subset_of
-from bench.experiment.step_times import FEW, Kind, StepTimes
+from bench.experiment.step_times import FEW, RUN, Kind, StepTimes, keep
 from bench.job import Job, PretrainJob
 from bench.models import batch_norm
+from bench.record import PretrainRecord
 from bench.training.loop import Stage
 from bench.training.machine import Machine
 
@@ -31,6 +32,8 @@ FORWARD = 1 / 3
 PRETEXT, ALL, HEAD, KEPT = 1.5, 1.1, 0.4, 0.03
 """What a step costs in passes of the trunk alone, about, where it cannot be timed: of a pretext task, of everything, of a head on
 a frozen trunk, and of a head on features that are kept."""
+ENOUGH = 50
+"""The steps of a run after which the time of one is known."""
 TILES = 4
 """Tiles of 256 px in a whole image of VOC."""
 FREE_OF_PROTOCOL = (
@@ -109,6 +112,14 @@ def pretext_kind(job: PretrainJob, dataset: Dataset, machine: Machine) -> Kind:
     recipe = {name: value for name, value in job.recipe.items() if name not in FREE}
     facts = {"version": job.version, "source": job.source, "recipe": recipe}
     return Kind(job.pretext, job.trunk, job.size, PRETEXT, partial(_pretext_step, job, dataset, machine), facts)
+
+
+def learn(made: PretrainRecord, dataset: Dataset, machine: Machine) -> None:
+    """Keep how long a training step of a finished pretraining took, for later plans; nothing after a few steps."""
+    recipe = recipe_of(made.job)
+    steps = recipe.epochs * seeding.steps_per_epoch(made.data.counts["train"], recipe.batch_size) if made.data else 0
+    if steps >= ENOUGH:
+        keep(machine, pretext_kind(made.job, dataset, machine), {recipe.batch_size: made.cost.seconds / steps}, RUN)
 
 
 def phase_kind(job: Job, number: int, dataset: Dataset, machine: Machine, from_features: bool = False) -> Kind:

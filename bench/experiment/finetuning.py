@@ -65,6 +65,7 @@ class FineTuning:
 
     def predictions(self) -> dict[str, NDArray[Any]]:
         """Return the predictions for every scored image."""
+        self.session.doing(f"scoring {self.job.downstream} on {len(self.scored):,} images")
         self.model.set_mode("nothing")
         return predict(self.model, self.downstream, self.scored, self.session.machine)
 
@@ -248,6 +249,7 @@ def _score_epoch(run: FineTuning, phase: Phase, scores: dict[int, float], epoch:
 
 def _with_features(run: FineTuning, split: SplitData) -> SplitData:
     """Return a split with the frozen trunk's features of its images, when there is room for them."""
+    run.session.doing(f"computing the features of {len(split):,} images for {run.job.downstream}, once")
     features_key = run.cache_key(split, **run.trunk_state)
     return run.session.cache.with_features(split, features_key, run.model.frozen_features, run.job.settings.batch_size)
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from bench.config import PRETEXT
 from bench.errors import TRACEBACK, Interrupted, OutOfMemory, SomeFailed, StorageError, explained
 from bench.experiment import leaks
-from bench.experiment.pretraining import pretrain
+from bench.experiment.estimate import learn
+from bench.experiment.pretraining import find_pretrained, pretrain
 from bench.experiment.runs import find, is_busy, run
 from bench.experiment.search import chosen_by, same_search, search_of
 from bench.experiment.session import Session
@@ -20,8 +21,8 @@ from bench.storage.locks import Busy
 from bench.training import machine
 
 
-def run_grid(session: Session) -> list[Record]:
-    """Run every job, with tuned rates when the configuration asks for it, and return the records.
+def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]:
+    """Run every job, with tuned rates when the configuration asks for it; return the records, appended to `made` as they come.
 
     Jobs that another process is working on are left for last, so that several processes can share a grid. The others go on when a
     job fails, and at the end a SomeFailed names the jobs that failed. The error of a grid's only job is raised
@@ -33,19 +34,23 @@ def run_grid(session: Session) -> list[Record]:
     session.echo(f"{runs} on {session.grid.data.title}, {session.machine}{budget}")
     if session.config.leaks != "refuse" and any(find(job, session.out) is None for job in jobs):
         leaks.check(session.grid, False, session.echo)
-    made: list[Record] = []
+    made = [] if made is None else made
 
     def run_job(job: Job, place: str, wait: bool) -> None:
         if not wait and is_busy(job, session.out):
             raise Busy
+        session.remaining.begin(_pieces(job, session))
         chosen, tuning = _tuned(job, session, wait) if trials else (job, None)
         if not wait and is_busy(chosen, session.out):
             raise Busy
+        trunk_is_new = find_pretrained(chosen.pretrain, session.out) is None
         done = ": finished before" if find(chosen, session.out) is not None else ""
         session.echo(f"{place} {chosen.id} ({about(chosen)}){done}")
         record = run(chosen, session, tuning, wait)
         session.echo("  " + ", ".join(f"{name} {score(record.metrics[name])}" for name in record.metric_ids))
         made.append(record)
+        if trunk_is_new and session.grid.pretrain_data is not None:
+            learn(record.pretrain, session.grid.pretrain_data, session.machine)
 
     _each(session, jobs, "runs", run_job)
     return made
@@ -70,6 +75,12 @@ def _tuned(job: Job, session: Session, wait: bool) -> tuple[Job, Tuning]:
         raise
 
 
+def _pieces(job: Job, session: Session) -> list[str]:
+    """Return the ids of the work that a job needs, as a plan has them: its trunk, its search, and its run."""
+    searched = [search_of(job, session.config, session.grid.jobs).id] if session.config.tune else []
+    return [job.pretrain.id, *searched, job.id]
+
+
 def tune_grid(session: Session) -> list[Tuning]:
     """Search the learning rates of every cell of the grid and return the searches; test splits are not scored."""
     jobs, config = session.grid.jobs, session.config
@@ -83,6 +94,7 @@ def tune_grid(session: Session) -> list[Tuning]:
         if not wait and is_busy(cell, session.out):
             raise Busy
         search = searches[cell.id]
+        session.remaining.begin(_pieces(cell.model_copy(update={"split": "test"}), session))
         session.echo(f"{place} {search.id} ({about(cell)}): {config.tune} trials")
         tuning = tune(search, session, wait)
         rates = ", ".join(f"{name} {rate:.3g}" for name, rate in tuning.best.items())
@@ -119,10 +131,12 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
             try:
                 work(job, f"[{number}/{len(jobs)}]", wait)
                 busy_in_a_row = 0
+                session.remaining.end()
                 continue
             except Busy:
                 waiting.append((number, job))
                 busy_in_a_row += 1
+                session.remaining.leave()
                 continue
             except (Interrupted, StorageError):
                 raise
@@ -136,7 +150,9 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
                 session.echo("  out of memory; tried again without keeping images and features in memory")
                 machine.give_memory_back()
                 waiting.appendleft((number, job))
+                session.remaining.leave()
                 continue
+            session.remaining.end(failed=True)
             failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {reason}")
             session.echo(f"  failed: {reason}")
             machine.give_memory_back()  # not in the except block, which keeps the error's frames and their tensors

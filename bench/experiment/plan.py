@@ -25,10 +25,9 @@ from bench.job import Job, PretrainJob
 from bench.record import Record, Tuning
 
 DAY = 86_400.0
-ANSWER = 10.0
-"""Seconds after the start of a command until which steps are timed for a plan; it is to answer in under 15."""
-AT_START = 2.0
-"""Seconds in which steps are timed at the start of a run."""
+ANSWER, AT_LEAST = 10.0, 2.0
+"""Seconds after the start of a command until which steps are timed for a plan, which is to answer in under 15; and seconds for
+the first of them in any case."""
 OFFERED = (PHOTOGRAPHS, "standard", "paper")
 """The protocols that are offered beside the chosen one, with their cost."""
 
@@ -106,8 +105,9 @@ def plan(
     done: dict[str, int] | None = None,
     known: Sequence[Record] = (),
     others: bool = True,
+    runs: bool = True,
 ) -> Plan:
-    """Return the plan of a session, with `others` also for how long the other protocols would take.
+    """Return the plan of a session, with `others` also for how long the other protocols would take; without `runs`, of searches.
 
     Work in `done`, which earlier plans contain, is not counted again; the work of this plan is added to `done`.
     """
@@ -116,9 +116,10 @@ def plan(
         _add_trunks(made, jobs)
         for cell in _alike(jobs, same_search):
             chosen = _add_search(made, cell) if session.config.tune else cell
-            _add_runs(made, cell, chosen)
+            if runs:
+                _add_runs(made, cell, chosen)
     if others:
-        made.others = _others(made)
+        made.others = others_of(made)
     return made
 
 
@@ -171,8 +172,8 @@ def _add_runs(made: Plan, cell: Sequence[Job], chosen: Sequence[Job] | None) -> 
     """Add the runs of a cell; without `chosen`, its jobs with the rates of a search, they are to be done after that search."""
     work, finished = [], {record.id for record in made.known}
     if chosen is None:
-        search = search_of(cell[0], made.session.config, cell)
-        work = [Piece(f"{search.id} {made.session.config.tune} {job.id}", "to do", of=job.id) for job in cell]
+        after = f"{search_of(cell[0], made.session.config, cell).id} {made.session.config.tune}"
+        work = [Piece(f"{after} {job.id}", "to do", of=job.id) for job in cell]
     for job, run in zip(cell, chosen or (), strict=False):
         there = run.id in finished or (run.id in made.there["runs"] and find(run, made.session.out) is not None)
         work.append(Piece(run.id, "finished" if there else _state(made, run), int(not there), job.id))
@@ -201,9 +202,12 @@ def _state(made: Plan, job: PretrainJob | Job) -> str:
     return "interrupted, goes on" if job.id in made.there["work"] else "to do"
 
 
-def _others(made: Plan) -> dict[str, float]:
-    """Return how long the same command would take with the other protocols of `OFFERED`, where its tasks have them."""
-    session = made.session
+def others_of(made: Plan) -> dict[str, float]:
+    """Return how long the same command would take with the other protocols of `OFFERED`, where its tasks have them.
+
+    Two seeds are planned; each further seed takes what the second one takes.
+    """
+    session, seeds = made.session, made.session.config.all_seeds
     grid, found = session.grid, {}
     known = {
         name: data for name, data in ((grid.data_name, grid.data), (grid.pretrain_name, grid.pretrain_data)) if name and data
@@ -211,10 +215,14 @@ def _others(made: Plan) -> dict[str, float]:
     for name in OFFERED:
         if name == grid.protocol:
             continue
-        try:
-            config = session.config.model_copy(update={"protocol": name})
-            other = replace(session, config=config, grid=resolve(config, lambda text: None, known))
-        except BenchError:  # a task without it, or a size or a setting that does not fit it
-            continue
-        found[name] = plan(other, made.times.of_trunks(), known=made.known, others=False).seconds
+        taken = []
+        for count in range(1, 1 + min(2, len(seeds))):
+            try:
+                config = session.config.model_copy(update={"protocol": name, "seed": None, "seeds": seeds[:count]})
+                other = replace(session, config=config, grid=resolve(config, lambda text: None, known))
+            except BenchError:  # a task without it, or a size or a setting that does not fit it
+                break
+            taken.append(plan(other, made.times.of_trunks(), known=made.known, others=False).seconds)
+        if taken:
+            found[name] = taken[-1] + (taken[-1] - taken[0]) * (len(seeds) - len(taken))
     return found

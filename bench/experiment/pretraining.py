@@ -97,6 +97,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
         stage.after_epoch = partial(_visualize, job, pretext, test, work)
         with loggers.opened(session.config.log, session.screen, work) as logger:
             history = train(stage, training, session.machine, work, logger)
+        session.doing(f"scoring {job.pretext} at its own task on {evaluated:,} images")
         evaluation, baselines = _evaluate(pretext, test, training, evaluated, job.seed)
 
     def fill(folder: Path) -> None:

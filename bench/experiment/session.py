@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 from bench.config import RunConfig
 from bench.experiment import leaks
+from bench.experiment.remaining import Remaining
 from bench.experiment.resolve import DRAWN, PHOTOGRAPHS, Grid, resolve
 from bench.training import cpu_load, loggers, machine
 from bench.training.feature_cache import Cache
@@ -25,11 +27,17 @@ LARGE = 2e10
 class Screen(Logger, Protocol):
     """The interface that shows the user a command's progress."""
 
+    left: Callable[[float], float]
+    """The seconds that the command still takes, given those of the present stage; it is set once they are known."""
+
     def echo(self, text: str) -> None:
         """Print a line."""
 
     def packing(self, done: int, total: int) -> None:
         """Show that `done` of `total` images are packed."""
+
+    def doing(self, what: str) -> None:
+        """Note what is being done now, where no step and no image tells it."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,16 @@ class Session:
     grid: Grid
     screen: Screen
     cache: Cache
+    remaining: Remaining = field(default_factory=Remaining)
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 
     def echo(self, text: str) -> None:
         """Print a line."""
         self.screen.echo(text)
+
+    def doing(self, what: str) -> None:
+        """Note what is being done now, where no step and no image tells it."""
+        self.screen.doing(what)
 
     def packing(self, done: int, total: int) -> None:
         """Show that `done` of `total` images are packed; Interrupted after a signal."""
@@ -84,7 +97,9 @@ def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen, plann
 
         made = replace(made, notice=cpu_load.Notice(made.describe()["threads"], screen.echo, speed, around))
         made.notice()
-    return Session(config, out, made, grid, screen, Cache(made, out / "work"))
+    session = Session(config, out, made, grid, screen, Cache(made, out / "work"))
+    screen.left = session.remaining.seconds
+    return session
 
 
 @cache

@@ -33,8 +33,6 @@ FEW = 2
 """The images of the first step that is timed; batch norm needs two."""
 QUICK = 0.5
 """Seconds that timing a step of more images may take, and below which a step is timed several times."""
-AT_LEAST = 2.0
-"""Seconds that timing may take in any case until something is timed."""
 LONG = 3.0
 """Seconds of a first step after which it is not made again."""
 SOME = 16
@@ -73,6 +71,8 @@ class StepTimes:
 
     machine: Machine
     until: float
+    at_least: float = 0.0
+    """Seconds that timing may take in any case until something is timed."""
     origins: dict[str, str] = field(default_factory=dict)
     """Where the time of each kind is from, by the kind's name."""
     problems: list[str] = field(default_factory=list)
@@ -136,13 +136,12 @@ class StepTimes:
 
     def _left(self) -> float:
         """Return the seconds in which steps can still be timed."""
-        return max(self.until - time.monotonic(), 0.0 if self.origins else AT_LEAST)
+        return max(self.until - time.monotonic(), 0.0 if self.origins else self.at_least)
 
     def _timed(self, kind: Kind, batch: int) -> dict[int, float]:
         """Return the seconds of a step of `FEW` images and, where that is quick, of one of more images, at most `batch`."""
-        devices = [self.machine.device] if self.machine.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=devices):
+            with torch.random.fork_rng(devices=[]):  # a GPU's generators are seeded at every step
                 stage, batch_of = kind.make(kind.size)
                 points = {FEW: self._time(stage, batch_of(FEW))}
                 more = min(round(1.5 * FEW * QUICK / points[FEW]), batch)
@@ -151,7 +150,7 @@ class StepTimes:
         except Exception as error:  # the run itself will say what is wrong, and a plan says it now
             self.problems.append(f"{kind.name}: {' '.join(str(error).split())[:300] or type(error).__name__}")
             points = {}
-        if devices:
+        if self.machine.device.type == "cuda":
             torch.cuda.empty_cache()
         return points
 
@@ -205,7 +204,7 @@ def _kept(machine: Machine, kind: Kind) -> tuple[dict[int, float], str]:
         when = datetime.fromisoformat(content["when"])
         if content["by"] == PLAN and _now() - when > LASTS:
             return {}, ""
-        return points, f"from {content['by']} of {when.astimezone():%Y-%m-%d %H:%M}"
+        return points, f"from {content['by']} of {when.astimezone():%Y-%m-%d}"
     except (DataError, KeyError, TypeError, ValueError, AttributeError):
         return {}, ""
 
@@ -247,16 +246,22 @@ def _speed_of_convolution(machine: Machine) -> float:
     """Return the floating-point operations a second of a large convolution, in the machine's precision."""
     name = f"{machine.device} {machine.precision} {torch.get_num_threads()}"
     if name not in _SPEEDS:
-        inputs = torch.ones(FEW, CHANNELS, SIDE, SIDE, device=machine.device)
-        weights = torch.ones(CHANNELS, CHANNELS, 3, 3, device=machine.device)
-        taken = []
-        with torch.no_grad(), machine.autocast():
-            for _ in range(3):
-                started = time.monotonic()
-                float(conv2d(inputs, weights, padding=1)[0, 0, 0, 0])  # waits for a GPU
-                taken.append(time.monotonic() - started)
+        taken = [_convolution(machine) for _ in range(3)]
         _SPEEDS[name] = 2 * FEW * 9 * (CHANNELS * SIDE) ** 2 / min(taken)
     return _SPEEDS[name]
+
+
+def _convolution(machine: Machine) -> float:
+    """Return the seconds of a large convolution; a guess where the device cannot compute, as the work itself will say."""
+    try:
+        inputs = torch.ones(FEW, CHANNELS, SIDE, SIDE, device=machine.device)
+        weights = torch.ones(CHANNELS, CHANNELS, 3, 3, device=machine.device)
+        started = time.monotonic()
+        with torch.no_grad(), machine.autocast():
+            float(conv2d(inputs, weights, padding=1)[0, 0, 0, 0])  # waits for a GPU
+        return time.monotonic() - started
+    except (RuntimeError, AssertionError):
+        return 0.1
 
 
 _SPEEDS: dict[str, float] = {}

@@ -43,11 +43,12 @@ from bench import registry
 from bench.config import RunConfig
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, StorageError, UsageError, explained, unknown
 from bench.experiment.grid import run_grid
-from bench.experiment.plan import Plan
+from bench.experiment.plan import AT_LEAST, Plan
 from bench.experiment.plan import plan as plan_session
 from bench.experiment.resolve import STATISTICS_VERSION, Grid, resolve
 from bench.experiment.search import same_search, search_of
 from bench.experiment.session import Screen, Session, open_session
+from bench.experiment.start import announce
 from bench.experiment.step_times import StepTimes
 from bench.experiment.study_file import RECORDS, Study
 from bench.experiment.tuning import path_of
@@ -92,6 +93,7 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
         session = open_session(config, out, screen)
         try:
             _copy_reusable(into, session)
+            announce(session)
             _publish_part(into, out, name, config, run_grid(session))
         except (Interrupted, StorageError):
             raise
@@ -114,7 +116,7 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
         with _about(name, into):
             session = open_session(config, out, screen, planning=True)
             _check_data(study, session.grid)
-        timed = times.setdefault(str(session.machine.describe()), StepTimes(session.machine, until))
+        timed = times.setdefault(str(session.machine.describe()), StepTimes(session.machine, until, AT_LEAST))
         yield name, plan_session(session, timed, done, _reusable_records(into, session))
 
 

@@ -65,4 +65,4 @@ def read_model(model: type[M], path: Path, what: str, way_out: str) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise DataError(f"{path} is not {what} of this version: {complaint(error)}; {way_out}.") from error
+        raise DataError(f"{path} is not {what} of this version: {complaint(error, with_input=False)}; {way_out}.") from error

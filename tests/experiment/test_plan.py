@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.cli import plan_text
 from bench.cli.screen import Screen
 from bench.config import RunConfig
-from bench.experiment import plan
+from bench.experiment import plan, plan_words
 from bench.experiment.session import open_session
 from bench.experiment.step_times import Kind, StepTimes
 from bench.text import duration
@@ -107,7 +106,9 @@ def test_thousands_of_runs_are_planned_in_seconds(planned: Callable[..., plan.Pl
 def test_the_other_protocols_have_their_cost(planned: Callable[..., plan.Plan]) -> None:
     made = planned(others=True, trunk=None, size=None, protocol="small", set=(), pretext="l1_color")
     assert set(made.others) == {"standard", "paper"} and min(made.others.values()) > 20 * made.seconds > 0
-    assert plan_text.offered(made)[0].startswith("with another protocol: standard about ")
+    assert plan_words.offered(made)[0].startswith("with another protocol: standard about ")
+    more = planned(others=True, trunk=None, size=None, protocol="small", set=(), pretext="l1_color", seeds=4)
+    assert more.others["paper"] == pytest.approx(4 * made.others["paper"])
     assert set(planned(others=True, trunk=None, size=None, protocol="paper", set=()).others) == {"small", "standard"}
 
 
@@ -115,17 +116,17 @@ def test_a_plan_of_days_offers_the_protocol_that_takes_less(planned: Callable[..
     made = planned(set=SETTINGS, **ASKED)
     made.session = SimpleNamespace(command=("run", "--protocol", "paper", "--data", "a b", "--plan"))  # type: ignore[assignment]
     made.others = {"small": 3 * 3600.0, "standard": 1e8}
-    assert plan_text.warning(made) == []
+    assert plan_words.warning(made) == []
     made.lines = [plan.Line("a", (("to do", 1),), 975_656.0)]
-    said, command = plan_text.warning(made)
+    said, command = plan_words.warning(made)
     assert said == "warning: this takes about 11 days on this machine; with the protocol small it takes about 3 h 0 min:"
     assert command == "  bench run --data 'a b' --protocol small"
-    (in_study,) = plan_text.warning(made, of_study=True)
+    (in_study,) = plan_words.warning(made, of_study=True)
     assert in_study.endswith('(protocol = "small" in the study\'s file)')
     made.others = {"standard": 1e8}
-    assert "fewer seeds, tasks or trials take less" in plan_text.warning(made)[0]
+    assert "fewer seeds, tasks or trials take less" in plan_words.warning(made)[0]
     made.others = {"small": 3e5}
-    assert "about 3 days, and fewer seeds, tasks or trials less than that" in plan_text.warning(made)[0]
+    assert "about 3 days, and fewer seeds, tasks or trials less than that" in plan_words.warning(made)[0]
 
 
 def test_a_plan_says_what_was_chosen_and_why(bench: Callable, drawn: dict[str, Path], tmp_path: Path) -> None:

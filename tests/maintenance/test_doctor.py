@@ -74,8 +74,7 @@ def test_the_doctor_speaks_json(bench: Bench, tmp_path: Path) -> None:
     told = json.loads(bench("doctor", "--json", "--out", tmp_path / "runs").out)
     assert told["main_job"] is True
     assert all(check.keys() == {"name", "finding", "verdict", "remedy"} for check in told["checks"])
-    (tmp_path / "file").write_text("")
-    broken = bench("doctor", "--json", "--out", tmp_path / "file" / "runs")
+    broken = bench("doctor", "--json", "--out", "/proc/runs")
     assert broken.code == 4 and json.loads(broken.out)["main_job"] is False
 
 
@@ -87,6 +86,8 @@ def test_a_folder_that_cannot_be_written_ends_with_4_and_the_option_that_names_a
     below = tmp_path / "file" / "below"
     if folder == "home":
         monkeypatch.setenv("PRETEXT_BENCH_HOME", str(below))
+    else:
+        below = Path("/proc/runs")  # a file as --out is no folder of another machine either, and is refused before
     told = bench("doctor", "--out", below if folder == "out" else tmp_path / "runs")
     assert told.code == 4
     assert verdicts(told.out)[f"{folder}: writing"] == "fails"
