@@ -66,7 +66,9 @@ def report(
     kept = out / "cache" / "report.cache"
     cache = Cache.read(kept)
     before = look_log.read(out)
-    made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before)
+    with Screen() as talking:
+        talking.doing("comparing the rows of the tables")
+        made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before)
     for problem in made.problems:
         warn(problem)
     if cache.changed:

@@ -12,7 +12,7 @@ from bench.experiment.step_times import StepTimes
 
 AT_START = 2.0
 """Seconds in which steps are timed before the work begins."""
-SAID = {"protocol": "protocol {}", "size": "{}", "trunk": "trunk {}", "threads": "{} threads"}
+SAID = {"protocol": "protocol {}", "size": "{}", "trunk": "trunk {}", "threads": "threads {}"}
 """What was chosen and is said at the start; device, precision and data are said with the number of runs."""
 
 

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from bench.cli.screen import Screen
 from bench.config import RunConfig
-from bench.experiment import plan, plan_words
+from bench.experiment import estimate, plan, plan_words, step_times
 from bench.experiment.session import open_session
 from bench.experiment.step_times import Kind, StepTimes
 from bench.text import duration
@@ -158,6 +159,16 @@ def test_a_plan_answers_soon_whatever_is_asked(asked: tuple[str, ...], tiny: Cal
     done = tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--threads", "1", *asked, "--plan")
     assert done.code == 0 and "in all on this machine" in done.out, done.err
     assert time.process_time() - began < 15
+
+
+def test_a_plan_takes_the_time_of_a_run(tiny: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "ENOUGH", 1)
+    asked = ("--pretext", "l1_color", "--downstream", "voc_cls", "--schedule", "frozen")
+    assert tiny(*asked).code == 0
+    shown = tiny(*asked, "--seed", 1, "--plan").out
+    assert re.search(r"^steps from a run of 20\d\d-\d\d-\d\d: l1_color$", shown, re.MULTILINE)
+    monkeypatch.setattr(step_times, "_now", lambda: datetime(2100, 1, 1, tzinfo=UTC))
+    assert "steps from a run of" in tiny(*asked, "--seed", 1, "--plan").out
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "1 s"), (99, "99 s"), (100, "2 min"), (7_200, "2 h 0 min"), (86_400, "24 h")])
