@@ -17,6 +17,7 @@ from bench.errors import BenchError, DataError, MachineError, UsageError
 from bench.text import shell
 
 if TYPE_CHECKING:
+    from results.looks import Looks
     from results.report import Report
 
 EXAMPLE = "bench report --metric map_voc,miou_voc --html"
@@ -74,13 +75,7 @@ def report(
     if cache.changed:
         with suppress(MachineError):  # the cache only saves time
             files.publish_file(kept, cache.text())
-    unwritten: MachineError | None = None
-    try:
-        _write(made, out)
-        if not wanted.runs:  # a table of chosen runs is not logged as a look; it says itself that runs were chosen
-            look_log.keep(out, before, before.with_boards(made.boards, look_log.now()), out / "locks" / "looks.lock", warn)
-    except MachineError as error:  # what was computed is shown all the same
-        unwritten = error
+    unwritten = _written(made, out, before, not wanted.runs)
     screen = Screen()
     for table in made.tables:
         screen.table(drawn(table))
@@ -103,8 +98,19 @@ def _nothing(out: Path) -> BenchError:
     )
 
 
-def _write(made: Report, out: Path) -> None:
-    from bench.storage import files
+def _written(made: Report, out: Path, before: Looks, looked: bool) -> MachineError | None:
+    """Write the files of a report and, if it counts as a look, the log of looks; return why that failed, None where it did not.
 
-    for name, text in made.files.items():
-        files.publish_file(out / name, text)
+    What was computed is shown all the same. A table of chosen runs is no look; it says itself that runs were chosen.
+    """
+    from bench.storage import files
+    from results import look_log
+
+    try:
+        for name, text in made.files.items():
+            files.publish_file(out / name, text)
+        if looked:
+            look_log.keep(out, before, before.with_boards(made.boards, look_log.now()), out / "locks" / "looks.lock", warn)
+    except MachineError as error:
+        return error
+    return None
