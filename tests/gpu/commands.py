@@ -21,6 +21,7 @@ from bench.training import loop
 from tests.gpu.steps import read_without_waits, without_waits
 
 TRUNK, SIZE = "unet:depth=5,width=16", 32
+PRETEXTS, DOWNSTREAMS = "cgan_color,inpainting", "voc_cls,voc_seg"
 PHASES = (
     *("--schedule", "two-phase", "--set"),
     'protocol.schedules={"two-phase": [{"train": "head", "epochs": 2, "lr": 1e-3}, {"train": "all", "epochs": 2, "lr": 1e-3}]}',
@@ -61,7 +62,7 @@ def on_drawn_images(folder: Path, *more: object) -> tuple[object, ...]:
     drawn = {name: folder / "drawn" / name for name in ("demo", "demo_unlabelled")}
     if not drawn["demo"].is_dir():
         drawn = demo.make(folder / "drawn", 48, 24, 16)
-    tasks = ("--pretext", "cgan_color,inpainting", "--downstream", "voc_cls,voc_seg", "--protocol", "demo")
+    tasks = ("--pretext", PRETEXTS, "--downstream", DOWNSTREAMS, "--protocol", "demo")
     data = ("--data", drawn["demo"], "--pretrain-data", drawn["demo_unlabelled"], "--out", folder / "runs")
     quick = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "protocol.batch_size=8", *PHASES)
     return ("run", "--device", "cuda", "--trunk", TRUNK, "--size", SIZE, *tasks, *data, *quick, *more)
@@ -99,7 +100,7 @@ def resume(folder: Path) -> list[str]:
     code, table = bench("report", "--out", folder / "runs")
     assert code == 0, table
     runs = record.read(folder / "runs")
-    assert len(runs) == 4 and {one.cost.device for one in runs} == {"cuda"}
+    assert len(runs) == len(PRETEXTS.split(",")) * len(DOWNSTREAMS.split(",")) and {one.cost.device for one in runs} == {"cuda"}
     joules = next((one.pretrain.cost.joules for one in runs), None)
     energy = "the GPU tells no energy, or the extra `energy` is not installed" if joules is None else f"{joules:,.0f} J"
     return [

@@ -18,6 +18,13 @@ from tests.standin import StandIn
 TINY = {"size": 32, "trunk": "unet:depth=5,width=8", "cases": ((8, False),)}
 
 
+@pytest.fixture
+def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave one pretext task and one downstream task to the part that is resumed, for the time."""
+    monkeypatch.setattr(commands, "PRETEXTS", "cgan_color")
+    monkeypatch.setattr(commands, "DOWNSTREAMS", "voc_cls")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to try")
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert first_minute.main([]) == 4
@@ -25,7 +32,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.integration
-def test_the_doctor_and_a_resumed_run_on_a_stand_in(gpu: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_and_a_resumed_run_on_a_stand_in(gpu: StandIn, few_tasks: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert first_minute.main(["doctor", "resume"]) == 0, capsys.readouterr().out
     said = capsys.readouterr().out
     assert "stand-in 0" in said and "none of which waited" in said and "Nothing failed." in said
@@ -44,7 +51,7 @@ def test_memory_that_runs_out_on_a_stand_in(
 
     monkeypatch.setattr(loop, "take_step", limited)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", left.append, raising=False)
-    monkeypatch.setattr(commands, "LARGE", ("--set", "recipe.batch_size=32"))
+    monkeypatch.setattr(commands, "LARGE", ("--set", "recipe.batch_size=32", "--set", "recipe.epochs=1"))
     assert first_minute.main(["memory"]) == 0, capsys.readouterr().out
     assert left[1] < 0.01 and left[2:] == [1.0] and "try a batch size of 16" in capsys.readouterr().out
     monkeypatch.setattr(loop, "take_step", take_step)
@@ -86,7 +93,7 @@ def test_a_gpu_that_computes_something_else_fails(what: str, gpu: StandIn, monke
 
 
 @pytest.mark.integration
-def test_a_step_that_waits_fails(gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_waits_fails(gpu: StandIn, few_tasks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take_step = loop.take_step
     monkeypatch.setattr(loop, "take_step", lambda *given: {key: loss * loss.item() for key, loss in take_step(*given).items()})
     with pytest.raises(AssertionError, match=r"Waited.*called a synchronizing CUDA operation"):

@@ -69,7 +69,7 @@ def test_a_downstream_task_runs_on_a_gpu_by_each_of_its_protocols(name: str, pro
 def test_all_tasks_run_on_a_gpu_and_are_reported(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
     everything = ("--pretext", "all", "--downstream", "all", "--log", "tensorboard")
     planned = tiny(*QUICK, *everything, "--plan")
-    assert planned.code == 0 and "(cuda)" in planned.out, planned.err
+    assert planned.code == 0 and "cuda:0" in planned.out, planned.err
     done = tiny(*QUICK, *everything)
     assert done.code == 0, done.err
     assert {one.pretext for one in record.read(tmp_path / "runs")} == set(NAMES)
