@@ -122,8 +122,8 @@ def scaled(phases: Sequence[Phase], epochs: int | None) -> tuple[Phase, ...]:
     Each phase gets its share, rounded by largest remainders, and at least one epoch; a phase of no epochs stays without.
     ValueError when there are fewer epochs than phases.
 
-    >>> [phase.epochs for phase in scaled([Phase(train="head", epochs=12, lr=1), Phase(train="all", epochs=4, lr=1)], 6)]
-    4 and 2
+    >>> tuple(phase.epochs for phase in scaled([Phase(train="head", epochs=12, lr=1), Phase(train="all", epochs=4, lr=1)], 6))
+    (4, 2)
     """
     own = [phase.epochs for phase in phases]
     if epochs is None or epochs == sum(own):
