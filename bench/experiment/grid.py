@@ -16,7 +16,7 @@ from bench.experiment.search import chosen_by, same_search, search_of
 from bench.experiment.session import Session
 from bench.experiment.tuning import find_tuning, tune
 from bench.job import Job
-from bench.record import Record, Tuning
+from bench.record import Record, Tuning, record_path
 from bench.storage.locks import Busy
 from bench.training import machine
 
@@ -32,7 +32,7 @@ def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]
     budget = f", {trials} trials each" if trials else ""
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
     session.echo(f"{runs} on {session.grid.data.title}, {session.machine}{budget}")
-    if session.config.leaks != "refuse" and any(find(job, session.out) is None for job in jobs):
+    if session.config.leaks != "refuse" and not all(record_path(session.out, job.id).is_file() for job in jobs):
         leaks.check(session.grid, False, session.echo)
     made = [] if made is None else made
 

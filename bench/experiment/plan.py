@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from pathlib import Path
 
 from bench.config import PRETEXT, as_space
 from bench.errors import BenchError
@@ -175,7 +176,7 @@ def _add_runs(made: Plan, cell: Sequence[Job], chosen: Sequence[Job] | None) -> 
         after = f"{search_of(cell[0], made.session.config, cell).id} {made.session.config.tune}"
         work = [Piece(f"{after} {job.id}", "to do", of=job.id) for job in cell]
     for job, run in zip(cell, chosen or (), strict=False):
-        there = run.id in finished or (run.id in made.there["runs"] and find(run, made.session.out) is not None)
+        there = run.id in finished or (run.id in made.there["runs"] and _is_whole(run, made.session.out))
         work.append(Piece(run.id, "finished" if there else _state(made, run), int(not there), job.id))
     first = cell[0]
     if len(work) == 1 and chosen is not None:
@@ -196,6 +197,14 @@ def _searches_pretext(session: Session, job: Job) -> bool:
 def _known_tuning(known: Sequence[Record], study: str, trials: int) -> Tuning | None:
     tunings = (record.tuning for record in known if record.tuning is not None)
     return next((tuning for tuning in tunings if (tuning.study, tuning.budget) == (study, trials)), None)
+
+
+def _is_whole(run: Job, out: Path) -> bool:
+    """Tell whether a run is there and can be read; one that cannot is told when its turn comes."""
+    try:
+        return find(run, out) is not None
+    except BenchError:
+        return False
 
 
 def _state(made: Plan, job: PretrainJob | Job) -> str:

@@ -85,8 +85,9 @@ def test_26_a_checkpoint_of_another_version_or_recipe_is_refused_with_what_diffe
 def test_27_an_output_or_home_that_cannot_be_written_fails_before_any_work(which: str, bench: Bench) -> None:
     (bench.folder / "file").write_text("not a folder")
     setattr(bench, which, bench.folder / "file" / "below")
-    refused = bench.run("l1_color")
-    assert refused.code == 4 and str(bench.folder / "file") in refused.err and "choose another folder" in refused.err
+    refused = bench.server.run(*bench.command("l1_color", "voc_seg"), home=bench.home)
+    code, words = {"out": (2, "--out takes a folder"), "home": (4, "choose another folder")}[which]
+    assert refused.code == code and str(bench.folder / "file") in refused.err and words in refused.err
     assert not (bench.folder / "runs" / "work").exists() and not (bench.folder / "home" / "packs").exists()
 
 
