@@ -32,6 +32,8 @@ FORWARD = 1 / 3
 PRETEXT, ALL, HEAD, KEPT = 1.5, 1.1, 0.4, 0.03
 """What a step costs in passes of the trunk alone, about, where it cannot be timed: of a pretext task, of everything, of a head on
 a frozen trunk, and of a head on features that are kept."""
+ENCODER = 0.5
+"""The share of a trunk's pass that its encoder takes, about: classification does not decode."""
 ENOUGH = 50
 """The steps of a run after which the time of one is known."""
 TILES = 4
@@ -126,6 +128,8 @@ def phase_kind(job: Job, number: int, dataset: Dataset, machine: Machine, from_f
     """Return the kind of training step of phase `number` of a job, on images or on kept features of a frozen trunk."""
     train = job.phases[number - 1].train
     passes = KEPT if from_features else HEAD if train == "head" else ALL
+    if registry.load("downstreams", job.downstream).data == "labels":
+        passes *= ENCODER
     name = f"{job.downstream}, {'the head on kept features' if from_features else PARTS[train]}"
     settings = {name: value for name, value in job.settings.identity().items() if name not in FREE_OF_PROTOCOL}
     facts = {"version": job.version, "source": job.source, "settings": settings, "classes": len(dataset.classes)}

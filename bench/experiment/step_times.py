@@ -47,7 +47,7 @@ PLAN, RUN = "a plan", "a run"
 """By what a step's seconds were measured."""
 LASTS = timedelta(days=1)
 """How long the seconds of a plan are used again: it may have timed few steps beside other programs."""
-HALF = 0.5
+SHARE = 0.35
 """The share of that convolution's speed that a network reaches, about."""
 
 
@@ -168,7 +168,7 @@ class StepTimes:
 
     def _speed(self) -> float:
         """Return floating-point operations a second of a network on this machine, about."""
-        return HALF * _speed_of_convolution(self.machine)
+        return SHARE * _speed_of_convolution(self.machine)
 
 
 def extrapolated(points: Mapping[int, float], batch: int) -> float:
