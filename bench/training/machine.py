@@ -177,9 +177,6 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0, timed: b
     warnings.filterwarnings("ignore", module="lightning.*")
     for logger in ("lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import LightningEnvironment
-
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     use_cuda = kind == "cuda" or (kind == "auto" and torch.cuda.is_available())
@@ -188,18 +185,37 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0, timed: b
     wanted = config.precision
     in_bf16 = wanted == "bf16" or (wanted == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size, timed)))
     chosen: Precision = "bf16" if in_bf16 else "fp32"
-    fabric = Fabric(
-        accelerator="cuda" if use_cuda else "cpu",
-        devices=[int(number or 0)] if use_cuda else 1,
-        precision="bf16-mixed" if chosen == "bf16" else "32-true",
-        plugins=LightningEnvironment(),  # this process works alone, whatever a scheduler's variables say of tasks and ranks
-    )
+    fabric = (_fabric if timed else Light)(torch.device("cuda", int(number or 0)) if use_cuda else torch.device("cpu"), chosen)
     if use_cuda:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     else:
         _keep_freed_memory()
     return Machine(fabric, fabric.device, chosen, config.workers, config.checkpoint_seconds, config.compiled)
+
+
+def _fabric(device: torch.device, precision: Precision) -> Any:
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
+    return Fabric(
+        accelerator=device.type,
+        devices=[device.index] if device.type == "cuda" else 1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        plugins=LightningEnvironment(),  # this process works alone, whatever a scheduler's variables say of tasks and ranks
+    )
+
+
+@dataclass(frozen=True)
+class Light:
+    """What is needed of Fabric to time a step for a plan, which answers before Fabric would be imported."""
+
+    device: torch.device
+    precision: Precision
+
+    def autocast(self) -> Any:
+        """Return the context manager in which networks compute with the precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def has_bf16() -> bool:
