@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,19 +213,20 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image.Image]:
         raise DataError(f"{path} does not decode as {what}: {reason}.") from error
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Return the width and height of an image as its file says; its pixels are not decoded. The errors are those of `opened`."""
-    with opened(path) as image:
-        return image.size
+class Header(NamedTuple):
+    """What an image's file says before its pixels: width and height as stored, and EXIF's orientation, 1 for an upright image."""
+
+    size: tuple[int, int]
+    orientation: int
 
 
-def orientation_of(path: Path) -> int:
-    """Return an image's EXIF orientation, 1 for an upright one; the errors are those of `opened`."""
+def read_header(path: Path) -> Header:
+    """Return the header of an image, whose pixels are not decoded; the errors are those of `opened`."""
     with opened(path) as image:
         try:
-            return int(image.getexif().get(ORIENTATION, 1))
+            return Header(image.size, int(image.getexif().get(ORIENTATION, 1)))
         except (ValueError, TypeError, SyntaxError, OSError):  # EXIF that cannot be read turns nothing
-            return 1
+            return Header(image.size, 1)
 
 
 def decode(path: Path, upright: bool = False) -> Image.Image:

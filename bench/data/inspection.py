@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import lists
-from bench.data.dataset import Dataset, decode, fingerprinted, orientation_of, size_of
+from bench.data.dataset import Dataset, decode, fingerprinted, read_header
 from bench.data.masks import read_mask
 from bench.data.survey import Survey
 from bench.data.threads import in_order
@@ -97,8 +97,8 @@ def _check_of(dataset: Dataset, survey: Survey, look: Look | None) -> Callable[[
         if path in masks:
             folder, image = masks[path]
             source = dataset.path(image)
-            mask = read_mask(dataset, folder, image.id, size_of(source), source)
-            survey.add(folder, image.id, mask, orientation_of(source))
+            size, orientation = read_header(source)
+            survey.add(folder, image.id, read_mask(dataset, folder, image.id, size, source), orientation)
         elif look is not None:
             look(path)
 

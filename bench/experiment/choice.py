@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bench.data import splits
-from bench.data.dataset import Dataset, size_of
+from bench.data.dataset import Dataset, read_header
 from bench.data.masks import read_mask
 from bench.data.splits import Splits
 from bench.data.threads import in_order
@@ -62,7 +62,7 @@ def _classes_of_masks(dataset: Dataset, folder: str, ids: tuple[str, ...]) -> It
 
     def classes(identity: str) -> set[int]:
         path = dataset.path(images[identity])
-        return set(np.unique(read_mask(dataset, folder, identity, size_of(path), path).ids).tolist())
+        return set(np.unique(read_mask(dataset, folder, identity, read_header(path).size, path).ids).tolist())
 
     return in_order(classes, ids)
 
