@@ -25,6 +25,16 @@ def printable(text: str) -> str:
     return _CONTROL.sub(" ", text)
 
 
+def some(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names in one line, with an ellipsis where there are more.
+
+    >>> some("abc"), some("abcdefg")
+    ('a, b, c', 'a, b, c, d, e, ...')
+    """
+    shown = list(names)
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")
+
+
 def is_text(name: str) -> bool:
     """Tell whether a file's name is text in UTF-8; the bytes of another encoding come as lone surrogates.
 

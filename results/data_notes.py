@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.record import Record
-
-FEW = 5
-"""The most names that a note lists."""
+from bench.text import some
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """Return notes on which list was scored, and on what the data sets hold and the runs did not use."""
+    """Return notes on which list was scored, on classes that a mean leaves out, and on what of the data sets was not used."""
     listed = sorted({record.data.scored_list for record in records} - {""})
-    made = [f"Scored images: {', '.join(listed)}."] if listed else []
-    made += _undefined(records)
-    found: dict[str, dict[str, int]] = {}
+    return [*([f"Scored images: {', '.join(listed)}."] if listed else []), *_undefined(records), *_unused(records)]
+
+
+def _unused(records: Sequence[Record]) -> list[str]:
+    """Return a note for each data set with what it holds and the runs did not use; tasks are named where their counts differ."""
+    found: dict[str, dict[str, dict[int, list[str]]]] = {}
     for record in records:
-        for data in filter(None, (record.data, record.pretrain.data)):
-            found[data.name] = {**found.get(data.name, {}), **data.unused}
-    for name, unused in found.items():
-        if unused:
-            made.append(f"{name}: {'; '.join(f'{reason}: {number:,}' for reason, number in unused.items())}.")
+        for what, data in ((record.title, record.data), ("pretraining", record.pretrain.data)):
+            for reason, number in data.unused.items() if data else ():
+                tasks = found.setdefault(data.name if data else "", {}).setdefault(reason, {}).setdefault(number, [])
+                if what not in tasks:
+                    tasks.append(what)
+    made = []
+    for name, reasons in found.items():
+        parts = []
+        for reason, numbers in reasons.items():
+            several = len(numbers) > 1
+            counts = (f"{number:,}" + (f" ({', '.join(tasks)})" if several else "") for number, tasks in numbers.items())
+            parts.append(f"{reason}: {', '.join(counts)}")
+        made.append(f"{name}: {'; '.join(parts)}.")
     return made
 
 
@@ -35,6 +44,6 @@ def _undefined(records: Sequence[Record]) -> list[str]:
             found.setdefault((record.title, main), set()).update(absent)
     made = []
     for (title, main), names in found.items():
-        some = ", ".join(sorted(names)[:FEW]) + (", ..." if len(names) > FEW else "")
-        made.append(f"{title}: {main} is not defined for {len(names)} classes ({some}) here; its mean leaves them out.")
+        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        made.append(f"{title}: {main} is not defined for {classes} ({some(sorted(names))}) here; its mean leaves them out.")
     return made

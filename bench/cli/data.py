@@ -11,7 +11,7 @@ from bench.cli import completion
 from bench.cli.common import hold, use
 from bench.config import names
 from bench.errors import UsageError
-from bench.text import Echo
+from bench.text import Echo, some
 
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset
@@ -70,7 +70,7 @@ def prepare(
             screen.echo(f"reading and decoding every image of {name}")
             made = [catalogue.register(found, skip_broken, screen.echo)]
         for dataset in made:
-            left_out = f" ({dataset.left_out():,} left out)" if dataset.left_out() else ""
+            left_out = f" ({len(dataset.broken):,} left out)" if dataset.broken else ""
             screen.echo(
                 f"{dataset.name} is ready: {len(dataset.images):,} images{left_out}, fingerprint {dataset.fingerprint[:12]}"
             )
@@ -105,10 +105,12 @@ def _tell(dataset: Dataset, echo: Echo) -> None:
         what = "with annotations" if subset == "labels" else f"with a mask in {subset}"
         scored = f"; the split scheme official scores ImageSets/{lists.task_of(subset)}/{chosen.test}.txt" if chosen else ""
         echo(f"  {held:,} images {what}{scored}")
+    if dataset.unlisted:
+        echo(f"  taken out of the official lists: {some(dataset.unlisted)}")
     for folder in list(dataset.masks)[1:]:
         echo(f"  {len(dataset.masks[folder]):,} images with a mask in {folder}, for --set protocol.masks={folder}")
     if dataset.classes == VOC_CLASSES:
-        echo("  classes: VOC's twenty, since there is no classes.txt")
+        echo("  classes: VOC's twenty")
     elif dataset.classes:
         echo(f"  {len(dataset.classes)} classes: {', '.join(dataset.classes)}")
     for reason, number in {**dataset.findings, **dataset.mask_findings}.items():

@@ -66,7 +66,7 @@ def data() -> Rows:
         (
             name,
             dataset.kind,
-            f"{len(dataset.images):,}" + (f" ({dataset.left_out():,} left out)" if dataset.left_out() else ""),
+            f"{len(dataset.images):,}" + (f" ({len(dataset.broken):,} left out)" if dataset.broken else ""),
             dataset.fingerprint[:12],
             _scored(dataset.classes, dataset.scored),
             str(dataset.root),

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data import coco, folder, hashes, inspection, lists, voc
-from bench.data.dataset import Dataset, choose_scored
+from bench.data.dataset import VOC_CLASSES, Dataset, choose_scored
 from bench.data.download import ARCHIVES
 from bench.data.masks import MaskValues
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.storage import files, seal
-from bench.text import Echo, is_text
+from bench.text import Echo, is_text, printable
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
 INDEX_VERSION = 4
@@ -108,7 +108,9 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lamb
         dataset = _without_broken(dataset, {*choices.broken, *errors})
     if choices.unlisted:
         dataset = lists.without(dataset, choices.unlisted)
-    strange = next((image.file for image in dataset.images if not image.file.isprintable() or not is_text(image.file)), None)
+    strange = next(
+        (file for file in (image.file for image in dataset.images) if printable(file) != file or not is_text(file)), None
+    )
     if strange is not None:
         raise DataError(f"{root} has an image with the file name {strange!r}, which cannot be printed; rename the file.")
     return choose_scored(dataset, choices.score) if choices.score else dataset
@@ -169,27 +171,36 @@ def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
 
 
 def _looked_at(dataset: Dataset, echo: Echo) -> Dataset:
-    """Return a prepared data set; the masks of one that an earlier version prepared are looked at first."""
-    if dataset.surveyed or not dataset.masks:
+    """Return a prepared data set; one that an earlier version prepared is read again, and its masks are looked at, once.
+
+    DataError when this version reads its classes, annotations, masks or lists otherwise. A folder that is gone is not read.
+    """
+    if dataset.surveyed or dataset.kind != "voc" or not dataset.root.is_dir():
         return dataset
-    echo(f"looking at the masks of {dataset.name} (once)")
-    return _save(files.home() / "data" / dataset.name, inspection.look_at_masks(dataset))
+    echo(f"looking at {dataset.name} again, which an earlier version prepared (once)")
+    fresh = read(dataset.root, dataset.name, Choices.of(dataset))
+    parts = {"classes.txt": "classes", "images or annotations": "images", "masks": "masks", "lists": "lists"}
+    apart = [said for said, name in parts.items() if getattr(fresh, name) != getattr(dataset, name)]
+    if apart:
+        raise DataError(
+            f"{dataset.name} was prepared by an earlier version, which read its {' and '.join(apart)} otherwise; prepare it "
+            f"again: {dataset.prepare_with()}."
+        )
+    made = fresh.model_copy(update={"fingerprint": dataset.fingerprint})
+    return _save(files.home() / "data" / dataset.name, inspection.look_at_masks(made))
 
 
 def _indexed(root: Path, echo: Echo) -> Dataset:
     dataset = read(root, root.name)
-    for subset in lists.subsets(dataset):
-        lists.check(dataset, subset, images_only=True)
     signature = hashlib.sha256()
-    # The text of a list, as in earlier versions, whose indices are found by it.
-    for number, file in enumerate(dataset.files()):
-        signature.update(f"{', ' if number else '['}{_stamp(dataset.root / file)!r}".encode())
-    signature.update(b"]")
+    for file in dataset.files():
+        signature.update(f"{_stamp(dataset.root / file)!r}\n".encode())
     signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
     place = files.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
     if (place / "index.json").is_file():
         return read_index(place / "index.json").model_copy(update={"findings": dataset.findings})
-    echo(f"reading {dataset.name}: {len(dataset.images):,} images (once)")
+    classes = "; the classes are VOC's twenty" if dataset.classes == VOC_CLASSES else ""
+    echo(f"reading {dataset.name}: {len(dataset.images):,} images (once){classes}")
     return _save(place, inspection.inspect(dataset, images=False))
 
 
@@ -262,5 +273,6 @@ def verify(name_or_path: str) -> Dataset:
     fresh = read(root, known.name, Choices.of(known)) if known else read(root, root.resolve().name)
     checked = inspection.inspect(fresh)
     if known is not None and checked.fingerprint != known.fingerprint:
-        raise DataError(f"{known.name} at {known.root} has changed since it was prepared; prepare it again.")
+        earlier = "" if known.surveyed else ", or an earlier version read it otherwise"
+        raise DataError(f"{known.name} at {known.root} has changed since it was prepared{earlier}; prepare it again.")
     return checked

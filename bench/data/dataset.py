@@ -136,13 +136,20 @@ class Dataset(Schema):
         return {"findings", "mask_findings", "surveyed", "by_colour", *empty}
 
     def prepare_with(self, *options: str) -> str:
-        """Return the command that prepares this data set with some options, as an error names it."""
+        """Return the command that prepares this data set with some options beside those it has, as an error names it."""
         name = re.sub(r"[^\w.-]", "_", self.name, flags=re.ASCII).lstrip(".") or "mine"
-        return f"`{shell(['bench', 'data', 'prepare', name, '--root', str(self.root), *options])}`, and then `--data {name}`"
+        words = ["bench", "data", "prepare", name, "--root", str(self.root), *options]
+        words += [word for pattern in self.exclude for word in ("--exclude", pattern)]
+        words += [word for value in self.mask_values for word in ("--map", value)]
+        if len(self.scored) < len(self.classes) and "--score" not in options:
+            words += ["--score", ",".join(self.scored)]
+        if (self.broken or self.unlisted) and "--skip-broken" not in options:
+            words.append("--skip-broken")
+        return f"`{shell(words)}`, and then `--data {name}`"
 
-    def left_out(self, task: str = "") -> int:
-        """Return how many images were left out because a file of theirs is broken or missing; for one task's lists, or all."""
-        return len(self.broken) + sum(one.startswith(f"{task}/") or not task for one in self.unlisted)
+    def left_out(self, task: str) -> int:
+        """Return how many images a task lacks since a file of theirs is broken, or missing for the task's official lists."""
+        return len(self.broken) + sum(one.startswith(f"{task}/") for one in self.unlisted)
 
     def files(self) -> Iterator[str]:
         """Yield the file of every image and mask, relative to the root."""

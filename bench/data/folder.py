@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -19,8 +20,8 @@ MASK_NAMES = frozenset(
     "mask masks label labels seg segmentation annotation annotations gt gtfine gtcoarse groundtruth trimap trimaps".split()
 )
 """Names of folders in which masks lie, without underscores and digits at their ends; also first and last parts of file names."""
-MOST_VALUES = 32
-"""The most values that a mask's pixels have; a grey photograph has more."""
+MOST_COLOURS = 32
+"""The most colours that a mask has; a photograph has more."""
 SAMPLED = 5
 """How many files of a folder are looked at for that."""
 
@@ -85,13 +86,6 @@ def _names(root: Path, unused: Counter[str]) -> Iterator[str]:
         waiting.sort(key=lambda one: one[0])
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
 def image_files(root: Path) -> Iterator[str]:
     """Yield every image file below `root`, relative to `root`, as a plain folder of images has them."""
     return _names(root, Counter())
@@ -100,45 +94,43 @@ def image_files(root: Path) -> Iterator[str]:
 def _masks(root: Path, names: Iterable[str]) -> Iterator[str]:
     """Yield the images that are masks of others.
 
-    A mask lies in a folder of its own, whose name says so or whose files are PNG with one channel and few values, and another
-    folder has images of the same names. Or it lies beside its image, whose name it has with `_mask`, `mask_` or the like, or as a
-    PNG with one channel and few values.
+    A mask lies in a folder of its own whose files have few colours, and another folder has images of the same names. The name of
+    such a folder says that it holds masks, or its files are PNG and it lies beside that folder. Or a mask lies beside its image,
+    whose name it has with `_mask`, `mask_` or the like, or as a PNG with few colours.
     """
     by_folder: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in names:
         path = PurePosixPath(name)
         by_folder[path.parent.as_posix()][path.stem].append(name)
+    every = {folder: [name for some in files.values() for name in some] for folder, files in by_folder.items()}
     marked = {folder: _is_mask_name(folder) for folder in by_folder}
+    bases = {folder: _bases(files, 1) for folder, files in by_folder.items()}
     for folder, files in by_folder.items():
-        every = [name for some in files.values() for name in some]
-        if (marked[folder] or _look_like_masks(root, every)) and any(
-            _of_one(files, theirs) and not _look_like_masks(root, [name for some in theirs.values() for name in some])
-            for other, theirs in by_folder.items()
+        if _look_like_masks(root, every[folder], marked[folder]) and any(
+            _of_one(files, theirs) and not _look_like_masks(root, every[other], False)
+            for other, theirs in bases.items()
             if other != folder and not marked[other] and (marked[folder] or _beside(folder, other))
         ):
-            yield from every
+            yield from every[folder]
             continue
         for stem, same in files.items():
             if _is_named_mask(stem, files):
                 yield from same
             elif len(same) > 1:  # 1.png beside 1.jpg
-                yield from (name for name in same if _look_like_masks(root, [name]))
+                yield from (name for name in same if _look_like_masks(root, [name], False))
 
 
 def _is_mask_name(folder: str) -> bool:
-    return any(part.lower().strip("_-0123456789") in MASK_NAMES for part in folder.split("/"))
-
-
-def _image_of(stem: str) -> list[str]:
-    """Return the names that an image may have whose mask has the name `stem`."""
-    plain = stem.replace("-", "_")
-    (before, _, last), (first, _, after) = plain.rpartition("_"), plain.partition("_")
-    of_suffix = [stem[: len(before)]] if before and last.lower() in MASK_NAMES else []
-    return of_suffix + ([stem[len(first) + 1 :]] if after and first.lower() in MASK_NAMES else [])
+    parts = re.split(r"[/_-]", folder.lower())
+    return any(part.strip("0123456789") in MASK_NAMES for part in parts)
 
 
 def _is_named_mask(stem: str, files: Mapping[str, object]) -> bool:
-    return any(image in files for image in _image_of(stem))
+    """Tell whether `stem` is the name of one of the files with `_mask`, `mask_` or the like."""
+    plain = stem.replace("-", "_")
+    (before, _, last), (first, _, after) = plain.rpartition("_"), plain.partition("_")
+    suffixed = before and last.lower() in MASK_NAMES and stem[: len(before)] in files
+    return bool(suffixed or (after and first.lower() in MASK_NAMES and stem[len(first) + 1 :] in files))
 
 
 def _beside(one: str, other: str) -> bool:
@@ -147,21 +139,41 @@ def _beside(one: str, other: str) -> bool:
     return len(parts) == len(others) and sum(a != b for a, b in zip(parts, others, strict=True)) == 1
 
 
-def _of_one(files: Mapping[str, object], others: Mapping[str, object]) -> bool:
-    """Tell whether most files are named like others, of which they may be masks."""
-    return 2 * sum(stem in others or _is_named_mask(stem, others) for stem in files) > len(files)
+def _bases(stems: Iterable[str], parts: int) -> set[str]:
+    """Return file names with up to so many of their last parts taken off: `a_b` and `a` of a_b for 1."""
+    return {base for stem in stems for base in [stem, *(stem.rsplit("_", n)[0] for n in range(1, parts + 1))]}
 
 
-def _look_like_masks(root: Path, files: Sequence[str]) -> bool:
-    """Tell whether all files are PNG with one channel, and some that are looked at have few values."""
-    if any(PurePosixPath(file).suffix.lower() != ".png" for file in files):
+def _of_one(files: Iterable[str], images: set[str]) -> bool:
+    """Tell whether most files are named like images, of which they may be masks; `images` are their names and bases."""
+    stems = list(files)
+    alike = sum(not images.isdisjoint({*_bases([stem], 2), stem.partition("_")[2]}) for stem in stems)
+    return 2 * alike > len(stems)
+
+
+def _look_like_masks(root: Path, files: Sequence[str], marked: bool) -> bool:
+    """Tell whether some of the files that are looked at have few colours; all must be PNG unless the folder's name says masks."""
+    if not marked and any(PurePosixPath(file).suffix.lower() != ".png" for file in files):
         return False
-    return all(_has_few_values(root / file) for file in files[:: max(1, len(files) // SAMPLED)])
+    return all(_has_few_colours(root / file) for file in files[:: max(1, len(files) // SAMPLED)])
 
 
-def _has_few_values(path: Path) -> bool:
+def _has_few_colours(path: Path) -> bool:
+    """Tell whether an image has few colours, or, for a JPEG, whose edges have more, whether few cover nearly all of it."""
     try:
         with opened(path) as image:
-            return image.mode in ("1", "L", "P") and len(np.unique(np.asarray(image))) <= MOST_VALUES
+            found = np.asarray(image if image.mode in ("1", "L", "P", "I;16") else image.convert("RGB"))
     except DataError:  # a file that does not decode is told later, by its name
+        return False
+    pixels = found.reshape(-1, 3 if found.ndim == 3 else 1)
+    if path.suffix.lower() == ".png":
+        return len(np.unique(pixels, axis=0)) <= MOST_COLOURS
+    counts = np.sort(np.unique(pixels >> 5, axis=0, return_counts=True)[1])
+    return bool(counts[-8:].sum() > 0.9 * len(pixels))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
         return False

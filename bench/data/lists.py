@@ -172,11 +172,14 @@ def check(dataset: Dataset, subset: str, images_only: bool = False) -> None:
         return
     task, name, identity = lacking[0]
     what = "has no annotation" if subset == "labels" else f"has no mask in {subset}"
+    way = (
+        f", or leave such images out of the lists: {dataset.prepare_with('--skip-broken')}" if subset in subsets(dataset) else ""
+    )
     more = f", and so {len(lacking) - 1:,} more" if len(lacking) > 1 else ""
     raise DataError(
         f"{dataset.root}: ImageSets/{task}/{name}.txt names {quoted(identity)}, which "
-        f"{what if identity in known else 'is not in JPEGImages'}{more}; add what is missing, or leave such images out of the "
-        f"lists: {dataset.prepare_with('--skip-broken')}."
+        f"{what if identity in known else 'is not in JPEGImages'}{more}; add what is missing"
+        f"{way}."
     )
 
 

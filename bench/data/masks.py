@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -73,6 +74,7 @@ class MaskValues:
 
 
 NO_VALUES = MaskValues()
+_parsed = cache(MaskValues.parse)
 
 
 class Mask(NamedTuple):
@@ -89,7 +91,7 @@ class Mask(NamedTuple):
 
 def read_mask(dataset: Dataset, folder: str, identity: str, size: tuple[int, int], source: Path) -> Mask:
     """Return an image's mask, decoded as the data set says; the errors are those of `decode_mask`."""
-    values = MaskValues.parse(dataset.mask_values, len(dataset.classes))
+    values = _parsed(dataset.mask_values, len(dataset.classes))
     return decode_mask(dataset.mask_path(folder, identity), len(dataset.classes), size, source, values)
 
 

@@ -153,10 +153,11 @@ def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tu
     """Return the splits by the data set's own lists, and the list that is scored."""
     chosen, task = lists.choose(dataset, subset), lists.task_of(subset)
     if chosen is None:
+        what = "annotations" if subset == "labels" else f"masks in {subset}"
         raise DataError(
-            f"{dataset.name} has no official splits: ImageSets/{task} needs train.txt and val.txt, or trainval.txt and test.txt, "
-            f"naming images that have {'annotations' if subset == 'labels' else 'masks in ' + subset}. Without such lists, let "
-            "the images be divided by --set protocol.split_scheme=paper-70-20-10."
+            f"{dataset.name} has no official splits: ImageSets/{task} needs train.txt and val.txt, or test.txt with train.txt or "
+            f"trainval.txt, naming images that have {what}. Without such lists, let the images be divided by "
+            "--set protocol.split_scheme=paper-70-20-10."
         )
     lists.check(dataset, subset)
     found = dataset.lists[task]

@@ -10,9 +10,7 @@ from bench.data.dataset import VOC_CLASSES, Dataset
 from bench.data.masks import Mask, say_how
 from bench.errors import DataError
 from bench.metrics import VOID
-
-FEW = 5
-"""The most names that a finding lists."""
+from bench.text import some
 
 
 class Survey:
@@ -21,10 +19,11 @@ class Survey:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.labels = dataset.known_labels()
-        self.present: dict[str, Counter[int]] = {folder: Counter() for folder in dataset.masks}
+        self.present: dict[str, Counter[int]] = {folder: Counter() for folder, ids in dataset.masks.items() if ids}
+        self.void_only: Counter[str] = Counter()
         self.coloured: list[str] = []
         self.own: dict[str, dict[int, int]] = {}
-        self.void = self.compared = self.turned = 0
+        self.compared = self.turned = 0
         self.apart: list[tuple[str, str, int]] = []
 
     def add(self, folder: str, identity: str, mask: Mask, orientation: int = 1) -> None:
@@ -34,7 +33,7 @@ class Survey:
         self.present[folder].update(found)
         self.coloured += [name] * (mask.palette == "colour")
         self.own |= {name: mask.colours} if mask.palette == "own" else {}
-        self.void += found == {VOID}
+        self.void_only[folder] += found - {0} == {VOID}
         self.turned += orientation != 1
         labels, shown = self.labels.get(identity), sorted(found - {0, VOID})
         if labels is not None and shown:
@@ -49,7 +48,7 @@ class Survey:
     def check(self) -> None:
         """Raise DataError when no mask of a folder has a class, and when palettes, or most annotations, contradict the masks."""
         for folder, present in self.present.items():
-            if not present.keys() - {0, VOID}:
+            if not present.keys() - {0, VOID} or 2 * self.void_only[folder] > len(self.dataset.masks[folder]):
                 self._refuse_without_class(folder)
         self._check_palettes()
         if 2 * len(self.apart) > self.compared:
@@ -64,14 +63,17 @@ class Survey:
             )
 
     def _refuse_without_class(self, folder: str) -> None:
-        names = {0: "0 (background)", VOID: "255 (void)"}
-        present = self.present[folder]
+        present, count, only = self.present[folder], len(self.dataset.masks[folder]), self.void_only[folder]
         way = f" If 255 means a class, say so: {self.dataset.prepare_with('--map', '255=1')}." if VOID in present else ""
-        raise DataError(
-            f"{self.dataset.root / folder} has no mask with a class: class 1 ({self.dataset.classes[0]}) and all others occur in "
-            f"none of the {len(self.dataset.masks[folder]):,} masks, whose pixels are "
-            f"{' and '.join(names[one] for one in sorted(present))}.{way}"
-        )
+        if present.keys() - {0, VOID}:
+            what = f"{only:,} of {count:,} masks whose pixels are 255 (void), 0 (background) aside, and show no class"
+        else:
+            names = {0: "0 (background)", VOID: "255 (void)"}
+            what = (
+                f"no mask with a class: class 1 ({self.dataset.classes[0]}) and all others occur in none of the {count:,} masks, "
+                f"whose pixels are {' and '.join(names[one] for one in sorted(present))}"
+            )
+        raise DataError(f"{self.dataset.root / folder} has {what}.{way}")
 
     def _check_palettes(self) -> None:
         """Raise DataError when own colours stand beside renumbered palettes, or when an index has several colours."""
@@ -101,8 +103,8 @@ class Survey:
         found = {
             "masks read by the colours of their palettes": self.by_colour,
             "masks with a class that the annotation has not": len(self.apart),
-            "masks that are void throughout": self.void,
+            "masks that show void and no class": self.void_only.total(),
             "masked images with an EXIF orientation, read as they are stored, not upright": self.turned,
-            f"classes in no mask ({', '.join(absent[:FEW])}{', ...' if len(absent) > FEW else ''})": len(absent),
+            f"classes in no mask ({some(absent)})": len(absent),
         }
         return {reason: number for reason, number in found.items() if number}

@@ -16,18 +16,16 @@ from bench.data import lists
 from bench.data.dataset import VOC_CLASSES, Dataset, ImageFile, choose_scored
 from bench.errors import DataError
 from bench.metrics import PADDING
-from bench.text import quoted
+from bench.text import quoted, some
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 NUMBERED = re.compile(r"\d+\s*[\s:,;=]\s*\S")
 """A line of classes.txt that numbers its class."""
-VOC_ID = re.compile(r"\d{4}_\d{6}|\d{6}")
+VOC_ID, VOC_2007_ID = re.compile(r"\d{4}_\d{6}"), re.compile(r"\d{6}")
 BACKGROUND = ("background", "bg", "ignore")
 RESERVED = (*BACKGROUND, "void", "unlabeled", "unlabelled", "none")
 """Names in classes.txt that are no class, whatever their case and the underscores around them."""
 READ = ("JPEGImages", "Annotations", "ImageSets", "classes.txt", "scored_classes.txt", "SYNTHETIC.txt")
-FEW = 5
-"""The most names that a finding lists."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 MOST_MASKED = PADDING - 1
 """The most classes that a mask has ids for; other ids are background, padding and void."""
@@ -96,7 +94,7 @@ def read(root: Path, name: str, skip: Skip | None = None) -> Dataset:
     known = {image.id for image in images}
     masks = _masks(folder, known, classes, unused)
     if not own and masks:
-        _check_names(folder, images)
+        _check_names(folder, images, name)
     kept: dict[str, lists.Lists] = {}
     for task in lists.TASKS.values():
         kept[task], left = lists.read(folder / "ImageSets" / task, known, classes)
@@ -127,6 +125,7 @@ def _images(folder: Path, classes: Sequence[str], skip: Skip) -> tuple[list[Imag
     place = folder / "JPEGImages"
     found = lists.entries(place)
     files = [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
+    dead = sum(path.is_symlink() and not path.exists() for path in found)
     if not files:
         raise DataError(f"{place} holds no images ({', '.join(SUFFIXES)}).")
     annotations = lists.entries(folder / "Annotations")
@@ -146,7 +145,8 @@ def _images(folder: Path, classes: Sequence[str], skip: Skip) -> tuple[list[Imag
         raise DataError(f"{place} has several images named {quoted(twice[0])}, of other suffixes; an id must name one image.")
     known = {image.id for image in images}
     unused = {
-        f"files or folders in JPEGImages that are no {' or '.join(SUFFIXES)} file": len(found) - len(files),
+        f"files or folders in JPEGImages that are no {' or '.join(SUFFIXES)} file": len(found) - len(files) - dead,
+        "links in JPEGImages to images that are not there": dead,
         "files in Annotations that are no .xml file": len(annotations) - len(of_id),
         "annotations without an image": len(of_id.keys() - known),
         "annotations without an object": sum(image.labels is not None and not any(image.labels) for image in images),
@@ -159,7 +159,7 @@ def _beside(folder: Path) -> dict[str, int]:
     """Return counts of what lies beside JPEGImages, or in ImageSets, and is not read."""
     others = [path.name for path in lists.entries(folder) if path.name not in READ and path.name not in MASK_FOLDERS]
     return {
-        f"files or folders beside JPEGImages that are not read ({', '.join(others[:FEW])})": len(others),
+        f"files or folders beside JPEGImages that are not read ({some(others)})": len(others),
         "files in ImageSets, beside its folders": sum(path.is_file() for path in lists.entries(folder / "ImageSets")),
     }
 
@@ -189,13 +189,14 @@ def _masks(folder: Path, known: set[str], classes: Sequence[str], unused: dict[s
     return masks
 
 
-def _check_names(folder: Path, images: Sequence[ImageFile]) -> None:
+def _check_names(folder: Path, images: Sequence[ImageFile], name: str) -> None:
     """Raise DataError when nothing says that the ids in the masks are VOC's: neither file names nor annotations.
 
-    The names are VOC's when most have the form 2007_000032 (2012) or 000032 (2007). Annotations say so by naming VOC's classes,
-    or they would have been refused.
+    The names are VOC's when most have the form 2007_000032. VOC 2007's own, 000032, are told by the data set's name or folder
+    alone, since many number their images so. Annotations say so by naming VOC's classes, or they would have been refused.
     """
-    named = sum(VOC_ID.fullmatch(image.id) is not None for image in images)
+    is_2007 = name == "voc2007" or folder.name == "VOC2007"
+    named = sum((VOC_ID if not is_2007 else VOC_2007_ID).fullmatch(image.id) is not None for image in images)
     if 2 * named < len(images) and all(image.labels is None for image in images):
         raise DataError(
             f"{folder} has masks, but nothing tells the names of their classes: the files are not named like VOC's, there are no "

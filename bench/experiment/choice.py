@@ -12,10 +12,7 @@ from bench.data.masks import read_mask
 from bench.data.splits import Splits
 from bench.data.threads import in_order
 from bench.errors import UsageError
-from bench.text import Echo
-
-NAMED = 5
-"""The most classes that the sentence names."""
+from bench.text import Echo, some
 
 
 def check(dataset: Dataset, whole: Splits, share: float, echo: Echo) -> None:
@@ -29,12 +26,11 @@ def check(dataset: Dataset, whole: Splits, share: float, echo: Echo) -> None:
     if not missing:
         return
     count = len(found.members["val"])
-    names = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
     with_and_without = "an image with and one without" if whole.subset == "labels" else "a mask with"
     at = "" if share == 1 else f" at {100 * share:g} % of the labels"
     text = (
         f"--tune chooses on the validation split, which{at} has {count:,} image{'' if count == 1 else 's'} of {dataset.name} and "
-        f"not {with_and_without} each scored class (lacking: {names})"
+        f"not {with_and_without} each scored class (lacking: {some(missing)})"
     )
     if dataset.synthetic and count:
         echo(f"warning: {text}")
@@ -71,9 +67,12 @@ def _way_out(dataset: Dataset, whole: Splits, share: float) -> str:
     for larger in sorted({*splits.SHARES, 1.0}):
         if larger > share and not _unjudged(dataset, splits.open_share(dataset, whole, larger)):
             return f"{100 * larger:g} % of the labels would do: --labels {larger:g}."
-    if not whole.members["val"]:
-        return "The data set has too few labelled images for a validation split; leave out --tune."
+    missing, count = _unjudged(dataset, whole), len(whole.members["val"])
+    images = "1 image" if count == 1 else f"{count:,} images"
+    left = [name for name in dataset.scored if name not in missing]
+    if not left:
+        return f"With all labels it has {images} and judges no class; leave out --tune."
     return (
-        "All labels would not do either: with a tenth of the training images in the validation split, a class needs about ten "
-        "labelled training images. Score the other classes (bench data prepare NAME --root DIR --score A,B), or leave out --tune."
+        f"With all labels it has {images} and lacks {some(missing)} all the same. Score the "
+        f"other classes, {dataset.prepare_with('--score', ','.join(left))}; or leave out --tune."
     )

@@ -10,6 +10,7 @@ from PIL import Image
 
 from bench.data import catalogue
 from bench.errors import DataError
+from bench.metrics import voc_palette
 from tests.data.made import quiet, save_mask
 
 
@@ -89,7 +90,7 @@ def test_masks_beside_images_are_no_photographs(root: Path, mask: str) -> None:
         path = root / mask.format(number)
         path.parent.mkdir(exist_ok=True, parents=True)
         if path.suffix == ".jpg":
-            draw(path)
+            Image.fromarray(np.tile(np.uint8(255) * (np.arange(16) > 7), (16, 1))).save(path)
         else:
             save_mask(np.ones((8, 8)), path)
     assert names(root) == images
@@ -158,3 +159,35 @@ def test_a_folder_named_in_another_encoding_is_refused_in_one_sentence(tmp_path:
     draw(root / "a.jpg")
     with pytest.raises(DataError, match=r"is not written in UTF-8.*rename the folder"):
         names(root)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "colours"),
+    [
+        ("leftImg8bit/train/aachen/a_{}_leftImg8bit.png", "gtFine/train/aachen/a_{}_gtFine_labelIds.png", "ids"),
+        ("leftImg8bit/train/aachen/a_{}_leftImg8bit.png", "gtFine/train/aachen/a_{}_gtFine_color.png", "rgb"),
+        ("train/{}.png", "train_labels/{}_L.png", "rgb"),
+        ("photos/{}.jpg", "colours/{}.png", "rgb"),
+    ],
+)
+def test_masks_of_well_known_data_sets_are_no_photographs(root: Path, image: str, mask: str, colours: str) -> None:
+    ids = np.tile(np.arange(16) // 4, (16, 1))
+    for number in range(6):
+        draw(root / image.format(number))
+        (root / mask.format(number)).parent.mkdir(parents=True, exist_ok=True)
+        if colours == "ids":
+            save_mask(ids, root / mask.format(number))
+        else:
+            Image.fromarray(voc_palette()[ids]).save(root / mask.format(number))
+    assert names(root) == [image.format(number) for number in range(6)]
+
+
+@pytest.mark.parametrize("folder", ["gt", "labels", "annotations/seg"])
+def test_photographs_in_a_folder_that_is_named_like_masks_stay_photographs(root: Path, folder: str) -> None:
+    draw(*(root / place / f"{number}.jpg" for place in (folder, "blurred") for number in range(4)))
+    assert len(names(root)) == 8
+
+
+def test_a_file_name_with_a_wide_space_is_printable(root: Path) -> None:
+    draw(root / "a\u3000b.jpg")
+    assert names(root) == ["a\u3000b.jpg"]

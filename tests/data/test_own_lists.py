@@ -1,5 +1,6 @@
 """Official lists of a user's own: the list that is scored is never replaced silently, and every spelling of an id is read."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_prepare_stops_too_and_skip_broken_leaves_that_one_out_of_the_list(tmp_p
         gone = f"{lists.task_of(subset)}/p17" in dataset.unlisted
         assert kept == [f"p{place:02}" for place in range(15, 20) if place != 17 or not gone]
     assert catalogue.verify("mine").fingerprint == dataset.fingerprint
-    assert dataset.left_out() == len(dataset.unlisted)
+    assert dataset.left_out("Main") + dataset.left_out("Segmentation") == len(dataset.unlisted) and dataset.broken == ()
 
 
 def test_a_test_list_without_annotations_as_in_voc_2012_scores_val_and_says_so(tmp_path: Path) -> None:
@@ -167,3 +168,12 @@ def test_a_list_that_is_a_link_to_nowhere_is_no_missing_list(tmp_path: Path) -> 
     path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"test\.txt cannot be read as a text: No such file"):
         split_of(root, "labels")
+
+
+def test_sbd_masks_that_a_list_lacks_name_no_way_out_that_does_not_help(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    shutil.copytree(root / "SegmentationClass", root / "SegmentationClassAug")
+    (root / "SegmentationClassAug" / "p17.png").unlink()
+    assert split_of(root, "SegmentationClass")
+    with pytest.raises(DataError, match=r"'p17', which has no mask in SegmentationClassAug; add what is missing\.$"):
+        split_of(root, "SegmentationClassAug")

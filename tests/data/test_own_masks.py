@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +9,11 @@ import pytest
 from PIL import Image
 
 from bench.data import catalogue
-from bench.data.dataset import VOC_CLASSES, Dataset
-from bench.data.masks import read_mask
+from bench.data.dataset import VOC_CLASSES
 from bench.errors import DataError, UsageError
 from bench.metrics import voc_palette
-from tests.data.made import quiet, save_mask, write_own
-
-Change = Callable[[np.ndarray], Image.Image]
-
-
-def rewrite(root: Path, change: Change) -> None:
-    for path in sorted((root / "SegmentationClass").iterdir()):
-        change(np.array(Image.open(path))).save(path)
-
-
-def opened(root: Path) -> Dataset:
-    return catalogue.open_dataset(str(root), quiet)
-
-
-def prepared(root: Path, *values: str) -> Dataset:
-    return catalogue.register(catalogue.read(root, "mine", catalogue.Choices(mask_values=values)))
-
-
-def ids_of(dataset: Dataset, identity: str = "p00") -> set[int]:
-    image = next(image for image in dataset.images if image.id == identity)
-    mask = read_mask(dataset, "SegmentationClass", identity, (32, 24), dataset.path(image))
-    return set(np.unique(mask.ids).tolist())
-
+from tests.data.made import save_mask, write_own
+from tests.data.own import Change, ids_of, opened, prepared, rewrite
 
 BINARY = [
     lambda ids: Image.fromarray(((ids > 0) * 255).astype(np.uint8)),
@@ -63,20 +40,6 @@ def test_masks_of_1_bit_are_ids_0_and_1(tmp_path: Path) -> None:
     assert ids_of(opened(root)) == {0, 1}
 
 
-def test_other_values_and_colours_are_refused_with_the_option_that_maps_them(tmp_path: Path) -> None:
-    root = write_own(tmp_path / "d", classes=2)
-    rewrite(root, lambda ids: Image.fromarray((ids % 255 * 100).astype(np.uint8)))
-    with pytest.raises(DataError, match=r"class id 100 .*--map 100=ID"):
-        opened(root)
-    assert ids_of(prepared(root, "100=1", "200=2")) == {0, 1}
-    rewrite(root, lambda ids: Image.fromarray(np.repeat((ids[..., None] > 0) * np.uint8(255), 3, axis=2)))
-    with pytest.raises(DataError, match=r"colour #ffffff, .*--map '#ffffff=ID'"):
-        opened(root)
-    for path in (root / "Annotations").iterdir():
-        path.write_text("<annotation><object><name>aeroplane</name></object></annotation>")
-    assert ids_of(prepared(root, "#ffffff=1")) == {0, 1}
-
-
 @pytest.mark.parametrize("text", ["255", "255=21", "256=1", "300=x", "#fff=1", "red=1", "=1", "255=-1"])
 def test_a_map_that_cannot_be_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="--map takes VALUE=ID"):
@@ -87,44 +50,6 @@ def test_a_map_that_cannot_be_is_refused(tmp_path: Path, text: str) -> None:
 def test_maps_that_contradict_each_other_are_refused(tmp_path: Path, texts: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=r"two meanings|give one"):
         prepared(write_own(tmp_path), *texts)
-
-
-def test_a_map_of_a_value_does_not_stop_a_renumbered_palette_from_being_read_by_its_colours(tmp_path: Path) -> None:
-    root = write_own(tmp_path / "d")
-    cats(root)
-    rewrite(root, lambda ids: compacted(np.where((ids > 0) & (ids < 255), 8, ids)))
-    dataset = prepared(root, "255=0")
-    assert ids_of(dataset) == {0, 8} and dataset.by_colour == 20
-
-
-def cats(root: Path) -> None:
-    for path in (root / "Annotations").iterdir():
-        path.write_text("<annotation><object><name>cat</name></object></annotation>")
-
-
-def test_own_colours_that_each_image_numbers_anew_are_refused_and_mapped_by_colour(tmp_path: Path) -> None:
-    root = write_own(tmp_path / "d")
-    colours = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)])
-
-    def anew(ids: np.ndarray) -> Image.Image:
-        plain = np.where(ids == 255, 0, ids)
-        used = np.unique(plain)
-        return save_as(np.searchsorted(used, plain).astype(np.uint8), colours[used])
-
-    rewrite(root, anew)
-    with pytest.raises(DataError, match=r"the index 1 has the colour #ff0000 .* and #00ff00 .*--map '#ff0000=ID'"):
-        opened(root)
-    dataset = prepared(root, "#ff0000=1", "#00ff00=2", "#0000ff=3")
-    assert [max(ids_of(dataset, f"p{place:02}")) for place in range(6)] == [1, 2, 3, 1, 2, 3]
-
-
-def test_own_colours_of_which_some_are_vocs_at_other_indices_are_refused(tmp_path: Path) -> None:
-    root = write_own(tmp_path / "d")
-    palette = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 128), (128, 0, 0)])  # the last two are VOC's ids 4 and 1
-    rewrite(root, lambda ids: save_as(np.where(ids == 255, 0, ids).astype(np.uint8), palette))
-    with pytest.raises(DataError, match=r"a colour of no class, #ff0000 at the index 1.*--map index"):
-        opened(root)
-    assert {max(ids_of(prepared(root, "index"), f"p{place:02}")) for place in range(3)} == {1, 2, 3}
 
 
 def test_grey_png_of_4_bits_and_rgba_and_16_bits_are_read_by_their_values(tmp_path: Path) -> None:
@@ -218,66 +143,6 @@ def test_a_reserved_name_elsewhere_is_refused(tmp_path: Path, names: str) -> Non
         opened(root)
 
 
-def compacted(ids: np.ndarray) -> Image.Image:
-    """Renumber the palette of a mask as programs that make PNG files smaller do."""
-    used = np.unique(ids)
-    image = Image.fromarray(np.searchsorted(used, ids).astype(np.uint8), mode="P")
-    image.putpalette(voc_palette()[used].tobytes())
-    return image
-
-
-@pytest.mark.parametrize("classes", ["", "a\nb\nc\nd\ne\nf\ng\ncat\n"])
-def test_a_renumbered_palette_is_read_by_its_colours_and_said(tmp_path: Path, classes: str) -> None:
-    root = write_own(tmp_path / "d")
-    name = "cat" if classes else VOC_CLASSES[7]
-    for path in (root / "Annotations").iterdir():
-        path.write_text(f"<annotation><object><name>{name}</name></object></annotation>")
-    if classes:
-        (root / "classes.txt").write_text(classes)
-    rewrite(root, lambda ids: Image.fromarray(np.where((ids > 0) & (ids < 255), 8, ids).astype(np.uint8)))
-    whole = opened(root)
-    rewrite(root, compacted)
-    dataset = opened(root)
-    assert ids_of(dataset) == ids_of(whole) == {0, 8, 255}
-    assert dataset.mask_findings["masks read by the colours of their palettes"] == dataset.by_colour == 20
-    assert prepared(root).fingerprint == dataset.fingerprint != whole.fingerprint
-
-
-def test_a_palette_with_colours_of_other_classes_and_of_none_is_refused(tmp_path: Path) -> None:
-    root = write_own(tmp_path / "d")
-    palette = voc_palette()
-    palette[1], palette[255] = palette[2], (1, 2, 3)
-    rewrite(root, lambda ids: save_as(ids, palette))
-    with pytest.raises(DataError, match=r"index 1 has VOC's colour of the id 2.*index 255 has a colour of no class.*--map index"):
-        opened(root)
-    assert ids_of(prepared(root, "index")) == {0, 1, 255}
-
-
-def save_as(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
-    image = Image.fromarray(ids, mode="P")
-    image.putpalette(palette.astype(np.uint8).tobytes())
-    return image
-
-
-@pytest.mark.parametrize(
-    "palette",
-    [
-        np.zeros((256, 3)),
-        np.repeat(np.arange(256)[:, None], 3, axis=1),
-        np.concatenate([voc_palette()[:21], np.zeros((235, 3))]),
-        np.random.default_rng(0).integers(1, 128, (256, 3)) * 2 + 1,
-    ],
-    ids=["black", "grey", "VOC without void", "own colours"],
-)
-def test_a_palette_that_names_no_other_class_leaves_the_indices(tmp_path: Path, palette: np.ndarray) -> None:
-    root = write_own(tmp_path)
-    rewrite(root, lambda ids: save_as(ids, palette))
-    dataset = opened(root)
-    assert ids_of(dataset) == {0, 1, 255} and dataset.by_colour == 0
-    save_mask(np.full((24, 32), 255) - 254 * (np.arange(32) < 9), root / "SegmentationClass" / "p00.png", palette)
-    assert ids_of(opened(root)) == {1, 255}
-
-
 def test_own_ids_without_names_are_not_called_aeroplane(tmp_path: Path) -> None:
     root = write_own(tmp_path)
     for path in (root / "Annotations").iterdir():
@@ -288,11 +153,46 @@ def test_own_ids_without_names_are_not_called_aeroplane(tmp_path: Path) -> None:
     assert opened(root).classes == ("leaf", "stem", "root")
 
 
-def test_masks_of_vocs_own_file_names_need_no_names(tmp_path: Path) -> None:
-    root = write_own(tmp_path, names="2007_{:06}")
+@pytest.mark.parametrize(("below", "names"), [("d", "2007_{:06}"), ("VOC2007", "{:06}")])
+def test_masks_of_vocs_own_file_names_need_no_names(tmp_path: Path, below: str, names: str) -> None:
+    root = write_own(tmp_path / below, names=names)
     for path in (root / "Annotations").iterdir():
         path.unlink()
     assert opened(root).classes == VOC_CLASSES
+
+
+def test_six_digits_alone_are_not_vocs_own_file_names(tmp_path: Path) -> None:
+    root = write_own(tmp_path / "d", names="{:06}")
+    said: list[str] = []
+    catalogue.open_dataset(str(root), said.append)
+    assert said == ["reading d: 20 images (once); the classes are VOC's twenty"]
+    for path in (root / "Annotations").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="nothing tells the names of their classes"):
+        opened(root)
+
+
+def test_one_stray_pixel_does_not_make_0_and_255_a_class(tmp_path: Path) -> None:
+    root = write_own(tmp_path / "d", classes=1)
+    rewrite(root, BINARY[0])
+    mask = np.array(Image.open(root / "SegmentationClass" / "p00.png"))
+    mask[0, 0] = 1
+    Image.fromarray(mask).save(root / "SegmentationClass" / "p00.png")
+    with pytest.raises(DataError, match=r"19 of 20 masks whose pixels are 255 \(void\).*--map 255=1"):
+        opened(root)
+    for place in range(12):
+        save_mask(np.ones((24, 32)), root / "SegmentationClass" / f"p{place:02}.png")
+    assert opened(root).mask_findings["masks that show void and no class"] == 8
+
+
+def test_a_folder_whose_masked_images_are_all_left_out_has_no_masks_to_refuse(tmp_path: Path) -> None:
+    root = write_own(tmp_path / "d", 4)
+    for place in range(1, 4):
+        (root / "SegmentationClass" / f"p{place:02}.png").unlink()
+    for path in (root / "ImageSets").rglob("*.txt"):
+        path.unlink()
+    found = catalogue.read(root, "mine", catalogue.Choices(exclude=["p00*"]))
+    assert len(catalogue.register(found).images) == 3
 
 
 def test_masks_that_contradict_the_annotations_are_refused_and_few_are_counted(tmp_path: Path) -> None:
@@ -330,12 +230,3 @@ def test_what_lies_beside_images_and_masks_is_counted(tmp_path: Path) -> None:
         path.rename(path.with_suffix(".PNG"))
     with pytest.raises(DataError, match="has 22 files, but none is named like an image"):
         opened(root)
-
-
-def test_masks_of_a_set_that_an_earlier_version_prepared_are_looked_at(tmp_path: Path) -> None:
-    root = write_own(tmp_path / "d", classes=1)
-    dataset = prepared(root)
-    catalogue._save(catalogue._index("mine").parent, dataset.model_copy(update={"surveyed": False}))
-    said: list[str] = []
-    assert catalogue.open_dataset("mine", said.append).surveyed and said == ["looking at the masks of mine (once)"]
-    assert catalogue.open_dataset("mine", pytest.fail).fingerprint == dataset.fingerprint

@@ -33,7 +33,7 @@ def test_a_validation_split_of_one_image_is_told_before_training(bench: Bench, t
     done = bench(*asked)
     assert done.code == 2
     assert "--tune chooses on the validation split, which has 1 image of d" in done.err
-    assert "All labels would not do either" in done.err
+    assert "With all labels it has 1 image and" in done.err
     assert not (tmp_path / "runs" / "studies").exists() and not (tmp_path / "runs" / "pretrained").exists()
 
 
@@ -56,7 +56,8 @@ def test_a_class_that_only_training_has_cannot_be_chosen_for(bench: Bench, tmp_p
     for task in ("voc_cls", "voc_seg"):
         assert bench(*asked, "--downstream", task).code == 0
         done = bench(*asked, "--downstream", task, "--tune", 2)
-        assert done.code == 2 and "(lacking: bird). All labels would not do either" in done.err
+        assert done.code == 2 and "(lacking: bird). With all labels it has 10 images and lacks bird all the same" in done.err
+        assert f"bench data prepare d --root {root} --score aeroplane,bicycle`" in done.err
     assert bench("data", "prepare", "d", "--root", root, "--score", "aeroplane,bicycle").code == 0
     again = ("run", *SMALL, "--data", "d", "--out", tmp_path / "runs", "--plan", "--downstream", "all", "--tune", 2)
     assert bench(*again).code == 0

@@ -10,7 +10,7 @@ def test_a_mean_that_leaves_classes_out_is_said_below_the_table() -> None:
     some = one.model_copy(update={"per_class": {main: {"b": 0.5, "c": None}}})
     assert data_notes.notes([one]) == []
     (note,) = data_notes.notes([one, some])
-    assert note == f"{one.title}: {main} is not defined for 1 classes (c) here; its mean leaves them out."
+    assert note == f"{one.title}: {main} is not defined for 1 class (c) here; its mean leaves them out."
 
 
 def test_the_scored_list_and_what_is_not_used_are_said() -> None:
@@ -20,3 +20,12 @@ def test_the_scored_list_and_what_is_not_used_are_said() -> None:
         "Scored images: ImageSets/Main/val.txt.",
         f"{data.name}: images in no split: 1,200.",
     ]
+
+
+def test_counts_that_differ_by_task_name_the_tasks() -> None:
+    some = [make("l1_color", 0, downstream=task, per_class={}) for task in ("voc_seg", "voc_cls")]
+    told = [
+        one.model_copy(update={"data": one.data.model_copy(update={"unused": {"images in no split": count, "links": 3}})})
+        for one, count in zip(some, (500, 7), strict=True)
+    ]
+    assert data_notes.notes(told) == ["voc: images in no split: 500 (Segmentation), 7 (Classification); links: 3."]
