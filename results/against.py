@@ -41,7 +41,7 @@ def against(board: Board, by_metric: Sequence[Board]) -> list[str]:
 
 def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
     """Return a phrase with the metrics that order some pairs of rows differently."""
-    found: dict[int, list[str]] = {}
+    said = []
     for other, number in others:
         pairs = [
             (one.value, two.value)
@@ -50,8 +50,8 @@ def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> lis
         ]
         count = order(pairs).differently
         if count:
-            found.setdefault(math.comb(len(pairs), 2), []).append(f"{_name(other.columns[number].metric)} {count}")
-    return [f"pairs of rows that another metric orders differently, of {all}: {', '.join(said)}" for all, said in found.items()]
+            said.append(f"{count} of {math.comb(len(pairs), 2)} by {_name(other.columns[number].metric)}")
+    return [f"pairs of rows in another order: {', '.join(said)}"] if said else []
 
 
 def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:

@@ -50,7 +50,7 @@ def test_a_metric_that_orders_rows_otherwise_is_named() -> None:
     found = said(STRENGTH, {"random_init": 0.0, "cgan_color": -5.0})  # it ranks well, and nothing is above the threshold
     assert found == [
         "What speaks against: in Classification by map_voc, cgan_color is told from its baseline, but not by f1_macro; "
-        "pairs of rows that another metric orders differently, of 1: f1_macro 1.",
+        "pairs of rows in another order: 1 of 1 by f1_macro.",
         "What speaks against: not above a trivial predictor in Classification: 1 of 2 rows (class prior) by f1_macro.",
     ]
 
