@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from bench.config import PRETEXT
-from bench.errors import TRACEBACK, Interrupted, OutOfMemory, SomeFailed, StorageError, explained
+from bench.errors import TRACEBACK, BenchError, Interrupted, OutOfMemory, SomeFailed, StorageError, explained
 from bench.experiment import leaks
 from bench.experiment.estimate import learn
 from bench.experiment.pretraining import find_pretrained, pretrain
@@ -32,7 +32,7 @@ def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]
     budget = f", {trials} trials each" if trials else ""
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
     session.echo(f"{runs} on {session.grid.data.title}, {session.machine}{budget}")
-    if session.config.leaks != "refuse" and not all(record_path(session.out, job.id).is_file() for job in jobs):
+    if session.config.leaks != "refuse" and not all(_is_finished(job, session) for job in jobs):
         leaks.check(session.grid, False, session.echo)
     made = [] if made is None else made
 
@@ -73,6 +73,19 @@ def _tuned(job: Job, session: Session, wait: bool) -> tuple[Job, Tuning]:
         if PRETEXT not in session.config.space:
             pretrain(job.pretrain, session, wait=False)
         raise
+
+
+def _is_finished(job: Job, session: Session) -> bool:
+    """Tell whether a job's record is there, with the rates that a finished search chose when the configuration asks for one."""
+    if session.config.tune:
+        try:
+            tuning = find_tuning(search_of(job, session.config, session.grid.jobs), session.config.tune, session.out)
+        except BenchError:  # the job will say so when its turn comes
+            return False
+        if tuning is None:
+            return False
+        job = chosen_by(tuning, job)
+    return record_path(session.out, job.id).is_file()
 
 
 def _pieces(job: Job, session: Session) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,26 +41,27 @@ def leaks_of(job: Job, grid: Grid, echo: Echo) -> Leaks | None:
         subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
         scored = splits.open_splits(grid.data, job.settings.split_scheme, subset)
         whole = splits.open_splits(grid.pretrain_data, "pretraining", "images")
-        grid.leaks[known] = Leaks(
-            trained=len(training.ids("train")),
-            test=_overlap(grid, training, scored.ids("test"), echo),
-            val=_overlap(grid, training, scored.ids("val"), echo),
-            dropped=len(whole.ids("train")) - len(training.ids("train")),
-        )
+        test, val = _overlaps(grid, training, [scored.ids("test"), scored.ids("val")], echo)
+        dropped = len(whole.ids("train")) - len(training.ids("train"))
+        grid.leaks[known] = Leaks(trained=len(training.ids("train")), test=test, val=val, dropped=dropped)
     return grid.leaks[known]
 
 
-def _overlap(grid: Grid, training: Splits, ids: list[str], echo: Echo) -> Overlap:
+def _overlaps(grid: Grid, training: Splits, parts: Sequence[list[str]], echo: Echo) -> Iterator[Overlap]:
+    """Yield the overlap of each part of the scored images with those that are trained on; all are compared at once."""
     assert grid.pretrain_data is not None
-    found = leaks.shared(grid.pretrain_data, training, grid.data, ids, echo)
-    alike = np.flatnonzero(found.equal | found.near)
-    return Overlap(
-        images=len(ids),
-        equal=int(found.equal.sum()),
-        near=int(found.near.sum()),
-        plain=int(found.plain.sum()),
-        some=tuple(ids[place] for place in alike[:SOME]),
-    )
+    found = leaks.shared(grid.pretrain_data, training, grid.data, [identity for ids in parts for identity in ids], echo)
+    first = 0
+    for ids in parts:
+        equal, near, plain = (some[first : first + len(ids)] for some in (found.equal, found.near, found.plain))
+        first += len(ids)
+        yield Overlap(
+            images=len(ids),
+            equal=int(equal.sum()),
+            near=int(near.sum()),
+            plain=int(plain.sum()),
+            some=tuple(ids[place] for place in np.flatnonzero(equal | near)[:SOME]),
+        )
 
 
 def check(grid: Grid, refuse: bool, echo: Echo) -> None:

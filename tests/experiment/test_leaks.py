@@ -10,11 +10,13 @@ from PIL import Image, ImageOps
 
 from bench import record
 from bench.config import RunConfig
-from bench.data import hashes
+from bench.data import catalogue, hashes, splits
 from bench.data.dataset import decode
+from bench.data.leaks import FEWEST
 from bench.errors import DataError
 from bench.experiment import leaks
 from bench.experiment.resolve import Grid, resolve
+from bench.storage import files
 from tests.conftest import QUICK, TINY
 from tests.data.made import quiet
 
@@ -211,8 +213,79 @@ def test_leaks_stand_on_the_screen_in_the_row_and_in_the_table(
 
 
 @pytest.mark.integration
-def test_finished_runs_are_printed_without_hashing_anything(tiny: Callable, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "none of the 16 test images is among the 46 images to pretrain on" in tiny(*RUN).out
-    monkeypatch.setattr(hashes, "compare", lambda *_: pytest.fail("compared again"))
-    again = tiny(*RUN)
-    assert again.code == 0 and "finished before" in again.out
+@pytest.mark.parametrize("searched", [(), ("--tune", "1")])
+def test_finished_runs_are_printed_without_hashing_or_comparing_anything(
+    tiny: Callable, monkeypatch: pytest.MonkeyPatch, searched: tuple[str, ...]
+) -> None:
+    assert "none of the 16 test images is among the 46 images to pretrain on" in tiny(*RUN, *searched).out
+    for name in ("open_hashes", "hash_of", "compare"):
+        monkeypatch.setattr(hashes, name, lambda *_, name=name: pytest.fail(f"{name} was called again"))
+    again = tiny(*RUN, *searched)
+    assert again.code == 0 and again.out.count("finished before") == 2
+
+
+def test_the_test_and_the_validation_images_are_compared_at_once(
+    drawn: dict[str, Path], unlabelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = grid(drawn, unlabelled)
+    scores = splits.open_splits(found.data, "official", "labels")
+    for split, place in (("val", 0), ("test", 2)):
+        shutil.copy(next(drawn["demo"].rglob(f"{scores.ids(split)[place]}.jpg")), unlabelled / f"00000000000_{split}.jpg")
+    found, opened, read = grid(drawn, unlabelled), [], hashes.open_hashes
+    monkeypatch.setattr(hashes, "open_hashes", lambda data, echo: opened.append(data.name) or read(data, echo))
+    leaking = leaks.leaks_of(found.jobs[0], found, quiet)
+    assert leaking is not None and len(opened) == 2
+    assert (leaking.val.some, leaking.test.some) == ((scores.ids("val")[0],), (scores.ids("test")[2],))
+    assert (leaking.val.images, leaking.test.images) == (len(scores.ids("val")), 16)
+
+
+def test_what_is_left_of_the_images_to_pretrain_on_is_found_out_once(
+    drawn: dict[str, Path], unlabelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a plan compares the images again for each trunk, seed and protocol."""
+    shutil.copy(scored(drawn, 0), unlabelled / "000000000000_added.jpg")
+    first = grid(drawn, unlabelled, leaks="drop", seeds=2)
+    left = leaks.pretraining_splits(first.jobs[0].pretrain, first, quiet)
+    with monkeypatch.context() as without_hashes:
+        without_hashes.setattr(hashes, "open_hashes", lambda *_: pytest.fail("compared again"))
+        again = grid(drawn, unlabelled, leaks="drop", seeds=2, pretext="l1_color,inpainting")
+        for job in again.jobs:
+            assert leaks.pretraining_splits(job.pretrain, again, quiet) == left
+    shutil.copy(scored(drawn, 1), unlabelled / "000000000000_other.jpg")  # other images are compared anew
+    other = grid(drawn, unlabelled, leaks="drop")
+    assert "000000000000_other.jpg" not in leaks.pretraining_splits(other.jobs[0].pretrain, other, quiet).ids("train")
+
+
+def test_a_damaged_file_of_splits_is_said_and_its_test_images_are_not_left_in(drawn: dict[str, Path], unlabelled: Path) -> None:
+    shutil.copy(scored(drawn, 0), unlabelled / "000000000000_added.jpg")
+    paper = {"leaks": "drop", "set": ("protocol.split_scheme=paper-70-20-10",)}
+    whole = grid(drawn, unlabelled, leaks="note", set=paper["set"])
+    splits.open_splits(whole.data, "paper-70-20-10", "SegmentationClass")
+    (path,) = (files.home() / "splits").glob("*paper-70-20-10-SegmentationClass*")
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"SegmentationClass.* is not a file of splits"):
+        grid(drawn, unlabelled, **paper)
+
+
+def test_lists_that_cannot_be_used_for_a_task_still_name_images_that_are_scored(
+    drawn: dict[str, Path], voc: Path, unlabelled: Path
+) -> None:
+    """The lists of segmentation contradict each other; classification alone is run."""
+    lists = next(voc.rglob("ImageSets"))
+    ids = (lists / "Segmentation" / "val.txt").read_text().split()
+    (lists / "Main" / "val.txt").write_text("\n".join(ids[8:]))
+    (lists / "Segmentation" / "train.txt").write_text("\n".join(ids))
+    (lists / "Segmentation" / "val.txt").write_text("\n".join(ids[:8]))
+    shutil.copy(scored(drawn, 0), unlabelled / "000000000000_added.jpg")
+    assert counts(grid({"demo": voc}, unlabelled, leaks="drop")) == (0, 0, 1)
+
+
+def test_masks_too_few_to_divide_keep_no_task_from_running(drawn: dict[str, Path], voc: Path, unlabelled: Path) -> None:
+    for path in sorted(next(voc.rglob("SegmentationClass")).iterdir())[FEWEST - 1 :]:
+        path.unlink()
+    for name in ("train", "val"):
+        (next(voc.rglob("Segmentation")) / f"{name}.txt").write_text("")
+    with pytest.raises(DataError, match=f"at least {FEWEST} are needed"):
+        splits.open_splits(catalogue.open_dataset(str(voc), quiet), "paper-70-20-10", "SegmentationClass")
+    paper = ("protocol.split_scheme=paper-70-20-10",)
+    assert counts(grid({"demo": voc}, unlabelled, leaks="drop", set=paper))[2] == 0
