@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from bench.config import PRETEXT, as_space
 from bench.errors import BenchError
@@ -25,6 +25,8 @@ from bench.experiment.tuning import find_tuning
 from bench.job import Job, PretrainJob
 from bench.record import Record, Tuning
 
+P = ParamSpec("P")
+T = TypeVar("T")
 DAY = 86_400.0
 ANSWER, AT_LEAST = 8.0, 3.0
 """Seconds after the start of a command until which steps are timed for a plan, which is to answer in under 15; and seconds for
@@ -139,7 +141,7 @@ def _add_trunks(made: Plan, jobs: Sequence[Job]) -> None:
         trunks = trunks[1:]  # that of the first seed is one of the search's
     work = []
     for trunk in trunks:
-        if trunk.id in made.there["pretrained"] and find_pretrained(trunk, made.session.out) is not None:
+        if trunk.id in made.there["pretrained"] and _readable(find_pretrained, trunk, made.session.out) is not None:
             work.append(Piece(trunk.id, "pretrained", 0))
         else:
             work.append(Piece(trunk.id, _state(made, trunk)) if trained else Piece(trunk.id, "no pretraining", 0))
@@ -154,7 +156,7 @@ def _add_search(made: Plan, cell: Sequence[Job]) -> list[Job] | None:
     session, job = made.session, cell[0]
     trials = session.config.tune
     search = search_of(job, session.config, cell)
-    tuning = find_tuning(search, trials, session.out) or _known_tuning(made.known, search.id, trials)
+    tuning = _readable(find_tuning, search, trials, session.out) or _known_tuning(made.known, search.id, trials)
     if tuning is not None:
         wider = tuning.wider(job.trains)
         edge = f", a rate at the edge of its range: --space {as_space(wider)} searches wider" if wider else ""
@@ -176,7 +178,7 @@ def _add_runs(made: Plan, cell: Sequence[Job], chosen: Sequence[Job] | None) -> 
         after = f"{search_of(cell[0], made.session.config, cell).id} {made.session.config.tune}"
         work = [Piece(f"{after} {job.id}", "to do", of=job.id) for job in cell]
     for job, run in zip(cell, chosen or (), strict=False):
-        there = run.id in finished or (run.id in made.there["runs"] and _is_whole(run, made.session.out))
+        there = run.id in finished or (run.id in made.there["runs"] and _readable(find, run, made.session.out) is not None)
         work.append(Piece(run.id, "finished" if there else _state(made, run), int(not there), job.id))
     first = cell[0]
     if len(work) == 1 and chosen is not None:
@@ -199,12 +201,12 @@ def _known_tuning(known: Sequence[Record], study: str, trials: int) -> Tuning | 
     return next((tuning for tuning in tunings if (tuning.study, tuning.budget) == (study, trials)), None)
 
 
-def _is_whole(run: Job, out: Path) -> bool:
-    """Tell whether a run is there and can be read; one that cannot is told when its turn comes."""
+def _readable(find: Callable[P, T | None], *where: P.args, **named: P.kwargs) -> T | None:
+    """Return the record that `find` finds; None also for one that cannot be read, which is told when its turn comes."""
     try:
-        return find(run, out) is not None
+        return find(*where, **named)
     except BenchError:
-        return False
+        return None
 
 
 def _state(made: Plan, job: PretrainJob | Job) -> str:

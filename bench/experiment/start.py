@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from bench.errors import BenchError
 from bench.experiment.plan import DAY, others_of, plan
 from bench.experiment.plan_words import total, warning
 from bench.experiment.session import Session, chosen
@@ -21,10 +20,7 @@ def announce(session: Session, runs: bool = True) -> None:
 
     Without `runs` only searches and their trunks are made. When the work takes more than a day, what takes less is offered.
     """
-    try:
-        made = plan(session, StepTimes(session.machine, time.monotonic() + AT_START), others=False, runs=runs)
-    except BenchError:  # a record that cannot be read: its job will say so, and the others go on
-        return
+    made = plan(session, StepTimes(session.machine, time.monotonic() + AT_START), others=False, runs=runs)
     if not made.seconds:
         return
     rows = {what: (value, why) for what, value, why in chosen(session)}

@@ -83,6 +83,26 @@ def test_a_run_of_days_is_warned_of_at_its_start(tiny: Bench, monkeypatch: pytes
     assert place < lines.index(next(line for line in lines if line.startswith("[1/2]")))
 
 
+@pytest.mark.parametrize("damaged", ["pretrained/l1_color-*/pretrain.json", "runs/l1_color-*/record.json"])
+def test_a_damaged_record_does_not_silence_the_warning_of_days(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    assert tiny("--pretext", "l1_color", *QUICK).code == 0
+    next((tmp_path / "runs").glob(damaged)).write_text("{")
+    monkeypatch.setattr(Plan, "seconds", property(lambda _: 10 * DAY))
+    monkeypatch.setattr(start, "others_of", lambda _: {})
+    done = tiny("--pretext", "l1_color", *QUICK, "--downstream", "voc_seg,voc_cls")
+    assert done.code == 5 and "protocol demo (asked for)" in done.out
+    assert "warning: this takes about 10 days on this machine" in done.out
+
+
+def test_a_damaged_search_does_not_silence_the_announcement(tiny: Bench, tmp_path: Path) -> None:
+    assert tiny("--pretext", "random_init", *QUICK, "--tune", 1).code == 0
+    next((tmp_path / "runs" / "studies").glob("*/tuning-1.json")).write_text("{")
+    done = tiny("--pretext", "random_init", *QUICK, "--tune", 1)
+    assert done.code == 5 and "protocol demo (asked for)" in done.out and "tuning-1.json" in done.err
+
+
 def test_a_search_is_announced_without_its_runs(bench: Bench, drawn: dict[str, Path], tmp_path: Path) -> None:
     asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--trials", 1, "--threads", 1)
     data = ("--data", drawn["demo"], "--protocol", "demo", "--out", tmp_path / "runs", "--device", "cpu")
