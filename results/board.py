@@ -25,6 +25,8 @@ RESAMPLES = 10_000
 FLOOR, DEAD, SAME = "†", "‡", "§"
 """Marks of a cell whose interval does not lie above a trivial predictor's value, of one whose network was dead, and of one with a
 seed that scores just what a trivial predictor scores."""
+MARKS = (FLOOR, SAME, DEAD, leaks.MARK)
+"""All marks of a cell. A note that begins with a mark and a colon explains it."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Cell:
 
     @property
     def marks(self) -> str:
-        """The marks that a table sets behind the value: FLOOR, SAME, DEAD and that of leaks."""
-        marks = {FLOOR: self.floor, SAME: self.same[1], DEAD: self.dead, leaks.MARK: leaks.seen(self.records)}
-        return "".join(mark for mark, is_set in marks.items() if is_set)
+        """The marks that a table sets behind the value: those of MARKS."""
+        are_set = (self.floor, self.same[1], self.dead, leaks.seen(self.records))
+        return "".join(mark for mark, is_set in zip(MARKS, are_set, strict=True) if is_set)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from bench.text import printable
-from results.board import DEAD, FLOOR, SAME
+from results.board import MARKS
 from results.tables import Line, Table
 
 PREAMBLE = r"% The document needs: \usepackage{booktabs,tabularx}"
@@ -16,9 +17,12 @@ _CHARACTERS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
     "[": "{[}", "]": "{]}", "|": r"\textbar{}", "`": r"\`{}", '"': "''",
-    FLOOR: r"\textdagger{}", DEAD: r"\textdaggerdbl{}", SAME: r"\S{}",
+    **dict(zip(MARKS, (r"\textdagger{}", r"\S{}", r"\textdaggerdbl{}", r"\P{}"), strict=True)),
 }  # fmt: skip
 """What stands for a character that LaTeX would read as a command, or show as another."""
+_PUNCTUATION = "–—‘’“”•…"
+_LACKING = "\xad«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų"
+"""The characters up to ž that pdfLaTeX does not have without further packages; of others it has `_PUNCTUATION`."""
 LONG = 14
 """The most characters of a word that no line of a cell breaks."""
 
@@ -63,5 +67,19 @@ def _breakable(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    escaped = "".join(_CHARACTERS.get(character, character) for character in printable(text))
+    known = "".join(map(_known, unicodedata.normalize("NFC", printable(text))))
+    escaped = "".join(_CHARACTERS.get(character, character) for character in known)
     return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would be a dash
+
+
+def _known(character: str) -> str:
+    """Return a character that pdfLaTeX has; for another one what is ASCII in it, or a question mark.
+
+    >>> "".join(map(_known, "éąα猫％"))
+    'éa??%'
+    """
+    if character.isascii() or character in _CHARACTERS or character in _PUNCTUATION:
+        return character
+    if "¡" <= character <= "ž" and character not in _LACKING:
+        return character
+    return "".join(part for part in unicodedata.normalize("NFKD", character) if part.isascii()) or "?"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bench.config import as_space
 from bench.record import DataFacts, Record
 from bench.text import printable
-from results.board import DEAD, FLOOR, SAME, Board, Cell, Row
+from results.board import MARKS, Board, Cell, Row
 from results.cost import row_cost
 from results.rows import groups, pretext_key, pretext_label
 from results.statistics import Estimate
@@ -146,7 +146,7 @@ def by_column(
     for place, column in enumerate(board.columns):
         of_column = [line for row in board.rows for line in lines(row, place)]
         rows += [Line((column.head, *("" for _ in heads[1:])), heading=True), *of_column] if of_column else []
-    marks = (note for note in board.notes if note.startswith((f"{FLOOR}:", f"{DEAD}:", f"{SAME}:")))
+    marks = (note for note in board.notes if note.startswith(tuple(f"{mark}:" for mark in MARKS)))
     return Table(f"{title}: {board.title}", (*notes, *marks), tuple(heads), tuple(rows)) if rows else None
 
 

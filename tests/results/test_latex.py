@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from results import tables
+from results.board import MARKS
 from results.latex import PREAMBLE, latex
 from results.tables import Line, Table
 from tests.results.made import boards, seeds, tuning
@@ -42,8 +43,9 @@ def four_rows() -> list[Table]:
 
 def hostile() -> Table:
     name = "a_b%&$#{}~^\\<>[]|`\"'--- " + "w" * 60 + "_" + "x" * 30
-    rows = (Line((name,) * 3, frozenset({1}), heading=True), Line((name,) * 3, frozenset({2})))
-    return Table(name, (name, "† ‡ §"), ("a", "b", name), rows)
+    letters = " ".join([*map(chr, range(0xA1, 0x250)), *"α猫ﬁ％≤😀–—‘’“”•…", "e\u0301", "\u0301", "\u200b"])
+    rows = (Line((name,) * 4, frozenset({1}), heading=True), Line((name, name, name, letters), frozenset({2})))
+    return Table(name, (name, " ".join(MARKS), letters), ("a", "b", name, letters), rows)
 
 
 def compiled(text: str, folder: Path) -> str:
@@ -103,3 +105,8 @@ def test_an_option_keeps_its_two_hyphens() -> None:
     assert r"-{}-space all=\allowbreak{}2e-06:\allowbreak{}0.005 \\" in latex(
         [Table("t", (), ("a",), (Line(("--space all=2e-06:0.005",)),))]
     )
+
+
+def test_every_letter_has_something_that_stands_for_it() -> None:
+    text = latex([Table("t", (), ("Ünal, α 猫, e\u0301, ąŁ, ％",), ())])
+    assert r"Ünal, ? ?, é, aŁ, \% \\" in text

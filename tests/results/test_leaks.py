@@ -3,7 +3,7 @@
 import pytest
 
 from bench.record import Leaks, Overlap, Record
-from results import leaks
+from results import board, leaks, tables
 from tests.results.made import boards, make
 
 NONE = "No test image is equal or near to one that was pretrained on."
@@ -54,3 +54,13 @@ def test_a_table_says_which_rows_leak(records: list[Record], marked: bool, said:
     assert set(said) <= {*one.notes}
     for row, _, cell in cells:
         assert (leaks.MARK in cell.marks) == (marked and not row.startswith("random_init"))
+
+
+def test_every_mark_is_explained_in_every_table_that_has_it() -> None:
+    leaking = [make(seed=seed, value=0.5 + seed / 100, leaks=found(26, 1002)) for seed in (0, 1)]
+    (one,) = boards([*leaking, *(make("random_init", seed, 0.2 + seed / 100) for seed in (0, 1))])
+    for kind in (tables.table4, tables.differences, tables.costs):
+        table = kind(one)
+        assert table is not None and any(leaks.MARK in cell for row in table.rows for cell in row.cells)
+        shown = {mark for mark in board.MARKS if any(mark in cell for row in table.rows for cell in row.cells)}
+        assert shown == {mark for mark in board.MARKS if any(note.startswith(f"{mark}:") for note in table.notes)}
