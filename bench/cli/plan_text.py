@@ -25,7 +25,7 @@ def print_plan(planned: Plan, screen: Screen, of_study: bool = False) -> None:
     work = [(line.name, line.state, duration(line.seconds) if line.seconds else "-") for line in planned.lines]
     screen.table(_table(("What", "State", "Time"), work))
     screen.echo("")
-    screen.echo(f"{total(planned.seconds)}, without packing and files")
+    screen.echo(total(planned.seconds))
     for text in (*([] if of_study else [*origins(planned.times), *offered(planned)]), *warning(planned, of_study)):
         screen.echo(text)
 

@@ -10,8 +10,12 @@ from bench.text import duration, shell
 
 
 def total(seconds: float) -> str:
-    """Return an estimate as a sentence."""
-    return f"about {duration(seconds)} in all on this machine" if seconds else "nothing is left to do"
+    """Return an estimate as a sentence, with what it leaves out.
+
+    >>> total(75), total(0)
+    ('about 75 s in all on this machine, without packing and files', 'nothing is left to do')
+    """
+    return f"about {duration(seconds)} in all on this machine, without packing and files" if seconds else "nothing is left to do"
 
 
 def offered(planned: Plan) -> list[str]:

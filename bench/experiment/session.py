@@ -130,13 +130,14 @@ def chosen(session: Session) -> list[tuple[str, str, str]]:
     drawn = "the demo data" if grid.protocol == DRAWN else "photographs"
     default = grid.protocol in (DRAWN, PHOTOGRAPHS)
     seen = "a GPU is seen" if made.device.type == "cuda" else "no GPU is seen"
+    ours = "the device's" if made.precision_known else "not timed yet: the run takes bf16 where that is faster"
     rows = [
         ("protocol", grid.protocol, asked if config.protocol else f"the default for {drawn}" if default else "the tasks' own"),
         ("size", f"{' and '.join(map(str, sizes))} px", asked if config.size else "the protocol's"),
         ("trunk", job.pretrain.trunk, asked if config.trunk else "the protocol's"),
         ("device", str(made.device), asked if config.device != "auto" else seen),
         ("threads", str(threads), asked if config.threads else f"{cores} processors can be used"),
-        ("precision", made.arithmetic, asked if config.precision != "auto" else "the device's"),
+        ("precision", made.arithmetic, asked if config.precision != "auto" else ours),
         ("data", f"{grid.data.title}, {len(grid.data.images):,} images", asked if config.labelled_data else "the default"),
     ]
     if grid.pretrain_data is not None:

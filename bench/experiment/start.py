@@ -25,7 +25,7 @@ def announce(session: Session, runs: bool = True) -> None:
         return
     rows = {what: (value, why) for what, value, why in chosen(session)}
     words = [text.format(rows[what][0]) + f" ({rows[what][1]})" for what, text in SAID.items()]
-    session.echo(f"{', '.join(words)}: {total(made.seconds)}, without packing")
+    session.echo(f"{', '.join(words)}: {total(made.seconds)}")
     if made.seconds > DAY:
         made.others = others_of(made)
     for text in warning(made):

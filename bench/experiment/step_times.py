@@ -63,6 +63,8 @@ class Kind:
     make: Callable[[int], tuple[Stage, Callable[[int], Batch]]]
     """Makes a stage for images of a size in pixels, and a function that gives it a batch of some images."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    is_trunk: bool = False
+    """Whether it is a step of a trunk without a task, from which steps of other kinds are estimated."""
 
 
 @dataclass
@@ -96,12 +98,12 @@ class StepTimes:
         return seconds
 
     def of_trunks(self) -> StepTimes:
-        """Return a copy that knows what this one knows and times nothing but trunks."""
-        return replace(self, trunks_only=True, known=dict(self.known), origins={})
+        """Return a copy that knows what this one knows and times nothing but trunks, and these only `until` then."""
+        return replace(self, trunks_only=True, known=dict(self.known), origins={}, at_least=0.0)
 
     def one_pass(self, trunk: str, size: int) -> float:
         """Return the seconds of the forward and backward pass of a trunk alone, for each image."""
-        kind = Kind("the trunk alone", trunk, size, 1.0, partial(_trunk_alone, self.machine, trunk))
+        kind = Kind("the trunk alone", trunk, size, 1.0, partial(_trunk_alone, self.machine, trunk), is_trunk=True)
         points = self._points(kind, SOME)
         if points:
             return points[max(points)] / max(points)
@@ -127,10 +129,9 @@ class StepTimes:
 
     def _affords(self, kind: Kind) -> bool:
         operations, weights = amount_of(kind.trunk, kind.size)
-        alone = kind.name == "the trunk alone"
-        if self.trunks_only and not alone:
+        if self.trunks_only and not kind.is_trunk:
             return False
-        few = FEW * (3 * operations / self._speed() if alone else kind.passes * self.one_pass(kind.trunk, kind.size))
+        few = FEW * (3 * operations / self._speed() if kind.is_trunk else kind.passes * self.one_pass(kind.trunk, kind.size))
         room = self.machine.room(2) if self.machine.device.type == "cuda" else free_memory() // 2
         return COLD * few + MAKING * weights <= self._left() and BYTES * weights < room
 
@@ -212,7 +213,7 @@ def _kept(machine: Machine, kind: Kind) -> tuple[dict[int, float], str]:
 def _path(machine: Machine, kind: Kind) -> Path:
     here = {**machine.describe(), "torch": torch.__version__}
     what = {"kind": kind.name, "trunk": kind.trunk, "size": kind.size, "facts": dict(kind.facts)}
-    return files.home() / "timings" / f"step-{digest_of({**here, **what})[:16]}.json"
+    return files.home() / "steps" / f"{digest_of({**here, **what})[:16]}.json"
 
 
 def _now() -> datetime:

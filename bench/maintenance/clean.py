@@ -282,6 +282,11 @@ KINDS = {
         ("home",),
         lambda place: _entries(place.home / "hashes"),
     ),
+    "timings": Kind(
+        "how long training steps take here; plans time them again",
+        ("home",),
+        lambda place: _entries(place.home / "steps"),  # not timings, by which an interrupted run keeps its precision
+    ),
     "downloads": Kind(
         "archives, whole or partial, that are not unpacked yet",
         ("home",),

@@ -60,6 +60,8 @@ class Machine:
     checkpoint_seconds: float | None
     """Seconds between checkpoints; None where the training loop chooses (`bench.training.loop`)."""
     compiled: bool = False
+    precision_known: bool = True
+    """Whether a run computes in this precision; not where a plan does not time which one is faster, as the run will."""
     stop: Stop = field(default_factory=Stop)
     notice: Callable[[], object] = lambda: None
     """Tells the user once when other programs slow training (`bench.training.cpu_load`)."""
@@ -183,15 +185,18 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0, timed: b
     if use_cuda:  # else torch asks GPU 0 what it can, and pins memory for it
         torch.cuda.set_device(int(number or 0))
     wanted = config.precision
-    in_bf16 = wanted == "bf16" or (wanted == "auto" and (has_bf16() if use_cuda else bf16_pays(trunk, size, timed)))
+    in_bf16 = (has_bf16() if use_cuda else bf16_pays(trunk, size, timed)) if wanted == "auto" else wanted == "bf16"
     chosen: Precision = "bf16" if in_bf16 else "fp32"
-    fabric = (_fabric if timed else Light)(torch.device("cuda", int(number or 0)) if use_cuda else torch.device("cpu"), chosen)
+    fabric = (_fabric if timed else PlanFabric)(
+        torch.device("cuda", int(number or 0)) if use_cuda else torch.device("cpu"), chosen
+    )
     if use_cuda:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     else:
         _keep_freed_memory()
-    return Machine(fabric, fabric.device, chosen, config.workers, config.checkpoint_seconds, config.compiled)
+    known = in_bf16 is not None
+    return Machine(fabric, fabric.device, chosen, config.workers, config.checkpoint_seconds, config.compiled, known)
 
 
 def _fabric(device: torch.device, precision: Precision) -> Any:
@@ -207,7 +212,7 @@ def _fabric(device: torch.device, precision: Precision) -> Any:
 
 
 @dataclass(frozen=True)
-class Light:
+class PlanFabric:
     """What is needed of Fabric to time a step for a plan, which answers before Fabric would be imported."""
 
     device: torch.device
@@ -229,12 +234,12 @@ def has_amx() -> bool:
     return bool(features.get("amx_bf16"))
 
 
-def bf16_pays(trunk: str, size: int, timed: bool = True) -> bool:
+def bf16_pays(trunk: str, size: int, timed: bool = True) -> bool | None:
     """Tell whether the processor trains a trunk at least a tenth faster in bfloat16 than in float32.
 
     Without AMX, and below `BF16_SIZE` pixels, the answer is no and nothing is timed. Otherwise both are timed once, and the
     result is kept below the home folder, so that an interrupted run resumes in the same precision. Where it is not kept yet and
-    must not be `timed`, the answer is no.
+    must not be `timed`, the answer is None.
     """
     if not trunk or size < BF16_SIZE or not has_amx():
         return False
@@ -251,7 +256,7 @@ def bf16_pays(trunk: str, size: int, timed: bool = True) -> bool:
         return bool(known["bf16"] >= FASTER * known["fp32"])
     except (DataError, KeyError, TypeError):
         if not timed:
-            return False
+            return None
         speeds = {precision: images_per_second(trunk, size, precision=precision) for precision in ("fp32", "bf16")}
     files.publish_json(path, {**what, **speeds})
     return speeds["bf16"] >= FASTER * speeds["fp32"]

@@ -69,7 +69,7 @@ def test_a_run_begins_with_what_was_chosen_and_how_long_it_takes(tiny: Bench) ->
     done = tiny("--pretext", "random_init", *QUICK)
     said = "protocol demo (asked for), 32 px (asked for), trunk unet:depth=5,width=8 (asked for), threads 1 (asked for): about "
     (line,) = [line for line in done.out.splitlines() if line.startswith(said)]
-    assert re.search(r"about \d+ s in all on this machine, without packing$", line)
+    assert re.search(r"about \d+ s in all on this machine, without packing and files$", line)
     assert re.search(r"  about \d+ s left$", next(line for line in done.out.splitlines() if "epoch 1/" in line))
 
 

@@ -13,9 +13,10 @@ import pytest
 from bench.cli.screen import Screen
 from bench.config import RunConfig
 from bench.experiment import estimate, plan, plan_words, step_times
-from bench.experiment.session import open_session
+from bench.experiment.session import chosen, open_session
 from bench.experiment.step_times import Kind, StepTimes
 from bench.text import duration
+from bench.training import machine
 
 
 @pytest.fixture
@@ -172,6 +173,27 @@ def test_a_plan_takes_the_time_of_a_run(tiny: Callable, monkeypatch: pytest.Monk
     assert re.search(r"^steps from a run of 20\d\d-\d\d-\d\d: l1_color$", shown, re.MULTILINE)
     monkeypatch.setattr(step_times, "_now", lambda: datetime(2100, 1, 1, tzinfo=UTC))
     assert "steps from a run of" in tiny(*asked, "--seed", 1, "--plan").out
+
+
+def test_a_finished_plan_leaves_nothing_out(tiny: Callable) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen")
+    assert "in all on this machine, without packing and files" in tiny(*asked, "--plan").out
+    assert tiny(*asked).code == 0
+    assert tiny(*asked, "--plan").out.splitlines()[-1] == "nothing is left to do"
+
+
+@pytest.mark.parametrize("kept", [{}, {"bf16": 20.0, "fp32": 10.0}, {"bf16": 10.0, "fp32": 10.0}])
+def test_a_plan_names_no_precision_that_the_run_may_not_take(
+    planned: Callable[..., plan.Plan], steps: list[tuple[str, int]], kept: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_amx", lambda: True)
+    monkeypatch.setattr(machine, "seal", SimpleNamespace(load=lambda *_: kept))
+    monkeypatch.setattr(machine, "images_per_second", lambda *_, **__: pytest.fail("a plan times no precision"))
+    rows = {what: (value, why) for what, value, why in chosen(planned(size=machine.BF16_SIZE).session)}
+    expected = "bf16" if kept and kept["bf16"] > kept["fp32"] else "fp32"
+    assert rows["precision"] == (expected, "the device's" if kept else "not timed yet: the run takes bf16 where that is faster")
+    asked = chosen(planned(size=machine.BF16_SIZE, precision="fp32").session)
+    assert ("precision", "fp32", "asked for") in asked
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "1 s"), (99, "99 s"), (100, "2 min"), (7_200, "2 h 0 min"), (86_400, "24 h")])

@@ -88,7 +88,7 @@ def test_what_was_timed_is_kept_for_a_day_and_what_ran_for_ever(machine: Machine
     again = StepTimes(machine, times.until)
     assert again.step(kind(sleeping(seen, each=0.5)), 4) == first and again.origins["sleep"].startswith("from a plan of 20")
     path = step_times._path(machine, kind(sleeping(seen, each=0.001)))
-    assert path.parent == home / "timings"
+    assert path.parent == home / "steps"
     content = {**json.loads(path.read_text()), "when": "2020-01-01T00:00:00+00:00"}
     publish_json(path, {name: content[name] for name in ("seconds", "by", "when")})
     assert StepTimes(machine, times.until).step(kind(sleeping(seen, each=0.02)), 4) > 2 * first
@@ -110,7 +110,7 @@ def test_a_kept_time_is_that_of_its_machine_and_its_facts_alone(machine: Machine
 def test_a_damaged_time_is_timed_again(machine: Machine, times: StepTimes, home: Path) -> None:
     seen: list[int] = []
     times.step(kind(sleeping(seen, each=0.001)), 4)
-    for path in (home / "timings").glob("step-*.json"):
+    for path in (home / "steps").glob("*.json"):
         path.write_text("{")
     fresh = StepTimes(machine, times.until)
     fresh.step(kind(sleeping(seen, each=0.001)), 4)
@@ -163,3 +163,9 @@ def test_what_one_protocol_teaches_serves_another(machine: Machine) -> None:
     seconds = other.step(Kind("sleep", TRUNK, 64, 1.0, lambda _: pytest.fail("only trunks are timed")), 8)
     assert seconds == pytest.approx(8 * other.one_pass(TRUNK, 64) * times.passes["sleep"], rel=1e-6)
     assert times.passes["sleep"] == pytest.approx(0.1 / times.one_pass(TRUNK, 32), rel=0.2)
+
+
+def test_the_extra_seconds_are_of_one_plan_and_not_of_each_protocol(machine: Machine) -> None:
+    times = StepTimes(machine, time.monotonic() - 1, at_least=3.0)
+    assert times._left() == 3.0 and times.of_trunks()._left() == 0.0
+    assert StepTimes(machine, time.monotonic() + 60, at_least=3.0).of_trunks()._left() > 50

@@ -306,3 +306,12 @@ def test_a_kind_that_does_not_exist_is_named_with_the_nearest(bench: Bench, tmp_
     told = bench("clean", "trunk", "--out", tmp_path / "runs")
     assert told.code == 2 and "did you mean 'trunks'" in told.err
     assert not record.read(tmp_path / "runs") and not (tmp_path / "runs").exists()
+
+
+def test_timings_of_steps_can_be_removed_and_those_of_precisions_stay(tiny: Bench, bench: Bench, home: Path) -> None:
+    assert tiny(*RUN, "--plan").code == 0
+    assert list((home / "steps").iterdir())
+    (home / "timings").mkdir()
+    (home / "timings" / "0123456789abcdef.json").write_text("{}")
+    assert bench("clean", "timings").code == 0
+    assert not list((home / "steps").iterdir()) and list((home / "timings").iterdir())
