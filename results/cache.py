@@ -24,6 +24,11 @@ MOST = 20_000
 CODE = ("cache", "resampling", "scores", "statistics", "trivial")
 
 
+def path_in(out: Path) -> Path:
+    """Return the file of an output folder's cache."""
+    return out / "cache" / "report.cache"
+
+
 class Cache:
     """Lists of JSON values by the JSON values that they depend on."""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.common import warn
-from bench.errors import BenchError, MachineError
+from bench.cli.common import keep_look, report_of, warn
+from bench.errors import BenchError
 from bench.text import shell
 
 if TYPE_CHECKING:
@@ -26,21 +25,14 @@ def show(records: Sequence[Record], out: Path, screen: Screen) -> None:
     if not records:
         return
     from bench.cli.screen import drawn
-    from bench.storage import files
-    from results import look_log, tables
-    from results.cache import Cache
-    from results.report import Wanted, make
+    from results import tables
+    from results.report import Wanted
 
     again = shell(["bench", "report", *([] if out == DEFAULT_OUT else ["--out", str(out)]), "--html"])
     screen.doing("comparing the rows of the table")
-    kept = out / "cache" / "report.cache"
     try:
-        cache, before = Cache.read(kept), look_log.read(out)
-        made = make(records, out, Wanted(), again, cache, before)
-        if cache.changed:
-            with suppress(MachineError):  # the cache only saves time
-                files.publish_file(kept, cache.text())
-        look_log.keep(out, before, before.with_boards(made.boards, look_log.now()), out / "locks" / "looks.lock", warn)
+        made, before = report_of(records, out, Wanted(), again)
+        keep_look(made, out, before)
         for board in made.boards:
             screen.echo("")
             screen.table(drawn(tables.table4(board)))

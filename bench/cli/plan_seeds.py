@@ -29,7 +29,7 @@ def plan_seeds(
     from bench import record
     from bench.cli.screen import Screen, drawn
     from results import board, power
-    from results.cache import Cache
+    from results.cache import Cache, path_in
     from results.predictions import reader
 
     wanted = numbers("--points", points)
@@ -37,7 +37,7 @@ def plan_seeds(
         raise UsageError(f"--points takes comma-separated numbers above 0 and at most 100, but got {points!r}.")
     hold(out)
     records = record.read(out)
-    cache = Cache.read(out / "cache" / "report.cache")
+    cache = Cache.read(path_in(out))
     boards = board.boards(records, reader(out), names(metric), baseline, cache=cache) if records else []
     tables = [table for one in boards if (table := power.table(one, wanted)) is not None]
     if not tables:

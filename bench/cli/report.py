@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import completion
-from bench.cli.common import hold, warn
+from bench.cli.common import hold, keep_look, report_of, warn
 from bench.cli.options import Out
 from bench.config import names
 from bench.errors import BenchError, DataError, MachineError, UsageError
@@ -54,27 +53,18 @@ def report(
     """
     from bench import record
     from bench.cli.screen import Screen, drawn
-    from bench.storage import files
-    from results import look_log
-    from results.cache import Cache
-    from results.report import Wanted, make
+    from results.report import Wanted
 
     hold(out)
     records = record.read(out)
     if not records:
         raise _nothing(out)
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
-    kept = out / "cache" / "report.cache"
-    cache = Cache.read(kept)
-    before = look_log.read(out)
     with Screen() as talking:
         talking.doing("comparing the rows of the tables")
-        made = make(records, out, wanted, shell(["bench", *sys.argv[1:]]), cache, before)
+        made, before = report_of(records, out, wanted, shell(["bench", *sys.argv[1:]]))
     for problem in made.problems:
         warn(problem)
-    if cache.changed:
-        with suppress(MachineError):  # the cache only saves time
-            files.publish_file(kept, cache.text())
     unwritten = _written(made, out, before, not wanted.runs)
     screen = Screen()
     for table in made.tables:
@@ -104,13 +94,12 @@ def _written(made: Report, out: Path, before: Looks, looked: bool) -> MachineErr
     What was computed is shown all the same. A table of chosen runs is no look; it says itself that runs were chosen.
     """
     from bench.storage import files
-    from results import look_log
 
     try:
         for name, text in made.files.items():
             files.publish_file(out / name, text)
         if looked:
-            look_log.keep(out, before, before.with_boards(made.boards, look_log.now()), out / "locks" / "looks.lock", warn)
+            keep_look(made, out, before)
     except MachineError as error:
         return error
     return None
