@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import completion
+from bench.metrics import METRICS
 from tests.results.made import make, publish
 
 pytestmark = pytest.mark.integration
-SECONDS = 0.6
-"""The most processor time of one completion; 0.25 s was measured where nothing else ran."""
+SECONDS, TRIES = 0.4, 5
+"""The most processor time of the quickest of some tries; 0.25 s was measured, and other programs make a processor slower."""
 
 
 @pytest.fixture
@@ -27,17 +29,20 @@ def here(tmp_path: Path) -> Path:
 
 
 def completed(typed: str, folder: Path) -> list[str]:
-    """Return what bash would complete the last word of a line to; assert that it was quick and needed no torch."""
-    code = "import sys\nfrom bench.__main__ import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    """Return what bash would complete the last word of a line to; assert that it was quick and needed no large package."""
+    code = "import sys\nfrom bench.__main__ import main\ntry: main()\nfinally: assert not {'torch', 'numpy'} & {*sys.modules}"
     words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1), "_BENCH_COMPLETE": "complete_bash"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.argv[0] = 'bench'\n{code}"],
-        cwd=folder, env={**os.environ, **words}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "Error" not in done.stderr, done.stderr
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
+    taken = []
+    while not taken or (min(taken) >= SECONDS and len(taken) < TRIES):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.argv[0] = 'bench'\n{code}"],
+            cwd=folder, env={**os.environ, **words}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert "Error" not in done.stderr, done.stderr
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(taken) < SECONDS
     return done.stdout.split()
 
 
@@ -63,6 +68,21 @@ def completed(typed: str, folder: Path) -> list[str]:
 )  # fmt: skip
 def test_a_name_is_completed(typed: str, names: list[str], here: Path) -> None:
     assert completed(typed, here) == names
+
+
+def test_metrics_are_completed_whole() -> None:
+    assert completion.metrics(None) == list(METRICS)  # type: ignore[arg-type]
+
+
+def test_protocols_are_listed_without_torch(here: Path) -> None:
+    """With torch, text took 2 to 4 seconds and 930 MB to print; now it is to take less than one."""
+    code = "import sys; sys.argv[:] = ['bench', 'list', 'protocols']\nfrom bench.__main__ import main\ntry: main()\n"
+    code += "finally: assert not {'torch', 'numpy'} & {*sys.modules}"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "Error" not in done.stderr and "paper-code\tvoc_seg\t" in done.stdout, done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_runs_are_completed_from_the_output_folder(here: Path) -> None:
