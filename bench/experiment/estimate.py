@@ -38,6 +38,8 @@ ENOUGH = 50
 """The steps of a run after which the time of one is known."""
 TILES = 4
 """Tiles of 256 px in a whole image of VOC."""
+FREE = ("epochs", "lr", "batch_size", "visualize_epochs", "evaluation_images", "defaults_version")
+"""The settings of a recipe on which the seconds of a step with some number of images do not depend."""
 FREE_OF_PROTOCOL = (
     "schedules",
     "epochs",
@@ -51,8 +53,6 @@ FREE_OF_PROTOCOL = (
     "calibration",
 )
 """The same of a protocol."""
-FREE = ("epochs", "lr", "batch_size", "visualize_epochs", "evaluation_images", "defaults_version")
-"""The settings of a recipe on which the seconds of a step with some number of images do not depend."""
 
 
 @dataclass
