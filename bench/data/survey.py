@@ -21,6 +21,7 @@ class Survey:
         self.labels = dataset.known_labels()
         self.present: dict[str, Counter[int]] = {folder: Counter() for folder, ids in dataset.masks.items() if ids}
         self.void_only: Counter[str] = Counter()
+        self.binary: Counter[str] = Counter()
         self.coloured: list[str] = []
         self.own: dict[str, dict[int, int]] = {}
         self.compared = self.turned = 0
@@ -34,6 +35,7 @@ class Survey:
         self.coloured += [name] * (mask.palette == "colour")
         self.own |= {name: mask.colours} if mask.palette == "own" else {}
         self.void_only[folder] += found - {0} == {VOID}
+        self.binary[folder] += found == {0, VOID}
         self.turned += orientation != 1
         labels, shown = self.labels.get(identity), sorted(found - {0, VOID})
         if labels is not None and shown:
@@ -48,7 +50,7 @@ class Survey:
     def check(self) -> None:
         """Raise DataError when no mask of a folder has a class, and when palettes, or most annotations, contradict the masks."""
         for folder, present in self.present.items():
-            if not present.keys() - {0, VOID} or 2 * self.void_only[folder] > len(self.dataset.masks[folder]):
+            if not present.keys() - {0, VOID} or 2 * self.binary[folder] > len(self.dataset.masks[folder]):
                 self._refuse_without_class(folder)
         self._check_palettes()
         if 2 * len(self.apart) > self.compared:
@@ -63,10 +65,10 @@ class Survey:
             )
 
     def _refuse_without_class(self, folder: str) -> None:
-        present, count, only = self.present[folder], len(self.dataset.masks[folder]), self.void_only[folder]
+        present, count, binary = self.present[folder], len(self.dataset.masks[folder]), self.binary[folder]
         way = f" If 255 means a class, say so: {self.dataset.prepare_with('--map', '255=1')}." if VOID in present else ""
         if present.keys() - {0, VOID}:
-            what = f"{only:,} of {count:,} masks whose pixels are 255 (void), 0 (background) aside, and show no class"
+            what = f"{binary:,} of {count:,} masks whose pixels are 0 (background) and 255 (void), and show no class"
         else:
             names = {0: "0 (background)", VOID: "255 (void)"}
             what = (

@@ -178,7 +178,7 @@ def test_one_stray_pixel_does_not_make_0_and_255_a_class(tmp_path: Path) -> None
     mask = np.array(Image.open(root / "SegmentationClass" / "p00.png"))
     mask[0, 0] = 1
     Image.fromarray(mask).save(root / "SegmentationClass" / "p00.png")
-    with pytest.raises(DataError, match=r"19 of 20 masks whose pixels are 255 \(void\).*--map 255=1"):
+    with pytest.raises(DataError, match=r"19 of 20 masks whose pixels are 0 \(background\) and 255 \(void\).*--map 255=1"):
         opened(root)
     for place in range(12):
         save_mask(np.ones((24, 32)), root / "SegmentationClass" / f"p{place:02}.png")
