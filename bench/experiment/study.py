@@ -191,6 +191,7 @@ def tables(
             for file in FILES:
                 (into / name / file).unlink(missing_ok=True)
             continue
+        screen.doing(f"comparing the rows of the table {name}")
         try:
             runs = sorted({run for part in table.parts for run in kept[part].runs})
             known |= {run: _read(study, into, run) for run in runs if run not in known}
