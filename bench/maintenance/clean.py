@@ -96,9 +96,10 @@ def survey(kinds: Sequence[str], out: Path) -> list[Found]:
             raise unknown("kind", kind, (*KINDS, ALL))
     chosen = tuple(KINDS) if not kinds or ALL in kinds else tuple(kind for kind in KINDS if kind in kinds)
     place = Place(out.resolve(), files.home().resolve(), chosen if kinds else ())
-    for folder, name in ((place.out, "--out"), (place.home, "the home folder")):
-        if not _is_ours(folder):
-            raise UsageError(f"{name} {folder} holds files, but none that bench made; name a folder of its results.")
+    used = {folder for kind in chosen for folder in KINDS[kind].folders}
+    for folder, where, name in (("out", place.out, "--out"), ("home", place.home, "the home folder")):
+        if folder in used and not _is_ours(where):
+            raise UsageError(f"{name} {where} holds files, but none that bench made; name a folder of its results.")
     found = []
     for kind in chosen:
         try:

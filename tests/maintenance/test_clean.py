@@ -308,10 +308,14 @@ def test_a_kind_that_does_not_exist_is_named_with_the_nearest(bench: Bench, tmp_
     assert not record.read(tmp_path / "runs") and not (tmp_path / "runs").exists()
 
 
-def test_timings_of_steps_can_be_removed_and_those_of_precisions_stay(tiny: Bench, bench: Bench, home: Path) -> None:
+def test_timings_of_steps_can_be_removed_and_those_of_precisions_stay(
+    tiny: Bench, bench: Bench, home: Path, tmp_path: Path
+) -> None:
     assert tiny(*RUN, "--plan").code == 0
     assert list((home / "steps").iterdir())
     (home / "timings").mkdir()
     (home / "timings" / "0123456789abcdef.json").write_text("{}")
-    assert bench("clean", "timings").code == 0
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "notes.txt").write_text("not of bench, and not looked at: timings lie in the home folder")
+    assert bench("clean", "timings", "--out", tmp_path / "project").code == 0
     assert not list((home / "steps").iterdir()) and list((home / "timings").iterdir())
