@@ -7,15 +7,12 @@ from collections.abc import Iterable, Sequence
 from bench.data import hashes, lists
 from bench.data.dataset import Dataset
 from bench.data.hashes import Hashes, Shared
-from bench.data.splits import FILE_VERSION, Splits, open_splits
+from bench.data.splits import FEWEST, FILE_VERSION, Splits, open_splits
 from bench.errors import DataError
 from bench.job import HeldOut
 from bench.schema import digest_of
 from bench.storage import files, seal
 from bench.text import Echo
-
-FEWEST = 10
-"""The fewest images that are divided (`bench/data/splits.py`); no task has fewer."""
 
 
 def shared(pretrain_data: Dataset, training: Splits, data: Dataset, scored: Sequence[str], echo: Echo) -> Shared:

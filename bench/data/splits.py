@@ -28,6 +28,8 @@ from bench.text import Echo
 FILE_VERSION = 3
 """2: the key `members`. 3: the scored list. Files of another version are ignored, and the splits are made again."""
 SCHEMES = ("official", "paper-70-20-10", "pretraining")
+FEWEST = 10
+"""The fewest images that a scheme divides."""
 
 
 class Splits(Schema):
@@ -177,8 +179,8 @@ def _shares(images: dict[str, ImageFile], shares: tuple[float, float, float], na
     """Return train, val and test by iterative stratification over the classes that are present; without labels, at random."""
     ids = np.array(list(images))
     count = len(ids)
-    if count < 10:
-        raise DataError(f"{name} has {count} images to split; at least 10 are needed.")
+    if count < FEWEST:
+        raise DataError(f"{name} has {count} images to split; at least {FEWEST} are needed.")
     test_count = round(shares[2] * count) if shares[2] else 0
     val_count = round(shares[1] * count)
     labels = _presence([image.labels for image in images.values()])

@@ -12,7 +12,7 @@ from bench import record
 from bench.config import RunConfig
 from bench.data import catalogue, hashes, splits
 from bench.data.dataset import decode
-from bench.data.leaks import FEWEST
+from bench.data.splits import FEWEST
 from bench.errors import DataError
 from bench.experiment import leaks
 from bench.experiment.resolve import Grid, resolve
