@@ -70,14 +70,18 @@ class DataFacts(Schema):
         return f"{self.name} ({', '.join(said)})" if said else self.name
 
     @property
-    def title(self) -> str:
-        """The name with all that a reader has to know: synthetic, which classes are scored, how many images are left out."""
+    def title_of_all(self) -> str:
+        """The name with what the runs of all tasks share: synthetic, and which classes are scored."""
         title = f"{self.name} (synthetic)" if self.synthetic else self.name
         if len(self.scored) < len(self.classes):
             title += f" ({len(self.scored)} of {len(self.classes)} classes scored: {', '.join(self.scored)})"
-        if self.left_out:
-            title += f" ({self.left_out:,} image{'s' if self.left_out > 1 else ''} left out)"
         return title
+
+    @property
+    def title(self) -> str:
+        """The name with all that a reader has to know: `title_of_all`, and how many images are left out for the run's task."""
+        left_out = f" ({self.left_out:,} image{'s' if self.left_out > 1 else ''} left out)" if self.left_out else ""
+        return self.title_of_all + left_out
 
 
 class FeatureSpread(Schema):

@@ -286,8 +286,7 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
         f"data {first.fingerprint[:12]}; pretrained on {', '.join(f'{title} {found}' for title, found in pretrained) or '-'}; "
         f"computed in {' and '.join(precisions)}"
     ]
-    if first.title != first.short:
-        notes.append(f"Data: {first.title}.")
+    notes += data_notes.titles(records)
     notes += [f"{text}." for text in protocols.explanations(record.job.protocol for record in records)]
     if first.synthetic:
         notes.append("Synthetic data: these figures say nothing about photographs.")

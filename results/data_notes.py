@@ -11,7 +11,22 @@ from bench.text import some
 def notes(records: Sequence[Record]) -> list[str]:
     """Return notes on which list was scored, on classes that a mean leaves out, and on what of the data sets was not used."""
     listed = sorted({record.data.scored_list for record in records} - {""})
-    return [*([f"Scored images: {', '.join(listed)}."] if listed else []), *_undefined(records), *_unused(records)]
+    mapped = sorted({(record.data.name, record.data.mask_values) for record in records if record.data.mask_values})
+    return [
+        *([f"Scored images: {', '.join(listed)}."] if listed else []),
+        *(f"{name}: values of masks changed by --map: {', '.join(values)}." for name, values in mapped),
+        *_undefined(records),
+        *_unused(records),
+    ]
+
+
+def titles(records: Sequence[Record]) -> list[str]:
+    """Return a note with the data's whole title where a table's title has not all of it; tasks are named where they differ."""
+    of_task = {record.data.title: record.title for record in records}
+    if len(of_task) == 1 and next(iter(of_task)) == records[0].data.short:
+        return []
+    several = len(of_task) > 1
+    return [f"Data: {'; '.join(f'{title}, {task}' if several else title for title, task in of_task.items())}."]
 
 
 def _unused(records: Sequence[Record]) -> list[str]:

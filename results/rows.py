@@ -53,7 +53,7 @@ def _short(name: str, value: Any) -> str:
 def board_facts(record: Record) -> dict[str, Any]:
     """Return what runs must share to stand on one board. The split scheme is not in it: each task has its own."""
     return {
-        "data": record.data.title,
+        "data": record.data.title_of_all,
         "protocol": record.job.protocol,
         "trunk": record.job.pretrain.trunk,
         "size": record.pretrain.job.size,

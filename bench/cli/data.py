@@ -56,6 +56,8 @@ def prepare(
     from bench.storage import files
 
     use()
+    if score is not None and not names(score):
+        raise UsageError("--score takes the names of classes, separated by commas, and got none.")
     with Screen() as screen:
         if name == catalogue.DEMO_LABELLED and root is None:
             if exclude or score or map_ or skip_broken:
@@ -100,11 +102,13 @@ def _tell(dataset: Dataset, echo: Echo) -> None:
     from bench.data import lists
     from bench.data.dataset import VOC_CLASSES
 
+    findings = {**dataset.findings, **dataset.mask_findings}
     for subset in lists.subsets(dataset):
         held, chosen = len(lists.usable(dataset, subset)), lists.choose(dataset, subset)
         what = "with annotations" if subset == "labels" else f"with a mask in {subset}"
         scored = f"; the split scheme official scores ImageSets/{lists.task_of(subset)}/{chosen.test}.txt" if chosen else ""
         echo(f"  {held:,} images {what}{scored}")
+        findings |= lists.passed_over(dataset, subset)
     if dataset.unlisted:
         echo(f"  taken out of the official lists: {some(dataset.unlisted)}")
     for folder in list(dataset.masks)[1:]:
@@ -113,7 +117,11 @@ def _tell(dataset: Dataset, echo: Echo) -> None:
         echo("  classes: VOC's twenty")
     elif dataset.classes:
         echo(f"  {len(dataset.classes)} classes: {', '.join(dataset.classes)}")
-    for reason, number in {**dataset.findings, **dataset.mask_findings}.items():
+    if len(dataset.scored) < len(dataset.classes):
+        echo(f"  scored: {', '.join(dataset.scored)}")
+    if dataset.mask_values:
+        echo(f"  values of masks changed by --map: {', '.join(dataset.mask_values)}")
+    for reason, number in findings.items():
         echo(f"  {reason}: {number:,}")
 
 

@@ -19,7 +19,7 @@ from bench.data.download import ARCHIVES
 from bench.data.masks import MaskValues
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.storage import files, seal
-from bench.text import Echo, is_text, printable
+from bench.text import Echo, is_text, printable, quoted
 
 DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
 INDEX_VERSION = 4
@@ -71,7 +71,8 @@ class Choices:
     @classmethod
     def of(cls, dataset: Dataset) -> Choices:
         """Return the choices that a data set was prepared with."""
-        return cls(dataset.exclude, dataset.scored, dataset.mask_values, dataset.broken, dataset.unlisted)
+        score = dataset.scored if dataset.score is None else dataset.score
+        return cls(dataset.exclude, score, dataset.mask_values, dataset.broken, dataset.unlisted)
 
 
 NO_CHOICES = Choices()
@@ -81,7 +82,7 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lamb
     """Return the data set at `root`, read by its layout: VOCdevkit, COCO, or a folder of images.
 
     Images that are left out because their annotation is broken are told to `echo`.
-    DataError says what is missing or wrong; UsageError for mask values of a data set without masks, or that cannot be.
+    DataError says what is missing or wrong; UsageError for choices that fit nothing in the data set.
     """
     if not root.is_dir():
         raise DataError(f"there is no data set at {root}: {'it is a file' if root.exists() else 'no such folder'}.")
@@ -113,12 +114,23 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lamb
     )
     if strange is not None:
         raise DataError(f"{root} has an image with the file name {strange!r}, which cannot be printed; rename the file.")
-    return choose_scored(dataset, choices.score) if choices.score else dataset
+    dataset = dataset.model_copy(update={"score": tuple(choices.score)})
+    try:
+        return choose_scored(dataset, choices.score) if choices.score else dataset
+    except DataError as error:
+        raise UsageError(f"--score: {error}") from error
 
 
 def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
-    matching = {p.id for p in dataset.images if any(fnmatch.fnmatch(Path(p.file).name, pattern) for pattern in patterns)}
-    findings = {**dataset.findings, **({f"images that match --exclude {' '.join(patterns)}": len(matching)} if matching else {})}
+    by_pattern = {p: {i.id for i in dataset.images if fnmatch.fnmatch(Path(i.file).name, p)} for p in patterns}
+    idle = next((pattern for pattern, ids in by_pattern.items() if not ids), None)
+    if idle is not None:
+        raise UsageError(
+            f"--exclude {quoted(idle)} leaves nothing out: no image of {dataset.root} has such a file name, which includes the "
+            f"suffix, as in {quoted(Path(dataset.images[0].file).name)}."
+        )
+    matching = set().union(*by_pattern.values())
+    findings = {**dataset.findings, f"images that match --exclude {' '.join(patterns)}": len(matching)}
     return dataset.without(matching, exclude=tuple(patterns), findings=findings)
 
 
@@ -178,7 +190,7 @@ def _looked_at(dataset: Dataset, echo: Echo) -> Dataset:
     if dataset.surveyed or dataset.kind != "voc" or not dataset.root.is_dir():
         return dataset
     echo(f"looking at {dataset.name} again, which an earlier version prepared (once)")
-    fresh = read(dataset.root, dataset.name, Choices.of(dataset))
+    fresh = _read_again(dataset)
     parts = {"classes.txt": "classes", "images or annotations": "images", "masks": "masks", "lists": "lists"}
     apart = [said for said, name in parts.items() if getattr(fresh, name) != getattr(dataset, name)]
     if apart:
@@ -188,6 +200,14 @@ def _looked_at(dataset: Dataset, echo: Echo) -> Dataset:
         )
     made = fresh.model_copy(update={"fingerprint": dataset.fingerprint})
     return _save(files.home() / "data" / dataset.name, inspection.look_at_masks(made))
+
+
+def _read_again(dataset: Dataset) -> Dataset:
+    """Return a prepared data set as its folder is now; DataError also where what was chosen then does not fit any more."""
+    try:
+        return read(dataset.root, dataset.name, Choices.of(dataset))
+    except UsageError as error:
+        raise DataError(f"{dataset.name} at {dataset.root} has changed since it was prepared: {error}") from error
 
 
 def _indexed(root: Path, echo: Echo) -> Dataset:
@@ -269,8 +289,8 @@ def verify(name_or_path: str) -> Dataset:
     if known is None and "/" not in name_or_path and not Path(name_or_path).is_dir():
         check_prepared(name_or_path)
         raise unknown("data set", name_or_path, _names())
-    root = known.root if known else Path(name_or_path)
-    fresh = read(root, known.name, Choices.of(known)) if known else read(root, root.resolve().name)
+    root = Path(name_or_path)
+    fresh = _read_again(known) if known else read(root, root.resolve().name)
     checked = inspection.inspect(fresh)
     if known is not None and checked.fingerprint != known.fingerprint:
         earlier = "" if known.surveyed else ", or an earlier version read it otherwise"

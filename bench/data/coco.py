@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path, PurePath
 
@@ -60,7 +61,10 @@ def read(root: Path, name: str) -> Dataset:
             f"annotations ({root / 'train2017'} for instances_train2017.json), below images or in images."
         )
     used = {image.file for image in images.values()}
-    unused["images that no annotation file lists"] = sum(file not in used for file in image_files(root))
+    others = [file for file in image_files(root) if file not in used]
+    if others:  # a link gives an image a second name
+        real = {os.path.realpath(root / file) for file in used}
+        unused["images that no annotation file lists"] = sum(os.path.realpath(root / file) not in real for file in others)
     return Dataset(
         name=name,
         kind="coco",

@@ -96,6 +96,8 @@ class Dataset(Schema):
     exclude: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
+    score: tuple[str, ...] | None = None
+    """The classes that `--score` named, () where the data set's own file says which are scored; None in earlier indexes."""
     mask_values: tuple[str, ...] = ()
     by_colour: int = 0
     surveyed: bool = False
@@ -133,7 +135,7 @@ class Dataset(Schema):
     def unsaid(self) -> set[str]:
         """The fields that a digest leaves out, some while they are empty: added later, they must not change old digests."""
         empty = {name for name in ("broken", "unlisted", "mask_values") if not getattr(self, name)}
-        return {"findings", "mask_findings", "surveyed", "by_colour", *empty}
+        return {"findings", "mask_findings", "surveyed", "by_colour", "score", *empty}
 
     def prepare_with(self, *options: str) -> str:
         """Return the command that prepares this data set with some options beside those it has, as an error names it."""
@@ -259,6 +261,7 @@ def choose_scored(dataset: Dataset, scored: Iterable[str]) -> Dataset:
     names = tuple(dict.fromkeys(scored))
     for name in names:
         if name not in dataset.classes:
-            raise DataError(f"{dataset.name} has no class {quoted(name)} to score; its classes: {', '.join(dataset.classes)}.")
+            known = f"its classes: {', '.join(dataset.classes)}" if dataset.classes else "it has no classes"
+            raise DataError(f"{dataset.name} has no class {quoted(name)} to score; {known}.")
     kept = tuple(name for name in dataset.classes if name in names)
     return dataset.model_copy(update={"scored": kept or dataset.classes})

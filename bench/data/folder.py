@@ -22,6 +22,7 @@ MASK_NAMES = frozenset(
 """Names of folders in which masks lie, without underscores and digits at their ends; also first and last parts of file names."""
 MOST_COLOURS = 32
 """The most colours that a mask has; a photograph has more."""
+LEADS_NOWHERE, OTHERS = "links that lead nowhere", "files of other kinds"
 SAMPLED = 5
 """How many files of a folder are looked at for that."""
 
@@ -78,11 +79,13 @@ def _names(root: Path, unused: Counter[str]) -> Iterator[str]:
                 if entry.is_file():
                     yield path.as_posix()
                 else:
-                    unused["links to images that are not there"] += 1
+                    unused[LEADS_NOWHERE if entry.is_symlink() else OTHERS] += 1
             elif path.suffix.lower() in OTHER_SUFFIXES:
                 unused["images in formats that are not read"] += 1
             elif path.suffix.lower() in (".json", ".xml", ".csv"):
                 unused["files of annotations (.json, .xml, .csv), whose labels are not used"] += 1
+            elif not entry.name.startswith("."):
+                unused[LEADS_NOWHERE if entry.is_symlink() and not (root / path).exists() else OTHERS] += 1
         waiting.sort(key=lambda one: one[0])
 
 
@@ -96,7 +99,7 @@ def _masks(root: Path, names: Iterable[str]) -> Iterator[str]:
 
     A mask lies in a folder of its own whose files have few colours, and another folder has images of the same names. The name of
     such a folder says that it holds masks, or its files are PNG and it lies beside that folder. Or a mask lies beside its image,
-    whose name it has with `_mask`, `mask_` or the like, or as a PNG with few colours.
+    whose name it has, as a PNG with few colours, or with `_mask`, `mask_` or the like, and then it is grey or has few colours.
     """
     by_folder: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in names:
@@ -115,7 +118,7 @@ def _masks(root: Path, names: Iterable[str]) -> Iterator[str]:
             continue
         for stem, same in files.items():
             if _is_named_mask(stem, files):
-                yield from same
+                yield from (name for name in same if not _is_photograph(root / name))
             elif len(same) > 1:  # 1.png beside 1.jpg
                 yield from (name for name in same if _look_like_masks(root, [name], False))
 
@@ -156,6 +159,16 @@ def _look_like_masks(root: Path, files: Sequence[str], marked: bool) -> bool:
     if not marked and any(PurePosixPath(file).suffix.lower() != ".png" for file in files):
         return False
     return all(_has_few_colours(root / file) for file in files[:: max(1, len(files) // SAMPLED)])
+
+
+def _is_photograph(path: Path) -> bool:
+    """Tell whether an image has many colours; many shades of grey may be a mask with soft edges."""
+    try:
+        with opened(path) as image:
+            found = np.asarray(image.convert("RGB"))
+    except DataError:  # as below
+        return True
+    return not _has_few_colours(path) and bool((found[..., 0] != found[..., 2]).any())
 
 
 def _has_few_colours(path: Path) -> bool:

@@ -31,7 +31,7 @@ Lists = dict[str, tuple[str, ...]]
 
 def lines(path: Path) -> list[str]:
     """Return the lines of a text file without blank ones, [] without the file; DataError for a file that is no text."""
-    if not path.is_file() and not path.is_symlink():
+    if not os.path.lexists(path):
         return []
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -50,12 +50,17 @@ def entries(folder: Path) -> list[Path]:
         raise DataError(f"cannot read {folder}: {error.strerror}.") from error
 
 
+def hidden(folder: Path) -> int:
+    """Return the number of hidden entries of a folder, 0 without the folder; the errors are those of `entries`."""
+    return sum(1 for _ in folder.iterdir()) - len(entries(folder)) if folder.is_dir() else 0
+
+
 def read(folder: Path, known: Collection[str], classes: Sequence[str]) -> tuple[Lists, dict[str, int]]:
     """Return the lists of one task by name, and what of them is not used, as counts by reason.
 
     A class's own lists repeat the annotations and are not read. A list of another name is kept as it is where it can be read; no
     split uses it. DataError for an official list that names an image twice, or names images of which the data set has none; the
-    test list alone may, since VOC publishes it without its images.
+    test list alone may, since VOC publishes it without its images, unless it writes images otherwise (`"p7"`, `P7`, `p7,cat`).
     """
     found: Lists = {}
     unused: Counter[str] = Counter()
@@ -81,6 +86,7 @@ def _add_official(path: Path, known: Collection[str], found: Lists, unused: Coun
     if twice is not None:
         raise DataError(f"{path} names {quoted(twice)} twice; a list must have each image once.")
     if missing and len(missing) == len(ids):
+        _check_spelling(path, missing, known)
         if path.stem != "test":
             raise DataError(
                 f"{path} names {quoted(missing[0])} and {len(missing) - 1} more images, none of which is in JPEGImages."
@@ -88,6 +94,21 @@ def _add_official(path: Path, known: Collection[str], found: Lists, unused: Coun
         unused[f"images of ImageSets/{path.parent.name}/test.txt, none of which is there"] = len(ids)
     else:
         found[path.stem] = ids
+
+
+def _check_spelling(path: Path, missing: Sequence[str], known: Collection[str]) -> None:
+    """Raise DataError when one of some lines, none of which names an image, has an image's id in another spelling."""
+    spelled = {identity.casefold(): identity for identity in known}
+    for line in missing:
+        words = [word for word in re.split(r"[\s,;|\"'`()\[\]]+", line.replace("\\", "/")) if word]
+        for word in words:
+            name = PurePosixPath(word).name
+            found = spelled.get(name.casefold()) or spelled.get(PurePosixPath(name).stem.casefold())
+            if found is not None:
+                raise DataError(
+                    f"{path} names {quoted(line)}, which is not the image {quoted(found)} letter for letter; write the ids of "
+                    "the images alone, one per line."
+                )
 
 
 def _unofficial(path: Path, known: Collection[str]) -> tuple[str, ...]:
@@ -191,6 +212,18 @@ def subsets(dataset: Dataset) -> list[str]:
 def lacking(dataset: Dataset) -> tuple[str, ...]:
     """Return the images that the lists used name in vain, as `Main/p7` for the lists of the task Main."""
     return tuple(sorted({f"{task}/{one}" for subset in subsets(dataset) for task, _, one in _lacking(dataset, subset)}))
+
+
+def passed_over(dataset: Dataset, subset: str) -> dict[str, int]:
+    """Return the number of images of a test list that is there and not scored, with the reason; {} where there is none."""
+    chosen, listed = choose(dataset, subset), _lists(dataset, subset)
+    if chosen is None or chosen.test == "test" or "test" not in listed:
+        return {}
+    name, instead = f"ImageSets/{task_of(subset)}/test.txt", f"so that {chosen.test}.txt is scored"
+    if not listed["test"]:
+        return {f"test lists that have no image ({name}), {instead}": 1}
+    lacked = "an annotation" if subset == "labels" else "a mask"
+    return {f"images of {name}, none of which has {lacked}, {instead}": len(listed["test"])}
 
 
 def without(dataset: Dataset, unlisted: Collection[str]) -> Dataset:

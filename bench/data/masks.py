@@ -72,6 +72,12 @@ class MaskValues:
             raise UsageError("--map index says that colours mean nothing, and '#RRGGBB=ID' says what a colour means; give one.")
         return found
 
+    @property
+    def said(self) -> set[str]:
+        """What is mapped, as texts: VALUE=ID and #rrggbb=ID."""
+        colours = {f"#{code:06x}={identity}" for code, identity in self.colours.items()}
+        return {f"{value}={identity}" for value, identity in self.ids.items()} | colours
+
 
 NO_VALUES = MaskValues()
 _parsed = cache(MaskValues.parse)
@@ -81,12 +87,14 @@ class Mask(NamedTuple):
     """A mask's class ids, uint8 (H, W): 0 background, 1 to the number of classes, 255 void; and what its palette said.
 
     `palette` is `colour` where the palette was renumbered and its colours gave the ids, `own` where it has colours of no class,
-    and else "". `colours` are those of the indices of such an own palette, black and void aside.
+    `none` where no palette gives the classes a colour, as in a grey mask, and else "". `colours` are those of the indices of an
+    own palette, black and void aside. `mapped` are the keys of `MaskValues` that changed a pixel.
     """
 
     ids: NDArray[np.uint8]
-    palette: Literal["", "colour", "own"] = ""
+    palette: Literal["", "colour", "own", "none"] = ""
     colours: dict[int, int] = {}
+    mapped: frozenset[str] = frozenset()
 
 
 def read_mask(dataset: Dataset, folder: str, identity: str, size: tuple[int, int], source: Path) -> Mask:
@@ -110,17 +118,18 @@ def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path, v
         if image.mode not in MODES:
             raise DataError(f"{path} is a mask in mode {image.mode}; masks are palette, grey or RGB images.")
         raw_mode = next((str(tile[3]) for tile in getattr(image, "tile", ())), "")
-        found = Mask(np.zeros(0, dtype=np.uint8))
+        found, mapped = Mask(np.zeros(0, dtype=np.uint8)), set[str]()
         if image.mode in COLOURED or (image.mode == "P" and values.colours):
-            ids = _of_colours(np.array(image.convert("RGB")), path, values)
+            ids = _of_colours(np.array(image.convert("RGB")), path, values, mapped)
         else:
             ids = np.array(image.convert("L") if image.mode == "LA" else image)
             if image.mode == "P" and not values.by_index:
                 found = _by_palette(image, ids, classes, path)
                 ids = found.ids
-            elif raw_mode in FEWER_BITS:
-                ids = ids // FEWER_BITS[raw_mode]
-            ids = _mapped(ids, values)
+            else:
+                ids = ids // FEWER_BITS.get(raw_mode, 1)
+                found = found._replace(palette="" if image.mode == "P" else "none")
+        ids = _mapped(ids, values, mapped)
     wrong = (ids > classes) & (ids != VOID)
     if wrong.any():
         one = int(ids[wrong][0])
@@ -129,7 +138,7 @@ def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path, v
             + (say_how(f"{one}=ID") if one < VOID else "Save it with 8 bits.")
             + f" {exclude(source)} leaves the image out."
         )
-    return found._replace(ids=ids.astype(np.uint8))
+    return found._replace(ids=ids.astype(np.uint8), mapped=frozenset(mapped))
 
 
 def say_how(*texts: str) -> str:
@@ -142,44 +151,51 @@ def exclude(source: Path) -> str:
     return f"--exclude {quoted(source.name)}"
 
 
-def _mapped(ids: NDArray[Any], values: MaskValues) -> NDArray[Any]:
+def _mapped(ids: NDArray[Any], values: MaskValues, mapped: set[str]) -> NDArray[Any]:
+    """Return ids with those changed that `--map` names by value; what changed a pixel is added to `mapped`."""
     found = ids.astype(np.int64)
     for value, identity in values.ids.items():
-        found[ids == value] = identity
+        there = ids == value
+        found[there] = identity
+        if there.any():
+            mapped.add(f"{value}={identity}")
     return found
 
 
-def _of_colours(colours: NDArray[np.uint8], path: Path, values: MaskValues) -> NDArray[Any]:
+def _of_colours(colours: NDArray[np.uint8], path: Path, values: MaskValues, mapped: set[str]) -> NDArray[Any]:
+    """Return the ids of colours; the colours that `--map` names are added to `mapped`. DataError for a colour of no id."""
     found, inverse = np.unique(colours.astype(np.uint32) @ _CODES, return_inverse=True)
     table = {**COLOURS, **values.colours}
     strange = [code for code in found.tolist() if code not in table]
     if strange:
         colour = f"#{strange[0]:06x}"
         raise DataError(f"{path} has the colour {colour}, which is not in the VOC palette. {say_how(repr(f'{colour}=ID'))}")
-    ids = np.array([table[code] for code in found.tolist()])[inverse].reshape(colours.shape[:2])
-    return _mapped(ids, values)
+    mapped |= {f"#{code:06x}={values.colours[code]}" for code in found.tolist() if code in values.colours}
+    return np.array([table[code] for code in found.tolist()])[inverse].reshape(colours.shape[:2])
 
 
 def _by_palette(image: Image.Image, indices: NDArray[Any], classes: int, path: Path) -> Mask:
     """Return the ids that a palette's colours give where it is renumbered, else the indices.
 
     A palette is renumbered when an index that is used has the colour of another class (or of void), black aside: black also
-    fills what a palette leaves open. Equal colours of two used indices say nothing, so that the indices count.
+    fills what a palette leaves open. The colour of the index 255 alone does not make it one: a renumbered palette has the lowest
+    indices. Equal colours of two used indices say nothing, so that the indices count.
     """
     palette = np.array(image.getpalette("RGB") or [], dtype=np.uint32).reshape(-1, 3) @ _CODES
     used = {int(index): int(palette[index]) if index < len(palette) else None for index in np.unique(indices)}
     known = {colour: identity for colour, identity in COLOURS.items() if identity <= classes or identity == VOID}
-    moved = [index for index, colour in used.items() if colour in known and known[colour] != index and colour != BLACK]
+    moved = [i for i, colour in used.items() if colour in known and known[colour] != i and colour != BLACK and i != VOID]
     if not moved or len(set(used.values())) < len(used):
         own = {i: colour for i, colour in used.items() if colour is not None and colour != BLACK and i not in (0, VOID)}
         strange = any(known.get(colour) != index for index, colour in own.items())
-        return Mask(indices, "own", own) if strange else Mask(indices)
-    strange_ones = {index: colour for index, colour in used.items() if colour not in known}
+        return Mask(indices, "own", own) if strange else Mask(indices, "" if used.keys() <= {0, VOID, *own} else "none")
+    strange_ones = {i: colour for i, colour in used.items() if colour not in known or (i == VOID and known[colour] != VOID)}
     if strange_ones:
         index, colour = next(iter(strange_ones.items()))
+        of = "of no class" if colour not in known else f"of the id {known[colour or BLACK]}"
         raise DataError(
             f"{path} has a palette whose index {moved[0]} has VOC's colour of the id {known[used[moved[0]] or 0]}, and whose "
-            f"index {index} has a colour of no class, {f'#{colour or 0:06x}'}; so neither tells the classes. "
+            f"index {index} has a colour {of}, {f'#{colour or 0:06x}'}; so neither tells the classes. "
             f"{say_how(repr(f'#{colour or 0:06x}=ID'))} Where the indices are the class ids, --map index says so."
         )
     table = np.zeros(256, dtype=np.uint8)

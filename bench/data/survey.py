@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 
 from bench.data.dataset import VOC_CLASSES, Dataset
-from bench.data.masks import Mask, say_how
-from bench.errors import DataError
+from bench.data.masks import Mask, MaskValues, say_how
+from bench.errors import DataError, UsageError
 from bench.metrics import VOID
 from bench.text import some
 
@@ -24,6 +24,8 @@ class Survey:
         self.binary: Counter[str] = Counter()
         self.coloured: list[str] = []
         self.own: dict[str, dict[int, int]] = {}
+        self.colourless: list[str] = []
+        self.mapped: set[str] = set()
         self.compared = self.turned = 0
         self.apart: list[tuple[str, str, int]] = []
 
@@ -34,6 +36,8 @@ class Survey:
         self.present[folder].update(found)
         self.coloured += [name] * (mask.palette == "colour")
         self.own |= {name: mask.colours} if mask.palette == "own" else {}
+        self.colourless += [name] * (mask.palette == "none" and bool(found - {0, VOID}))
+        self.mapped |= mask.mapped
         self.void_only[folder] += found - {0} == {VOID}
         self.binary[folder] += found == {0, VOID}
         self.turned += orientation != 1
@@ -48,7 +52,14 @@ class Survey:
         return len(self.coloured)
 
     def check(self) -> None:
-        """Raise DataError when no mask of a folder has a class, and when palettes, or most annotations, contradict the masks."""
+        """Raise DataError when no mask of a folder has a class, and when palettes, or most annotations, contradict the masks.
+
+        UsageError when a value that `--map` names occurs in no mask.
+        """
+        classes = len(self.dataset.classes)
+        idle = [text for text in self.dataset.mask_values if not MaskValues.parse([text], classes).said <= self.mapped]
+        if idle and self.present:
+            raise UsageError(f"--map {idle[0]} changes nothing: no mask of {self.dataset.root} has {idle[0].partition('=')[0]}.")
         for folder, present in self.present.items():
             if not present.keys() - {0, VOID} or 2 * self.binary[folder] > len(self.dataset.masks[folder]):
                 self._refuse_without_class(folder)
@@ -56,18 +67,21 @@ class Survey:
         if 2 * len(self.apart) > self.compared:
             folder, identity, one = min(self.apart)
             order = "VOC's classes" if self.dataset.classes == VOC_CLASSES else "classes.txt"
+            values = " ".join(f"--map {value}" for value in self.dataset.mask_values)
+            changed = f" (here the masks are read with {values})" if values else ""
             known = [name for name, label in zip(self.dataset.classes, self.labels[identity], strict=True) if label]
             raise DataError(
                 f"{self.dataset.root}: {len(self.apart):,} of {self.compared:,} masks have a class that the image's annotation "
                 f"lacks, such as {folder}/{identity}.png with {self.dataset.classes[one - 1]} (id {one}), while its annotation "
                 f"has {', '.join(known) or 'no object'}. The ids 1, 2, ... follow the order of {order}. Mend the annotations, "
-                "write another classes.txt, or give the values their ids with --map of `bench data prepare`."
+                f"write another classes.txt, or give the values their ids with --map of `bench data prepare`{changed}."
             )
 
     def _refuse_without_class(self, folder: str) -> None:
         present, count, binary = self.present[folder], len(self.dataset.masks[folder]), self.binary[folder]
         way = f" If 255 means a class, say so: {self.dataset.prepare_with('--map', '255=1')}." if VOID in present else ""
         if present.keys() - {0, VOID}:
+            way += " It then means that in every mask, in void borders as well."
             what = f"{binary:,} of {count:,} masks whose pixels are 0 (background) and 255 (void), and show no class"
         else:
             names = {0: "0 (background)", VOID: "255 (void)"}
@@ -78,7 +92,13 @@ class Survey:
         raise DataError(f"{self.dataset.root / folder} has {what}.{way}")
 
     def _check_palettes(self) -> None:
-        """Raise DataError when own colours stand beside renumbered palettes, or when an index has several colours."""
+        """Raise DataError when other masks stand beside renumbered palettes, or when an index has several colours."""
+        if self.coloured and self.colourless:
+            raise DataError(
+                f"{self.dataset.root}: the palette of {min(self.coloured)} has colours of VOC's classes at other indices, and "
+                f"{min(self.colourless)} has no colours for its classes; so nothing tells whether the values of both mean "
+                "the same. Give all masks one palette; where the indices are the class ids, --map index says so."
+            )
         if self.coloured and self.own:
             name, colours = min(self.own.items())
             index, colour = next(iter(colours.items()))

@@ -19,14 +19,20 @@ from bench.metrics import PADDING
 from bench.text import quoted, some
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-NUMBERED = re.compile(r"\d+\s*[\s:,;=]\s*\S")
+NUMBERED = re.compile(r"\d+(?:\s*[\s:,;=]\s*\S|[.)]\s*[^\d\s])")
 """A line of classes.txt that numbers its class."""
+MARKED = re.compile(r"[-*]\s|([\"'`]).*\1$|[^,;\t]+(?:[,;\t]\s*-?[\d.]+)+$")
+"""A line of classes.txt that has more than a name: a list's mark, quotes, or numbers behind a comma."""
+NUMBER_LAST = re.compile(r"(.*\S)[\s:=_-]+(\d+)$")
+"""A line of classes.txt that may number its class at its end."""
 VOC_ID, VOC_2007_ID = re.compile(r"\d{4}_\d{6}"), re.compile(r"\d{6}")
-BACKGROUND = ("background", "bg", "ignore")
-RESERVED = (*BACKGROUND, "void", "unlabeled", "unlabelled", "none")
+BACKGROUND = ("background", "bg")
+RESERVED = (*BACKGROUND, "ignore", "void", "unlabeled", "unlabelled", "none")
 """Names in classes.txt that are no class, whatever their case and the underscores around them."""
 READ = ("JPEGImages", "Annotations", "ImageSets", "classes.txt", "scored_classes.txt", "SYNTHETIC.txt")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
+OTHER_TASKS = ("Layout", "Action", "Person")
+"""Folders of ImageSets that VOC itself has for tasks which are not here."""
 MOST_MASKED = PADDING - 1
 """The most classes that a mask has ids for; other ids are background, padding and void."""
 DIFFICULT = ("0", "1", "", "Unspecified")
@@ -38,15 +44,15 @@ def find(root: Path, year: str = "") -> Path | None:
 
     DataError when there are folders of several years and `year` is "".
     """
+    years: list[Path] = []
     for folder in (root, root / "VOCdevkit"):
         if (folder / "JPEGImages").is_dir() and (not year or not folder.name.startswith("VOC20") or folder.name == f"VOC{year}"):
             return folder
-        years = sorted(path for path in folder.glob(f"VOC{year or '20*'}") if (path / "JPEGImages").is_dir())
-        if len(years) > 1:
-            raise DataError(f"{folder} holds {', '.join(path.name for path in years)}; name the folder of one of them.")
-        if years:
-            return years[0]
-    return None
+        years += sorted(path for path in folder.glob(f"VOC{year or '20*'}") if (path / "JPEGImages").is_dir())
+    if len(years) > 1:
+        found = ", ".join(str(path.relative_to(root)) for path in years)
+        raise DataError(f"{root} holds {found}; name the folder of one of them.")
+    return years[0] if years else None
 
 
 def looks_like(root: Path) -> bool:
@@ -90,7 +96,7 @@ def read(root: Path, name: str, skip: Skip | None = None) -> Dataset:
     classes = own or VOC_CLASSES
     images, unused = _images(folder, classes, skip or Skip())
     if len(own) < len(listed):
-        unused["lines of classes.txt that name the background, which is no class and has the id 0"] = len(listed) - len(own)
+        unused["lines of classes.txt that name the background or void, which are no classes"] = len(listed) - len(own)
     known = {image.id for image in images}
     masks = _masks(folder, known, classes, unused)
     if not own and masks:
@@ -158,9 +164,13 @@ def _images(folder: Path, classes: Sequence[str], skip: Skip) -> tuple[list[Imag
 def _beside(folder: Path) -> dict[str, int]:
     """Return counts of what lies beside JPEGImages, or in ImageSets, and is not read."""
     others = [path.name for path in lists.entries(folder) if path.name not in READ and path.name not in MASK_FOLDERS]
+    sets = lists.entries(folder / "ImageSets")
+    strange = [path.name for path in sets if path.is_dir() and path.name not in (*lists.TASKS.values(), *OTHER_TASKS)]
     return {
         f"files or folders beside JPEGImages that are not read ({some(others)})": len(others),
-        "files in ImageSets, beside its folders": sum(path.is_file() for path in lists.entries(folder / "ImageSets")),
+        "files in ImageSets, beside its folders": sum(path.is_file() for path in sets),
+        f"folders in ImageSets that are not read ({some(strange)})": len(strange),
+        "hidden files": sum(lists.hidden(folder / name) for name in (*READ[:2], *MASK_FOLDERS)),
     }
 
 
@@ -207,9 +217,11 @@ def _check_names(folder: Path, images: Sequence[ImageFile], name: str) -> None:
 def _without_reserved(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the classes without the background, which may come first: it has the id 0 in every mask."""
     listed = names
-    while names and _plain(names[0]) in BACKGROUND:
+    if len(names) > 1 and _plain(names[0]) == "ignore" and _plain(names[1]) in BACKGROUND:  # as labelme begins its labels
         names = names[1:]
-    reserved = next((name for name in names if _plain(name) in RESERVED), None)
+    if names and _plain(names[0]) in BACKGROUND:
+        names = names[1:]
+    reserved = next((name for name in names if _plain(name) in RESERVED or BACKGROUND[0] in re.split(r"\W+", name.lower())), None)
     if reserved is not None:
         raise DataError(
             f"{path} names {quoted(reserved)} in the wrong place: background has the id 0 and may stand in the first line only, "
@@ -263,12 +275,26 @@ class _Plain(ElementTree.TreeBuilder):
 def _names(path: Path) -> tuple[str, ...]:
     """Return the classes in a file, one per line; () without the file, DataError when it names none, or one twice."""
     names = tuple(line for line in lists.lines(path) if not line.startswith("#"))
-    numbered = next((name for name in names if NUMBERED.match(name)), None)
-    if numbered is not None:
-        raise DataError(f"{path} has a number before a name, {quoted(numbered)}; write the names alone, that of the id 1 first.")
+    more = next((name for name in names if NUMBERED.match(name) or MARKED.match(name)), _numbered_last(names))
+    if more is not None:
+        raise DataError(
+            f"{path} has more in a line than the name of a class, {quoted(more)}; write the names alone, that of the id 1 first."
+        )
     if path.is_file() and not names:
         raise DataError(f"{path} names no class; write one per line, or remove the file.")
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
         raise DataError(f"{path} names the class {quoted(twice)} twice; remove one of the two lines.")
     return names
+
+
+def _numbered_last(names: Sequence[str]) -> str | None:
+    """Return the first line when all lines end with a number that counts them, as `cat 1`, `dog 2`; else None.
+
+    Classes that differ in their numbers alone, such as `grade 1` and `grade 2`, have these in their names.
+    """
+    found = [NUMBER_LAST.match(name) for name in names]
+    numbers = sorted(int(match[2]) for match in found if match)
+    counted = numbers in (list(range(len(names))), list(range(1, len(names) + 1)))
+    distinct = len({match[1] for match in found if match}) == len(names) > 1
+    return names[0] if counted and distinct else None

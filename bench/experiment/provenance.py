@@ -61,6 +61,8 @@ def _unused(dataset: Dataset, splits: Splits) -> dict[str, int]:
     masked = splits.subset not in ("labels", "images")
     without = f"images without a mask in {splits.subset}" if masked else "images without an annotation"
     counts = {without: total - held, "images in no split": held - split}
+    if splits.scheme == "official":
+        counts |= lists.passed_over(dataset, splits.subset)
     if masked:
         others = (folder for folder in dataset.masks if folder != splits.subset)
         counts |= {f"masks in {folder}, which the protocol does not read": len(dataset.masks[folder]) for folder in others}

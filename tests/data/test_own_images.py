@@ -44,7 +44,7 @@ def test_links_to_folders_are_followed_each_folder_once(tmp_path: Path) -> None:
     (root / "lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (root / "self").symlink_to(root / "self")
     assert names(root) == ["a/1.jpg", "again/2.jpg", "again/deep/3.jpg"]
-    assert findings(root) == {"links to folders that are read already": 3, "links to images that are not there": 1}
+    assert findings(root) == {"links to folders that are read already": 3, "links that lead nowhere": 2}
 
 
 def test_other_formats_and_files_of_macos_are_counted(root: Path) -> None:
@@ -52,7 +52,16 @@ def test_other_formats_and_files_of_macos_are_counted(root: Path) -> None:
     for name in ("b.heic", "c.gif", "._a.jpg", "notes.txt"):
         (root / name).write_text("")
     assert names(root) == ["a.jpg"]
-    assert findings(root) == {"images in formats that are not read": 2, "files of macOS (._*)": 1}
+    assert findings(root) == {"images in formats that are not read": 2, "files of macOS (._*)": 1, "files of other kinds": 1}
+
+
+def test_a_colour_photograph_with_the_name_of_a_mask_is_a_photograph_and_a_grey_image_is_none(root: Path) -> None:
+    draw(*(root / f"{name}{place}.jpg" for place in range(3) for name in ("p", "label_p")))
+    assert len(names(root)) == 6
+    for place in range(3):
+        Image.open(root / f"label_p{place}.jpg").convert("L").save(root / f"label_p{place}.jpg")
+    assert names(root) == ["p0.jpg", "p1.jpg", "p2.jpg"]
+    assert findings(root) == {"masks beside the images, which are no photographs": 3}
 
 
 def test_a_folder_that_cannot_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

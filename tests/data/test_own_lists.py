@@ -177,3 +177,42 @@ def test_sbd_masks_that_a_list_lacks_name_no_way_out_that_does_not_help(tmp_path
     assert split_of(root, "SegmentationClass")
     with pytest.raises(DataError, match=r"'p17', which has no mask in SegmentationClassAug; add what is missing\.$"):
         split_of(root, "SegmentationClassAug")
+
+
+@pytest.mark.parametrize("line", ["{0},{0}", "JPEGImages/{0}", "{0} {0}", "{0}\tcat", '"{0}"', "{0};", "P{1}"])
+def test_a_test_list_in_an_unknown_spelling_is_refused_and_not_replaced_by_val(tmp_path: Path, line: str) -> None:
+    root = write_own(tmp_path)
+    write_list(root, "test", [line.format(f"p{place}", place) for place in range(15, 20)])
+    with pytest.raises(DataError, match=r"test\.txt names .*, which is not the image 'p15' letter for letter"):
+        split_of(root, "masks")
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_a_test_list_that_is_not_scored_is_told_with_the_reason(tmp_path: Path, subset: str, home: Path) -> None:
+    """No line, no image that is left, no mask or annotation: `val` is scored, and the row says what became of the test list."""
+    scored, task = lists.task_of(subset), "voc_cls" if subset == "labels" else "voc_seg"
+    for number, spoil in enumerate(("empty", "exclude", "lacking")):
+        root = write_own(tmp_path / spoil)
+        choices = catalogue.Choices(exclude=["p1[5-9]*"] if spoil == "exclude" else ())
+        if spoil == "empty":
+            write_list(root, "test", [])
+        if spoil == "lacking":
+            folder, suffix = ("Annotations", "xml") if subset == "labels" else ("SegmentationClass", "png")
+            for place in range(15, 20):
+                (root / folder / f"p{place}.{suffix}").unlink()
+        dataset = catalogue.read(root, f"mine{number}", choices)
+        ((reason, count),) = lists.passed_over(dataset, subset).items()
+        assert f"ImageSets/{scored}/test.txt" in reason and reason.endswith("so that val.txt is scored"), task
+        assert count == (5 if spoil == "lacking" else 1)
+    assert lists.passed_over(catalogue.read(write_own(tmp_path / "whole"), "whole"), subset) == {}
+
+
+def test_years_at_two_depths_are_refused_and_folders_of_other_names_counted(tmp_path: Path) -> None:
+    for place in ("VOC2012", "VOCdevkit/VOC2007"):
+        write_own(tmp_path / "d" / place, 10)
+    with pytest.raises(DataError, match=r"holds VOC2012, VOCdevkit/VOC2007; name the folder of one"):
+        catalogue.read(tmp_path / "d", "mine")
+    root = tmp_path / "d" / "VOC2012"
+    for name in ("segmentation", "Layout"):
+        (root / "ImageSets" / name).mkdir()
+    assert catalogue.read(root, "mine").findings == {"folders in ImageSets that are not read (segmentation)": 1}

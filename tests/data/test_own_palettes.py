@@ -117,3 +117,22 @@ def test_a_palette_that_names_no_other_class_leaves_the_indices(tmp_path: Path, 
     assert ids_of(dataset) == {0, 1, 255} and dataset.by_colour == 0
     save_mask(np.full((24, 32), 255) - 254 * (np.arange(32) < 9), root / "SegmentationClass" / "p00.png", palette)
     assert ids_of(opened(root)) == {1, 255}
+
+
+def test_the_void_index_stays_void_whatever_colour_a_repeated_palette_gives_it(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    repeated = np.resize(voc_palette()[:21], (256, 3))
+    assert tuple(repeated[255]) == tuple(voc_palette()[3])
+    rewrite(root, lambda ids: save_as(ids, repeated))
+    assert ids_of(opened(root)) == {0, 1, 255} and opened(root).by_colour == 0
+
+
+def test_grey_masks_beside_renumbered_palettes_are_refused(tmp_path: Path) -> None:
+    root = write_own(tmp_path)
+    cats(root)
+    rewrite(root, lambda ids: compacted(np.where((ids > 0) & (ids < 255), 8, ids)))
+    assert opened(root).by_colour == 20
+    path = root / "SegmentationClass" / "p03.png"
+    Image.fromarray(np.array(Image.open(path))).save(path)
+    with pytest.raises(DataError, match=r"p00\.png has colours of VOC's classes at other indices, and .*p03\.png has no colours"):
+        opened(root)

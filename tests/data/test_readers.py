@@ -110,7 +110,7 @@ def test_a_known_name_takes_its_year_and_nothing_else(voc: Path, tmp_path: Path)
     shutil.copytree(devkit(voc), voc / "VOCdevkit" / "VOC2007")
     assert catalogue.read(voc, "voc2007").root.name == "VOC2007"
     assert catalogue.read(voc, "voc2012").root.name == "VOC2012"
-    with pytest.raises(DataError, match="holds VOC2007, VOC2012; name the folder of one"):
+    with pytest.raises(DataError, match="holds VOCdevkit/VOC2007, VOCdevkit/VOC2012; name the folder of one"):
         catalogue.read(voc, "mine")
     with pytest.raises(DataError, match="has the layout voc, but coco2014 has coco"):
         catalogue.register(catalogue.read(devkit(voc), "coco2014"))

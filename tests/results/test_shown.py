@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.cli.screen import drawn
 from bench.record import DataFacts
-from results import protocols, published, rows
+from results import data_notes, protocols, published, rows
 from results.report import Wanted
 from results.report import make as report
 from results.tables import Table, table3
@@ -83,7 +83,18 @@ def test_a_title_counts_the_classes_and_a_note_names_them() -> None:
     assert board.title.startswith("voc (2 of 3 classes), protocol")
     assert "Data: voc (2 of 3 classes scored: b, c) (2 images left out)." in board.notes
     assert DataFacts(name="x", synthetic=True, **facts).short == "x (synthetic, 2 of 3 classes)"
-    assert rows.board_facts(make().model_copy(update={"data": data}))["data"] == data.title  # what keeps boards apart
+    assert rows.board_facts(make().model_copy(update={"data": data}))["data"] == data.title_of_all  # what keeps boards apart
+
+
+def test_tasks_that_lack_different_images_share_a_table_which_says_what_each_lacks() -> None:
+    facts = {"name": "voc", "synthetic": False, "fingerprint": "f", "splits_fingerprint": "s", "counts": {}}
+    one, other = make(value=None), make(value=None, downstream="voc_cls")
+    found = [
+        one.model_copy(update={"data": DataFacts(left_out=4, **facts)}),
+        other.model_copy(update={"data": DataFacts(left_out=3, **facts)}),
+    ]
+    assert rows.boards(found) == [found]
+    assert data_notes.titles(found) == ["Data: voc (4 images left out), Segmentation; voc (3 images left out), Classification."]
 
 
 def test_the_list_of_runs_is_short_and_says_below_how_protocols_were_changed(bench: Callable, tmp_path: Path) -> None:
