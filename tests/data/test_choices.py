@@ -35,7 +35,7 @@ def test_verify_sees_that_other_classes_are_scored_now(tmp_path: Path, home: Pat
     made = catalogue.register(catalogue.read(root, "mine"))
     assert catalogue.verify("mine").fingerprint == made.fingerprint
     file.unlink() if change is None else file.write_text(change)
-    with pytest.raises(DataError, match="has changed since it was prepared|names no class"):
+    with pytest.raises(DataError, match=r"has changed since it was prepared|names no class"):
         catalogue.verify("mine")
 
 
