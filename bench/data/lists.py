@@ -58,13 +58,15 @@ def hidden(folder: Path) -> int:
 def read(folder: Path, known: Collection[str], classes: Sequence[str]) -> tuple[Lists, dict[str, int]]:
     """Return the lists of one task by name, and what of them is not used, as counts by reason.
 
-    A class's own lists repeat the annotations and are not read. A list of another name is kept as it is where it can be read; no
-    split uses it. DataError for an official list that names an image twice, or names images of which the data set has none; the
-    test list alone may, since VOC publishes it without its images, unless it writes images otherwise (`"p7"`, `P7`, `p7,cat`).
+    A class's own lists repeat the annotations and are not read. A list of another name is kept as it is where it can be read,
+    unless its name begins like a class's list; no split uses it, and fingerprints stay what they were. DataError for an official
+    list that names an image twice, or names images of which the data set has none; the test list alone may, since VOC publishes
+    it without its images, unless it writes images otherwise (`"p7"`, `P7`, `p7,cat`).
     """
     found: Lists = {}
     unused: Counter[str] = Counter()
     of_classes = {f"{name}_{part}" for name in classes for part in OFFICIAL}
+    begin = tuple(f"{name}_" for name in classes)
     for path in entries(folder):
         stem = path.stem
         if path.suffix != ".txt":
@@ -72,7 +74,7 @@ def read(folder: Path, known: Collection[str], classes: Sequence[str]) -> tuple[
         elif stem not in OFFICIAL:
             if stem not in of_classes:
                 unused[f"lists of other names in ImageSets/{folder.name}"] += 1
-                if ids := _unofficial(path, known):
+                if not stem.startswith(begin) and (ids := _unofficial(path, known)):
                     found[stem] = ids
         else:
             _add_official(path, known, found, unused)

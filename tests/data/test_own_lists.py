@@ -133,7 +133,8 @@ def test_lists_of_a_subset_with_classes_of_its_own_are_left_alone(tmp_path: Path
 
 
 def test_a_list_of_another_name_is_counted_though_a_class_begins_its_name(tmp_path: Path) -> None:
-    root = write_own(tmp_path)
+    root = write_own(tmp_path / "d")
+    before = catalogue.open_dataset(str(root), quiet)
     write_list(root, "train_aug", ["p00"])
     (root / "ImageSets" / "all.txt").write_text("p00")
     assert catalogue.open_dataset(str(root), quiet).findings == {
@@ -141,6 +142,7 @@ def test_a_list_of_another_name_is_counted_though_a_class_begins_its_name(tmp_pa
         "lists of other names in ImageSets/Segmentation": 1,
         "files in ImageSets, beside its folders": 1,
     }
+    assert catalogue.open_dataset(str(root), quiet).fingerprint == before.fingerprint, "earlier versions did not read it"
 
 
 def test_a_missing_image_is_not_taken_for_another_whose_name_begins_alike(tmp_path: Path) -> None:
