@@ -125,10 +125,11 @@ def test_pillow_without_memory(image: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("kind", TIMM)
 def test_timm_making_an_encoder(monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
+    trunk.encoder_of.cache_clear()
     monkeypatch.setattr(timm, "create_model", raising(made(kind)))
     told = said(lambda: trunk.make_trunk("timm:resnet18"))
     assert isinstance(told, UsageError) and told.exit_code == 2
-    assert re.match(r"resnet18 cannot be used with a U-Net decoder: '?the reason'?\.$", str(told))
+    assert re.match(r"timm:resnet18 cannot be used as a trunk: '?the reason'?\.$", str(told))
     assert str(said(lambda: trunk.make_trunk("timm:resnet81"))).startswith("unknown timm encoder 'resnet81'; did you mean")
 
 
@@ -138,11 +139,12 @@ def test_timm_encoding_an_image(monkeypatch: pytest.MonkeyPatch, kind: type[Exce
     monkeypatch.setattr(trunk.TimmTrunk, "encode", raising(kind()))
     told = said(lambda: trunk.check_size("timm:resnet18", 64))
     assert isinstance(told, UsageError)
-    assert str(told) == f"timm:resnet18 at 64 px cannot be used with a U-Net decoder: {kind.__name__}."
+    assert str(told) == f"timm:resnet18 at 64 px cannot be used as a trunk: {kind.__name__}."
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_timm_without_memory(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    trunk.encoder_of.cache_clear()
     monkeypatch.setattr(timm, "create_model", raising(error))
     told = said(lambda: trunk.make_trunk("timm:resnet18"))
     assert isinstance(told, MachineError) and "out of memory" in str(told)
