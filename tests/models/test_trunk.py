@@ -114,7 +114,7 @@ def test_a_timm_encoder_that_does_not_exist_names_the_nearest() -> None:
 def test_a_timm_trunk_says_which_sizes_it_takes() -> None:
     with pytest.raises(UsageError, match=r"multiples of 32 \(the nearest are 32 and 64\), but got 40"):
         check_size("timm:resnet18", 40)
-    with pytest.raises(UsageError, match="cannot be used as a trunk: .* Sizes that fit: 224"):
+    with pytest.raises(UsageError, match=r"cannot be used as a trunk: .* Sizes that fit: 224"):
         check_size("timm:swin_tiny_patch4_window7_224", 64)
 
 
