@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from bench.errors import UsageError, unknown
+from bench.initialisation import Match
 from bench.schema import Schema
 from bench.text import quoted
 
@@ -167,7 +168,16 @@ class MachineConfig(Schema):
 class RunConfig(MachineConfig):
     """The configuration of `bench run`: a field for each option. A field that is None is chosen by data, protocol or machine."""
 
-    pretext: Names = Field(description="Pretext tasks by name, separated by commas, or all.")
+    pretext: Names = Field(
+        (), description="Pretext tasks by name, separated by commas, or all; NAME:encoder brings its encoder alone."
+    )
+    init: tuple[str, ...] = Field(
+        (), description="A row of weights from elsewhere, LABEL=SOURCE: a file, timm:NAME.TAG, hf_hub:NAME or local-dir:FOLDER."
+    )
+    match: Annotated[Match, _choices("way to match", Match)] = Field(
+        "name", description="How tensors of --init are matched: by name, or by their order where all shapes agree."
+    )
+    partial: bool = Field(False, description="Allow weights of --init that fill less than 99 % of the trunk's encoder.")
     downstream: Names = Field(
         description="Downstream tasks by name, separated by commas, or all; TASK@DATA names the labelled data."
     )
@@ -190,7 +200,7 @@ class RunConfig(MachineConfig):
         (), description="one-phase, two-phase, frozen, or several, separated by commas; the pretext task's own when left out."
     )
     transfer: Annotated[tuple[Transfer, ...], BeforeValidator(_split), _choices("transfer", Transfer)] = Field(
-        ("all",), description="What is inherited: all, encoder (the decoder is new), or both, separated by a comma."
+        (), description="What is inherited: all, encoder (the decoder is new), or both; by what the rows bring when left out."
     )
     labels: Annotated[tuple[float, ...], _numbers("--labels")] = Field(
         (1.0,), description="Shares of the labelled training images to use, stratified, separated by commas: 0.01,0.1,1."
@@ -243,8 +253,10 @@ class RunConfig(MachineConfig):
         for share in self.labels:
             if not 0 < share <= 1:
                 raise UsageError(f"--labels takes shares above 0 and at most 1, for example 0.01,0.1,1, but got {share:g}.")
-        if not self.transfer:
-            raise UsageError(f"--transfer takes at least one of {', '.join(get_args(Transfer))}.")
+        if not self.pretext and not self.init:
+            raise UsageError("name at least one row: --pretext NAME for a pretext task, --init LABEL=SOURCE for weights.")
+        if not self.init and (self.match != "name" or self.partial):
+            raise UsageError("--match and --partial say how weights are loaded; give them by --init LABEL=SOURCE.")
         return self
 
     @property

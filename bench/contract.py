@@ -7,19 +7,20 @@ A plug-in is found by the name of its file or entry point. It needs this module,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.colour import lightness_of, unit
-from bench.config import Phase, Protocol, Recipe, Schedule
+from bench.config import Phase, Protocol, Recipe, Schedule, Transfer
 from bench.metrics import PADDING, VOID
 
 __all__ = [
     "PADDING", "VOID", "Batch", "Downstream", "Phase", "Preprocessing", "PreprocessingName", "Pretext", "Protocol",
-    "Recipe", "Schedule", "Trunk",
+    "Recipe", "Schedule", "Transfer", "Trunk", "Untrained",
 ]  # fmt: skip
 
 Batch = dict[str, Tensor]
@@ -31,17 +32,27 @@ PreprocessingName = Literal["l", "rgb"]
 
 
 class Preprocessing(nn.Module):
-    """Turns images into a trunk's inputs: lightness (`l`, as in the paper) or colour (`rgb`), in about [-1, 1]."""
+    """Turns images into a trunk's inputs: lightness (`l`, as in the paper) or colour (`rgb`), in about [-1, 1].
 
-    def __init__(self, name: PreprocessingName) -> None:
+    Colour is normalised by a `mean` and a `std` of each channel in [0, 1]: 0.5 and 0.5, or those that weights were trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: PreprocessingName, mean: Sequence[float] = (), std: Sequence[float] = ()) -> None:
         super().__init__()
         self.name = name
         self.channels = 1 if name == "l" else 3
+        if name == "l" and (mean or std):
+            raise ValueError("lightness has one normalisation")
+        self.register_buffer("mean", torch.tensor(mean or [0.5] * 3).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std or [0.5] * 3).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the trunk's inputs (N, channels, H, W) for sRGB images (N, 3, H, W), uint8 or float in [0, 1]."""
         if self.name == "rgb":
-            return unit(images.contiguous()) * 2 - 1
+            return (unit(images.contiguous()) - self.mean) / self.std
         return lightness_of(images)
 
     def grey(self, lightness: Tensor) -> Tensor:
@@ -99,6 +110,8 @@ class Pretext(nn.Module, ABC):
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "statistics": "batch"},
     }
     """The recipe settings that a protocol changes, by the protocol's name."""
+    brings: ClassVar[Transfer] = "all"
+    """What it brings: `all` is encoder and decoder, `encoder` an encoder alone, and a new decoder then trains from the first."""
     schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
     """The schedules by which this trunk is fine-tuned when --schedule is left out; random initialisation has two."""
 
@@ -159,6 +172,31 @@ class Pretext(nn.Module, ABC):
         return {}
 
 
+class NoRecipe(Recipe):
+    """Nothing is trained."""
+
+    epochs: int = Field(default=0, ge=0, le=0)
+
+
+class Untrained(Pretext):
+    """An initialisation that trains nothing here: random weights, or weights from elsewhere."""
+
+    Recipe = NoRecipe
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return no optimizer."""
+        return {}
+
+    def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
+        """Return an empty batch."""
+        return {}
+
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """Yield nothing."""
+        yield from ()
+
+
 class Downstream(ABC):
     """A downstream task: its data, its head, its loss and the predictions that its metrics need."""
 
@@ -167,6 +205,13 @@ class Downstream(ABC):
     title: ClassVar[str]  # the column's name in Table 4
     data: ClassVar[Literal["labels", "masks"]]
     protocols: ClassVar[Mapping[str, Protocol]]
+    decodes: ClassVar[bool | None] = None
+    """Whether its features come from the decoder; None: those of tasks with masks do."""
+
+    @classmethod
+    def is_dense(cls) -> bool:
+        """Tell whether the task's features come from the decoder, so that it matters whether a row brings one."""
+        return cls.data == "masks" if cls.decodes is None else cls.decodes
 
     def __init__(self, protocol: Protocol, classes: int) -> None:
         self.protocol = protocol

@@ -9,11 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bench.config import Phase, Protocol, Schedule, Train, Transfer
+from bench.initialisation import Weights
 from bench.schema import Schema
 
 NO_DATA = "none"
 Split = Literal["test", "val"]
 """The split that is scored: test, or val while learning rates are searched."""
+
+
+Frozen = Literal["trunk", "encoder"]
 
 
 class HeldOut(Schema):
@@ -37,6 +41,8 @@ class PretrainJob(Schema):
     data_fingerprint: str
     splits_fingerprint: str
     seed: int
+    weights: Weights | None = None
+    """Weights from elsewhere; None for those that are trained, or drawn, here."""
     held_out: HeldOut | None = None
     """The test images to which the pretraining images were compared, if some were equal or near and left out."""
 
@@ -67,9 +73,11 @@ class Job(Schema):
     split: Split = "test"
     seed: int
     transfer: Transfer = "all"
+    frozen: Frozen = "trunk"
+    """What a frozen phase freezes: the trunk, or the encoder that was inherited, and the new decoder trains."""
     statistics_version: int = 1
-    """2 for --transfer encoder, and for a pretext task that trains but was given no epochs: the batch norms of their untrained
-    parts have measured statistics."""
+    """2 for --transfer encoder with a frozen decoder (once), and for a pretext task that trains but was given no epochs: the
+    batch norms of their untrained parts have measured statistics."""
     labels: float = Field(default=1.0, gt=0, le=1)
     """The share of the training images whose labels are used."""
     rates: tuple[float, ...] = ()
@@ -78,6 +86,8 @@ class Job(Schema):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Job:
+        if self.frozen == "encoder" and self.transfer == "all":
+            raise ValueError("it freezes the encoder alone, and inherits the decoder")
         if self.schedule not in self.settings.schedules:
             raise ValueError(f"its protocol has no {self.schedule} schedule")
         phases = scaled(self.settings.schedules[self.schedule], self.settings.epochs)
@@ -95,7 +105,7 @@ class Job(Schema):
         """What an id does not show but the seed: schedule, and transfer, labels and rates where they are not the default."""
         parts: list[str] = [self.schedule]
         if self.transfer != "all":
-            parts.append(f"{self.transfer} only")
+            parts.append("encoder alone" if self.frozen == "encoder" else f"{self.transfer} only")
         if self.labels != 1:
             parts.append(f"{self.labels:.3g} of the labels")
         if self.rates:

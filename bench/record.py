@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, model_validator
 
 from bench.errors import DataError
+from bench.initialisation import Origin
 from bench.job import Job, PretrainJob
 from bench.schema import Schema
 from bench.storage import seal
@@ -230,9 +231,18 @@ class PretrainRecord(Schema):
     history: list[dict[str, float]] = []
     cost: Cost
     weights: str
+    origin: Origin | None = None
+    """Where weights from elsewhere came from."""
     precision: str = "fp32"
     """What networks computed in: fp32 or bf16, compiled or not."""
     provenance: dict[str, Any]
+
+    @property
+    def supervision(self) -> str:
+        """Which labels were used to train the trunk: none, a text, or unknown, as for a plug-in that trains nothing here."""
+        if self.origin is not None:
+            return self.origin.supervision
+        return "unknown" if self.job.source and not self.history else "none"
 
     @model_validator(mode="after")
     def _is_of_its_job(self) -> PretrainRecord:
@@ -293,8 +303,8 @@ class Record(Schema):
 
     @property
     def pretext(self) -> str:
-        """The pretext task."""
-        return self.job.pretrain.pretext
+        """The pretext task, or the label of weights from elsewhere."""
+        return self.pretrain.origin.label if self.pretrain.origin is not None else self.job.pretrain.pretext
 
     @property
     def downstream(self) -> str:

@@ -21,6 +21,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from bench.errors import DataError, UsageError, unknown
+from bench.initialisation import INIT
 
 if TYPE_CHECKING:
     from bench.config import Protocol
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 FOLDERS = {"pretexts": "pretexts", "downstreams": "downstream"}
 NEEDED = {"pretexts": (), "downstreams": ("title", "data", "protocols")}
 """The values that a class of a kind must have beside its methods."""
+UNLISTED = {("pretexts", INIT): "_init"}
+"""Built-in tasks that no list shows, and their files: weights from elsewhere, which `--init` names."""
 LONGEST = 1_000_000
 """The most bytes of a plug-in's file whose text a record keeps."""
 _given: dict[str, Path] = {}
@@ -58,6 +61,8 @@ def found(kind: str) -> list[str]:
 
 def load(kind: str, name: str) -> Any:
     """Return a plug-in's class; UsageError for a name that does not exist, DataError for a file that does not load."""
+    if (kind, name) in UNLISTED:
+        return _class_of(importlib.import_module(f"{FOLDERS[kind]}.{UNLISTED[kind, name]}"), (_base(kind),))
     if name in _given and issubclass(given := _given_class(name), _base(kind)):
         return given
     if name in _files(kind):
@@ -105,7 +110,7 @@ def _source_file(kind: str, name: str) -> Path | None:
     """Return a plug-in's file; None for a built-in task, and where Python knows no file."""
     if name in _given:
         return _given[name]
-    file = None if name in _files(kind) else inspect.getsourcefile(load(kind, name))
+    file = None if name in _files(kind) or (kind, name) in UNLISTED else inspect.getsourcefile(load(kind, name))
     return Path(file) if file else None
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
@@ -20,6 +21,7 @@ from pydantic_core import to_jsonable_python
 from bench import registry, seeding
 from bench.config import Phase
 from bench.contract import Batch, Downstream, Trunk
+from bench.data import batches
 from bench.data.batches import SplitData
 from bench.errors import Diverged
 from bench.experiment import calibration
@@ -83,7 +85,7 @@ class FineTuning:
         origin = {
             "weights": self.pretrained.weights,
             "trunk": self.pretrained.id,
-            "transfer": job.transfer,
+            "transfer": [job.transfer, job.frozen],
             "downstream": [job.downstream, job.version, job.source],
             "settings": job.settings,
             "size": job.size,
@@ -141,20 +143,20 @@ def make_model(job: Job, trunk: Trunk, classes: int) -> tuple[Downstream, Model]
     """Return the downstream task and its network: the given trunk, and a new head initialised from the job's seed."""
     downstream = cast(Downstream, registry.load("downstreams", job.downstream)(job.settings, classes))
     torch.manual_seed(key("head", job.downstream, job.seed))
-    return downstream, Model(trunk, downstream.head(trunk, job.size), downstream)
+    return downstream, Model(trunk, downstream.head(trunk, job.size), downstream, job.frozen)
 
 
 def phase_stage(job: Job, model: Model, downstream: Downstream, number: int) -> Stage:
     """Return the stage that trains phase `number` of a job, counted from 1."""
     phase = job.phases[number - 1]
-    module = model.head if phase.train == "head" else model
+    module = model.trained(phase.train)
     seed = key("phase", number, job.seed)
 
     def training_step(batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
         yield "loss", downstream.loss(model(batch), batch["target"])
 
     return Stage(
-        name=f"{job.downstream} phase {number} ({'frozen trunk' if phase.train == 'head' else 'everything'})",
+        name=f"{job.downstream} phase {number} ({f'frozen {job.frozen}' if phase.train == 'head' else 'everything'})",
         key=seeding.PHASE[phase.train].format(downstream=job.downstream, number=number),
         module=module,
         optimizers={"loss": torch.optim.Adam(module.parameters(), lr=phase.lr, fused=True)},
@@ -215,7 +217,7 @@ def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
             run.scored = _with_features(run, run.data.scored)
         if features and (run.after_epoch is not None or phase.epochs > 1) and training.augmentation == "none" and known is None:
             training = _with_features(run, training)
-    module = run.model.head if phase.train == "head" else run.model
+    module = run.model.trained(phase.train)
     if known is None:
         stage = phase_stage(run.job, run.model, run.downstream, number)
         scores: dict[int, float] = {}
@@ -250,6 +252,8 @@ def _score_epoch(run: FineTuning, phase: Phase, scores: dict[int, float], epoch:
 def _with_features(run: FineTuning, split: SplitData) -> SplitData:
     """Return a split with the frozen trunk's features of its images, when there is room for them."""
     run.session.doing(f"computing the features of {len(split):,} images for {run.job.downstream}, once")
+    if run.job.frozen == "encoder" and not run.model.shapes and len(split):
+        run.model.frozen_features(batches.to_device(split[0, np.arange(1)], run.session.machine.device)["images"])
     features_key = run.cache_key(split, **run.trunk_state)
     return run.session.cache.with_features(split, features_key, run.model.frozen_features, run.job.settings.batch_size)
 

@@ -15,8 +15,9 @@ from typing import ParamSpec, TypeVar
 from bench.config import PRETEXT, as_space
 from bench.errors import BenchError
 from bench.experiment.estimate import Estimate
+from bench.experiment.jobs import recipe_of
 from bench.experiment.pretraining import find_pretrained
-from bench.experiment.resolve import PHOTOGRAPHS, recipe_of, resolve
+from bench.experiment.resolve import PHOTOGRAPHS, resolve
 from bench.experiment.runs import find
 from bench.experiment.search import chosen_by, same_search, search_of
 from bench.experiment.session import Session

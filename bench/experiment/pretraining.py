@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from bench import record, registry, seeding
-from bench.contract import Pretext, Trunk
+from bench.contract import Preprocessing, Pretext, Trunk
 from bench.data import packs, splits
 from bench.data.batches import SplitData
 from bench.errors import BenchError
-from bench.experiment import figure7
+from bench.experiment import figure7, weights
+from bench.experiment.jobs import recipe_of
 from bench.experiment.leaks import pretraining_splits
 from bench.experiment.provenance import cost, data_facts, provenance
-from bench.experiment.resolve import recipe_of
 from bench.experiment.session import Session
 from bench.job import Job, PretrainJob
 from bench.models.modes import inference
@@ -44,6 +44,8 @@ def make_pretext(job: PretrainJob) -> Pretext:
     plugin = registry.load("pretexts", job.pretext)
     torch.manual_seed(key("trunk", job.seed))
     trunk = make_trunk(job.trunk)
+    if job.weights is not None:
+        trunk.preprocessing = Preprocessing(job.weights.preprocessing, job.weights.mean, job.weights.std)
     torch.manual_seed(key("pretext", job.seed))
     return cast(Pretext, plugin(recipe_of(job), trunk))
 
@@ -84,7 +86,9 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
 def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
     session.cache.begin()
     origin = provenance(session)
-    pretext = session.machine.place(make_pretext(job))
+    untrained = make_pretext(job)
+    origin_of_weights = weights.begin(job, untrained.trunk, session) if job.weights is not None else None
+    pretext = session.machine.place(untrained)
     work = work_folder(job, session.out)
     history, data, evaluated = History(), None, 0
     evaluation: Summary = {}
@@ -116,6 +120,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
             history=history.epochs,
             cost=cost(history, session.machine, session.cache.peak_memory()),
             weights=files.sha256(folder / WEIGHTS),
+            origin=origin_of_weights,
             precision=session.machine.arithmetic,
             provenance=origin,
         )

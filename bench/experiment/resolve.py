@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from bench import metrics, registry
-from bench.config import PAPER_SIZE, Protocol, Recipe, RunConfig, Schedule, Transfer
+from bench.config import PAPER_SIZE, Protocol, Recipe, RunConfig, Transfer
 from bench.data import catalogue, leaks, splits
 from bench.data.dataset import Dataset
 from bench.data.packs import PackRule
-from bench.data.splits import Splits
 from bench.errors import UsageError, unknown
-from bench.experiment import choice
-from bench.job import NO_DATA, HeldOut, Job, PretrainJob, scaled
+from bench.experiment import choice, initialisations
+from bench.experiment.initialisations import Initialisation
+from bench.experiment.jobs import Row, Task, all_jobs, pretrain_job, weights_job
+from bench.job import HeldOut, Job
 from bench.models.trunk import TrunkName, check_size
 from bench.record import Leaks
 from bench.schema import canonical
 from bench.text import Echo, quoted
 
-STATISTICS_VERSION = 2
-"""2: the batch norms of a new decoder, and of a trunk that was left untrained, have measured statistics."""
 SMALL = ("small", "demo")
 """The protocols whose size is also that of pretraining; in others it is the task's alone (standard segmentation: 512)."""
-MOST_RUNS = 100_000
 PHOTOGRAPHS, DRAWN = "small", "demo"
 """The protocols where --protocol is left out: of photographs, and of the drawn demo data."""
 PARTS = {"head": "the head alone", "all": "everything"}
@@ -50,19 +47,10 @@ class Grid:
     protocol: str = ""
     """The name of the protocol, before its changes."""
     notes: list[str] = field(default_factory=list)
+    initialisations: list[Initialisation] = field(default_factory=list)
+    """The weights from elsewhere that rows begin with."""
     leaks: dict[tuple[str, str], Leaks] = field(default_factory=dict)
     """What was found of leaks, by the fingerprints of the pretraining split and of the scored one (`bench.experiment.leaks`)."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A downstream task with its protocol, size and splits; `label` is the protocol's name with the changed settings."""
-
-    name: str
-    label: str
-    protocol: Protocol
-    size: int
-    splits_fingerprint: str
 
 
 def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None = None) -> Grid:
@@ -70,7 +58,8 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
 
     `known` are data sets that are open already, by name.
     """
-    pretexts = registry.names("pretexts", config.pretext)
+    asked = _asked(config.pretext)
+    pretexts = list(dict.fromkeys(name for name, _ in asked))
     downstreams = registry.names("downstreams", config.tasks)
     for kind, chosen in (("pretexts", pretexts), ("downstreams", downstreams)):
         for name in chosen:
@@ -86,9 +75,12 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     own_size = next((p.size for _, p in protocols.values() if p.size and protocol_name in SMALL), None)
     size = config.size or own_size or PAPER_SIZE
     sizes = {name: config.size or protocol.size or size for name, (_, protocol) in protocols.items()}
-    trunk = TrunkName.parse(config.trunk or protocols[downstreams[0]][1].trunk).fitted(size)
+    weights = initialisations.open_sources(initialisations.parse(config))
+    default = initialisations.trunk_for(weights) or protocols[downstreams[0]][1].trunk
+    trunk = TrunkName.parse(config.trunk or default).fitted(size)
     for fitting in {size, *sizes.values()}:
         check_size(str(trunk), fitting)
+    loaded = initialisations.initialise(config, weights, trunk, echo)
 
     def opened(name: str) -> Dataset:
         return (known or {}).get(name) or catalogue.open_dataset(name, echo)
@@ -100,7 +92,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
         made = splits.open_splits(data, protocol.split_scheme, subset, echo)
         if config.tune:
             choice.check(data, made, min(config.labels), echo)
-        tasks.append(_Task(name, label, protocol, sizes[name], made.fingerprint))
+        tasks.append(Task(name, label, protocol, sizes[name], made.fingerprint))
     needs_images = any(recipe.epochs for recipe in recipes.values())
     if needs_images and pretrain_name is None:
         pretrain_name = catalogue.pretraining_data_for(data_name)
@@ -114,28 +106,26 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
         held_out = HeldOut(data_fingerprint=data.fingerprint, schemes=schemes)
         whole, pretrain_splits = pretrain_splits, leaks.without(pretrain_splits, pretrain_data, data, held_out, echo)
         held_out = held_out if pretrain_splits != whole else None
-    pretrain = [_pretrain_job(name, recipes[name], str(trunk), size, pretrain_splits, held_out) for name in pretexts]
-    jobs = _all_jobs(config, pretrain, tasks, data.fingerprint)
-    notes += _spread(jobs)
-    return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, protocol_name, notes)
-
-
-def _all_jobs(config: RunConfig, pretrain: Sequence[PretrainJob], tasks: Sequence[_Task], data_fingerprint: str) -> list[Job]:
-    """Return the jobs of every seed, pretext task and downstream task; those of further seeds are copies of the first one's."""
-    first = config.all_seeds[0]
-    of_one_seed = [
-        [job for task in tasks for job in _jobs(config, trunk.model_copy(update={"seed": first}), task, data_fingerprint, first)]
-        for trunk in pretrain
+    rows = [
+        Row(pretrain_job(name, recipes[name], str(trunk), size, pretrain_splits, held_out), brings, name)
+        for name, brings in asked
     ]
-    count = sum(map(len, of_one_seed)) * len(config.all_seeds)
-    if count > MOST_RUNS:
-        raise UsageError(f"a command makes at most {MOST_RUNS:,} runs, but this one has {count:,}; divide it into several.")
-    jobs: list[Job] = []
-    for seed in config.all_seeds:
-        for made in filter(None, of_one_seed):
-            trunk = made[0].pretrain.model_copy(update={"seed": seed if config.vary == "all" else first})
-            jobs += (job.model_copy(update={"seed": seed, "pretrain": trunk}) for job in made)
-    return jobs
+    rows += [Row(weights_job(one.weights, str(trunk), size), one.origin.brings, one.label) for one in loaded]
+    jobs = all_jobs(config, rows, tasks, data.fingerprint)
+    notes += _spread(jobs)
+    return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, protocol_name, notes, loaded)
+
+
+def _asked(pretexts: Sequence[str]) -> list[tuple[str, Transfer]]:
+    """Return the pretext tasks asked for, and what each brings: its own, or an encoder alone where NAME:encoder says so."""
+    found: dict[tuple[str, Transfer], None] = {}
+    for text in pretexts:
+        name, colon, part = text.partition(":")
+        if colon and part != "encoder":
+            raise UsageError(f"--pretext takes NAME or NAME:encoder, which brings its encoder alone, but got {quoted(text)}.")
+        for one in registry.names("pretexts", [name]):
+            found[one, "encoder" if colon else registry.load("pretexts", one).brings] = None
+    return list(found)
 
 
 def _spread(jobs: Sequence[Job]) -> list[str]:
@@ -146,76 +136,6 @@ def _spread(jobs: Sequence[Job]) -> list[str]:
             phases = " + ".join(f"{phase.epochs} ({PARTS[phase.train]})" for phase in job.phases)
             found.setdefault(f"{job.downstream} has {job.settings.epochs} epochs", {})[job.schedule] = phases
     return [f"{task}: {'; '.join(f'{name} {phases}' for name, phases in each.items())}" for task, each in found.items()]
-
-
-def _jobs(config: RunConfig, pretrain: PretrainJob, task: _Task, data_fingerprint: str, seed: int) -> Iterator[Job]:
-    """Yield the jobs of one trunk on one task: for every share of labels, every transfer and every schedule."""
-    plugin = registry.load("downstreams", task.name)
-    schedules = tuple(dict.fromkeys(config.schedule)) or registry.load("pretexts", pretrain.pretext).schedules
-    _check_rates(config.rates, task.protocol, schedules)
-    for name in schedules:
-        if name not in task.protocol.schedules:
-            raise UsageError(f"protocol {task.label} has no {name} schedule for {pretrain.pretext}; choose one by --schedule.")
-        try:
-            scaled(task.protocol.schedules[name], task.protocol.epochs)
-        except ValueError as error:
-            raise UsageError(f"{task.name}, {name}: {error}.") from error
-    transfers: Sequence[Transfer] = tuple(dict.fromkeys(config.transfer)) if recipe_of(pretrain).epochs else ("all",)
-    for share in dict.fromkeys(config.labels):
-        for transfer in transfers:
-            for schedule in schedules:
-                yield Job(
-                    pretrain=pretrain,
-                    downstream=task.name,
-                    version=plugin.version,
-                    source=registry.source_digest("downstreams", task.name),
-                    protocol=task.label,
-                    settings=task.protocol,
-                    schedule=schedule,
-                    size=task.size,
-                    data_fingerprint=data_fingerprint,
-                    splits_fingerprint=task.splits_fingerprint,
-                    seed=seed,
-                    transfer=transfer,
-                    statistics_version=statistics_version(pretrain, transfer),
-                    labels=share,
-                    rates=config.rates,
-                )
-
-
-def _pretrain_job(
-    pretext: str, recipe: Recipe, trunk: str, size: int, images: Splits | None, held_out: HeldOut | None
-) -> PretrainJob:
-    """Return the job of one pretrained trunk, with seed 0; a recipe of 0 epochs needs no images."""
-    plugin = registry.load("pretexts", pretext)
-    trained = images if recipe.epochs else None
-    return PretrainJob(
-        pretext=pretext,
-        version=plugin.version,
-        source=registry.source_digest("pretexts", pretext),
-        recipe=recipe.identity(),
-        trunk=trunk,
-        size=size,
-        data_fingerprint=trained.data_fingerprint if trained else NO_DATA,
-        splits_fingerprint=trained.fingerprint if trained else NO_DATA,
-        seed=0,
-        held_out=held_out if trained else None,
-    )
-
-
-def recipe_of(job: PretrainJob) -> Recipe:
-    """Return the whole recipe of a pretraining job, defaults included."""
-    settings = {name: value for name, value in job.recipe.items() if name != "defaults_version"}
-    return cast(Recipe, registry.load("pretexts", job.pretext).Recipe.model_validate(settings))
-
-
-def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
-    """Return a job's `statistics_version`: 2 for --transfer encoder and for a trainable pretext task with 0 epochs, else 1.
-
-    Tasks that never train, such as random_init, have it at 1: their own version was raised when statistics were first measured.
-    """
-    untrained = not recipe_of(pretrain).epochs and registry.load("pretexts", pretrain.pretext).Recipe().epochs
-    return STATISTICS_VERSION if transfer != "all" or untrained else 1
 
 
 def subset_of(downstream: Any, protocol: Protocol) -> str:
@@ -286,17 +206,6 @@ def _recipe(pretext: str, protocol: str, changes: Changes) -> Recipe:
     common = {name: value for name, value in changes.get("recipe", {}).items() if name in known}
     recipe = plugin.default_recipe(protocol).with_changes({**common, **changes.get(pretext, {})}, f"recipe of {pretext}")
     return cast(Recipe, recipe)
-
-
-def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence[Schedule]) -> None:
-    for schedule in schedules:
-        phases = protocol.schedules.get(schedule, ())
-        if rates and (len(rates) != len(phases) or not all(0 < rate < math.inf for rate in rates)):
-            given = ", ".join(f"{rate:g}" for rate in rates)
-            raise UsageError(
-                f"--rates takes {len(phases)} rates above 0, one for each phase of the schedule {schedule}, but got {given}; "
-                "choose the schedule with --schedule."
-            )
 
 
 def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequence[str]) -> Changes:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from bench import metrics
 from bench.config import PRETEXT, RunConfig, Space, Train
-from bench.experiment.resolve import recipe_of
+from bench.experiment.jobs import recipe_of
 from bench.job import Job
 from bench.record import Tuning
 from bench.schema import Schema

@@ -45,7 +45,7 @@ from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, StorageE
 from bench.experiment.grid import run_grid
 from bench.experiment.plan import AT_LEAST, Plan
 from bench.experiment.plan import plan as plan_session
-from bench.experiment.resolve import STATISTICS_VERSION, Grid, resolve
+from bench.experiment.resolve import Grid, resolve
 from bench.experiment.search import same_search, search_of
 from bench.experiment.session import Screen, Session, open_session
 from bench.experiment.start import announce
@@ -239,14 +239,14 @@ def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]
 
 
 def _digest(config: RunConfig) -> str:
-    """Return a digest of a part's configuration, its plug-ins' versions above 1, and `STATISTICS_VERSION` where it matters."""
-    names = {"pretexts": config.pretext, "downstreams": config.tasks}
+    """Return a digest of a part's configuration, its plug-ins' versions above 1, and that of how new parts are trained."""
+    names = {"pretexts": [name.partition(":")[0] for name in config.pretext], "downstreams": config.tasks}
     versions = {
-        name: version for kind in names for name in registry.names(kind, names[kind])
+        name: version for kind in names if names[kind] for name in registry.names(kind, names[kind])
         if (version := registry.load(kind, name).version) != 1
     }  # fmt: skip
     if set(config.transfer) - {"all"}:
-        versions["statistics"] = STATISTICS_VERSION
+        versions["new parts"] = 3  # 2: their batch norms are measured; 3: they train from the first phase
     return files.sha256_bytes(canonical({**config.meaning(), **({"versions": versions} if versions else {})}).encode())
 
 

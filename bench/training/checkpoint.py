@@ -6,7 +6,6 @@ unpickled. Random state is not saved because there is none: every training step 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.errors import DataError, UsageError
+from bench.models import weights_file
 from bench.storage import files
 from bench.text import quoted
 
@@ -41,12 +41,7 @@ def bytes_of(module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer] 
 
 def digest(module: nn.Module) -> str:
     """Return the SHA-256 of a module's state: names, types, shapes and numbers."""
-    found = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        ready = tensor.detach().contiguous().cpu()
-        found.update(f"{name} {ready.dtype} {tuple(ready.shape)}\n".encode())
-        found.update(ready.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    return weights_file.digest(module.state_dict())
 
 
 def load_weights(path: Path, digest: str, module: nn.Module) -> None:

@@ -11,7 +11,8 @@ from pydantic import Field, create_model
 
 from bench import registry
 from bench.config import Phase, Protocol, Recipe, RunConfig
-from bench.experiment.resolve import recipe_of, resolve
+from bench.experiment.jobs import recipe_of
+from bench.experiment.resolve import resolve
 from bench.experiment.search import Search
 from bench.job import Job, PretrainJob
 from bench.schema import Schema, canonical

@@ -12,7 +12,8 @@ from bench.cli.options import option
 from bench.config import Protocol, RunConfig
 from bench.data import catalogue
 from bench.errors import DataError, UsageError
-from bench.experiment.resolve import MOST_RUNS, Grid, resolve
+from bench.experiment.jobs import MOST_RUNS
+from bench.experiment.resolve import Grid, resolve
 
 
 @pytest.fixture

@@ -1,0 +1,89 @@
+"""The rows of a grid that were trained elsewhere: opened, matched with the trunk, and kept for the jobs that load them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench import registry
+from bench.config import RunConfig
+from bench.errors import UsageError
+from bench.initialisation import SHOWN, Init, Origin, Weights
+from bench.models import matching, sources
+from bench.models.matching import Matched
+from bench.models.sources import Source
+from bench.models.trunk import TrunkName, make_trunk
+from bench.text import Echo
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """Weights from elsewhere that fit the trunk of a grid."""
+
+    label: str
+    weights: Weights
+    matched: Matched
+    origin: Origin
+    """What the record says of them."""
+
+
+def parse(config: RunConfig) -> list[Init]:
+    """Return what `--init` says; UsageError for a label that is given twice or that is a pretext task's name."""
+    found = [Init.parse(text) for text in config.init]
+    labels = [one.label for one in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"--init names {label} twice; each row has a label of its own.")
+        if label in registry.summaries("pretexts"):
+            raise UsageError(f"--init {label}: a pretext task has this name; choose another label.")
+    return found
+
+
+def open_sources(inits: Sequence[Init]) -> list[tuple[Init, Source]]:
+    """Return what each source holds, read or fetched once."""
+    return [(init, sources.open_source(init)) for init in inits]
+
+
+def trunk_for(opened: Sequence[tuple[Init, Source]]) -> str:
+    """Return the trunk of the first source that tells its architecture, "" when none does."""
+    return next((source.trunk for _, source in opened if source.trunk), "")
+
+
+def initialise(config: RunConfig, opened: Sequence[tuple[Init, Source]], trunk: TrunkName, echo: Echo) -> list[Initialisation]:
+    """Match each source with the trunk and say what was loaded; UsageError or DataError for one that does not fit."""
+    found = []
+    for init, source in opened:
+        made = make_trunk(str(trunk))
+        matched = matching.match(source.tensors, made, trunk, config.match, init.part)
+        matching.check(matched, source.tensors, made, trunk, f"--init {init.label}: {source.said}", config.partial)
+        weights = sources.weights_of(init, source, trunk, config.match, config.partial)
+        for line in matched.lines():
+            echo(f"{init.label}: {line}")
+        for line in _differences(weights, trunk):
+            echo(f"{init.label}: {line}")
+        found.append(Initialisation(init.label, weights, matched, _origin(init, source, matched)))
+    return found
+
+
+def _origin(init: Init, source: Source, matched: Matched) -> Origin:
+    return Origin(
+        label=init.label,
+        source=source.said,
+        supervision=init.supervision or source.supervision,
+        brings="all" if matched.decoder else "encoder",
+        naming=matched.naming,
+        part=matched.part,
+        loaded=len(matched.encoder),
+        wanted=matched.wanted,
+        share=matched.share,
+        missing=matched.missing[:SHOWN],
+        left_over=matched.left_over[:SHOWN],
+        resized=matched.resized[:SHOWN],
+    )
+
+
+def _differences(weights: Weights, trunk: TrunkName) -> list[str]:
+    """Return what of the weights' own preprocessing the grid does not do: the size and the resize are those of its rows."""
+    known = [f"{weights.size} px" if weights.size else "", f"{weights.interpolation} resizing" if weights.interpolation else ""]
+    said = " with ".join(text for text in known if text)
+    return [f"trained at {said}; here size and resize are the protocol's, for every row"] if said else []

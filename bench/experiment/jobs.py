@@ -1,0 +1,174 @@
+"""The jobs of a grid: every row's trunk on every task, for every seed, share of labels, schedule and way to inherit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from bench import registry
+from bench.config import Protocol, Recipe, RunConfig, Schedule, Transfer
+from bench.data.splits import Splits
+from bench.errors import UsageError
+from bench.initialisation import INIT, Weights
+from bench.job import NO_DATA, Frozen, HeldOut, Job, PretrainJob, scaled
+
+STATISTICS_VERSION = 2
+"""2: the batch norms of a trunk that was left untrained have measured statistics."""
+MOST_RUNS = 100_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """An initialisation of a grid: the trunk that it makes, as a job with seed 0, and the modules that it brings."""
+
+    pretrain: PretrainJob
+    brings: Transfer
+    label: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A downstream task with its protocol, size and splits; `label` is the protocol's name with the changed settings."""
+
+    name: str
+    label: str
+    protocol: Protocol
+    size: int
+    splits_fingerprint: str
+
+
+def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task], data_fingerprint: str) -> list[Job]:
+    """Return the jobs of every seed, row and downstream task; those of further seeds are copies of the first one's."""
+    first = config.all_seeds[0]
+    mixed = len({row.brings for row in rows}) > 1
+    of_one_seed = [
+        [job for task in tasks for job in _jobs(config, row, task, data_fingerprint, mixed)]
+        for row in (replace(row, pretrain=row.pretrain.model_copy(update={"seed": first})) for row in rows)
+    ]
+    count = sum(map(len, of_one_seed)) * len(config.all_seeds)
+    if count > MOST_RUNS:
+        raise UsageError(f"a command makes at most {MOST_RUNS:,} runs, but this one has {count:,}; divide it into several.")
+    jobs: list[Job] = []
+    for seed in config.all_seeds:
+        for made in filter(None, of_one_seed):
+            trunk = made[0].pretrain.model_copy(update={"seed": seed if config.vary == "all" else first})
+            jobs += (job.model_copy(update={"seed": seed, "pretrain": trunk}) for job in made)
+    return jobs
+
+
+def _jobs(config: RunConfig, row: Row, task: Task, data_fingerprint: str, mixed: bool) -> Iterator[Job]:
+    """Yield the jobs of one trunk on one task: for every share of labels, every way to inherit and every schedule."""
+    pretrain = row.pretrain
+    plugin = registry.load("downstreams", task.name)
+    schedules = tuple(dict.fromkeys(config.schedule)) or registry.load("pretexts", pretrain.pretext).schedules
+    _check_rates(config.rates, task.protocol, schedules)
+    for name in schedules:
+        if name not in task.protocol.schedules:
+            raise UsageError(f"protocol {task.label} has no {name} schedule for {row.label}; choose one by --schedule.")
+        try:
+            scaled(task.protocol.schedules[name], task.protocol.epochs)
+        except ValueError as error:
+            raise UsageError(f"{task.name}, {name}: {error}.") from error
+    dense = plugin.is_dense()
+    for share in dict.fromkeys(config.labels):
+        for transfer in _transfers(config, row, dense, mixed):
+            frozen: Frozen = "encoder" if dense and transfer == "encoder" else "trunk"
+            for schedule in schedules:
+                yield Job(
+                    pretrain=pretrain,
+                    downstream=task.name,
+                    version=plugin.version,
+                    source=registry.source_digest("downstreams", task.name),
+                    protocol=task.label,
+                    settings=task.protocol,
+                    schedule=schedule,
+                    size=task.size,
+                    data_fingerprint=data_fingerprint,
+                    splits_fingerprint=task.splits_fingerprint,
+                    seed=pretrain.seed,
+                    transfer=transfer,
+                    frozen=frozen,
+                    statistics_version=statistics_version(pretrain, "all" if frozen == "encoder" else transfer),
+                    labels=share,
+                    rates=config.rates,
+                )
+
+
+def _transfers(config: RunConfig, row: Row, dense: bool, mixed: bool) -> Sequence[Transfer]:
+    """Return what a task inherits of a row: what the user asks for and the row brings.
+
+    Left out, it is all that the row brings. Where some rows of a grid bring an encoder alone, a dense task is scored with the
+    encoder alone of every row too, so that there is a column with all rows. A task that uses no decoder inherits the encoder
+    either way.
+    """
+    asked: Sequence[Transfer] = tuple(dict.fromkeys(config.transfer))
+    if not dense:
+        return asked if asked and recipe_of(row.pretrain).epochs else ("all",)
+    if row.brings == "encoder":
+        if asked and "encoder" not in asked:
+            raise UsageError(f"{row.label} brings an encoder alone, so it has no decoder to inherit; leave --transfer out.")
+        return ("encoder",)
+    return asked or (("all", "encoder") if mixed else ("all",))
+
+
+def pretrain_job(
+    pretext: str, recipe: Recipe, trunk: str, size: int, images: Splits | None, held_out: HeldOut | None
+) -> PretrainJob:
+    """Return the job of one pretrained trunk, with seed 0; a recipe of 0 epochs needs no images."""
+    plugin = registry.load("pretexts", pretext)
+    trained = images if recipe.epochs else None
+    return PretrainJob(
+        pretext=pretext,
+        version=plugin.version,
+        source=registry.source_digest("pretexts", pretext),
+        recipe=recipe.identity(),
+        trunk=trunk,
+        size=size,
+        data_fingerprint=trained.data_fingerprint if trained else NO_DATA,
+        splits_fingerprint=trained.fingerprint if trained else NO_DATA,
+        seed=0,
+        held_out=held_out if trained else None,
+    )
+
+
+def weights_job(weights: Weights, trunk: str, size: int) -> PretrainJob:
+    """Return the job of a trunk with weights from elsewhere, with seed 0."""
+    version = registry.load("pretexts", INIT).version
+    return PretrainJob(
+        pretext=INIT,
+        version=version,
+        trunk=trunk,
+        size=size,
+        data_fingerprint=NO_DATA,
+        splits_fingerprint=NO_DATA,
+        seed=0,
+        weights=weights,
+    )
+
+
+def recipe_of(job: PretrainJob) -> Recipe:
+    """Return the whole recipe of a pretraining job, defaults included."""
+    settings = {name: value for name, value in job.recipe.items() if name != "defaults_version"}
+    return cast(Recipe, registry.load("pretexts", job.pretext).Recipe.model_validate(settings))
+
+
+def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
+    """Return a job's `statistics_version`: 2 for an encoder alone and for a trainable pretext task with 0 epochs, else 1.
+
+    Tasks that never train, such as random_init, have it at 1: their own version was raised when statistics were first measured.
+    """
+    untrained = not recipe_of(pretrain).epochs and registry.load("pretexts", pretrain.pretext).Recipe().epochs
+    return STATISTICS_VERSION if transfer != "all" or untrained else 1
+
+
+def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence[Schedule]) -> None:
+    for schedule in schedules:
+        phases = protocol.schedules.get(schedule, ())
+        if rates and (len(rates) != len(phases) or not all(0 < rate < math.inf for rate in rates)):
+            given = ", ".join(f"{rate:g}" for rate in rates)
+            raise UsageError(
+                f"--rates takes {len(phases)} rates above 0, one for each phase of the schedule {schedule}, but got {given}; "
+                "choose the schedule with --schedule."
+            )
