@@ -64,14 +64,17 @@ class Audit(Schema):
 
     images: int
     data: str
+    first_shift: float | None = None
+    """At the first batch norm, how far the means of nine channels in ten are off, in standard deviations; None without one."""
+    first_scale: float | None = None
+    """The factor, at least 1, by which the standard deviation of its median channel is off."""
     layer: str = ""
     """The batch norm whose inputs are farthest off."""
     shift: float | None = None
-    """How far the means of its channels are off, in standard deviations: the median over channels; None without batch norms."""
     scale: float | None = None
-    """The factor by which the standard deviations of its channels are off, at least 1: the median over channels."""
+    """The same for that batch norm: both for its median channel."""
     cosine: float | None = None
-    """The median cosine between the bottlenecks of two images, averaged over places."""
+    """The median cosine between the last features of two images, averaged over places."""
     problem: str = ""
     """What is wrong, "" where nothing is."""
 

@@ -17,10 +17,10 @@ from bench.contract import Batch, Downstream
 from bench.data import packs, splits
 from bench.data.dataset import Dataset, decode
 from bench.experiment.finetuning import make_model, phase_stage
-from bench.experiment.jobs import recipe_of
+from bench.experiment.jobs import pack_of, recipe_of, subset_of
 from bench.experiment.leaks import pretraining_splits
 from bench.experiment.pretraining import make_pretext, pretraining_stage
-from bench.experiment.resolve import PARTS, Grid, pack_of, subset_of
+from bench.experiment.resolve import PARTS, Grid
 from bench.experiment.step_times import FEW, RUN, Kind, StepTimes, keep
 from bench.job import Job, PretrainJob
 from bench.models import batch_norm

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from bench import registry
 from bench.config import Protocol, Recipe, RunConfig, Schedule, Transfer
+from bench.data.packs import PackRule
 from bench.data.splits import Splits
 from bench.errors import UsageError
 from bench.initialisation import INIT, Weights
@@ -161,6 +162,17 @@ def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
     """
     untrained = not recipe_of(pretrain).epochs and registry.load("pretexts", pretrain.pretext).Recipe().epochs
     return STATISTICS_VERSION if transfer != "all" or untrained else 1
+
+
+def subset_of(downstream: Any, protocol: Protocol) -> str:
+    """Return the name of the subset of images that a downstream task reads: `labels`, or the name of its mask folder."""
+    return "labels" if downstream.data == "labels" else protocol.masks
+
+
+def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
+    """Return what names the pack that a job reads: the subset of images (`images` or a mask folder), and how to resize them."""
+    rule = PackRule(size=size, resize=protocol.resize, interpolation=protocol.interpolation)
+    return ("images" if subset == "labels" else subset), rule
 
 
 def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence[Schedule]) -> None:

@@ -10,7 +10,8 @@ from bench import registry
 from bench.data import leaks, splits
 from bench.data.splits import Splits
 from bench.errors import DataError
-from bench.experiment.resolve import Grid, subset_of
+from bench.experiment.jobs import subset_of
+from bench.experiment.resolve import Grid
 from bench.job import NO_DATA, Job, PretrainJob
 from bench.record import Leaks, Overlap
 from bench.text import Echo

@@ -15,9 +15,9 @@ from bench.contract import Pretext
 from bench.data import splits
 from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.experiment import needs
-from bench.experiment.jobs import recipe_of, statistics_version
+from bench.experiment.jobs import recipe_of, statistics_version, subset_of
 from bench.experiment.leaks import told
-from bench.experiment.resolve import Grid, subset_of
+from bench.experiment.resolve import Grid
 from bench.experiment.runs import run
 from bench.experiment.session import Screen, make_session
 from bench.job import NO_DATA

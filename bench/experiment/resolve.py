@@ -12,11 +12,10 @@ from bench import metrics, registry
 from bench.config import PAPER_SIZE, Protocol, Recipe, RunConfig, Transfer
 from bench.data import catalogue, leaks, splits
 from bench.data.dataset import Dataset
-from bench.data.packs import PackRule
 from bench.errors import UsageError, unknown
 from bench.experiment import choice, initialisations
 from bench.experiment.initialisations import Initialisation
-from bench.experiment.jobs import Row, Task, all_jobs, pretrain_job, weights_job
+from bench.experiment.jobs import Row, Task, all_jobs, pretrain_job, subset_of, weights_job
 from bench.job import HeldOut, Job
 from bench.models.trunk import TrunkName, check_size
 from bench.record import Leaks
@@ -136,17 +135,6 @@ def _spread(jobs: Sequence[Job]) -> list[str]:
             phases = " + ".join(f"{phase.epochs} ({PARTS[phase.train]})" for phase in job.phases)
             found.setdefault(f"{job.downstream} has {job.settings.epochs} epochs", {})[job.schedule] = phases
     return [f"{task}: {'; '.join(f'{name} {phases}' for name, phases in each.items())}" for task, each in found.items()]
-
-
-def subset_of(downstream: Any, protocol: Protocol) -> str:
-    """Return the name of the subset of images that a downstream task reads: `labels`, or the name of its mask folder."""
-    return "labels" if downstream.data == "labels" else protocol.masks
-
-
-def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
-    """Return what names the pack that a job reads: the subset of images (`images` or a mask folder), and how to resize them."""
-    rule = PackRule(size=size, resize=protocol.resize, interpolation=protocol.interpolation)
-    return ("images" if subset == "labels" else subset), rule
 
 
 def _choose_data(config: RunConfig) -> tuple[str, str | None, list[str]]:

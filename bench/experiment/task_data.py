@@ -8,8 +8,8 @@ from bench.contract import Downstream
 from bench.data import packs
 from bench.data.batches import SplitData
 from bench.data.splits import Splits, open_share, open_splits
+from bench.experiment.jobs import pack_of, subset_of
 from bench.experiment.provenance import data_facts
-from bench.experiment.resolve import pack_of, subset_of
 from bench.experiment.session import Session
 from bench.job import Job
 from bench.record import DataFacts

@@ -60,6 +60,8 @@ class Matched:
     resized: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     """Other parts of the file that match as well."""
+    caveat: str = ""
+    """Why the features differ from those of the network that the weights were trained in, though names and shapes fit."""
 
     @property
     def summary(self) -> str:
@@ -76,7 +78,7 @@ class Matched:
                 found.append(f"{what}: {_first(some)}")
         if self.others:
             found.append(f"{', '.join(self.others)} would fit as well; choose with ,part=NAME behind the source")
-        return found
+        return [*found, self.caveat] if self.caveat else found
 
 
 @dataclass
@@ -128,6 +130,7 @@ def match(tensors: Mapping[str, Tensor], trunk: Trunk, name: TrunkName, how: Mat
         left_over=tuple(full for full in tensors if full.startswith(beginning) and full not in used),
         resized=tuple(resized),
         others=tuple(one.part or "(no part)" for one in others),
+        caveat=names.caveat(name.encoder, best.naming) if name.family == "timm" else "",
     )
 
 
@@ -196,7 +199,7 @@ def _best(candidates: Sequence[_Candidate]) -> list[_Candidate]:
         return [_Candidate("", "nothing known")]
     most = max(one.size for one in candidates)
     ties: dict[str, _Candidate] = {}
-    for one in candidates:
+    for one in sorted(candidates, key=lambda one: one.naming != "timm"):
         if one.size == most:
             ties.setdefault(one.part, one)
     return sorted(ties.values(), key=lambda one: _rank(one.part))

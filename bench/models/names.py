@@ -1,72 +1,105 @@
-"""How others name the tensors of an encoder: timm's plain model, torchvision and the ways in which checkpoints are saved.
+"""How others name the tensors of an encoder: timm's plain model, torchvision, and the ways in which checkpoints are saved.
 
-A trunk keeps its encoder as timm's `features_only` model, whose names are timm's own: `features_0.weight` for what VGG calls
+A trunk keeps its encoder as timm's `features_only` model, whose names are its own: `features_0.weight` for what VGG calls
 `features.0.weight`, `model.blocks.0...` for a ViT. A naming scheme is a dictionary from a name elsewhere to the name kept.
+Equal names are not always equal features: `caveat` says where they differ.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import torch
 
+from bench.models import checkpoint_names, torchvision_names
+from bench.models.name_paths import join
+
 WRAPPERS = ("", "model.", "body.", "graph_module.")
 """What timm puts in front of a plain model's names when it wraps the model, as `FeatureGetterNet` and others do."""
+FEATURES = "features."
 
 
 def schemes(encoder: str, kept: Mapping[str, tuple[int, ...]], in_chans: int) -> dict[str, dict[str, str]]:
     """Return each naming scheme by its title: a dictionary from names elsewhere, without a prefix, to names in `kept`.
 
-    `encoder` is a name of timm without a tag. `kept` has the names and shapes of its `features_only` model. ValueError when
-    timm's two models of that name do not fit together.
+    `encoder` is a name of timm without a tag. `kept` has the names and shapes of its `features_only` model. Every scheme names
+    every tensor in `kept`; where another model lacks one, its scheme is not there. Shapes may differ by axes of size 1.
+    ValueError when timm's two models of that name do not fit together.
     """
-    plain_names = _plain_names(encoder, kept, in_chans)
-    return {
-        "timm features_only": {name: name for name in kept},
-        "timm": {there: here for here, there in plain_names.items()},
-    }
+    here = _kept_names(encoder, kept, in_chans)
+    namings = {title: naming for title, (encoders, naming) in checkpoint_names.NAMINGS.items() if re.fullmatch(encoders, encoder)}
+    for encoders, naming in torchvision_names.NAMINGS.items():
+        if re.fullmatch(encoders, encoder):
+            namings["torchvision"] = naming
+    found = {title: naming(here) for title, naming in namings.items()}
+    torchvision = found.get("torchvision")
+    if torchvision and all(name.startswith(FEATURES) for name in torchvision.values()):
+        found["torchvision's features"] = {name: there.removeprefix(FEATURES) for name, there in torchvision.items()}
+    found["children of nn.Sequential"] = _children(encoder, here, in_chans)
+    complete = {"timm": {name: name for name in here}} | {title: names for title, names in found.items() if names is not None}
+    for title, names in complete.items():
+        if len(set(names.values())) < len(here):
+            raise ValueError(f"{encoder}: two tensors have one name in the naming scheme {title!r}.")
+    of_others = {title: {names[name]: here[name] for name in here} for title, names in complete.items()}
+    return {"timm features_only": {name: name for name in kept}} | of_others
 
 
-@lru_cache(maxsize=16)
+def caveat(encoder: str, scheme: str) -> str:
+    """Return in one sentence why the features of weights with these names differ though every name fits; empty if they do not."""
+    if scheme.startswith("torchvision") and re.fullmatch(torchvision_names.OTHER_EPSILON, encoder):
+        return "torchvision's batch norms have an epsilon of 0.001 in this network and timm's have 0.00001."
+    if scheme == checkpoint_names.CLIP and "quickgelu" not in encoder:
+        return "OpenAI's networks have QuickGELU as activation and timm's have it only where the name says quickgelu."
+    return ""
+
+
 def plain(encoder: str, in_chans: int) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of timm's plain model of that name, in its order; no weights are made."""
-    return _shapes(encoder, in_chans, features_only=False)
+    return dict(_outline(encoder, in_chans)[0])
 
 
 @lru_cache(maxsize=16)
-def _features(encoder: str, in_chans: int) -> dict[str, tuple[int, ...]]:
-    return _shapes(encoder, in_chans, features_only=True)
-
-
-def _shapes(encoder: str, in_chans: int, features_only: bool) -> dict[str, tuple[int, ...]]:
+def _outline(encoder: str, in_chans: int, features_only: bool = False) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """Return the shapes of a timm model's tensors by name, and its children's names."""
     import timm
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = timm.create_model(encoder, features_only=features_only, pretrained=False, in_chans=in_chans)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return shapes, tuple(name for name, _ in model.named_children())
 
 
-def _plain_names(encoder: str, kept: Iterable[str], in_chans: int) -> dict[str, str]:
-    """Return for each name in `kept` that of the same tensor in timm's plain model.
+def _kept_names(encoder: str, kept: Iterable[str], in_chans: int) -> dict[str, str]:
+    """Return the name in `kept` for each name of timm's plain model that is kept, in the plain model's order.
 
-    timm renames only the beginning: it puts a wrapper's name there or turns `stages.0` into `stages_0`. So the names agree once
+    timm changes only the beginning: it puts a wrapper's name there or turns `stages.0` into `stages_0`. So the names agree once
     dots and underscores are alike. Shapes are compared at timm's own image size: position embeddings depend on the size.
     """
-    there = plain(encoder, in_chans)
-    if set(kept) <= set(there):  # a plain vision transformer is kept whole
-        return {name: name for name in kept}
-    here = _features(encoder, in_chans)
-    alike = {_alike(name): name for name in there}
-    if len(alike) < len(there):
-        raise ValueError(f"{encoder}: two tensors of timm's plain model have names that differ in dots and underscores alone.")
+    shapes = plain(encoder, in_chans)
+    if set(kept) <= set(shapes):  # as of networks that are kept whole, plain vision transformers
+        return {name: name for name in shapes if name in set(kept)}
+    features, _ = _outline(encoder, in_chans, features_only=True)
     for wrapper in WRAPPERS:
-        found = {name: alike.get(_alike(name.removeprefix(wrapper))) for name in kept if name.startswith(wrapper)}
-        names = {name: other for name, other in found.items() if other is not None and here.get(name) == there[other]}
-        if set(names) == set(kept) and len(set(names.values())) == len(names):
-            return names
-    raise ValueError(f"{encoder}: timm's features_only model has tensors that its plain model lacks or shapes otherwise.")
+        here = {_alike(name.removeprefix(wrapper)): name for name in kept if name.startswith(wrapper)}
+        found = {name: here[_alike(name)] for name, shape in shapes.items() if features.get(here.get(_alike(name), "")) == shape}
+        if set(kept) == set(found.values()) and len(set(kept)) == len(found):
+            return found
+    raise ValueError(f"{encoder}: timm's features_only model does not have the names and shapes of its plain model.")
 
 
 def _alike(name: str) -> str:
     return name.replace("_", ".")
+
+
+def _children(encoder: str, names: Iterable[str], in_chans: int) -> dict[str, str] | None:
+    """Name tensors as `nn.Sequential(*list(model.children())[:-1])` does: the child's number is the first part of the name.
+
+    Lightly's documentation makes backbones of torchvision's models in this way. A tensor of the model itself has no such name.
+    """
+    numbers = {name: number for number, name in enumerate(_outline(encoder, in_chans)[1])}
+    parts = {name: name.split(".") for name in names}
+    if not all(first in numbers for first, *_ in parts.values()):
+        return None
+    return {name: join(numbers[first], *rest) for name, (first, *rest) in parts.items()}
