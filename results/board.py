@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
-from results import data_notes, leaks, protocols, rows
+from results import data_notes, leaks, origins, protocols, rows
 from results.cache import Cache
 from results.grouping import Column, columns
 from results.scores import Reader, Scores
@@ -175,7 +175,8 @@ def _board(
     plain = []
     for label, one in zip(rows.labels(members, records), members, strict=True):
         first, cells = one.records[0], tuple(_cell(one.records, of_column) for of_column in scores)
-        plain.append(Row(label, first.pretext, first.job.schedule, first.job.transfer, one.vary, cells, one.trunk_seed))
+        transfer = rows.transfer_of(first)
+        plain.append(Row(label, first.pretext, first.job.schedule, transfer, one.vary, cells, one.trunk_seed))
     bases = [_baseline_of(row, plain, baseline) for row in plain]
     differences = corrected(_differences(plain, bases, scores), looks)
     leading = {(place, column) for column, one in enumerate(scores) for place in _leading(plain, column, one, looks)}
@@ -290,7 +291,7 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
     notes += [f"{text}." for text in protocols.explanations(record.job.protocol for record in records)]
     if first.synthetic:
         notes.append("Synthetic data: these figures say nothing about photographs.")
-    notes += data_notes.notes(records)
+    notes += data_notes.notes(records) + origins.notes(records)
     heads = [column for column, _ in parts]
     searched = rows.groups((column for column in heads if column.trials), lambda column: column.searched)
     for text, tuned in searched.items():

@@ -206,6 +206,10 @@ def _of_run(*names: str) -> dict[str, tuple[str, Callable[[Any], Any]]]:
 _LEADERBOARD: _Fields[_Shown] = {
     **_of_run("pretext", "schedule"),
     "transfer": ("what is inherited: all or encoder", lambda s: s.record.job.transfer),
+    "supervision": (
+        "the labels used to train the trunk: none, a text, or unknown",
+        lambda s: s.record.pretrain.supervision,
+    ),
     "vary": ("what the seeds vary: all, or finetune alone", lambda s: s.vary),
     **_of_run("downstream"),
     "metric": (

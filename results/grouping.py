@@ -48,7 +48,7 @@ def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple
         first = members[0]
         trials = first.tuning.budget if first.tuning else 0
         for metric in [metrics.get(name).key for name in chosen if _fits(name, first)] if chosen else first.metric_ids[:1]:
-            column = Column(downstream, first.title, metric, tuning, variant, trials, searched=rows.searched_of(first))
+            column = Column(downstream, rows.title_of(first), metric, tuning, variant, trials, searched=rows.searched_of(first))
             found.append((column, members))
     heads = [column.head for column, _ in found]
     return [

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from bench.metrics import METRICS
 from bench.record import Record
 from bench.schema import Schema, canonical, identity_of
-from results import protocols
+from results import origins, protocols
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -101,7 +101,19 @@ def column_facts(record: Record) -> dict[str, Any]:
     """Return what two runs of one task must share, beside the board's facts, to stand in one column."""
     job = record.job
     facts = {"version": job.version, "source": job.source, "settings": job.settings, "size": job.size}
+    if job.frozen != "trunk":
+        facts["inherited"] = job.frozen
     return {**facts, "splits": job.splits_fingerprint, "metrics": sorted(record.metrics), "rates": rates_of(record)}
+
+
+def title_of(record: Record) -> str:
+    """Return a column's title: the task, and that the encoder alone was inherited where there is a column for that."""
+    return record.title if record.job.frozen == "trunk" else f"{record.title}, encoder alone"
+
+
+def transfer_of(record: Record) -> str:
+    """Return what a row inherits: all of what it brings where a column says what it inherits there."""
+    return record.job.transfer if record.job.frozen == "trunk" else "all"
 
 
 def rates_of(record: Record) -> str:
@@ -139,7 +151,8 @@ class Members:
     @property
     def vary(self) -> str:
         """What the seeds of the row vary: all, or fine-tuning alone (finetune)."""
-        return "all" if self.trunk_seed is None else "finetune"
+        given = self.records[0].job.pretrain.weights is not None  # one network, whatever the seed
+        return "all" if self.trunk_seed is None and not given else "finetune"
 
 
 def rows(records: Sequence[Record]) -> list[Members]:
@@ -171,7 +184,7 @@ def trunk_seed_of(record: Record) -> int:
 
 def row_key(record: Record) -> tuple[str, ...]:
     """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule, what is inherited, precision."""
-    transfer = f"{record.job.transfer} {record.job.statistics_version}"
+    transfer = f"{transfer_of(record)} {record.job.statistics_version}"
     return (*pretext_key(record), record.job.schedule, transfer, precision_of(record))
 
 
@@ -184,7 +197,7 @@ def dead(record: Record) -> str:
     if record.spread is not None:
         return record.spread.problem
     settings, labels = record.job.settings, METRICS[record.metric_ids[0].partition("@")[0]].needs == "scores"
-    untrained = not record.pretrain.recipe.get("epochs")
+    untrained = not record.pretrain.recipe.get("epochs") and record.pretrain.origin is None
     new_parts = untrained or (record.job.transfer == "encoder" and not labels)
     has_norms = record.job.pretrain.trunk.startswith("unet") or not labels
     running = settings.statistics == "running"
@@ -204,7 +217,8 @@ def pretext_key(record: Record) -> tuple[str, ...]:
     """Return what the pretrained trunks of a row share: everything but the seed."""
     job = record.pretrain.job
     recipe = canonical(recipe_of(record, job.recipe))
-    return record.pretext, recipe, job.data_fingerprint, job.splits_fingerprint, str(job.version), job.source
+    name = job.pretext if job.weights is None else canonical(job.weights.identity())  # a label may change
+    return name, recipe, job.data_fingerprint, job.splits_fingerprint, str(job.version), job.source
 
 
 def recipe_of(record: Record, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -231,11 +245,12 @@ def _label(members: Members, records: Sequence[Record]) -> str:
     if record.job.schedule != "two-phase" or record.pretext == "random_init":
         is_papers = (record.pretext, record.job.schedule) == ("random_init", "one-phase")
         parts.append(record.job.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
-    if record.job.transfer != "all":
-        versions = {other.job.statistics_version for other in records if other.job.transfer == record.job.transfer}
+    if transfer_of(record) != "all":
+        versions = {other.job.statistics_version for other in records if transfer_of(other) == record.job.transfer}
         parts.append(f"{record.job.transfer} only" + (f", version {record.job.statistics_version}" if len(versions) > 1 else ""))
     if len({precision_of(other) for other in records}) > 1:
         parts.append(precision_of(record))
+    parts += origins.parts_of_label(record)
     if members.trunk_seed is not None:
         parts.append(f"one trunk, seed {members.trunk_seed}")
     return pretext_label(record, records, parts)
@@ -259,6 +274,8 @@ def pretext_label(record: Record, records: Sequence[Record], parts: Sequence[str
         parts += ["leaks dropped"] if job.held_out else []
     elif differs("splits_fingerprint") and not differs("data_fingerprint"):
         parts.append(f"split {job.splits_fingerprint[:6]}")
+    if differs("weights") and job.weights is not None:
+        parts.append(f"weights {job.weights.sha256[:6]}")
     if differs("version"):
         parts.append(f"version {job.version}")
     if differs("source"):

@@ -297,7 +297,9 @@ def _check_channels(matched: Matched, tensors: Mapping[str, Tensor], trunk: Trun
     if ours is None or own in matched.encoder:
         return
     other = {1: 3, 3: 1}[trunk.preprocessing.channels]
-    if (ours.shape[0], other, *ours.shape[2:]) in {tuple(tensor.shape) for tensor in tensors.values()}:
+    here, there = tuple(ours.shape), (ours.shape[0], other, *ours.shape[2:])
+    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
+    if there in shapes and shapes.count(here) < sum(tuple(p.shape) == here for p in trunk.down.parameters()):
         told = ("colour (3 channels)", "lightness") if other == 3 else ("lightness (1 channel)", "colour")
         hint = f"--trunk {name.model_copy(update={'preprocessing': 'rgb' if other == 3 else 'l'})}"
         raise UsageError(f"{source} was trained on {told[0]}, and the trunk {name} takes {told[1]}; give {hint}.")
