@@ -231,7 +231,11 @@ class RunConfig(MachineConfig):
         (), description="tensorboard: write event files beside every run while it trains."
     )
 
-    WHERE: ClassVar[frozenset[str]] = frozenset({"storage", "device", "threads", "workers", "checkpoint_seconds", "log"})
+    keep_networks: bool = Field(False, description="Keep the fine-tuned network of every run, for bench export --network.")
+
+    WHERE: ClassVar[frozenset[str]] = frozenset(
+        {"storage", "device", "threads", "workers", "checkpoint_seconds", "log", "keep_networks"}
+    )
     """Fields that say where the work is done and do not change what a run means."""
 
     @model_validator(mode="after")

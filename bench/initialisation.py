@@ -99,6 +99,23 @@ class Origin(Schema):
     audit: Audit | None = None
 
 
+def as_text(origin: Origin, weights: Weights) -> str:
+    """Return the text for `--init` that opens the same weights with the same preprocessing.
+
+    >>> origin = Origin(label="mine", source="a.pth", supervision="none", loaded=1, wanted=1, share=1.0)
+    >>> as_text(origin, Weights(sha256="0", preprocessing="rgb", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)))
+    'mine=a.pth,mean=0.5/0.5/0.5,std=0.25/0.25/0.25,supervision=none'
+    """
+
+    def numbers(values: tuple[float, ...]) -> str:
+        return "/".join(f"{value!r}" for value in values)
+
+    said = {"mean": numbers(weights.mean), "std": numbers(weights.std), "interpolation": weights.interpolation}
+    said |= {"size": str(weights.size or ""), "part": weights.part, "supervision": origin.supervision}
+    options = "".join(f",{name}={value}" for name, value in said.items() if value)
+    return f"{origin.label}={origin.source}{options}"
+
+
 class Init(Schema):
     """A parsed `--init`: label, source, and what the user says of the weights."""
 

@@ -11,13 +11,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, model_validator
 
 from bench.errors import DataError
+from bench.feature_spread import FeatureSpread
 from bench.initialisation import Origin
 from bench.job import Job, PretrainJob
 from bench.schema import Schema
 from bench.storage import seal
 
-LEAST_RATIO, MOST_COSINE = 0.1, 0.999
-"""A network counts as dead when `FeatureSpread.ratio` is below the first, or `FeatureSpread.cosine` above the second."""
 EDGE = 0.1
 """The share of a searched range, on a logarithmic scale, that counts as its edge on either side."""
 VERSION = 4
@@ -83,34 +82,6 @@ class DataFacts(Schema):
         """The name with all that a reader has to know: `title_of_all`, and how many images are left out for the run's task."""
         left_out = f" ({self.left_out:,} image{'s' if self.left_out > 1 else ''} left out)" if self.left_out else ""
         return self.title_of_all + left_out
-
-
-class FeatureSpread(Schema):
-    """How much the features of different training images differ before the first phase, in the mode the network is scored in.
-
-    A batch norm's ratio is the standard deviation over images of its output, divided by the same under the batch's own
-    statistics. `ratio` is the lowest of all batch norms, that of `layer`. `cosine` is the median cosine between the head's inputs
-    for two images.
-    """
-
-    images: int
-    """The number of images compared."""
-    layer: str = ""
-    ratio: float | None = None
-    cosine: float | None = None
-    measured: tuple[str, ...] = ()
-    """The names of the batch norms whose statistics were measured before the comparison."""
-    measured_on: int = 0
-    """The number of images that the statistics were measured on."""
-
-    @property
-    def problem(self) -> str:
-        """How little the features of a dead network differ between images; "" when the network is not dead."""
-        if self.ratio is not None and self.ratio < LEAST_RATIO:
-            return f"images differ in {self.layer} by {100 * self.ratio:.2g} % of what they do under batch statistics"
-        if self.cosine is not None and self.cosine > MOST_COSINE:
-            return f"the features of two images have a median cosine of {self.cosine:.5f}"
-        return ""
 
 
 class Overlap(Schema):

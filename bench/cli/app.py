@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.cli import clean, data, doctor, listing, metrics, plan_seeds, report, reproduce, run, show, study, usage
+from bench.cli import clean, data, doctor, export, listing, metrics, plan_seeds, report, reproduce, run, show, study, usage
 from bench.cli.common import in_use
 from bench.errors import EXIT_CODES
 
@@ -52,6 +52,7 @@ for command, name, example in (
     (listing.list_, "list", listing.EXAMPLE),
     (show.show, "show", show.EXAMPLE),
     (reproduce.reproduce, "reproduce", reproduce.EXAMPLE),
+    (export.export, "export", export.EXAMPLE),
     (doctor.doctor, "doctor", doctor.EXAMPLE),
     (clean.clean, "clean", clean.EXAMPLE),
 ):

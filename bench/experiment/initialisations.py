@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import registry
 from bench.config import RunConfig
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.initialisation import SHOWN, Init, Origin, Weights
+from bench.job import PretrainJob
 from bench.models import matching, sources
 from bench.models.matching import Matched
 from bench.models.sources import Source
@@ -63,6 +64,17 @@ def initialise(config: RunConfig, opened: Sequence[tuple[Init, Source]], trunk: 
             echo(f"{init.label}: {line}")
         found.append(Initialisation(init.label, weights, matched, _origin(init, source, matched)))
     return found
+
+
+def of_record(config: RunConfig, job: PretrainJob, echo: Echo) -> list[Initialisation]:
+    """Return the weights that a record's trunk begins with, opened again; DataError when they are others now."""
+    if job.weights is None:
+        return []
+    opened = open_sources(parse(config))
+    (found,) = initialise(config, opened, TrunkName.parse(job.trunk), echo)
+    if found.weights.sha256 != job.weights.sha256:
+        raise DataError(f"{found.origin.source} has other content than the run was made with: its SHA-256 differs.")
+    return [replace(found, weights=job.weights)]
 
 
 def _origin(init: Init, source: Source, matched: Matched) -> Origin:

@@ -50,14 +50,20 @@ def make_pretext(job: PretrainJob) -> Pretext:
     return cast(Pretext, plugin(recipe_of(job), trunk))
 
 
+def load_pretrained(pretrained: PretrainRecord, out: Path) -> Trunk:
+    """Return a pretrained trunk; DataError when its file is not the recorded one or does not fit the network."""
+    pretext = make_pretext(pretrained.job)
+    checkpoint.load_weights(out / "pretrained" / pretrained.id / WEIGHTS, pretrained.weights, pretext)
+    return pretext.trunk
+
+
 def load_trunk(job: Job, pretrained: PretrainRecord, out: Path) -> Trunk:
     """Return the trunk that a job inherits: the pretrained one, or with transfer `encoder` a new one with the pretrained encoder.
 
     DataError when the trunk's file is not the recorded one or does not fit the network.
     """
-    pretext = make_pretext(job.pretrain)
-    checkpoint.load_weights(out / "pretrained" / pretrained.id / WEIGHTS, pretrained.weights, pretext)
-    return pretext.trunk if job.transfer == "all" else inherit_encoder(make_pretext(job.pretrain).trunk, pretext.trunk)
+    trunk = load_pretrained(pretrained, out)
+    return trunk if job.transfer == "all" else inherit_encoder(make_pretext(job.pretrain).trunk, trunk)
 
 
 def lock_of(job: PretrainJob | Job, out: Path) -> Path:

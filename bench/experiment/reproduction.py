@@ -14,12 +14,13 @@ from bench.config import PAPER_SIZE, MachineConfig, Protocol, RunConfig
 from bench.contract import Pretext
 from bench.data import splits
 from bench.errors import BenchError, DataError, UsageError, unknown
-from bench.experiment import needs
+from bench.experiment import initialisations, needs
 from bench.experiment.jobs import recipe_of, statistics_version, subset_of
 from bench.experiment.leaks import told
 from bench.experiment.resolve import Grid
 from bench.experiment.runs import run
 from bench.experiment.session import Screen, make_session
+from bench.initialisation import as_text
 from bench.job import NO_DATA
 from bench.record import Cost, Record, paths, read_one
 from bench.text import Rows, plain, shell
@@ -46,7 +47,7 @@ def description(record: Record) -> Rows:
     origin, job, pretrain = record.provenance, record.job, record.pretrain
     facts: list[tuple[str, str]] = [
         ("run", record.id),
-        ("pretext task", f"{record.pretext}: {plain(pretrain.recipe)}"),
+        *_initialisation(record),
         ("downstream task", f"{record.downstream}, protocol {protocols.short(job.protocol)}, {job.schedule}"),
         *(("protocol", text) for text in protocols.explanations([job.protocol])),
         ("trunk", f"{pretrain.job.trunk}, pretrained at {pretrain.job.size} px, inherited: {job.transfer}"),
@@ -89,6 +90,27 @@ def description(record: Record) -> Rows:
     return ("What", "Value"), [(name, value) for name, value in facts]
 
 
+def _initialisation(record: Record) -> list[tuple[str, str]]:
+    """Return the rows that say what a run begins with: a pretext task and its recipe, or weights and what was loaded of them."""
+    origin, weights = record.pretrain.origin, record.job.pretrain.weights
+    if origin is None or weights is None:
+        return [("pretext task", f"{record.pretext}: {plain(record.pretrain.recipe)}")]
+    loaded = f"{origin.loaded} of {origin.wanted} tensors, {100 * origin.share:.4g} % of the encoder's parameters"
+    facts = weights.model_dump(exclude={"sha256"}, exclude_defaults=True)
+    return [
+        ("weights", f"{origin.label}: {origin.source}, SHA-256 {weights.sha256}"),
+        ("loaded", f"{loaded}, named as {origin.naming}" + (f", from {origin.part!r}" if origin.part else "")),
+        *((what, ", ".join(some)) for what, some in (("missing", origin.missing), ("left over", origin.left_over)) if some),
+        ("preprocessing", plain(facts)),
+        ("labels in training", origin.supervision),
+        *(
+            [("audit", origin.audit.problem or f"fits {origin.audit.images} images of {origin.audit.data}")]
+            if origin.audit
+            else []
+        ),
+    ]
+
+
 def _value(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.6f}"
 
@@ -109,7 +131,7 @@ def command(record: Record) -> list[str]:
     base, changes = protocols.named(job.protocol)
     known = {plugin.kind: plugin.is_known for plugin in needs.plugins(record)}
     words = ["bench", "run", *_plugins(origin["command"])]
-    words += ["--pretext", pretrain.pretext, "--downstream", job.downstream, "--protocol", base]
+    words += [*_row(record), "--downstream", job.downstream, "--protocol", base]
     words += ["--data", str(origin["data"])]
     if pretrain.data_fingerprint != NO_DATA:
         words += ["--pretrain-data", str(origin["pretrain_data"])]
@@ -140,6 +162,16 @@ def command(record: Record) -> list[str]:
     was = origin["machine"]
     words += ["--threads", str(was["threads"]), "--precision", was["precision"]]
     return [*words, "--compile"] if was.get("compiled") else words
+
+
+def _row(record: Record) -> list[str]:
+    """Return the options that name a record's row."""
+    origin, weights = record.pretrain.origin, record.job.pretrain.weights
+    if origin is None or weights is None:
+        return ["--pretext", record.job.pretrain.pretext]
+    words = ["--init", as_text(origin, weights)]
+    words += ["--match", weights.match] if weights.match != "name" else []
+    return [*words, "--partial"] if weights.partial else words
 
 
 def _recipe_changes(record: Record, protocol: str) -> dict[str, Any]:
@@ -174,7 +206,7 @@ def changed_since(record: Record) -> str:
         ("pretexts", job.pretrain.pretext, job.pretrain.version, job.pretrain.source),
         ("downstreams", job.downstream, job.version, job.source),
     ):
-        if name not in registry.summaries(kind):
+        if name not in registry.summaries(kind) and (kind, name) not in registry.UNLISTED:
             return f"{name}, which the run was made with, is not here; give its file with --plugin"
         plugin = registry.load(kind, name)
         if (plugin.version, registry.source_digest(kind, name)) != (version, source):
@@ -195,7 +227,11 @@ def config_of(record: Record, machine: MachineConfig) -> RunConfig:
     precision = was["precision"] if was["type"] == "cpu" else "auto"
     given = {**machine.model_dump(by_alias=True), "precision": precision, "compile": was.get("compiled", False)}
     given["threads"] = machine.threads if machine.threads is not None else was["threads"]
-    return RunConfig.model_validate({"pretext": (record.pretext,), "downstream": (record.downstream,), **given})
+    origin, weights = record.pretrain.origin, record.job.pretrain.weights
+    row: dict[str, Any] = {"pretext": (record.job.pretrain.pretext,)}
+    if origin is not None and weights is not None:
+        row = {"init": (as_text(origin, weights),), "match": weights.match, "partial": weights.partial}
+    return RunConfig.model_validate({**row, "downstream": (record.downstream,), **given})
 
 
 def reproduce(record: Record, folder: Path, machine: MachineConfig, screen: Screen) -> Record:
@@ -212,8 +248,10 @@ def reproduce(record: Record, folder: Path, machine: MachineConfig, screen: Scre
     scheme = job.settings.split_scheme
     if splits.open_splits(data, scheme, subset, screen.echo).fingerprint != job.splits_fingerprint:
         raise DataError(f"the {scheme} splits of {data.name} here are not those of {record.id}.")
-    grid = Grid([job], data, pretrain_data, str(origin["data"]), origin["pretrain_data"])
-    session = make_session(config_of(record, machine), grid, folder, screen)
+    config = config_of(record, machine)
+    given = initialisations.of_record(config, job.pretrain, screen.echo)
+    grid = Grid([job], data, pretrain_data, str(origin["data"]), origin["pretrain_data"], initialisations=given)
+    session = make_session(config, grid, folder, screen)
     with stoppable(session.machine.stop):
         return run(job, session, record.tuning)
 

@@ -25,6 +25,9 @@ from bench.storage import files, locks
 from bench.storage.arrays import pack_predictions
 from bench.training import checkpoint, loggers
 
+NETWORK = "network.safetensors"
+"""The fine-tuned network of a run that was made with --keep-networks."""
+
 
 def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = True) -> Record:
     """Return the record of a job, from the disk or after running it; `tuning` is the search that chose the job's rates.
@@ -104,6 +107,8 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
         loggers.copy_events(work_folder(job, session.out), folder)
         if shown:
             (folder / "examples.npz").write_bytes(shown)
+        if session.config.keep_networks:
+            checkpoint.save_weights(folder / NETWORK, tuned.model, {"id": job.id, "job": job.model_dump(mode="json")})
         files.publish_json(folder / "split.json", tuned.data.splits.model_dump(mode="json"))
         files.publish_json(folder / "record.json", made.model_dump(mode="json"))
 

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.contract import Preprocessing, Trunk
+from bench.feature_spread import MOST_COSINE
 from bench.initialisation import USUAL
 from bench.models.batch_norm import cosine
+from bench.models.matching import is_trained
 from bench.models.modes import inference
 
 LARGE = 1e9
@@ -26,8 +28,6 @@ median channel's standard deviation by this factor. With EfficientNet-Lite0's ow
 1.19 at 64 to 384 px; with ImageNet's standard deviation instead of its own by 0.81 and 1.7 to 2.0 (tests/benchmarks/audit.py)."""
 MOST_SHIFT, MOST_SCALE = 1.0, 2.0
 """How far those of any batch norm may be off: the medians over its channels. With its own normalisation up to 0.62 and 1.43."""
-MOST_COSINE = 0.999
-"""How alike the features of two images may be (`bench.record.MOST_COSINE`)."""
 
 
 def measure(trunk: Trunk, batches: Sequence[Tensor]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def measure(trunk: Trunk, batches: Sequence[Tensor]) -> dict[str, Any]:
     Without batch norms that were trained, only the `cosine` of two images' features is there.
     """
     moments: dict[str, list[Tensor]] = {}
-    norms = {name: norm for name, norm in trunk.down.named_modules() if isinstance(norm, _BatchNorm) and _is_trained(norm)}
+    norms = {name: norm for name, norm in trunk.down.named_modules() if isinstance(norm, _BatchNorm) and is_trained(norm)}
 
     def note(name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -98,11 +98,6 @@ def _better(trunk: Trunk, batches: Sequence[Tensor]) -> str:
     trunk.preprocessing = own
     best = min(misfits, key=lambda name: misfits[name])
     return f"; normalize={best} fits" if misfits[best] < 1 else ""
-
-
-def _is_trained(norm: _BatchNorm) -> bool:
-    mean, variance = norm.running_mean, norm.running_var
-    return mean is not None and variance is not None and (bool(mean.any()) or not bool((variance == 1).all()))
 
 
 def _off(norm: _BatchNorm, moments: Tensor) -> tuple[Tensor, Tensor]:

@@ -150,22 +150,33 @@ def check(matched: Matched, tensors: Mapping[str, Tensor], trunk: Trunk, name: T
     )
 
 
-def load(matched: Matched, trunk: Trunk) -> None:
-    """Copy matched tensors into a trunk.
-
-    Batch norms whose statistics were loaded count as used in training, whatever the file counts: they are not measured anew.
-    Those that still have mean 0 and variance 1, as in an untrained network, are measured as everywhere.
-    """
+def copy(matched: Matched, trunk: Trunk) -> None:
+    """Copy matched tensors into a trunk."""
     with torch.no_grad():
         for module, found in ((trunk.down, matched.encoder), (trunk.up, matched.decoder)):
             own = module.state_dict()
             for name, tensor in found.items():
                 own[name].copy_(tensor)
-            for path, norm in module.named_modules():
-                if isinstance(norm, _BatchNorm) and f"{path}.running_mean" in found and norm.num_batches_tracked is not None:
-                    mean, variance = norm.running_mean, norm.running_var
-                    if mean is not None and variance is not None and (bool(mean.any()) or not bool((variance == 1).all())):
-                        norm.num_batches_tracked.clamp_(min=1)
+
+
+def load(matched: Matched, trunk: Trunk) -> None:
+    """Copy matched tensors into a trunk that is to be fine-tuned.
+
+    Batch norms whose statistics were loaded count as used in training, whatever the file counts: they are not measured anew.
+    Those that still have mean 0 and variance 1, as in an untrained network, are measured as everywhere.
+    """
+    copy(matched, trunk)
+    for module, found in ((trunk.down, matched.encoder), (trunk.up, matched.decoder)):
+        for path, norm in module.named_modules():
+            if isinstance(norm, _BatchNorm) and f"{path}.running_mean" in found and is_trained(norm):
+                assert norm.num_batches_tracked is not None
+                norm.num_batches_tracked.clamp_(min=1)
+
+
+def is_trained(norm: _BatchNorm) -> bool:
+    """Tell whether a batch norm has statistics that are not those it begins with: mean 0 and variance 1."""
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is not None and variance is not None and (bool(mean.any()) or not bool((variance == 1).all()))
 
 
 def _candidates(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], trunk: Trunk, name: TrunkName) -> list[_Candidate]:

@@ -65,7 +65,7 @@ def open_source(init: Init) -> Source:
         return _from_timm(init)
     path = Path(init.source.partition(":")[2] if init.kind else init.source).expanduser()
     if path.is_dir():
-        return _from_folder(path)
+        return open_folder(path)
     if init.kind:
         raise UsageError(f"--init {init.label}: {path} is no folder; local-dir: takes one with config.json and weights.")
     if not path.exists() and ":" in init.source and "/" not in init.source.partition(":")[0]:
@@ -106,7 +106,8 @@ def weights_of(init: Init, source: Source, trunk: TrunkName, match: Any, partial
     )
 
 
-def _from_folder(folder: Path) -> Source:
+def open_folder(folder: Path) -> Source:
+    """Return what a folder holds that `bench export` wrote, or that timm opens by `local-dir:`; errors as `open_source`."""
     path = next((folder / name for name in ENCODER_FILES if (folder / name).is_file()), None)
     if path is None:
         raise UsageError(f"{folder} holds none of {', '.join(ENCODER_FILES)}.")
@@ -118,6 +119,9 @@ def _from_folder(folder: Path) -> Source:
             config[OURS] = dict(config.get(OURS) or {})
         except (ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{folder / CONFIG_FILE} is damaged: {error}.") from error
+    for name, recorded in dict(config.get(OURS, {}).get("sha256") or {}).items():
+        if not (folder / name).is_file() or files.sha256(folder / name) != recorded:
+            raise DataError(f"{folder / name} is damaged: its SHA-256 is not the one in {CONFIG_FILE}.")
     tensors, digest = weights_file.read(path), files.sha256(path)
     decoder = folder / DECODER_FILE
     if decoder.is_file():

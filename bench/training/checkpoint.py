@@ -60,6 +60,13 @@ def load_weights(path: Path, digest: str, module: nn.Module) -> None:
         raise DataError(f"{path} does not fit this network: {' '.join(str(error).split())[:300]}.") from error
 
 
+def load_network(path: Path, state: str, module: nn.Module) -> None:
+    """Load a module's state from a file whose tensors have this digest (`digest`); errors as `load_weights`."""
+    load_weights(path, files.sha256(path), module)
+    if digest(module) != state:
+        raise DataError(f"{path} is damaged: its tensors are not the recorded ones; run again with --keep-networks.")
+
+
 def save(folder: Path, module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], facts: Mapping[str, Any]) -> Path:
     """Publish a checkpoint in `folder`, remove the earlier ones, and return its path. `facts` must have the `step`."""
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
