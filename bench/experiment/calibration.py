@@ -18,10 +18,10 @@ from torch import Tensor
 from bench.data import batches
 from bench.data.batches import SplitData
 from bench.experiment.session import Session
+from bench.feature_spread import FeatureSpread
 from bench.job import Job
 from bench.models import batch_norm
 from bench.models.network import Model
-from bench.record import FeatureSpread
 
 
 @dataclass(frozen=True)

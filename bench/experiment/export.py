@@ -43,15 +43,16 @@ def choose(out: Path, beginning: str, network: bool) -> Chosen:
     found = exact or matching
     if not found:
         raise unknown("run or pretrained trunk", beginning, [*records, *trunks])
-    if len(found) > 1:
+    of_trunk = {record.read_one(records[one]).pretrain.id if one in records else one for one in found}
+    if len(found) > 1 and (network or len(of_trunk) > 1):
         raise UsageError(f"{beginning!r} begins {len(found)} ids: {', '.join(sorted(found)[:10])}.")
-    (name,) = found
+    name = found[0]
     run = record.read_one(records[name]) if name in records else None
     if network and run is None:
         raise UsageError(f"{name} is a pretrained trunk; --network exports the fine-tuned network of a run.")
     pretrained = run.pretrain if run is not None else record.read_pretrained(trunks[name])
-    of_trunk = [one for one in record.read(out) if one.pretrain.id == pretrained.id]
-    return Chosen(pretrained, run if network else None, [run] if run is not None and network else of_trunk)
+    runs = [one for one in record.read(out) if one.pretrain.id == pretrained.id]
+    return Chosen(pretrained, run if network else None, [run] if run is not None and network else runs)
 
 
 def export(chosen: Chosen, out: Path, folder: Path, licence: str) -> list[str]:

@@ -29,9 +29,10 @@ from bench.experiment.calibration import Calibrated
 from bench.experiment.pretraining import load_trunk, work_folder
 from bench.experiment.session import Session
 from bench.experiment.task_data import TaskData, open_task_data
+from bench.feature_spread import FeatureSpread
 from bench.job import Job
 from bench.models.network import Model
-from bench.record import FeatureSpread, PretrainRecord
+from bench.record import PretrainRecord
 from bench.schema import canonical
 from bench.seeding import key
 from bench.training import checkpoint, loggers

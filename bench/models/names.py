@@ -47,7 +47,7 @@ def schemes(encoder: str, kept: Mapping[str, tuple[int, ...]], in_chans: int) ->
 
 
 def caveat(encoder: str, scheme: str) -> str:
-    """Return in one sentence why the features of weights with these names differ though every name fits; empty if they do not."""
+    """Return one sentence on why the features differ from the other network's although every name fits; empty when they agree."""
     if scheme.startswith("torchvision") and re.fullmatch(torchvision_names.OTHER_EPSILON, encoder):
         return "torchvision's batch norms have an epsilon of 0.001 in this network and timm's have 0.00001."
     if scheme == checkpoint_names.CLIP and "quickgelu" not in encoder:
@@ -65,7 +65,7 @@ def _outline(encoder: str, in_chans: int, features_only: bool = False) -> tuple[
     """Return the shapes of a timm model's tensors by name, and its children's names."""
     import timm
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.device("meta"):
         model = timm.create_model(encoder, features_only=features_only, pretrained=False, in_chans=in_chans)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return shapes, tuple(name for name, _ in model.named_children())
@@ -75,15 +75,14 @@ def _kept_names(encoder: str, kept: Iterable[str], in_chans: int) -> dict[str, s
     """Return the name in `kept` for each name of timm's plain model that is kept, in the plain model's order.
 
     timm changes only the beginning: it puts a wrapper's name there or turns `stages.0` into `stages_0`. So the names agree once
-    dots and underscores are alike. Shapes are compared at timm's own image size: position embeddings depend on the size.
+    dots and underscores are alike. Shapes are compared at timm's own image size, since position embeddings depend on the size.
+    `kept` may have a tensor more than timm's features_only model: the last norm of a ViT.
     """
-    shapes = plain(encoder, in_chans)
-    if set(kept) <= set(shapes):  # as of networks that are kept whole, plain vision transformers
-        return {name: name for name in shapes if name in set(kept)}
-    features, _ = _outline(encoder, in_chans, features_only=True)
+    shapes, (features, _) = plain(encoder, in_chans), _outline(encoder, in_chans, features_only=True)
     for wrapper in WRAPPERS:
         here = {_alike(name.removeprefix(wrapper)): name for name in kept if name.startswith(wrapper)}
-        found = {name: here[_alike(name)] for name, shape in shapes.items() if features.get(here.get(_alike(name), "")) == shape}
+        found = {name: here[_alike(name)] for name in shapes if _alike(name) in here}
+        found = {name: kept_name for name, kept_name in found.items() if features.get(kept_name, shapes[name]) == shapes[name]}
         if set(kept) == set(found.values()) and len(set(kept)) == len(found):
             return found
     raise ValueError(f"{encoder}: timm's features_only model does not have the names and shapes of its plain model.")

@@ -153,14 +153,20 @@ def _mobilenetv3(unit: _Unit, part: str) -> str:
     return join("features", unit.before + 1, *(("block", unit.place) if unit.of > 1 else ()), part)
 
 
+def _number(part: str) -> int:
+    if part not in KINDS.values():  # of a squeeze-and-excitation
+        raise Nameless(part)
+    return int(part)
+
+
 def _mobilenetv2(unit: _Unit, part: str) -> str:
     if unit.place + 1 == unit.of:  # the convolution and the batch norm at the end have no module around them
-        return join("features", unit.before + 1, "conv", unit.place + int(part))
+        return join("features", unit.before + 1, "conv", unit.place + _number(part))
     return join("features", unit.before + 1, "conv", unit.place, part)
 
 
 def _mnasnet(unit: _Unit, part: str) -> str:
-    number = 3 * unit.place + int(part)  # an activation is the third
+    number = 3 * unit.place + _number(part)  # an activation is the third
     return join("layers", 3 + number) if unit.stage == 0 else join("layers", unit.stage + 7, unit.block, "layers", number)
 
 

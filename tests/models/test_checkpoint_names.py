@@ -29,24 +29,25 @@ def clip(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 CONVERTED = [
-    ("convnext_atto", "facebookresearch ConvNeXt", dict),
-    ("convnextv2_atto", "facebookresearch ConvNeXt", dict),
-    ("swin_tiny_patch4_window7_224", "Microsoft Swin", dict),
-    ("swinv2_tiny_window8_256", "Microsoft Swin", dict),
-    ("vit_small_patch16_dinov3", "DINOv3 ViT", dict),
-    ("vit_base_patch32_clip_quickgelu_224", "OpenAI CLIP ViT", clip),
-    ("regnety_002", "VISSL RegNet", vissl),
+    ("convnext_atto", "facebookresearch ConvNeXt", dict, "stages.0.0.dwconv.weight"),
+    ("convnextv2_atto", "facebookresearch ConvNeXt", dict, "stages.3.1.grn.gamma"),
+    ("swin_tiny_patch4_window7_224", "Microsoft Swin", dict, "layers.0.downsample.reduction.weight"),
+    ("swinv2_tiny_window8_256", "Microsoft Swin", dict, "layers.2.downsample.norm.bias"),
+    ("vit_small_patch16_dinov3", "DINOv3 ViT", dict, "storage_tokens"),
+    ("vit_base_patch32_clip_quickgelu_224", "OpenAI CLIP ViT", clip, "class_embedding"),
+    ("regnety_002", "VISSL RegNet", vissl, "res1.block1-0.f.final_bn.weight"),
 ]
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("encoder", "title", "wrapped"), CONVERTED, ids=[encoder for encoder, *_ in CONVERTED])
+@pytest.mark.parametrize(("encoder", "title", "wrapped", "example"), CONVERTED, ids=[encoder for encoder, *_ in CONVERTED])
 @torch.no_grad()
 def test_timms_own_conversion_turns_these_names_into_timms(
-    encoder: str, title: str, wrapped: Callable[..., dict[str, Any]]
+    encoder: str, title: str, wrapped: Callable[..., dict[str, Any]], example: str
 ) -> None:
     weights = randomise(timm.create_model(encoder)).state_dict()
     found = names.schemes(encoder, kept_by(encoder), 3)
+    assert example in found[title]
     plain_names = {here: name for name, here in found["timm"].items()}
     theirs = wrapped({there: weights[plain_names[here]] for there, here in found[title].items()})
     converted = timm.create_model(

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.swin_transformer import SwinTransformer
@@ -100,8 +101,29 @@ def test_every_scheme_names_every_tensor_once_and_timms_names_are_the_plain_mode
 
 def test_one_channel_gives_the_shapes_of_a_lightness_trunk() -> None:
     assert names.plain("resnet18", 1)["conv1.weight"] == (64, 1, 7, 7)
-    with pytest.raises(ValueError, match="resnet18: timm's features_only model does not have"):
-        names.schemes("resnet18", kept_by("resnet34"), 1)
+
+
+def test_a_vit_that_keeps_its_last_norm_has_names_for_it() -> None:
+    with torch.device("meta"):
+        whole = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    found = names.schemes("vit_tiny_patch16_224", shapes(FeatureGetterNet(whole, norm=True)), 3)
+    last = {"timm": "norm.weight", "torchvision": "encoder.ln.weight", "OpenMMLab ViT": "ln1.weight"}
+    assert {title: found[title][name] for title, name in last.items()} == dict.fromkeys(last, "model.norm.weight")
+
+
+@pytest.mark.parametrize("encoder", ["mnasnet_small", "tf_efficientnet_lite0", "swinv2_tiny_window8_256", "convnextv2_atto"])
+def test_an_encoder_that_torchvision_cannot_have_has_no_names_of_torchvision(encoder: str) -> None:
+    assert "torchvision" not in names.schemes(encoder, kept_by(encoder), 3)
+
+
+def test_two_models_of_one_name_that_do_not_fit_together_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = "resnet18: timm's features_only model does not have the names and shapes"
+    with pytest.raises(ValueError, match=refusal):
+        names.schemes("resnet18", kept_by("resnet34"), 3)
+    changed = {**names.plain("resnet18", 3), "layer1.0.conv1.weight": (64, 64, 5, 5)}
+    monkeypatch.setattr(names, "plain", lambda *_: changed)
+    with pytest.raises(ValueError, match=refusal):
+        names.schemes("resnet18", kept_by("resnet18"), 3)
 
 
 def of(name: str) -> Callable[[], nn.Module]:
