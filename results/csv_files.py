@@ -43,6 +43,11 @@ def per_run(records: Sequence[Record]) -> Sheet:
     return sheet(_PER_RUN, (_Scored(record, metric) for record in records for metric in record.metric_ids))
 
 
+def main_scores(records: Sequence[Record]) -> Sheet:
+    """Return a line for each run with its protocol's main metric, as `per_run` has it."""
+    return sheet(_PER_RUN, (_Scored(record, record.metric_ids[0]) for record in records))
+
+
 def per_class(records: Sequence[Record]) -> Sheet:
     """Return a line for each run, metric that has a value for each class, and class."""
     runs = ((record, metric) for record in records for metric in record.metric_ids)

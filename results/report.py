@@ -61,7 +61,7 @@ class Report:
             {"board": number, "title": one.title, "notes": list(one.notes)} for number, one in enumerate(self.boards, start=1)
         ]
         found = {name: sheet.plain() for name, sheet in self.sheets.items()}
-        return {"boards": notes, **found, "problems": self.problems, "files": list(self.files)}
+        return {"boards": notes, **found, "warnings": self.problems}
 
 
 def make(
