@@ -11,11 +11,20 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import to_jsonable_python
 
+from bench.errors import UsageError
 from bench.text import printable_json
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document; progress, notes and warnings go to standard error.")
 ]
+
+PlanJson = Annotated[bool, typer.Option("--json", help="With --plan: print the plan as one JSON document.")]
+
+
+def check_plan(plan: bool, as_json: bool) -> None:
+    """Raise UsageError where JSON is asked for and no plan: the results of runs are printed by other commands."""
+    if as_json and not plan:
+        raise UsageError("--json prints a plan, so it needs --plan; for the results of runs ask bench report --json.")
 
 
 @contextmanager
