@@ -123,8 +123,8 @@ _PUBLISHED = {
     "task": "the downstream task",
     "split": "the images that were scored",
     "metric": "the metric: an id of ours only where the definition is the same",
-    "unit": "the unit of the value",
-    "value": "the number as it is printed, in that unit",
+    "printed": "the number as it is printed",
+    "unit": "its unit",
     "verified": "yes: found in the source's text; as cited: in the citing table only; no: copied",
     "note": "what else there is to say",
 }
@@ -179,7 +179,7 @@ def beside(boards: Sequence[Board]) -> Sheet:
 
 def published_numbers() -> Sheet:
     """Return a line for each published number, as `published.csv` has it; the unit stands beside the value."""
-    return Sheet(TABLES["published"], [{**asdict(one), "value": float(one.value)} for one in published()])
+    return Sheet(TABLES["published"], [{**asdict(one), "printed": float(one.value)} for one in published()])
 
 
 def _interval(found: Estimate) -> dict[str, float]:
