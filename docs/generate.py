@@ -26,6 +26,7 @@ from bench import config, metrics, registry
 from bench.cli.app import app
 from bench.config import Protocol
 from results.csv_files import SCHEMAS
+from results.table_sheets import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
@@ -239,14 +240,20 @@ def default_of(parameter: Any) -> str:
 
 
 def columns_page() -> str:
-    """Return the columns of the CSV files."""
+    """Return the columns of the CSV files, and of the tables that JSON and data frames have beside them."""
     parts = [
-        "# Columns of the CSV files\n\n`bench report` writes these files, and `bench list columns` prints the same list. Metric "
+        "# Columns of tables\n\n`bench report` writes the CSV files, and `bench list columns` prints the same list. Metric "
         "values, intervals and differences are shares of 1, not per cent, but for `points_per_hour`; printed tables and the page "
-        "have per cent and points. Lists are JSON. `pandas.read_csv` reads the files back without options.\n"
+        "have per cent and points. `pandas.read_csv` reads the files back without options. Lists and objects are JSON.\n\n"
+        "`bench report --json` has the same columns: a list of objects for each table, named without `.csv`, with `null` for an "
+        "empty cell. The tables behind the CSV files are there alone.\n"
     ]
-    for file, schema in SCHEMAS.items():
-        parts += [f"## {file}\n", table(("Column", "What it is"), [(f"`{key}`", prose(text)) for key, text in schema.items()])]
+    for name, schema in {**SCHEMAS, **TABLES}.items():
+        parts.append(f"## {name}\n")
+        own = {key: text for key, text in schema.items() if name != "table4" or key not in SCHEMAS["leaderboard.csv"]}
+        if len(own) < len(schema):
+            parts.append("A line for each cell of Table 4: these columns, and behind them all columns of leaderboard.csv.\n")
+        parts.append(table(("Column", "What it is"), [(f"`{key}`", prose(text)) for key, text in own.items()]))
     return "\n".join(parts)
 
 

@@ -6,85 +6,57 @@ cent; texts that a reader would take for a formula or a missing value have an ap
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property
+from typing import Any
 
 from bench.config import as_space
 from bench.record import Record
-from bench.schema import canonical
-from bench.text import printable
 from results import leaks
 from results.agreement import Agreement, agreements
 from results.board import Board, Cell
 from results.cost import RowCost, row_cost
 from results.grouping import Column
 from results.rows import dead, precision_of, recipe_of
+from results.sheets import Fields, Sheet, rounded, sheet, texts
 from results.significance import Difference
 from results.statistics import Estimate
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-MISSING = ("NULL", "null", "NA", "NaN", "nan", "None", "N/A", "n/a", "<NA>", "#N/A", "#NA", "-NaN", "-nan")
-"""Texts that pandas takes for an empty cell."""
-FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What begins a formula, in both widths; readers look past white space."""
-DIGITS = 9
-"""Decimals that are written: fewer than differ between machines."""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """The lines of a CSV file, each with a value for every column of its schema, which says what the columns mean."""
-
-    schema: Mapping[str, str]
-    lines: Sequence[Mapping[str, Any]]
-
-    def frame(self) -> pd.DataFrame:
-        """Return the same as a data frame; pandas is imported here alone, since that takes longer than a whole report."""
-        import pandas
-
-        return pandas.DataFrame(self.lines, columns=list(self.schema))
-
-
-def csv_text(sheet: Sheet) -> str:
-    """Return a sheet as the text of a CSV file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(sheet.schema)
-    for line in sheet.lines:
-        values = [line[name] for name in sheet.schema]
-        writer.writerow([_safe(value) if isinstance(value, str) else _rounded(value) for value in values])
-    return text.getvalue()
 
 
 def leaderboard(boards: Sequence[Board]) -> Sheet:
     """Return a line for each board, column of it, and row that has runs there."""
     columns = ((board, place, column) for board in boards for place, column in enumerate(board.columns))
     lines = (_Shown(column, row.cells[place], row.vary) for board, place, column in columns for row in board.rows)
-    return _sheet(_LEADERBOARD, (line for line in lines if line.cell.records))
+    return sheet(_LEADERBOARD, (line for line in lines if line.cell.records))
+
+
+def leaderboard_line(column: Column, cell: Cell, vary: str) -> dict[str, Any]:
+    """Return the leaderboard's line about a cell that has runs, in its column; `vary` is what the seeds of its row vary."""
+    shown = _Shown(column, cell, vary)
+    return {name: value(shown) for name, (_, value) in _LEADERBOARD.items()}
 
 
 def per_run(records: Sequence[Record]) -> Sheet:
     """Return a line for each run and metric of its protocol."""
-    return _sheet(_PER_RUN, (_Scored(record, metric) for record in records for metric in record.metric_ids))
+    return sheet(_PER_RUN, (_Scored(record, metric) for record in records for metric in record.metric_ids))
+
+
+def main_scores(records: Sequence[Record]) -> Sheet:
+    """Return a line for each run with its protocol's main metric, as `per_run` has it."""
+    return sheet(_PER_RUN, (_Scored(record, record.metric_ids[0]) for record in records))
 
 
 def per_class(records: Sequence[Record]) -> Sheet:
     """Return a line for each run, metric that has a value for each class, and class."""
     runs = ((record, metric) for record in records for metric in record.metric_ids)
-    return _sheet(_PER_CLASS, (_Scored(*run, name) for run in runs for name in run[0].per_class.get(run[1], {})))
+    return sheet(_PER_CLASS, (_Scored(*run, name) for run in runs for name in run[0].per_class.get(run[1], {})))
 
 
 def agreement(boards: Sequence[Board]) -> Sheet:
     """Return a line for each board, column of runs and pair of metrics that two rows or more have."""
-    return _sheet(_AGREEMENT, agreements(boards))
+    return sheet(_AGREEMENT, agreements(boards))
 
 
 @dataclass(frozen=True)
@@ -124,39 +96,6 @@ class _Shown:
 
 _UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
 """What stands for a missing estimate: every number of it is an empty cell."""
-T = TypeVar("T")
-_Fields = dict[str, tuple[str, Callable[[T], Any]]]
-"""The columns of a CSV file in order: what each means, and its value in a line about a T."""
-
-
-def _sheet(fields: _Fields[T], items: Iterable[T]) -> Sheet:
-    return Sheet(_texts(fields), [{name: value(item) for name, (_, value) in fields.items()} for item in items])
-
-
-UNITS = {
-    **dict.fromkeys(
-        ("value", "low", "high", "std", "values", "sensitivity", "delta", "delta_low", "delta_high", "labels"),
-        "a share of 1, not per cent",
-    ),
-    "points_per_hour": "per cent",
-}
-"""What the values of a column are, where one could take them for something else."""
-
-
-def _texts(fields: _Fields[T]) -> dict[str, str]:
-    return {name: f"{text} ({UNITS[name]})" if name in UNITS else text for name, (text, _) in fields.items()}
-
-
-@lru_cache(maxsize=1 << 14)
-def _safe(value: str) -> str:
-    text = printable(value)
-    return f"'{text}" if text.lstrip()[:1] in FORMULAS or text in MISSING else text
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, DIGITS)
-    return value
 
 
 def _spread(record: Record) -> float | None:
@@ -173,12 +112,12 @@ def _commit(record: Record) -> str:
     return f"{commit[:12]}{'+' if record.provenance.get('dirty') else ''}"
 
 
-_OF_RUN: _Fields[Record] = {
+_OF_RUN: Fields[Record] = {
     "pretext": ("the pretext task", lambda r: r.pretext),
     "schedule": ("one-phase, two-phase or frozen", lambda r: r.job.schedule),
     "downstream": ("the downstream task", lambda r: r.downstream),
     "tuned": ("whether the rates were searched", lambda r: r.tuning is not None),
-    "rates": ("the learning rate of each phase", lambda r: json.dumps([float(f"{rate:.6g}") for rate in r.rates])),
+    "rates": ("the learning rate of each phase", lambda r: [float(f"{rate:.6g}") for rate in r.rates]),
     "precision": ("what the networks computed in", precision_of),
     "data": ("the labelled data", lambda r: r.data.name),
     "labels": ("how much of the training labels was used", lambda r: r.job.labels),
@@ -203,7 +142,7 @@ def _of_run(*names: str) -> dict[str, tuple[str, Callable[[Any], Any]]]:
     return {name: (_OF_RUN[name][0], of(_OF_RUN[name][1])) for name in names}
 
 
-_LEADERBOARD: _Fields[_Shown] = {
+_LEADERBOARD: Fields[_Shown] = {
     **_of_run("pretext", "schedule"),
     "transfer": ("what is inherited: all or encoder", lambda s: s.record.job.transfer),
     "supervision": (
@@ -237,7 +176,7 @@ _LEADERBOARD: _Fields[_Shown] = {
     "std": ("standard deviation over seeds", lambda s: s.estimate.deviation),
     "values": (
         "the value of each seed that has one, in the order of `seeds`, JSON",
-        lambda s: json.dumps([_rounded(value) for value in s.estimate.values]),
+        lambda s: [rounded(value) for value in s.estimate.values],
     ),
     "leading": (
         "whether it is one of those among which, with 95 % confidence, the best of its column is; none where none is left out",
@@ -277,9 +216,9 @@ _LEADERBOARD: _Fields[_Shown] = {
     "synthetic": ("whether it was drawn by the program", lambda s: s.record.data.synthetic),
     "scored_classes": ("how many classes the data can judge", lambda s: len(s.record.data.scored)),
     **_of_run("labels", "split", "protocol", "trunk", "size"),
-    "recipe": ("the pretext task's settings, JSON", lambda s: canonical(recipe_of(s.record))),
+    "recipe": ("the pretext task's settings, JSON", lambda s: recipe_of(s.record)),
     "pretrain_data": ("the unlabelled data", lambda s: s.record.pretrain.data.name if s.record.pretrain.data else "none"),
-    "seeds": ("the seeds", lambda s: json.dumps([record.job.seed for record in s.cell.records])),
+    "seeds": ("the seeds", lambda s: [record.job.seed for record in s.cell.records]),
     **_of_run("data_fingerprint"),
     "split_fingerprint": ("SHA-256 over the split", lambda s: s.record.data.splits_fingerprint),
     "pretrain_data_fingerprint": (
@@ -289,16 +228,16 @@ _LEADERBOARD: _Fields[_Shown] = {
     "variant": ("digest of all else that the runs of a column share", lambda s: s.column.variant),
     "commits": (
         "commits of the program, + for changed files",
-        lambda s: json.dumps(sorted({_commit(record) for record in s.cell.records})),
+        lambda s: sorted({_commit(record) for record in s.cell.records}),
     ),
-    "run_ids": ("the runs", lambda s: json.dumps([record.id for record in s.cell.records])),
+    "run_ids": ("the runs", lambda s: [record.id for record in s.cell.records]),
     "pretrain_ids": (
         "the pretrained trunks",
-        lambda s: json.dumps(list(dict.fromkeys(record.pretrain.id for record in s.cell.records))),
+        lambda s: list(dict.fromkeys(record.pretrain.id for record in s.cell.records)),
     ),
 }
 
-_PER_RUN: _Fields[_Scored] = {
+_PER_RUN: Fields[_Scored] = {
     **_of_run("run_id"),
     "pretrain_id": ("its pretrained trunk", lambda s: s.record.pretrain.id),
     **_of_run("pretext", "schedule"),
@@ -322,14 +261,14 @@ _PER_RUN: _Fields[_Scored] = {
     "trunk_weights": ("SHA-256 of the pretrained trunk's file", lambda s: s.record.pretrain.weights),
 }
 
-_PER_CLASS: _Fields[_Scored] = {
+_PER_CLASS: Fields[_Scored] = {
     **_of_run("run_id", "pretext", "schedule", "downstream", "seed"),
     "metric": ("metric id with its version", lambda s: s.metric),
     "class": ("the class", lambda s: s.name),
     "value": ("its value; empty where the class does not occur", lambda s: s.record.per_class[s.metric][s.name]),
 }
 
-_AGREEMENT: _Fields[Agreement] = {
+_AGREEMENT: Fields[Agreement] = {
     **_of_run("downstream"),
     "metric": ("a metric, with its version", lambda a: a.metric),
     "other": ("another of the same runs", lambda a: a.other),
@@ -345,9 +284,9 @@ _AGREEMENT: _Fields[Agreement] = {
 }
 
 SCHEMAS = {
-    "leaderboard.csv": _texts(_LEADERBOARD),
-    "per_run.csv": _texts(_PER_RUN),
-    "per_class.csv": _texts(_PER_CLASS),
-    "agreement.csv": _texts(_AGREEMENT),
+    "leaderboard.csv": texts(_LEADERBOARD),
+    "per_run.csv": texts(_PER_RUN),
+    "per_class.csv": texts(_PER_CLASS),
+    "agreement.csv": texts(_AGREEMENT),
 }
 """What the columns of each CSV file mean, in order, by the file's name."""

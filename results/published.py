@@ -6,15 +6,16 @@ Published numbers stand in a table of their own, never in a column of ours.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from bench.record import Record
 from bench.text import plain
-from results.board import Board, Cell, Row
+from results.board import Board, Row
 from results.rows import groups
+from results.statistics import Estimate
 from results.tables import Line, Table, interval
 
 PAPER = "Treneska et al. 2022"
@@ -96,37 +97,51 @@ TEXT_AND_CODE = (
 )
 
 
+@dataclass(frozen=True)
+class Ours:
+    """A row of ours, which has a value, beside a number of the paper's, and the settings in which it deviates from the paper."""
+
+    board: Board
+    row: Row
+    estimate: Estimate
+    deviations: list[str]
+
+
+def beside_paper(boards: Sequence[Board]) -> dict[Published, list[Ours]]:
+    """Return Table 4's numbers, each with our rows of the same metric."""
+    papers = [one for one in published() if (one.source, one.printed_in) == (PAPER, "Table 4")]
+    return {one: [ours for board in boards for ours in _ours(board, one)] for one in papers}
+
+
 def paper_table(boards: Sequence[Board]) -> Table:
     """Return Table 4's numbers, and below each our rows of the same metric; notes say how these deviate from the paper."""
-    papers = [one for one in published() if (one.source, one.printed_in) == (PAPER, "Table 4")]
-    ours = {one: [(board, *found) for board in boards for found in _cells(board, one)] for one in papers}
-    every = [_deviations(cell.records[0]) for found in ours.values() for *_, cell in found]
+    numbers = beside_paper(boards)
+    every = [ours.deviations for found in numbers.values() for ours in found]
     common = [deviation for deviation in every[0] if all(deviation in found for found in every)] if every else []
     lines = []
     notes: dict[str, int] = {}
-    for one, found in ours.items():
+    for one, found in numbers.items():
         lines.append(Line((f"{one.method} (the paper)", one.metric, f"{one.value} %", "1", "-")))
-        for board, row, cell in found:
-            assert cell.estimate is not None
-            value = f"{100 * cell.estimate.value:.2f} {interval(cell.estimate)} %"
-            own = [deviation for deviation in _deviations(cell.records[0]) if deviation not in common]
-            number = notes.setdefault(f"{board.title}; {'; '.join(own) or 'nothing else'}.", len(notes) + 1)
-            lines.append(Line((row.label, one.metric, value, str(cell.estimate.seeds), f"note {number}")))
+        for ours in found:
+            value = f"{100 * ours.estimate.value:.2f} {interval(ours.estimate)} %"
+            own = [deviation for deviation in ours.deviations if deviation not in common]
+            number = notes.setdefault(f"{ours.board.title}; {'; '.join(own) or 'nothing else'}.", len(notes) + 1)
+            lines.append(Line((ours.row.label, one.metric, value, str(ours.estimate.seeds), f"note {number}")))
     said = [f"Every row of ours deviates in: {'; '.join(common)}."] if common else []
     said += [f"Note {number}: {note}" for note, number in notes.items()]
     columns = ("Row", "Metric", "Value", "Seeds", "Deviations")
     return Table("Ours beside the paper's Table 4", (*said, *TEXT_AND_CODE), columns, tuple(lines))
 
 
-def _cells(board: Board, one: Published) -> list[tuple[Row, Cell]]:
+def _ours(board: Board, one: Published) -> Iterator[Ours]:
     pretext, schedule = ROWS[one.method]
     places = [place for place, column in enumerate(board.columns) if column.metric == one.metric]
-    return [
-        (row, row.cells[place])
-        for row in board.rows
-        for place in places
-        if (row.pretext, row.schedule, row.transfer) == (pretext, schedule, "all") and row.cells[place].estimate is not None
-    ]
+    for row in board.rows:
+        if (row.pretext, row.schedule, row.transfer) != (pretext, schedule, "all"):
+            continue
+        for cell in (row.cells[place] for place in places):
+            if cell.estimate is not None:
+                yield Ours(board, row, cell.estimate, _deviations(cell.records[0]))
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bench import metrics
 from bench.errors import UsageError
 from bench.record import Record
-from results import board, csv_files, published, tables
+from results import board, csv_files, published, sheets, table_sheets, tables
 from results.against import against
 from results.cache import Cache
 from results.latex import latex
@@ -51,6 +52,16 @@ class Report:
     problems: list[str]
     """What was left out because it is damaged."""
     boards: list[board.Board]
+    sheets: dict[str, sheets.Sheet]
+    """The values of all tables by name: those of the CSV files, and those of `table_sheets`."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the report as JSON values: each table as a list of objects, and the notes of each board."""
+        notes = [
+            {"board": number, "title": one.title, "notes": list(one.notes)} for number, one in enumerate(self.boards, start=1)
+        ]
+        found = {name: sheet.plain() for name, sheet in self.sheets.items()}
+        return {"boards": notes, **found, "warnings": self.problems}
 
 
 def make(
@@ -82,25 +93,20 @@ def make(
     kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
     main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
     table3 = tables.table3(chosen)
-    added = [published.paper_table(_with_papers_metrics(source, boards))] if wanted.compare_paper else []
+    papers = _with_papers_metrics(source, boards) if wanted.compare_paper else []
+    added = [published.paper_table(papers)] if wanted.compare_paper else []
     added += published.published_tables() if wanted.with_published else []
     shown = [*main, *table3, *added]
     files = {"table4.md": tables.markdown(shown), "table4.tex": latex(shown)}
+    found = _sheets(source, boards, papers)
     if not wanted.runs:
-        own = source.boards() if wanted.metrics and not wanted.shown_only else boards
-        sheets = {
-            "leaderboard.csv": csv_files.leaderboard(own),
-            "per_run.csv": csv_files.per_run(chosen),
-            "per_class.csv": csv_files.per_class(chosen),
-            "agreement.csv": csv_files.agreement(own),
-        }
-        files |= {name: csv_files.csv_text(sheet) for name, sheet in sheets.items()}
+        files |= {name: sheets.csv_text(found[name.removesuffix(".csv")]) for name in csv_files.SCHEMAS}
     problems: list[str] = []
     if wanted.html:
         from results.page import page
 
         files[PAGE] = page(boards, [*table3, *added], wanted.images or out, command, problems)
-    return Report(shown, files, problems, boards)
+    return Report(shown, files, problems, boards, found)
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,23 @@ class _Source:
             return [board.one_board(self.records, self.read, chosen, self.wanted.baseline, resamples, self.cache)]
         looks = self.wanted.looks
         return board.boards(self.records, self.read, chosen, self.wanted.baseline, resamples, self.cache, looks)
+
+
+def _sheets(source: _Source, boards: Sequence[board.Board], papers: Sequence[board.Board]) -> dict[str, sheets.Sheet]:
+    """Return the values of all tables by name; those of a CSV file have the protocols' metrics unless runs were chosen."""
+    wanted = source.wanted
+    own = source.boards() if wanted.metrics and not (wanted.shown_only or wanted.runs) else boards
+    found = {
+        "table4": table_sheets.table4(boards),
+        "searches": table_sheets.searches(boards),
+        "table3": table_sheets.table3(source.records),
+        "leaderboard": csv_files.leaderboard(own),
+        "per_run": csv_files.per_run(source.records),
+        "per_class": csv_files.per_class(source.records),
+        "agreement": csv_files.agreement(own),
+    }
+    found |= {"beside_paper": table_sheets.beside(papers)} if wanted.compare_paper else {}
+    return {**found, **({"published": table_sheets.published_numbers()} if wanted.with_published else {})}
 
 
 def _by_metric(source: _Source, boards: Sequence[board.Board]) -> list[list[board.Board]]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.config import as_space
-from bench.record import DataFacts, Record
+from bench.record import Record, Tuning
 from bench.text import printable
 from results.board import MARKS, Board, Cell, Row
 from results.cost import row_cost
-from results.rows import groups, pretext_key, pretext_label
+from results.pretext_scores import PretextScore, PretextScores, pretext_scores
 from results.statistics import Estimate
 
 SCORES = {
@@ -88,7 +87,7 @@ def searches(board: Board) -> Table | None:
     """Return what each row's search tried and chose, and how much depends on the rates; None when nothing was searched."""
 
     def lines(row: Row, place: int) -> Iterator[Line]:
-        for record, tuning in {r.tuning.study: (r, r.tuning) for r in row.cells[place].records if r.tuning}.values():
+        for record, tuning in searches_of(row.cells[place]):
             states = Counter(trial.state for trial in tuning.trials)
             tried = ", ".join(f"{states[state]} {state}" for state in ("complete", "pruned", "diverged") if states[state])
             rates = ", ".join(f"{name} {rate:.2e}" for name, rate in tuning.best.items())
@@ -105,6 +104,11 @@ def searches(board: Board) -> Table | None:
     )
     heads = ("Row", "Trials", "Rates chosen", "Best", "First", "Sensitivity", "At the edge, so wider")
     return by_column("Searches", board, lines, heads, *notes)
+
+
+def searches_of(cell: Cell) -> list[tuple[Record, Tuning]]:
+    """Return each search of a cell's runs once, with the last run that has it."""
+    return list({record.tuning.study: (record, record.tuning) for record in cell.records if record.tuning}.values())
 
 
 def costs(board: Board) -> Table | None:
@@ -152,41 +156,30 @@ def by_column(
 
 def table3(records: Sequence[Record]) -> list[Table]:
     """Return Table 3 for each pretraining data, trunk and size: each pretext task's scores at its own task on test images."""
-    scored = [(record, record.pretrain.data) for record in records if record.pretrain.evaluation and record.pretrain.data]
-    groups_of = groups(scored, lambda one: (one[1].fingerprint, one[0].job.pretrain.trunk, one[0].pretrain.job.size))
-    return [_table3([record for record, _ in members], members[0][1]) for members in groups_of.values()]
+    return [_table3(found) for found in pretext_scores(records)]
 
 
-def _table3(records: Sequence[Record], data: DataFacts) -> Table:
-    rows = []
-    for row in groups(records, pretext_key).values():
-        trunks = list({record.pretrain.id: record.pretrain for record in row}.values())
-        for name in trunks[0].evaluation:
-            summary = _summary([trunk.evaluation[name] for trunk in trunks])
-            rows.append(Line((pretext_label(row[0], records), name, *summary, str(len(trunks)))))
-    baselines = {name: scores for record in records for name, scores in record.pretrain.baselines.items()}
-    if baselines:
-        rows.append(Line(("Baselines, which learn nothing", "", "", "", "", ""), heading=True))
-    for name, scores in baselines.items():
-        rows += [Line((name, score, *_summary([summary]), "-")) for score, summary in scores.items()]
-    trunk = records[0].job.pretrain
-    counts = sorted({record.pretrain.evaluation_images for record in records})
-    explained = [text for name, text in SCORES.items() if name in {row.cells[1] for row in rows}]
+def _table3(found: PretextScores) -> Table:
+    data, trunk = found.data, found.job
+    lines = {
+        is_trained: [_score(one) for one in found.scores if (one.trunks is not None) == is_trained]
+        for is_trained in (True, False)
+    }
+    rows = lines[True]
+    if lines[False]:
+        rows += [Line(("Baselines, which learn nothing", "", "", "", "", ""), heading=True), *lines[False]]
+    explained = [text for name, text in SCORES.items() if name in {one.name for one in found.scores}]
     return Table(
         f"Table 3: pretext tasks on {data.short}, trunk {trunk.trunk} at {trunk.size} px",
-        (f"data {data.fingerprint[:12]}; {', '.join(map(str, counts))} test images", *explained),
+        (f"data {data.fingerprint[:12]}; {', '.join(map(str, found.images))} test images", *explained),
         ("Pretext", "Metric", "Average", "Min", "Max", "Seeds"),
         tuple(rows),
     )
 
 
-def _summary(summaries: Sequence[Mapping[str, float | None]]) -> list[str]:
-    """Return the mean of some averages, the least minimum and the largest maximum; "-" where none is finite."""
-    found = []
-    for name, combine in (("average", statistics.fmean), ("min", min), ("max", max)):
-        known = [value for summary in summaries if (value := summary[name]) is not None]
-        found.append(f"{combine(known):.3f}" if known else "-")
-    return found
+def _score(one: PretextScore) -> Line:
+    values = ("-" if value is None else f"{value:.3f}" for value in (one.average, one.least, one.most))
+    return Line((one.label, one.name, *values, "-" if one.trunks is None else str(one.trunks)))
 
 
 def label(row: Row, place: int) -> str:

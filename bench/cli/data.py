@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import completion
 from bench.cli.common import hold, use
+from bench.cli.document import AsJson, alone
 from bench.config import names
 from bench.errors import UsageError
 from bench.text import Echo, some
@@ -125,12 +126,18 @@ def _tell(dataset: Dataset, echo: Echo) -> None:
         echo(f"  {reason}: {number:,}")
 
 
-def list_data() -> None:
+def list_data(as_json: AsJson = False) -> None:
     """List the prepared data sets: layout, number of images, fingerprint, classes and folder."""
-    from bench.cli import listing
+    from bench.cli.listing import DATA
     from bench.cli.screen import print_rows
+    from bench.storage import files
 
-    print_rows(*listing.data())
+    with alone(as_json) as publish:
+        found = DATA.items(files.home())
+        if as_json:
+            publish({"data": found})
+        else:
+            print_rows(*DATA.rows(found))
 
 
 def _set_name(name: str) -> str:

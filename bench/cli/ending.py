@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.common import keep_look, report_of, warn
+from bench.cli.common import warn
 from bench.errors import BenchError
 from bench.text import shell
 
@@ -25,14 +25,14 @@ def show(records: Sequence[Record], out: Path, screen: Screen) -> None:
     if not records:
         return
     from bench.cli.screen import drawn
-    from results import tables
+    from results import folder, tables
     from results.report import Wanted
 
     again = shell(["bench", "report", *([] if out == DEFAULT_OUT else ["--out", str(out)]), "--html"])
     screen.doing("comparing the rows of the table")
     try:
-        made, before = report_of(records, out, Wanted(), again)
-        keep_look(made, out, before)
+        made, before = folder.report_of(records, out, Wanted(), again)
+        folder.keep_look(made, out, before, warn)
         for board in made.boards:
             screen.echo("")
             screen.table(drawn(tables.table4(board)))

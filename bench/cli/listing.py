@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bench.cli.common import add, warn
 from bench.cli.completion import completer
+from bench.cli.document import AsJson, alone
 from bench.cli.options import Out, Plugins
 from bench.errors import unknown
 from bench.text import Rows
 
 EXAMPLE = "bench list pretexts"
-LISTS = ("pretexts", "downstreams", "protocols", "trunks", "metrics", "runs", "columns")
+Item = dict[str, Any]
+"""An entry of a list, as JSON values by key."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list: the entries that are in it, given the output folder, and the heading and text of each column of its table."""
+
+    items: Callable[[Path], list[Item]]
+    columns: Mapping[str, str | Callable[[Item], str]]
+    """Of each heading the entry's key, or what makes the text."""
+
+    def rows(self, items: list[Item]) -> Rows:
+        """Return the headings and the rows of the table of some entries."""
+        texts = [tuple(item[of] if isinstance(of, str) else of(item) for of in self.columns.values()) for item in items]
+        return tuple(self.columns), texts
 
 
 def list_(
@@ -28,124 +45,161 @@ def list_(
     ] = None,
     out: Out = Path("runs"),
     plugin: Plugins = None,
+    as_json: AsJson = False,
 ) -> None:
     """List pretext tasks, downstream tasks, protocols, trunks, metrics, runs or CSV columns by name."""
+    names = [what] if what else ["pretexts", "downstreams"]
+    for name in names:
+        if name not in LISTS:
+            raise unknown("list", name, LISTS)
+    with alone(as_json) as publish:
+        add(plugin)
+        found = {name: LISTS[name].items(out) for name in names}
+        if what == "runs" and not found["runs"]:
+            warn(f"{out} holds no finished runs yet")
+        if as_json:
+            publish(found)
+        else:
+            _show(found, titled=what is None)
+
+
+def _show(found: Mapping[str, list[Item]], titled: bool) -> None:
     from bench.cli.screen import print_rows
-
-    add(plugin)
-    for name in [what] if what else ["pretexts", "downstreams"]:
-        if not what:
-            print(f"{name}:")
-        print_rows(*rows(name, out))
-    if what == "runs" and (changed := _changed_protocols(out)):
-        print()
-        print_rows(("Protocol", "What it is"), changed)
-
-
-def rows(what: str, out: Path) -> Rows:
-    """Return the columns and rows of one list; UsageError for a list that does not exist."""
-    lists: dict[str, Callable[[str], Rows]] = {
-        "pretexts": _plugins,
-        "downstreams": _plugins,
-        "protocols": lambda _: _protocols(),
-        "trunks": lambda _: _trunks(),
-        "metrics": lambda _: _metrics(),
-        "runs": lambda _: _runs(out),
-        "columns": lambda _: _columns(),
-    }
-    if what not in lists:
-        raise unknown("list", what, lists)
-    return lists[what](what)
-
-
-def data() -> Rows:
-    """Return the prepared data sets as columns and rows."""
-    from bench.data import catalogue
-
-    found: list[tuple[str, ...]] = [
-        (
-            name,
-            dataset.kind,
-            f"{len(dataset.images):,}" + (f" ({len(dataset.broken):,} left out)" if dataset.broken else ""),
-            dataset.fingerprint[:12],
-            _scored(dataset.classes, dataset.scored),
-            str(dataset.root),
-        )
-        for name, dataset in catalogue.prepared().items()
-    ]
-    return ("Name", "Layout", "Images", "Fingerprint", "Classes", "Where"), found
-
-
-def _scored(classes: tuple[str, ...], scored: tuple[str, ...]) -> str:
-    return "-" if not classes else str(len(classes)) if len(scored) == len(classes) else f"{len(scored)} of {len(classes)} scored"
-
-
-def _plugins(kind: str) -> Rows:
-    from bench import registry
-
-    return ("Name", "What it is"), list(registry.summaries(kind).items())
-
-
-def _protocols() -> Rows:
-    from bench import registry
-
-    found = []
-    for downstream in registry.summaries("downstreams"):
-        for name, protocol in registry.protocols(downstream).items():
-            found.append((name, downstream, ", ".join(protocol.metrics[:2]), protocol.summary))
-    return ("Protocol", "Downstream", "Metrics", "What it is"), sorted(found)
-
-
-def _trunks() -> Rows:
-    return ("Name", "What it is"), [
-        ("unet", "the paper's U-Net: depth from the image's size (8 at 256 px), width 64"),
-        ("unet:depth=6,width=32", "a smaller U-Net for smaller images"),
-        ("timm:ENCODER", "a timm encoder with a feature pyramid and a U-Net decoder, for example timm:resnet18"),
-        ("NAME,preprocessing=rgb", "the trunk NAME with colour as its input instead of lightness (preprocessing=l, the paper's)"),
-    ]
-
-
-def _metrics() -> Rows:
-    from bench.metrics import METRICS
-
-    return ("Metric", "What it is", "Computed from"), [(m.key, m.title, m.needs) for m in METRICS.values()]
-
-
-def _columns() -> Rows:
-    from results.csv_files import SCHEMAS
-
-    return ("File", "Column", "What it is"), [(file, *column) for file, schema in SCHEMAS.items() for column in schema.items()]
-
-
-def _runs(out: Path) -> Rows:
-    from bench import record
-    from results.protocols import short
-
-    found: list[tuple[str, ...]] = []
-    for one in record.read(out):
-        name = one.metric_ids[0]
-        value = one.metrics[name]
-        score = "undefined" if value is None else f"{value:.4f}"
-        found.append(
-            (
-                one.id,
-                one.job.schedule,
-                short(one.job.protocol),
-                one.data.short,
-                str(one.job.seed),
-                f"{name} {score}",
-                f"{one.cost.seconds:.0f} s",
-            )
-        )
-    if not found:
-        warn(f"{out} holds no finished runs yet")
-    return ("Run", "Schedule", "Protocol", "Data", "Seed", "Main metric", "Fine-tuning"), found
-
-
-def _changed_protocols(out: Path) -> list[tuple[str, ...]]:
-    """Return the short name of each changed protocol among the runs of a folder, and what it is."""
-    from bench import record
     from results.protocols import explanations
 
-    said = (text.partition(" is ") for text in explanations(one.job.protocol for one in record.read(out)))
-    return [(name, what) for name, _, what in said]
+    for name, items in found.items():
+        if titled:
+            print(f"{name}:")
+        print_rows(*LISTS[name].rows(items))
+    said = explanations(one["protocol"] for one in found.get("runs", ()))
+    if said:
+        print()
+        print_rows(("Protocol", "What it is"), [(name, what) for name, _, what in (text.partition(" is ") for text in said)])
+
+
+def _plugins(kind: str) -> list[Item]:
+    from bench import registry
+
+    return [{"name": name, "summary": summary} for name, summary in registry.summaries(kind).items()]
+
+
+def _protocols() -> list[Item]:
+    from bench import registry
+
+    found = [
+        {"name": name, "downstream": task, "metrics": list(protocol.metrics), "summary": protocol.summary}
+        for task in registry.summaries("downstreams")
+        for name, protocol in registry.protocols(task).items()
+    ]
+    return sorted(found, key=lambda one: (one["name"], one["downstream"]))
+
+
+TRUNKS = {
+    "unet": "the paper's U-Net: depth from the image's size (8 at 256 px), width 64",
+    "unet:depth=6,width=32": "a smaller U-Net for smaller images",
+    "timm:ENCODER": "a timm encoder with a feature pyramid and a U-Net decoder, for example timm:resnet18",
+    "NAME,preprocessing=rgb": "the trunk NAME with colour as its input instead of lightness (preprocessing=l, the paper's)",
+}
+
+
+def _metrics() -> list[Item]:
+    from bench.metrics import METRICS
+
+    return [{"id": one.key, "title": one.title, "needs": one.needs} for one in METRICS.values()]
+
+
+def _runs(out: Path) -> list[Item]:
+    from bench import record
+    from results.csv_files import main_scores
+
+    records = record.read(out)
+    return [{**line, "data_title": one.data.short} for one, line in zip(records, main_scores(records).plain(), strict=True)]
+
+
+def _protocol_of(run: Item) -> str:
+    from results.protocols import short
+
+    return short(run["protocol"])
+
+
+def _score_of(run: Item) -> str:
+    return f"{run['metric']} {'undefined' if run['value'] is None else format(run['value'], '.4f')}"
+
+
+def _columns() -> Iterator[Item]:
+    from results.csv_files import SCHEMAS
+    from results.table_sheets import TABLES
+
+    for file, schema in {**SCHEMAS, **TABLES}.items():
+        yield from ({"file": file, "column": name, "meaning": meaning} for name, meaning in schema.items())
+
+
+def _data() -> list[Item]:
+    from bench.data import catalogue
+
+    return [
+        {
+            "name": name,
+            "layout": found.kind,
+            "images": len(found.images),
+            "left_out": len(found.broken),
+            "fingerprint": found.fingerprint,
+            "classes": list(found.classes),
+            "scored": list(found.scored),
+            "root": str(found.root),
+        }
+        for name, found in catalogue.prepared().items()
+    ]
+
+
+def _images_of(data: Item) -> str:
+    return f"{data['images']:,}" + (f" ({data['left_out']:,} left out)" if data["left_out"] else "")
+
+
+def _classes_of(data: Item) -> str:
+    classes, scored = len(data["classes"]), len(data["scored"])
+    return "-" if not classes else str(classes) if scored == classes else f"{scored} of {classes} scored"
+
+
+_NAMED = {"Name": "name", "What it is": "summary"}
+LISTS = {
+    "pretexts": Listing(lambda _: _plugins("pretexts"), _NAMED),
+    "downstreams": Listing(lambda _: _plugins("downstreams"), _NAMED),
+    "protocols": Listing(
+        lambda _: _protocols(),
+        {
+            "Protocol": "name",
+            "Downstream": "downstream",
+            "Metrics": lambda one: ", ".join(one["metrics"][:2]),
+            "What it is": "summary",
+        },
+    ),
+    "trunks": Listing(lambda _: [{"name": name, "summary": summary} for name, summary in TRUNKS.items()], _NAMED),
+    "metrics": Listing(lambda _: _metrics(), {"Metric": "id", "What it is": "title", "Computed from": "needs"}),
+    "runs": Listing(
+        _runs,
+        {
+            "Run": "run_id",
+            "Schedule": "schedule",
+            "Protocol": _protocol_of,
+            "Data": "data_title",
+            "Seed": lambda one: str(one["seed"]),
+            "Main metric": _score_of,
+            "Fine-tuning": lambda one: f"{one['seconds']:.0f} s",
+        },
+    ),
+    "columns": Listing(lambda _: list(_columns()), {"File": "file", "Column": "column", "What it is": "meaning"}),
+}
+"""The lists of `bench list` by name."""
+DATA = Listing(
+    lambda _: _data(),
+    {
+        "Name": "name",
+        "Layout": "layout",
+        "Images": _images_of,
+        "Fingerprint": lambda one: one["fingerprint"][:12],
+        "Classes": _classes_of,
+        "Where": "root",
+    },
+)
+"""The prepared data sets, of `bench data list`."""

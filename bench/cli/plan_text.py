@@ -20,7 +20,7 @@ def print_plan(planned: Plan, screen: Screen, of_study: bool = False) -> None:
     from bench.experiment.plan_words import offered, origins, total, warning
     from bench.experiment.session import chosen
 
-    screen.table(_table(("Chosen", "", "Why"), chosen(planned.session)))
+    screen.table(_table(("Chosen", "", "Why"), [(one.name, one.text, one.why) for one in chosen(planned.session)]))
     screen.echo("")
     work = [(line.name, line.state, duration(line.seconds) if line.seconds else "-") for line in planned.lines]
     screen.table(_table(("What", "State", "Time"), work))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import completion
-from bench.cli.common import hold, keep_look, report_of, warn
+from bench.cli.common import hold, warn
+from bench.cli.document import AsJson, alone
 from bench.cli.options import Out
 from bench.config import names
-from bench.errors import BenchError, DataError, MachineError, UsageError
+from bench.errors import MachineError
 from bench.text import shell
 
 if TYPE_CHECKING:
@@ -45,47 +46,45 @@ def report(
     with_published: Annotated[bool, typer.Option("--with-published", help="Add a table of published numbers.")] = False,
     compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Put our scores beside the paper's Table 4.")] = False,
     html: Annotated[bool, typer.Option("--html", help="Write report.html too: tables, curves and images.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write them as files.
 
     The files are leaderboard.csv, per_run.csv, per_class.csv, agreement.csv (see bench list columns), table4.md and table4.tex,
-    in --out. The CSV files always have the protocols' metrics.
+    in --out. The CSV files always have the protocols' metrics. With --json the values of all tables are printed, and the files
+    are written all the same.
     """
-    from bench import record
-    from bench.cli.screen import Screen, drawn
+    from bench.cli.screen import Screen
+    from results import folder
     from results.report import Wanted
 
     hold(out)
-    records = record.read(out)
-    if not records:
-        raise _nothing(out)
+    records = folder.records_in(out)
     wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
-    with Screen() as talking:
-        talking.doing("comparing the rows of the tables")
-        made, before = report_of(records, out, wanted, shell(["bench", *sys.argv[1:]]))
-    for problem in made.problems:
-        warn(problem)
-    unwritten = _written(made, out, before, not wanted.runs)
+    with alone(as_json) as publish:
+        with Screen() as screen:
+            screen.doing("comparing the rows of the tables")
+            made, before = folder.report_of(records, out, wanted, shell(["bench", *sys.argv[1:]]))
+        for problem in made.problems:
+            warn(problem)
+        unwritten = _written(made, out, before, not wanted.runs)
+        if as_json:
+            publish({**made.plain(), "files": [] if unwritten else list(made.files)})
+        else:
+            _show(made)
+    if unwritten is not None:
+        raise unwritten
+    if not as_json:
+        Screen().echo(f"wrote {', '.join(made.files)} in {out}")
+
+
+def _show(made: Report) -> None:
+    from bench.cli.screen import Screen, drawn
+
     screen = Screen()
     for table in made.tables:
         screen.table(drawn(table))
         screen.echo("")
-    if unwritten is not None:
-        raise unwritten
-    screen.echo(f"wrote {', '.join(made.files)} in {out}")
-
-
-def _nothing(out: Path) -> BenchError:
-    """Return the error for a folder without records: a folder of tables alone lacks them."""
-    from results.report import FILES
-
-    tables = [name for name in FILES if (out / name).is_file()]
-    if not tables:
-        return UsageError(f"{out} holds no finished runs yet; start with: bench run --pretext cgan_color --downstream voc_seg")
-    return DataError(
-        f"{out} holds {', '.join(tables)}, but no records to make them from: for each run runs/RUN/record.json, with "
-        "predictions.npz beside it; ask for the folder runs, since tables are not made from CSV files."
-    )
 
 
 def _written(made: Report, out: Path, before: Looks, looked: bool) -> MachineError | None:
@@ -94,12 +93,13 @@ def _written(made: Report, out: Path, before: Looks, looked: bool) -> MachineErr
     What was computed is shown all the same. A table of chosen runs is no look; it says itself that runs were chosen.
     """
     from bench.storage import files
+    from results import folder
 
     try:
         for name, text in made.files.items():
             files.publish_file(out / name, text)
         if looked:
-            keep_look(made, out, before)
+            folder.keep_look(made, out, before, warn)
     except MachineError as error:
         return error
     return None

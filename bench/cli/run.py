@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.common import begin, check_places
+from bench.cli.document import PlanJson, alone, check_plan
 from bench.cli.options import Out, Plan, Plugins, config_of, configured, fields
 from bench.errors import SomeFailed
 
 if TYPE_CHECKING:
     from bench.cli.screen import Screen
+    from bench.experiment import plan as planning
     from bench.experiment.session import Session
     from bench.record import Record
 
@@ -22,33 +24,43 @@ TUNE_EXAMPLE = "bench tune --pretext all --downstream voc_seg --trials 20"
 
 
 @configured(*fields())
-def run(options: dict[str, Any], out: Out = Path("runs"), plugin: Plugins = None, plan: Plan = False) -> None:
+def run(
+    options: dict[str, Any], out: Out = Path("runs"), plugin: Plugins = None, plan: Plan = False, as_json: PlanJson = False
+) -> None:
     """Run every pretext task on every downstream task: pretrain or reuse the trunk, fine-tune, score once, write a record.
 
     Given again, the same command resumes interrupted runs and prints finished ones.
     """
     began = time.monotonic()
+    check_plan(plan, as_json)
     config = config_of(options)
     from bench.cli.screen import Screen
 
-    with Screen() as screen:
+    with alone(as_json) as publish, Screen() as screen:
         begin(plugin, out)
         check_places(config.labelled_data, config.pretrain_data, config.storage)
         from bench.experiment.session import open_session
 
         session = open_session(config, out, screen, planning=plan)
-        if plan:
-            _plan(session, screen, began)
-        else:
+        if not plan:
             _run(session, screen)
+            return
+        planned = _planned(session, began)
+        if as_json:
+            from bench.experiment.plan_data import plan_data
+
+            publish(plan_data(planned))
+        else:
+            from bench.cli.plan_text import print_plan
+
+            print_plan(planned, screen)
 
 
-def _plan(session: Session, screen: Screen, began: float) -> None:
-    from bench.cli.plan_text import print_plan
+def _planned(session: Session, began: float) -> planning.Plan:
     from bench.experiment.plan import ANSWER, AT_LEAST, plan
     from bench.experiment.step_times import StepTimes
 
-    print_plan(plan(session, StepTimes(session.machine, began + ANSWER, AT_LEAST)), screen)
+    return plan(session, StepTimes(session.machine, began + ANSWER, AT_LEAST))
 
 
 def _run(session: Session, screen: Screen) -> None:

@@ -57,7 +57,8 @@ class Screen:
 
     def __enter__(self) -> Screen:
         self.spoke = time.monotonic()
-        threading.Thread(target=self._keep_talking, name="screen", daemon=True).start()
+        self.talking = threading.Thread(target=self._keep_talking, name="screen", daemon=True)
+        self.talking.start()
         if self.console.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}"),
@@ -73,6 +74,7 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         self.stopped.set()
+        self.talking.join()  # nothing is said after this, in the middle of what is printed next
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

@@ -10,8 +10,9 @@ import typer
 
 from bench.cli import completion
 from bench.cli.common import add, warn
+from bench.cli.document import alone
 from bench.cli.options import Out, Plugins
-from bench.text import printable_json, printable_lines, shell
+from bench.text import printable_lines, shell
 
 EXAMPLE = "bench show cgan_color-voc_seg-0a1b2c3d4e5f"
 
@@ -26,16 +27,15 @@ def show(
     source: Annotated[bool, typer.Option("--source", help="Print the text of the plug-ins that the run was made with.")] = False,
 ) -> None:
     """Print a run's settings, scores, cost and provenance, and the exact command that makes the run again."""
-    from rich.console import Console
-
     from bench.cli.screen import print_rows
     from bench.experiment import needs, reproduction
 
-    add(plugin)
-    one = reproduction.find(out, run)
-    if as_json:
-        Console(highlight=False, soft_wrap=True).print(printable_json(one.model_dump_json(indent=2)), markup=False)
-        return
+    with alone(as_json) as publish:
+        add(plugin)
+        one = reproduction.find(out, run)
+        if as_json:
+            publish(one.model_dump(mode="json"))
+            return
     if source:
         for text in needs.sources(one):  # a file gets every byte, a terminal nothing that moves its cursor
             sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)

@@ -43,11 +43,20 @@ class Line:
     name: str
     states: tuple[tuple[str, int], ...]
     seconds: float = 0.0
+    kind: str = ""
+    """What the work is: trunk, search or run."""
+    left: int = 0
+    """How many pieces are to be made, those aside that an earlier line has."""
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces there are."""
+        return sum(count for _, count in self.states)
 
     @property
     def state(self) -> str:
         """The states as text, with numbers where there are several pieces."""
-        several = sum(count for _, count in self.states) > 1
+        several = self.pieces > 1
         return ", ".join(f"{count:,} {state}" if several else state for state, count in self.states)
 
 
@@ -83,18 +92,18 @@ class Plan:
         """The estimate for all lines together."""
         return sum(line.seconds for line in self.lines)
 
-    def add(self, name: str, work: Sequence[Piece], seconds: Callable[[], float]) -> None:
+    def add(self, kind: str, name: str, work: Sequence[Piece], seconds: Callable[[], float]) -> None:
         """Add a line for pieces of work, without what earlier plans contain; `seconds()` is the estimate for one piece, once."""
         states: Counter[str] = Counter()
-        total = 0.0
+        total, to_do = 0.0, 0
         for piece in work:
             left = max(0, piece.times - self.done.get(piece.id, 0))
             self.done[piece.id] = self.done.get(piece.id, 0) + left
             states[piece.state if left or not piece.times else "above"] += 1
             if left:
                 self.pieces[piece.of or piece.id] = left * seconds()
-                total += left * seconds()
-        self.lines.append(Line(name, tuple(states.items()), total))
+                total, to_do = total + left * seconds(), to_do + 1
+        self.lines.append(Line(name, tuple(states.items()), total, kind, to_do))
 
     @cached_property
     def there(self) -> dict[str, set[str]]:
@@ -149,7 +158,7 @@ def _add_trunks(made: Plan, jobs: Sequence[Job]) -> None:
     name = work[0].id if len(work) == 1 else f"{pretext}, {len(work):,} seeds"
     if work:
         seconds = cache(partial(made.estimate.pretraining, jobs[0]))
-        made.add(name, work, seconds)
+        made.add("trunk", name, work, seconds)
 
 
 def _add_search(made: Plan, cell: Sequence[Job]) -> list[Job] | None:
@@ -161,14 +170,14 @@ def _add_search(made: Plan, cell: Sequence[Job]) -> list[Job] | None:
     if tuning is not None:
         wider = tuning.wider(job.trains)
         edge = f", a rate at the edge of its range: --space {as_space(wider)} searches wider" if wider else ""
-        made.add(f"  {search.id}", [Piece(search.id, f"searched{edge}", 0)], lambda: 0.0)
+        made.add("search", f"  {search.id}", [Piece(search.id, f"searched{edge}", 0)], lambda: 0.0)
         return [chosen_by(tuning, job) for job in cell]
 
     def seconds() -> float:
         trunk = made.estimate.pretraining(job) if _searches_pretext(session, job) else 0.0
         return made.estimate.finetuning(job, trial=True) + trunk
 
-    made.add(f"  {search.id}", [Piece(search.id, f"{trials} trials, less time when pruned", trials)], cache(seconds))
+    made.add("search", f"  {search.id}", [Piece(search.id, f"{trials} trials, less time when pruned", trials)], cache(seconds))
     return None
 
 
@@ -188,7 +197,7 @@ def _add_runs(made: Plan, cell: Sequence[Job], chosen: Sequence[Job] | None) -> 
         seeds = f"seed {first.seed}" if len(work) == 1 else f"{len(work):,} seeds"
         rates = "" if chosen is not None else "rates not known yet, "
         name = f"{first.pretrain.pretext}-{first.downstream} ({rates}{seeds}, {first.about})"
-    made.add(f"  {name}", work, cache(partial(made.estimate.finetuning, first)))
+    made.add("run", f"  {name}", work, cache(partial(made.estimate.finetuning, first)))
 
 
 def _searches_pretext(session: Session, job: Job) -> bool:

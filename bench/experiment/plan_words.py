@@ -43,14 +43,14 @@ def warning(planned: Plan, of_study: bool = False) -> list[str]:
 
 
 def with_protocol(words: Sequence[str], protocol: str) -> list[str]:
-    """Return the words of a command with another protocol, and without --plan.
+    """Return the words of a command with another protocol, and without --plan and --json.
 
     >>> with_protocol(["bench", "run", "--protocol", "paper", "--plan"], "small")
     ['bench', 'run', '--protocol', 'small']
     """
     kept: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
-        if not (word in ("--plan", "--protocol") or before == "--protocol" or word.startswith("--protocol=")):
+        if not (word in ("--plan", "--json", "--protocol") or before == "--protocol" or word.startswith("--protocol=")):
             kept.append(word)
     return [*kept, "--protocol", protocol]
 

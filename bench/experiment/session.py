@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.config import RunConfig
+from bench.data.dataset import Dataset
 from bench.experiment import leaks
 from bench.experiment.remaining import Remaining
 from bench.experiment.resolve import DRAWN, PHOTOGRAPHS, Grid, resolve
@@ -121,8 +122,23 @@ def commit() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
 
-def chosen(session: Session) -> list[tuple[str, str, str]]:
-    """Return what a session runs with, and why: what it is, what was chosen, and by whom."""
+@dataclass(frozen=True)
+class Choice:
+    """Something that a session runs with, as a JSON value, and by whom it was chosen; `said` is how the screen says it."""
+
+    name: str
+    value: Any
+    why: str
+    said: str = ""
+
+    @property
+    def text(self) -> str:
+        """The value as text."""
+        return self.said or str(self.value)
+
+
+def chosen(session: Session) -> list[Choice]:
+    """Return what a session runs with, and why."""
     config, grid, made = session.config, session.grid, session.machine
     asked, job = "asked for", grid.jobs[0]
     sizes = sorted({size for job in grid.jobs for size in (job.size, job.pretrain.size)})
@@ -131,16 +147,21 @@ def chosen(session: Session) -> list[tuple[str, str, str]]:
     default = grid.protocol in (DRAWN, PHOTOGRAPHS)
     seen = "a GPU is seen" if made.device.type == "cuda" else "no GPU is seen"
     ours = "the device's" if made.precision_known else "not timed yet: the run takes bf16 where that is faster"
+    of_protocol = f"the default for {drawn}" if default else "the tasks' own"
     rows = [
-        ("protocol", grid.protocol, asked if config.protocol else f"the default for {drawn}" if default else "the tasks' own"),
-        ("size", f"{' and '.join(map(str, sizes))} px", asked if config.size else "the protocol's"),
-        ("trunk", job.pretrain.trunk, asked if config.trunk else "the protocol's"),
-        ("device", str(made.device), asked if config.device != "auto" else seen),
-        ("threads", str(threads), asked if config.threads else f"{cores} processors can be used"),
-        ("precision", made.arithmetic, asked if config.precision != "auto" else ours),
-        ("data", f"{grid.data.title}, {len(grid.data.images):,} images", asked if config.labelled_data else "the default"),
+        Choice("protocol", grid.protocol, asked if config.protocol else of_protocol),
+        Choice("size", sizes, asked if config.size else "the protocol's", f"{' and '.join(map(str, sizes))} px"),
+        Choice("trunk", job.pretrain.trunk, asked if config.trunk else "the protocol's"),
+        Choice("device", str(made.device), asked if config.device != "auto" else seen),
+        Choice("threads", threads, asked if config.threads else f"{cores} processors can be used"),
+        Choice("precision", made.arithmetic, asked if config.precision != "auto" else ours),
+        _data("data", grid.data, asked if config.labelled_data else "the default"),
     ]
     if grid.pretrain_data is not None:
-        title = f"{grid.pretrain_data.title}, {len(grid.pretrain_data.images):,} images"
-        rows.append(("pretraining data", title, asked if config.pretrain_data else "the default"))
+        rows.append(_data("pretraining data", grid.pretrain_data, asked if config.pretrain_data else "the default"))
     return rows
+
+
+def _data(name: str, data: Dataset, why: str) -> Choice:
+    value = {"name": data.name, "images": len(data.images), "fingerprint": data.fingerprint}
+    return Choice(name, value, why, f"{data.title}, {len(data.images):,} images")

@@ -23,8 +23,8 @@ def announce(session: Session, runs: bool = True) -> None:
     made = plan(session, StepTimes(session.machine, time.monotonic() + AT_START), others=False, runs=runs)
     if not made.seconds:
         return
-    rows = {what: (value, why) for what, value, why in chosen(session)}
-    words = [text.format(rows[what][0]) + f" ({rows[what][1]})" for what, text in SAID.items()]
+    rows = {one.name: one for one in chosen(session)}
+    words = [text.format(rows[name].text) + f" ({rows[name].why})" for name, text in SAID.items()]
     session.echo(f"{', '.join(words)}: {total(made.seconds)}")
     if made.seconds > DAY:
         made.others = others_of(made)

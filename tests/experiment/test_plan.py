@@ -200,11 +200,11 @@ def test_a_plan_names_no_precision_that_the_run_may_not_take(
     monkeypatch.setattr(machine, "has_amx", lambda: True)
     monkeypatch.setattr(machine, "seal", SimpleNamespace(load=lambda *_: kept))
     monkeypatch.setattr(machine, "images_per_second", lambda *_, **__: pytest.fail("a plan times no precision"))
-    rows = {what: (value, why) for what, value, why in chosen(planned(size=machine.BF16_SIZE).session)}
+    rows = {one.name: (one.text, one.why) for one in chosen(planned(size=machine.BF16_SIZE).session)}
     expected = "bf16" if kept and kept["bf16"] > kept["fp32"] else "fp32"
     assert rows["precision"] == (expected, "the device's" if kept else "not timed yet: the run takes bf16 where that is faster")
     asked = chosen(planned(size=machine.BF16_SIZE, precision="fp32").session)
-    assert ("precision", "fp32", "asked for") in asked
+    assert ("precision", "fp32", "asked for") in [(one.name, one.text, one.why) for one in asked]
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "1 s"), (99, "99 s"), (100, "2 min"), (7_200, "2 h 0 min"), (86_400, "24 h")])

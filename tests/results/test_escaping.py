@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 import pytest
 
 from bench import text
-from results import csv_files, latex
+from results import latex, sheets
 from tests.data.made import devkit
 
 pytestmark = pytest.mark.integration
@@ -150,7 +150,7 @@ def test_no_cell_of_a_csv_file_is_a_formula(hostile: Path, file: str) -> None:
     "value", ["=1+1", "+1", "-1", "@A1", "\t=1+1", "\r=1+1", " =1+1", "\n@A1", "\u00a0=1+1", "\uff1d1+1", "\uff0b1", "\x1b=1"]
 )
 def test_what_begins_a_formula_is_found_behind_white_space(value: str) -> None:
-    written = csv_files.csv_text(csv_files.Sheet({"a": "a text"}, [{"a": value}]))
+    written = sheets.csv_text(sheets.Sheet({"a": "a text"}, [{"a": value}]))
     assert written.splitlines()[1].lstrip('"').startswith("'") and controls(written) == set()
 
 

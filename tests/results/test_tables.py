@@ -10,7 +10,7 @@ import pytest
 
 from bench.record import Record
 from bench.text import printable
-from results import board, csv_files, published, tables
+from results import board, csv_files, published, sheets, tables
 from results.agreement import order
 from results.latex import latex as to_latex
 from results.scores import Answers
@@ -89,10 +89,10 @@ def test_columns_say_which_values_are_shares_and_which_per_cent(bench: Callable)
     listed = {tuple(line.split("\t")[:2]): line.split("\t")[2] for line in bench("list", "columns").out.splitlines()[1:]}
     shares = {name for (file, name), text in listed.items() if "a share of 1, not per cent" in text}
     assert shares == {
-        *("value", "low", "high", "std", "values", "sensitivity", "delta", "delta_low", "delta_high", "labels"),
+        *("value", "low", "high", "std", "values", "sensitivity", "delta", "delta_low", "delta_high", "labels", "best", "first"),
     }
     assert all("not per cent" in text for (_, name), text in listed.items() if name in shares)
-    assert [name for (_, name), text in listed.items() if text.endswith("(per cent)")] == ["points_per_hour"]
+    assert {name for (_, name), text in listed.items() if text.endswith("(per cent)")} == {"points_per_hour"}
     scored = csv_files.leaderboard(boards(three_seeds())).lines[-1]
     assert all(0 <= scored[name] <= 1 for name in ("value", "low", "high", "std", "delta", "delta_low", "delta_high", "labels"))
 
@@ -150,7 +150,7 @@ def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers(
 
 def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
     sheet = csv_files.leaderboard(boards([*three_seeds(), make("l1_color", value=None), make("l1_color", tuning=tuning())]))
-    back = pd.read_csv(io.StringIO(csv_files.csv_text(sheet)))
+    back = pd.read_csv(io.StringIO(sheets.csv_text(sheet)))
     assert list(back.columns) == list(csv_files.SCHEMAS["leaderboard.csv"])
     by_pretext = back[~back["tuned"]].set_index("pretext")
     assert by_pretext.loc["cgan_color", "value"] == pytest.approx(0.51, abs=0.002)
@@ -170,9 +170,9 @@ def test_given_rates_are_not_called_tuned() -> None:
 
 
 def test_runs_and_classes_have_a_line_each() -> None:
-    runs = pd.read_csv(io.StringIO(csv_files.csv_text(csv_files.per_run(three_seeds()))))
+    runs = pd.read_csv(io.StringIO(sheets.csv_text(csv_files.per_run(three_seeds()))))
     assert len(runs) == 6 and set(runs["metric"]) == {"miou_voc@1"} and runs["value"].max() == 0.52
-    classes = pd.read_csv(io.StringIO(csv_files.csv_text(csv_files.per_class(three_seeds()))))
+    classes = pd.read_csv(io.StringIO(sheets.csv_text(csv_files.per_class(three_seeds()))))
     assert len(classes) == 24 and classes[classes["class"] == "dog"]["value"].isna().all()
 
 
@@ -186,14 +186,14 @@ def test_hostile_names_survive_markdown_latex_and_csv() -> None:
         in latex
     )
     assert latex.count(r"\begin{tabularx}") == 1
-    text = csv_files.csv_text(csv_files.leaderboard(boards([make(HOSTILE, protocol="=cmd()"), make("@x")])))
+    text = sheets.csv_text(csv_files.leaderboard(boards([make(HOSTILE, protocol="=cmd()"), make("@x")])))
     back = pd.read_csv(io.StringIO(text))
     assert "'=cmd()" in set(back["protocol"])
     assert sorted(back["pretext"]) == sorted([printable(HOSTILE), "'@x"])
     for made_text in (markdown, latex, text):
         assert not any(character in made_text for character in "\r\x1b")
     classes = make(per_class={"miou_voc@1": {"cat\rdog": 0.5, "null": 0.1, "=x": 0.2}})
-    back = pd.read_csv(io.StringIO(csv_files.csv_text(csv_files.per_class([classes]))))
+    back = pd.read_csv(io.StringIO(sheets.csv_text(csv_files.per_class([classes]))))
     assert back["class"].tolist() == ["cat dog", "'null", "'=x"] and back["value"].tolist() == [0.5, 0.1, 0.2]
 
 
@@ -281,7 +281,7 @@ def test_two_metrics_of_the_same_rows_agree_or_differ_in_order() -> None:
     assert (line["metric"], line["other"], line["rows"]) == ("miou_voc@1", "pixel_acc@1", 3)  # d has no other
     assert (line["alike"], line["differently"]) == (2, 1) and line["tau"] == pytest.approx(1 / 3)
     assert not csv_files.agreement(board.boards(records[:2], main_alone, resamples=10)).lines  # one row has no order
-    by_hand = pd.read_csv(io.StringIO(csv_files.csv_text(sheet)))
+    by_hand = pd.read_csv(io.StringIO(sheets.csv_text(sheet)))
     assert by_hand.loc[0, "tau"] == pytest.approx(1 / 3)
 
 
