@@ -155,12 +155,13 @@ def _card(chosen: Chosen, facts: dict[str, Any], filled: Sequence[str], licence:
         f'features = bench.embed(trunk, ["photo.jpg"], size={job.size})',
     ]
     if timm and chosen.run is None:
-        lines += ["", "import timm", "", 'encoder = timm.create_model("local-dir:FOLDER", pretrained=True, features_only=True)']
+        opened = 'timm.create_model("local-dir:FOLDER", pretrained=True, features_only=True)'
+        lines += ["", "import timm", "", f"encoder = {opened}"]
     lines += ["```", ""]
     if filled:
         lines += [
-            f"timm's plain network has {len(filled)} tensors that the trunk does not keep ({', '.join(filled[:4])}, ...): they are "
-            "random. Use the features, or `features_only=True`.",
+            f"timm's plain network has {len(filled)} tensors that the trunk does not keep ({', '.join(filled[:4])}, ...): they "
+            "are random, so take its features.",
             "",
         ]
     size = "" if job.size == PAPER_SIZE else f" at {job.size} px"

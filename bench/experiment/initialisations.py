@@ -50,8 +50,13 @@ def trunk_for(opened: Sequence[tuple[Init, Source]]) -> str:
     return next((source.trunk for _, source in opened if source.trunk), "")
 
 
-def initialise(config: RunConfig, opened: Sequence[tuple[Init, Source]], trunk: TrunkName, echo: Echo) -> list[Initialisation]:
-    """Match each source with the trunk and say what was loaded; UsageError or DataError for one that does not fit."""
+def initialise(
+    config: RunConfig, opened: Sequence[tuple[Init, Source]], trunk: TrunkName, size: int, echo: Echo
+) -> list[Initialisation]:
+    """Match each source with the trunk, for images of `size` px, and say what was loaded.
+
+    UsageError or DataError for one that does not fit.
+    """
     found = []
     for init, source in opened:
         made = make_trunk(str(trunk))
@@ -60,7 +65,7 @@ def initialise(config: RunConfig, opened: Sequence[tuple[Init, Source]], trunk: 
         weights = sources.weights_of(init, source, trunk, config.match, config.partial)
         for line in matched.lines():
             echo(f"{init.label}: {line}")
-        for line in _differences(weights, trunk):
+        for line in _differences(weights, size):
             echo(f"{init.label}: {line}")
         found.append(Initialisation(init.label, weights, matched, _origin(init, source, matched)))
     return found
@@ -71,7 +76,7 @@ def of_record(config: RunConfig, job: PretrainJob, echo: Echo) -> list[Initialis
     if job.weights is None:
         return []
     opened = open_sources(parse(config))
-    (found,) = initialise(config, opened, TrunkName.parse(job.trunk), echo)
+    (found,) = initialise(config, opened, TrunkName.parse(job.trunk), job.size, echo)
     if found.weights.sha256 != job.weights.sha256:
         raise DataError(f"{found.origin.source} has other content than the run was made with: its SHA-256 differs.")
     return [replace(found, weights=job.weights)]
@@ -94,8 +99,10 @@ def _origin(init: Init, source: Source, matched: Matched) -> Origin:
     )
 
 
-def _differences(weights: Weights, trunk: TrunkName) -> list[str]:
-    """Return what of the weights' own preprocessing the grid does not do: the size and the resize are those of its rows."""
-    known = [f"{weights.size} px" if weights.size else "", f"{weights.interpolation} resizing" if weights.interpolation else ""]
-    said = " with ".join(text for text in known if text)
-    return [f"trained at {said}; here size and resize are the protocol's, for every row"] if said else []
+def _differences(weights: Weights, size: int) -> list[str]:
+    """Return what of the weights' own preprocessing the grid does not do: size and resize are those of its rows."""
+    other = [
+        *([f"at {weights.size} px (here {size})"] if weights.size and weights.size != size else []),
+        *([f"with {weights.interpolation} resizing"] if weights.interpolation not in ("", "bilinear") else []),
+    ]
+    return [f"trained {' '.join(other)}; size and resize are the protocol's, the same for every row"] if other else []

@@ -79,7 +79,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     trunk = TrunkName.parse(config.trunk or default).fitted(size)
     for fitting in {size, *sizes.values()}:
         check_size(str(trunk), fitting)
-    loaded = initialisations.initialise(config, weights, trunk, echo)
+    loaded = initialisations.initialise(config, weights, trunk, size, echo)
 
     def opened(name: str) -> Dataset:
         return (known or {}).get(name) or catalogue.open_dataset(name, echo)

@@ -45,12 +45,14 @@ def _audited(job: PretrainJob, trunk: Trunk, session: Session) -> Audit:
     batches = _images(job, session)
     measured = audit.measure(trunk, batches)
     images = sum(map(len, batches))
-    return Audit(images=images, data=session.grid.data.name, **measured, problem=audit.problem(trunk, batches, measured))
+    data = session.grid.data
+    problem = audit.problem(trunk, batches, measured, data.synthetic)
+    return Audit(images=images, data=data.name, **measured, problem=problem)
 
 
 def _words(found: Audit) -> str:
-    if found.first_scale is None:
-        return f"no batch norms to compare with; median cosine of two images {found.cosine:.2f}"
+    if found.cosine is None or found.first_scale is None:
+        return f"no batch norms to compare with; median cosine of two images {found.cosine or 0:.2f}"
     return (
         f"the first batch norm's means are off by {found.first_shift:.2f} standard deviations, its standard deviations by a "
         f"factor of {found.first_scale:.2f}; median cosine of two images {found.cosine:.2f}"

@@ -63,18 +63,21 @@ def measure(trunk: Trunk, batches: Sequence[Tensor]) -> dict[str, Any]:
     return found
 
 
-def problem(trunk: Trunk, batches: Sequence[Tensor], found: Mapping[str, Any]) -> str:
-    """Return what a measurement says is wrong, and which usual normalisation would fit; "" when nothing is wrong."""
+def problem(trunk: Trunk, batches: Sequence[Tensor], found: Mapping[str, Any], drawn: bool = False) -> str:
+    """Return what a measurement says is wrong, and which usual normalisation would fit; "" when nothing is wrong.
+
+    Drawn images differ from the photographs of a network's training, so only what a dead network shows is wrong with them.
+    """
     if found["cosine"] is None:
         return "its features are not finite numbers: tensors lie in wrong places, or the file is damaged"
     if found["cosine"] > MOST_COSINE:
         return f"a dead network: the features of two images have a median cosine of {found['cosine']:.5f}"
-    if "layer" not in found:
+    if "layer" not in found or drawn:
         return ""
     if found["first_shift"] > FIRST_SHIFT or found["first_scale"] > FIRST_SCALE:
         return (
-            "the images are not normalised as in the weights' training: at the first batch norm means are off by "
-            f"{found['first_shift']:.2g} standard deviations and standard deviations by a factor of "
+            "the images are not normalised as in the weights' training, or of another kind: at the first batch norm means are off "
+            f"by {found['first_shift']:.2g} standard deviations and standard deviations by a factor of "
             f"{found['first_scale']:.2g}{_better(trunk, batches)}"
         )
     if found["shift"] > MOST_SHIFT or found["scale"] > MOST_SCALE:
