@@ -76,8 +76,8 @@ def problem(trunk: Trunk, batches: Sequence[Tensor], found: Mapping[str, Any], d
         return ""
     if found["first_shift"] > FIRST_SHIFT or found["first_scale"] > FIRST_SCALE:
         return (
-            "the images are not normalised as in the weights' training, or of another kind: at the first batch norm means are off "
-            f"by {found['first_shift']:.2g} standard deviations and standard deviations by a factor of "
+            "the images are not normalised as in the weights' training, or of another kind: at the first batch norm means are "
+            f"off by {found['first_shift']:.2g} standard deviations and standard deviations by a factor of "
             f"{found['first_scale']:.2g}{_better(trunk, batches)}"
         )
     if found["shift"] > MOST_SHIFT or found["scale"] > MOST_SCALE:
