@@ -1,12 +1,33 @@
-"""A bench on which self-supervised pretext tasks, and other ways to initialise a network, are compared fairly."""
+"""A bench on which self-supervised pretext tasks, and other ways to initialise a network, are compared fairly.
 
+`bench.run`, `tune`, `report`, `leaderboard`, `load_trunk` and `embed` are the bench from Python (`bench.python`).
+"""
+
+import importlib
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.python import embed, leaderboard, load_trunk, report, run, tune
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "embed", "leaderboard", "load_trunk", "report", "run", "tune"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a function of `bench.python`, which is imported only when it is used."""
+    if name in __all__:
+        return getattr(importlib.import_module("bench.python"), name)
+    raise AttributeError(f"module 'bench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the functions of `bench.python` too."""
+    return sorted({*globals(), *__all__})
 
 
 class _Siblings:

@@ -73,6 +73,8 @@ class Trunk(nn.Module, ABC):
     bottleneck_channels: int
     channels: int
     stride: int
+    trained_at: int = 0
+    """The side of the images that it was trained on, in pixels; 0 where that is not known."""
 
     def __init__(self, preprocessing: PreprocessingName) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class Screen:
     """Shows a command's progress: a bar for each stage on a terminal, a line for each epoch elsewhere."""
 
     def __init__(self) -> None:
-        pipe = not sys.stdout.isatty()
+        pipe = not (sys.stdout.isatty() or _in_notebook())
         width = PIPE_WIDTH if pipe and "COLUMNS" not in os.environ else None
         self.console = Console(highlight=False, soft_wrap=pipe, width=width)
         self.progress: Progress | None = None
@@ -59,7 +59,7 @@ class Screen:
         self.spoke = time.monotonic()
         self.talking = threading.Thread(target=self._keep_talking, name="screen", daemon=True)
         self.talking.start()
-        if self.console.is_terminal:
+        if self.console.is_terminal or self.console.is_jupyter:
             self.progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
@@ -173,6 +173,12 @@ class Screen:
         if self.task is not None:
             self.progress.update(self.task, visible=False)
         self.task = self.progress.add_task(escape(name), total=total, completed=done, note="", left="")
+
+
+def _in_notebook() -> bool:
+    """Tell whether a notebook's kernel runs this, without importing IPython."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

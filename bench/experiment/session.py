@@ -68,7 +68,9 @@ class Session:
         self.screen.packing(done, total)
 
 
-def open_session(config: RunConfig, out: Path, screen: Screen, planning: bool = False) -> Session:
+def open_session(
+    config: RunConfig, out: Path, screen: Screen, planning: bool = False, command: tuple[str, ...] | None = None
+) -> Session:
     """Return a session for the jobs of a configuration; UsageError first of all when the device or a logger is not available.
 
     A session for `planning` times nothing.
@@ -80,7 +82,8 @@ def open_session(config: RunConfig, out: Path, screen: Screen, planning: bool = 
         screen.echo(note)
     if config.leaks == "refuse":
         leaks.check(grid, True, screen.echo)
-    return make_session(config, grid, out, screen, planning)
+    session = make_session(config, grid, out, screen, planning)
+    return session if command is None else replace(session, command=command)
 
 
 def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen, planning: bool = False) -> Session:

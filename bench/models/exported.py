@@ -81,6 +81,7 @@ def load_trunk(folder: Path | str) -> Trunk:
         lacking = ", ".join(matched.missing[:5]) or "its decoder"
         raise DataError(f"{folder} does not hold the trunk {ours['trunk']}: it lacks {lacking}.")
     matching.copy(matched, trunk)
+    trunk.trained_at = int(ours["size"])
     return trunk.eval()
 
 
