@@ -142,7 +142,8 @@ def check_size(name: str, size: int) -> None:
     error = _problem(name, size)
     if error is not None:
         near = [other for step in range(1, NEAR) for other in (size - step * stride, size + step * stride) if other > 0]
-        fits = sorted([other for other in near if _problem(name, other) is None][:2])
+        near.append(encoder_of(parsed.encoder).native)
+        fits = sorted({other for other in near if _problem(name, other) is None})[:2]
         hint = f" Sizes that fit: {', '.join(map(str, fits))}." if fits else ""
         raise UsageError(refused(f"{name} at {size} px", error) + hint) from error
 

@@ -106,7 +106,10 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
         (),
     ),
     "pandas' pickles": (attributes("read_pickle", "to_pickle"), ()),
-    "torch.load": (mentions("torch.load", "torch.serialization.load", "torch.jit.load", "torch.package.PackageImporter"), ()),
+    "torch.load": (
+        mentions("torch.load", "torch.serialization.load", "torch.jit.load", "torch.package.PackageImporter"),
+        ("bench/models/weights_file.py",),  # with weights_only=True, as the rule below holds it to
+    ),
     "torch's stores of code": (imports("torch.hub", "torch.package", "torch.jit", "torch.utils.model_zoo"), ()),
     "torch.hub": (mentions("torch.hub.load", "torch.hub.load_state_dict_from_url", "torch.utils.model_zoo.load_url"), ()),
     "np.load that could unpickle": (mentions("numpy.load", unless=given("allow_pickle", False)), ()),
@@ -149,7 +152,7 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
     "http": (imports("http"), ("bench/data/download.py",)),
     "sockets": (imports("socket"), ("bench/storage/files.py", "bench/storage/locks.py", "bench/storage/offline.py")),
     "downloads by others": (imports("torchvision.datasets", "huggingface_hub", "datasets", "transformers", "kagglehub"), ()),
-    "pretrained weights of others": (keyword("pretrained", False), ()),
+    "pretrained weights of others": (keyword("pretrained", False), ("bench/models/sources.py",)),
     "archives": (
         imports("tarfile", "zipfile"),
         ("bench/data/archive.py", "bench/storage/arrays.py"),
@@ -176,7 +179,7 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
     ),
     "import by name": (
         mentions("importlib.import_module", "importlib.reload"),
-        ("bench/maintenance/doctor.py", "bench/registry.py"),
+        ("bench/__init__.py", "bench/maintenance/doctor.py", "bench/registry.py"),
     ),
     "entry points": (mentions("importlib.metadata.entry_points", "importlib.metadata.EntryPoint"), ("bench/registry.py",)),
     "markup that is not escaped": (attributes("to_html"), ()),

@@ -21,7 +21,7 @@ def test_another_file_has_a_folder_of_its_own(folder: Path) -> None:
         ("[tables.main]", "[tables.records]", "records"),
         ('parts = ["main"]', 'parts = ["mian"]', "did you mean 'main'"),
         ("seeds = 2", 'seeds = "two"', "--seeds"),
-        ("seeds = 2", "sedes = 2", "; did you mean 'seeds'? Known: "),
+        ("seeds = 2", "sedes = 2", "; did you mean 'seeds'? Of "),
         ("[options]", "options = 3\n[other]", "options must be a table"),
         ("tune = 1", "tune = -1", "tune"),
         ("tune = 1", "tune = true", "tune"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import record, registry
+from bench import feature_spread, registry
 from bench.models import batch_norm
 from bench.models.modes import inference
 from bench.models.network import Model
@@ -38,14 +38,14 @@ def test_the_alarm_rings_on_unmeasured_trunks_in_both_tasks_and_is_silent_once_t
 ) -> None:
     model, seen = network(task, trunk, size), [images(4, size, seed) for seed in range(3)]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert spread(model, seen) < record.LEAST_RATIO / 3
+    assert spread(model, seen) < feature_spread.LEAST_RATIO / 3
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
     chosen = batch_norm.norms_to_measure(model.trunk, "new", model.features, seen[0])
     assert chosen == batch_norm.norms_to_measure(model.trunk, "all", model.features, seen[0])
     decoder = {part for part in model.trunk.up.modules() if isinstance(part, nn.BatchNorm2d)}
     assert decoder & set(chosen) == (decoder if task == "voc_seg" else set()), "what the task runs through, and nothing else"
     batch_norm.measure(model.trunk, chosen, model.features, seen)
-    assert spread(model, seen) > 5 * record.LEAST_RATIO
+    assert spread(model, seen) > 5 * feature_spread.LEAST_RATIO
     assert not model.training and all(norm.momentum == 0.1 and not norm.training for norm in chosen)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
     assert batch_norm.norms_to_measure(model.trunk, "new", model.features, seen[0]) == []
@@ -59,8 +59,8 @@ def test_the_heads_input_alone_would_miss_a_dead_decoder() -> None:
         features = model.downstream.features(model.trunk, model.trunk.preprocessing(seen))
     width = features.shape[1] // 2
     assert features[:, width:].std(dim=0).mean() > 10 * features[:, :width].std(dim=0).mean()
-    assert batch_norm.cosine(features) < record.MOST_COSINE
-    assert spread(model, [seen]) < record.LEAST_RATIO / 3
+    assert batch_norm.cosine(features) < feature_spread.MOST_COSINE
+    assert spread(model, [seen]) < feature_spread.LEAST_RATIO / 3
 
 
 def test_measured_statistics_are_those_of_a_formula_written_out() -> None:
@@ -127,8 +127,8 @@ def test_all_images_are_taken_up_to_a_number_in_an_order_of_their_own() -> None:
 
 def test_without_batch_norm_features_that_are_all_alike_are_found() -> None:
     alike = torch.ones(6, 40) + 0.001 * torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
-    assert batch_norm.cosine(alike) > record.MOST_COSINE
-    assert record.FeatureSpread(images=6, cosine=batch_norm.cosine(alike)).problem
+    assert batch_norm.cosine(alike) > feature_spread.MOST_COSINE
+    assert feature_spread.FeatureSpread(images=6, cosine=batch_norm.cosine(alike)).problem
     other = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
     assert abs(batch_norm.cosine(other)) < 0.5
     by_hand = [

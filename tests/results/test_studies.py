@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import record
+from bench.feature_spread import LEAST_RATIO
 from bench.job import Job
 
 FOLDER = Path(__file__).parents[2] / "results" / "studies"
@@ -59,7 +60,7 @@ def test_every_interval_holds_its_value_and_every_network_was_alive(folder: Path
                 assert float(row["low"]) <= float(row["value"]) <= float(row["high"]), (table, row["pretext"])
                 if row["delta"]:
                     assert float(row["delta_low"]) <= float(row["delta"]) <= float(row["delta_high"]), (table, row["pretext"])
-                assert row["dead"] == "" and float(row["spread"]) > record.LEAST_RATIO, (table, row["pretext"])
+                assert row["dead"] == "" and float(row["spread"]) > LEAST_RATIO, (table, row["pretext"])
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
