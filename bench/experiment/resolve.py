@@ -16,6 +16,7 @@ from bench.errors import UsageError, unknown
 from bench.experiment import choice, initialisations
 from bench.experiment.initialisations import Initialisation
 from bench.experiment.jobs import Row, Task, all_jobs, pretrain_job, subset_of, weights_job
+from bench.initialisation import INIT
 from bench.job import HeldOut, Job
 from bench.models.trunk import TrunkName, check_size
 from bench.record import Leaks
@@ -211,10 +212,10 @@ def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequen
             changes.setdefault(owner, {})[name] = json.loads(value)
         except (ValueError, RecursionError):  # what Python cannot read as JSON is a text
             changes.setdefault(owner, {})[name] = value
+    recipes = [registry.load("pretexts", pretext).Recipe() for pretext in pretexts or (INIT,)]
     for name in changes.get("recipe", {}):
-        fields = {field for pretext in pretexts for field in registry.load("pretexts", pretext).Recipe.model_fields}
-        if name not in fields:
-            raise _unknown_setting(name, [registry.load("pretexts", pretext).Recipe() for pretext in pretexts])
+        if not any(name in type(recipe).model_fields for recipe in recipes):
+            raise _unknown_setting(name, recipes)
     return changes
 
 
