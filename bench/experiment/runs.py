@@ -101,7 +101,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
 
     def fill(folder: Path) -> None:
         (folder / "predictions.npz").write_bytes(packed)
-        loggers.copy_events(work_folder(job, session.out), folder)
+        loggers.keep(work_folder(job, session.out), folder)
         if shown:
             (folder / "examples.npz").write_bytes(shown)
         files.publish_json(folder / "split.json", tuned.data.splits.model_dump(mode="json"))
