@@ -75,7 +75,7 @@ def subject(job: PretrainJob | Job, session: Session, work: Path) -> Subject:
     """Return what the loggers say of a pretraining, a run or a trial of a search that trains in the folder `work`."""
     kind = "pretraining" if isinstance(job, PretrainJob) else "run" if job.split == "test" else "trial"
     facts = {"id": job.id, "kind": kind, **loggers.flat(job.model_dump(mode="json"))}
-    return Subject(job.id, kind, facts, work, session.out, session.echo)
+    return Subject(job.id, kind, facts, work, session.out, session.echo, session.doing)
 
 
 def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainRecord:

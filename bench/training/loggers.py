@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,6 +162,7 @@ class JournalLogger:
         self.then.stage(name, epochs, steps, done)
 
     def _begin(self, kind: str, tool: Tracker) -> None:
+        self.subject.doing(f"starting --log {kind}")
         tool.begin(self.journal.state.setdefault(kind, {}))
         self.journal.save_state()
         tool.write(list(self.journal.read()), self.folder)
@@ -172,11 +174,11 @@ class JournalLogger:
             action()
         except Exception as error:  # whatever a tool, its server or the disk raises
             del self.tools[kind]
-            why = " ".join(str(error).split())[:300] or type(error).__name__
+            why = textwrap.shorten(str(error).rstrip(". ") or type(error).__name__, 200, placeholder=" ...")
             if kind not in self.worked:
-                raise MachineError(f"--log {kind} does not work: {why.rstrip('.')}; leave it out, or mend that.") from error
+                raise MachineError(f"--log {kind} does not work ({why}); leave it out, or mend that.") from error
             name = self.subject.name
-            self.subject.echo(f"  warning: --log {kind} fails, so what it has of {name} ends here, and the run goes on: {why}")
+            self.subject.echo(f"  warning: --log {kind} fails ({why}); what it has of {name} may end here, and the run goes on")
 
     def _note(self, entry: Entry) -> None:
         self.journal.add(entry)
@@ -228,5 +230,5 @@ class JournalLogger:
         self.hand_over()
         self.journal.close()
         for kind, tool in list(self.tools.items()):
-            if kind in self.worked:
-                self._try(kind, partial(tool.close, status))
+            self.subject.doing(f"ending --log {kind}")
+            self._try(kind, partial(tool.close, status))

@@ -26,7 +26,7 @@ PROJECT = "pretext-bench"
 PACKAGES = {"tensorboard": "tensorboard", "csv": "lightning", "wandb": "wandb", "mlflow": "mlflow"}
 """The package of each tool; all but the one for CSV files are extras."""
 LONGEST = 60.0
-"""The most seconds that a finished run waits for wandb's server."""
+"""The most seconds that a run waits for wandb's server, at its beginning and at its end."""
 MOST_IN_ONE = 1000
 """The most values that MLflow takes in one request."""
 
@@ -53,6 +53,8 @@ class Subject:
     out: Path
     """The output folder of the command, in which the database of MLflow lies."""
     echo: Callable[[str], object]
+    doing: Callable[[str], object]
+    """Notes what is being done, for a user who waits."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,9 @@ class Wandb:
             dir=self.subject.work,
             mode=mode,
             resume=None if self.rebuilt else "allow",
-            settings=wandb.Settings(silent=True, console="off", finish_timeout=LONGEST, finish_timeout_raises=True),
+            settings=wandb.Settings(
+                silent=True, console="off", init_timeout=LONGEST, finish_timeout=LONGEST, finish_timeout_raises=True
+            ),
         )
         self.run.define_metric("trainer/global_step")
         self.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)

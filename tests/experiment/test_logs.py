@@ -178,8 +178,7 @@ def test_a_tool_that_fails_during_a_run_costs_a_line_and_not_the_run(
     monkeypatch.setattr(loggers, "EVERY", 0.0)
     done = tiny(*FROZEN, "--log", "tensorboard,csv", "--epochs", "2")
     assert done.code == 0, done.err
-    assert done.out.count("warning: --log tensorboard fails, so what it has of l1_color-") == 2, done.out
-    assert "No space left on device" in done.out
+    assert done.out.count("warning: --log tensorboard fails ([Errno 28] No space left on device); what it has of l1_color-") == 2
     (one,) = record.read(tmp_path / "runs")
     values, _ = written("csv", tmp_path / "runs", "runs", one.id)
     assert len(values["voc_cls phase 1 (frozen trunk)/loss/loss"]) == 2, "the other tool has everything"
@@ -191,7 +190,7 @@ def test_a_tool_that_never_works_ends_the_command_before_anything_is_trained(
     monkeypatch.setitem(trackers.KINDS, "tensorboard", Broken)
     monkeypatch.setattr(Broken, "writes", 0)
     done = tiny(*FROZEN, "--log", "tensorboard")
-    assert done.code in (4, 5) and "--log tensorboard does not work: no route to host; leave it out" in done.err + done.out
+    assert done.code in (4, 5) and "--log tensorboard does not work (no route to host); leave it out" in done.err + done.out
     assert not (tmp_path / "runs" / "pretrained").exists()
 
 

@@ -26,7 +26,7 @@ class Quiet:
 
 
 def opened(kind: str, place: Path, worked: set[str]) -> JournalLogger:
-    subject = Subject("task-0123", "run", {"id": "task-0123", "seed": 0}, place / "work", place, print)
+    subject = Subject("task-0123", "run", {"id": "task-0123", "seed": 0}, place / "work", place, print, print)
     return JournalLogger([kind], Quiet(), subject, worked)
 
 
@@ -96,7 +96,7 @@ def test_a_journal_is_cut_back_to_the_checkpoint_of_its_own_stage(tmp_path: Path
 
 
 def test_a_server_of_wandb_is_sent_nothing_twice(tmp_path: Path) -> None:
-    tool = trackers.Wandb(Subject("task", "run", {}, tmp_path, tmp_path, print))
+    tool = trackers.Wandb(Subject("task", "run", {}, tmp_path, tmp_path, print, print))
     tool.rebuilt, tool.steps, sent = False, {"one/loss": 2}, []
     tool.logger = type("Sink", (), {"log_metrics": staticmethod(lambda values, step: sent.append((step, values)))})
     tool.write([Entry("one", at, at, {"one/loss": at / 2, "one/rate": 1.0}) for at in (1, 2, 3)], tmp_path)
