@@ -66,7 +66,7 @@ def _check_measured(found: Record, session: Session) -> None:
 
 
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
-    """Fine-tune and score a job, publish its folder (record, predictions, splits, examples, event files), return the record."""
+    """Fine-tune and score a job, publish its folder (record, predictions, splits, examples, logs), return the record."""
     origin, leaks = provenance(session), leaks_of(job, session.grid, session.echo)
     tuned = finetune(job, pretrained, session)
     predictions = tuned.predictions()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -272,9 +273,8 @@ class Mlflow:
     def write(self, entries: list[Entry], folder: Path) -> None:
         """Write entries in as few requests as MLflow allows: one for each step would take longer than many a step itself."""
         from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
 
-        now, client, run = get_current_time_millis(), self.logger.experiment, self.logger.run_id
+        now, client, run = time.time_ns() // 1_000_000, self.logger.experiment, self.logger.run_id
         values = [(allowed(tag), value, entry.step) for entry in entries for tag, value in entry.values.items()]
         metrics = [Metric(tag, value, now, step) for tag, value, step in values if (tag, step) not in self.there]
         for first in range(0, len(metrics), MOST_IN_ONE):
