@@ -193,6 +193,7 @@ class Wandb:
             job_type=self.subject.kind,
             dir=self.subject.work,
             mode=mode,
+            reinit="create_new",  # a run of the user's own in this process stays as it is
             resume=None if self.rebuilt else "allow",
             settings=wandb.Settings(
                 silent=True, console="off", init_timeout=LONGEST, finish_timeout=LONGEST, finish_timeout_raises=True
@@ -223,9 +224,13 @@ class Wandb:
     def close(self, status: str) -> None:
         """Wait until everything is written or sent."""
         if self.run is not None:
+            import wandb
+
             self.logger.finalize(status)
-            self.run.finish(exit_code=int(status != "success"))
-            self.run = None
+            run, self.run = self.run, None
+            run.finish(exit_code=int(status != "success"))
+            if self.rebuilt and wandb.run is None:  # the file is whole only once wandb's process has ended; none but ours uses it
+                wandb.teardown()
 
 
 class Mlflow:

@@ -1,5 +1,6 @@
 """The journal of --log: it is cut back to the checkpoint, and each tool has every value once."""
 
+import contextlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.storage import offline
 from bench.training import loggers, trackers
 from bench.training.loggers import Journal, JournalLogger
 from bench.training.trackers import Entry, Subject
@@ -45,9 +47,8 @@ def trained(logger: JournalLogger, stage: str, done: int, last: int, plus: float
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tool_has_every_value_once_after_a_kill(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process dies at step 10 of the second stage; the checkpoints are at step 2 of the first and at step 5 of the second."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv(offline.VARIABLE, "1")
     monkeypatch.setattr(loggers, "EVERY", 0.0)
     first = opened(kind, tmp_path, set())
     trained(first, "one", 0, 8)
@@ -103,3 +104,28 @@ def test_a_server_of_wandb_is_sent_nothing_twice(tmp_path: Path) -> None:
     tool.write([Entry("one", 3, 3, {"one/loss": 9.0})], tmp_path)
     assert sent == [(1, {"one/rate": 1.0}), (2, {"one/rate": 1.0}), (3, {"one/loss": 1.5, "one/rate": 1.0})]
     assert tool.steps == {"one/loss": 3, "one/rate": 3}
+
+
+def children() -> set[str]:
+    """Return the command lines of the processes that this one has started and that live."""
+    numbers = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+    found = set()
+    for number in numbers:
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found.add(Path(f"/proc/{number}/cmdline").read_text().replace("\0", " "))
+    return found
+
+
+@pytest.mark.integration
+def test_an_offline_file_of_wandb_is_whole_when_its_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is copied at once; wandb's own process writes the last of it after `finish` has returned."""
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
+    monkeypatch.setenv(offline.VARIABLE, "1")
+    logger = opened("wandb", tmp_path, set())
+    trained(logger, "one", 0, 20)
+    assert any("wandb-core" in child for child in children())
+    logger.close("success")
+    assert not any("wandb-core" in child for child in children())
+    values, _ = logs.read("wandb", tmp_path / "work", tmp_path, "task-0123")
+    assert len(values["one/loss/loss"]) == 20
