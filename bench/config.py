@@ -37,7 +37,7 @@ Statistics = Literal["running", "batch"]
 Leaks = Literal["note", "refuse", "drop"]
 """What happens with test images among the images to pretrain on: they are counted, refused, or dropped from pretraining."""
 Precision = Literal["auto", "fp32", "bf16"]
-Log = Literal["tensorboard"]
+Log = Literal["tensorboard", "csv", "wandb", "mlflow"]
 Rates = dict[Train, tuple[float, float]]
 """Ranges (low, high) of the learning rates that a search may try, by what a phase trains."""
 Space = dict[str, tuple[float, float]]
@@ -228,7 +228,8 @@ class RunConfig(MachineConfig):
         "note", description="Test images among those to pretrain on: note (count them), refuse, or drop them from pretraining."
     )
     log: Annotated[tuple[Log, ...], BeforeValidator(_split), _choices("log", Log)] = Field(
-        (), description="tensorboard: write event files beside every run while it trains."
+        (),
+        description="Log what happens during training, beside every run: tensorboard, csv, wandb, mlflow, separated by commas.",
     )
 
     keep_networks: bool = Field(False, description="Keep the fine-tuned network of every run, for bench export --network.")

@@ -151,6 +151,12 @@ class Screen:
             rate = images / max(seconds, 1e-9)
             self.echo(f"{self.name}: epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s  {self._left()}")
 
+    def values(self, epoch: int, values: dict[str, float]) -> None:
+        """Show nothing: learning rates are known, and scores are said by who asks for them."""
+
+    def figure(self, epoch: int, name: str, pixels: object) -> None:
+        """Show nothing."""
+
     def _left(self) -> str:
         """Return the time that the command still takes, as text."""
         each = (time.monotonic() - self.began) / max(1, self.done - self.first)

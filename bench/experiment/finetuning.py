@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
-from bench import registry, seeding
+from bench import metrics, registry, seeding
 from bench.config import Phase
 from bench.contract import Batch, Downstream, Trunk
 from bench.data import batches
@@ -26,7 +26,7 @@ from bench.data.batches import SplitData
 from bench.errors import Diverged
 from bench.experiment import calibration
 from bench.experiment.calibration import Calibrated
-from bench.experiment.pretraining import load_trunk, work_folder
+from bench.experiment.pretraining import load_trunk, subject, work_folder
 from bench.experiment.session import Session
 from bench.experiment.task_data import TaskData, open_task_data
 from bench.feature_spread import FeatureSpread
@@ -38,7 +38,7 @@ from bench.seeding import key
 from bench.training import checkpoint, loggers
 from bench.training.energy import Meter
 from bench.training.evaluation import predict
-from bench.training.loop import History, Stage, train
+from bench.training.loop import History, Logger, Stage, train
 
 
 @dataclass
@@ -58,6 +58,7 @@ class FineTuning:
     """The scored split, with cached features while the trunk is frozen."""
     calibrated: Calibrated = field(default_factory=Calibrated)
     spread: FeatureSpread | None = None
+    logger: Logger = field(init=False)
     losses: list[list[float]] = field(default_factory=list)
     """The mean loss of each epoch, by phase."""
     history: History = field(default_factory=History)
@@ -135,8 +136,9 @@ def finetune(
         _calibrate(run)
     if after_epoch is None:
         run.spread = calibration.feature_spread(job, data.training, model, session, run.calibrated)
-    for number, phase in enumerate(job.phases, start=1):
-        _train_phase(run, number, phase)
+    with loggers.opened(session.config.log, session.screen, subject(job, session, work), session.logged) as run.logger:
+        for number, phase in enumerate(job.phases, start=1):
+            _train_phase(run, number, phase)
     return run
 
 
@@ -223,13 +225,12 @@ def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
         stage = phase_stage(run.job, run.model, run.downstream, number)
         scores: dict[int, float] = {}
         stage.after_epoch = partial(_score_epoch, run, phase, scores)
-        with loggers.opened(run.session.config.log, run.session.screen, run.work) as logger:
-            training = dataclasses.replace(training, seed=stage.seed)
-            try:
-                history = train(stage, training, run.session.machine, run.work / f"phase-{number}", logger)
-            except Diverged as error:
-                error.images += run.history.images
-                raise
+        training = dataclasses.replace(training, seed=stage.seed)
+        try:
+            history = train(stage, training, run.session.machine, run.work / f"phase-{number}", run.logger)
+        except Diverged as error:
+            error.images += run.history.images
+            raise
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
         known = _TrainedPhase(weights, history, scores)
         cache.keep(phase_key, known, sum(tensor.nbytes for tensor in weights.values()))
@@ -247,6 +248,7 @@ def _score_epoch(run: FineTuning, phase: Phase, scores: dict[int, float], epoch:
     score = run.score(epoch)
     if score is not None:
         scores[epoch] = score
+        run.logger.values(epoch - 1, {f"validation/{metrics.get(run.job.settings.metrics[0]).key}": score})
         run.model.set_mode(phase.train)
 
 

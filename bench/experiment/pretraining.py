@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from bench import record, registry, seeding
 from bench.contract import Preprocessing, Pretext, Trunk
@@ -27,7 +28,9 @@ from bench.record import DataFacts, PretrainRecord, Summary
 from bench.seeding import key
 from bench.storage import files, locks
 from bench.training import checkpoint, loggers
-from bench.training.loop import History, Stage, train
+from bench.training.loggers import JournalLogger
+from bench.training.loop import History, Logger, Stage, train
+from bench.training.trackers import Subject
 
 EVALUATION_BATCH, BASELINE_IMAGES = 64, 512
 WEIGHTS = "pretext.safetensors"
@@ -76,6 +79,13 @@ def work_folder(job: PretrainJob | Job, out: Path) -> Path:
     return out / "work" / job.id
 
 
+def subject(job: PretrainJob | Job, session: Session, work: Path) -> Subject:
+    """Return what the loggers say of a pretraining, a run or a trial of a search that trains in the folder `work`."""
+    kind = "pretraining" if isinstance(job, PretrainJob) else "run" if job.split == "test" else "trial"
+    facts = {"id": job.id, "kind": kind, **loggers.flat(job.model_dump(mode="json"))}
+    return Subject(job.id, kind, facts, work, session.out, session.echo, session.doing)
+
+
 def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainRecord:
     """Return the record of a pretrained trunk, from the disk or after pretraining it.
 
@@ -104,15 +114,15 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
         evaluated = min(len(test), pretext.recipe.evaluation_images)
         pretext.train()
         stage = pretraining_stage(job, pretext)
-        stage.after_epoch = partial(_visualize, job, pretext, test, work)
-        with loggers.opened(session.config.log, session.screen, work) as logger:
+        with loggers.opened(session.config.log, session.screen, subject(job, session, work), session.logged) as logger:
+            stage.after_epoch = partial(_visualize, job, pretext, test, work, logger)
             history = train(stage, training, session.machine, work, logger)
         session.doing(f"scoring {job.pretext} at its own task on {evaluated:,} images")
         evaluation, baselines = _evaluate(pretext, test, training, evaluated, job.seed)
 
     def fill(folder: Path) -> None:
         checkpoint.save_weights(folder / WEIGHTS, pretext, {"id": job.id, "job": job.model_dump(mode="json")})
-        loggers.copy_events(work, folder)
+        loggers.keep(work, folder)
         if (work / figure7.IMAGES).is_dir():
             figure7.draw(work / figure7.IMAGES, folder / "figure7.png")
         made = PretrainRecord(
@@ -170,8 +180,11 @@ def pretraining_stage(job: PretrainJob, pretext: Pretext) -> Stage:
     )
 
 
-def _visualize(job: PretrainJob, pretext: Pretext, test: SplitData, work: Path, epoch: int) -> None:
-    """Keep the task's example images for up to 8 test images, after the recipe's `visualize_epochs` and the last epoch."""
+def _visualize(job: PretrainJob, pretext: Pretext, test: SplitData, work: Path, logger: Logger, epoch: int) -> None:
+    """Keep the task's example images for up to 8 test images, after the recipe's `visualize_epochs` and the last epoch.
+
+    With --log, the figure that they make so far is logged.
+    """
     recipe = pretext.recipe
     if epoch not in recipe.visualize_epochs and epoch != recipe.epochs:
         return
@@ -180,6 +193,9 @@ def _visualize(job: PretrainJob, pretext: Pretext, test: SplitData, work: Path, 
     with inference(pretext):
         rows = pretext.visualize(samples.to(device), torch.Generator(device).manual_seed(key("picture", job.seed)))
     figure7.keep(work / figure7.IMAGES, epoch, {name: row.cpu().numpy() for name, row in rows.items()})
+    if rows and isinstance(logger, JournalLogger):
+        figure7.draw(work / figure7.IMAGES, work / "figure7.png")
+        logger.figure(epoch - 1, "figure 7", np.asarray(Image.open(work / "figure7.png")))
 
 
 TASK = "evaluate()"

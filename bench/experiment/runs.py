@@ -69,7 +69,7 @@ def _check_measured(found: Record, session: Session) -> None:
 
 
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
-    """Fine-tune and score a job, publish its folder (record, predictions, splits, examples, event files), return the record."""
+    """Fine-tune and score a job, publish its folder (record, predictions, splits, examples, logs), return the record."""
     origin, leaks = provenance(session), leaks_of(job, session.grid, session.echo)
     tuned = finetune(job, pretrained, session)
     predictions = tuned.predictions()
@@ -104,7 +104,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
 
     def fill(folder: Path) -> None:
         (folder / "predictions.npz").write_bytes(packed)
-        loggers.copy_events(work_folder(job, session.out), folder)
+        loggers.keep(work_folder(job, session.out), folder)
         if shown:
             (folder / "examples.npz").write_bytes(shown)
         if session.config.keep_networks:

@@ -15,7 +15,7 @@ from bench.data.dataset import Dataset
 from bench.experiment import leaks
 from bench.experiment.remaining import Remaining
 from bench.experiment.resolve import DRAWN, PHOTOGRAPHS, Grid, resolve
-from bench.training import cpu_load, loggers, machine
+from bench.training import cpu_load, machine, trackers
 from bench.training.feature_cache import Cache
 from bench.training.loop import Logger
 from bench.training.machine import Machine
@@ -52,6 +52,8 @@ class Session:
     screen: Screen
     cache: Cache
     remaining: Remaining = field(default_factory=Remaining)
+    logged: set[str] = field(default_factory=set)
+    """The tools of --log that have worked since the command began."""
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 
     def echo(self, text: str) -> None:
@@ -76,7 +78,7 @@ def open_session(
     A session for `planning` times nothing.
     """
     machine.check_device(config.device)
-    loggers.check(config.log)
+    trackers.check(config.log)
     grid = resolve(config, screen.echo)
     for note in grid.notes:
         screen.echo(note)

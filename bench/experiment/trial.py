@@ -16,6 +16,7 @@ from bench.experiment.pretraining import find_pretrained, pretrain
 from bench.experiment.search import with_rates
 from bench.schema import Schema
 from bench.storage import files, seal
+from bench.training import loggers
 from bench.training.energy import Meter
 
 
@@ -119,6 +120,9 @@ def attempt(study: OptunaStudy, trial: Any) -> None:
     images = max(progress.state.images, diverged_after) + extra_images
     cost = {"seconds": progress.seconds(), "images": images, "joules": progress.joules()}
     trial.set_user_attr("cost", {**cost, "peak_memory": session.cache.peak_memory()})
+    logs = study.folder / "trials" / job.id
+    files.remove(logs)
+    loggers.keep(work, logs)
     study.optuna.tell(trial, score, state=state)
     files.remove(work)
     outcome = f"{search.metric} {score:.4f}" if score is not None else "diverged" if "diverged" in trial.user_attrs else "pruned"

@@ -1,8 +1,9 @@
 """The guard of --offline, which forbids the network.
 
-Only two commands use the network: `bench data prepare NAME` without --root downloads, and `--storage URL` reaches a database.
-`bench --offline` or $PRETEXT_BENCH_OFFLINE=1 forbids both. An audit hook then also refuses every connection that Python opens to
-another machine, whichever library asks. Unix sockets and the machine's own addresses stay allowed.
+Three things use the network: `bench data prepare NAME` without --root downloads, `--storage URL` reaches a database, and `--log`
+reaches the server of wandb or MLflow that the user has. `bench --offline` or $PRETEXT_BENCH_OFFLINE=1 forbids them; wandb then
+writes files. An audit hook then also refuses every connection that Python opens to another machine, whichever library asks. Unix
+sockets and the machine's own addresses stay allowed.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench import seeding
@@ -37,7 +39,7 @@ BYTES_PER_SECOND = 200e6
 
 
 class Logger(Protocol):
-    """What the training loop reports to: the screen, or a logger that also writes event files."""
+    """What the training loop reports to: the screen, or a logger that also keeps what it is told (`bench.training.loggers`)."""
 
     def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
         """Begin a stage of `epochs` x `steps` training steps, of which the first `done` were made before."""
@@ -50,6 +52,12 @@ class Logger(Protocol):
 
     def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
         """End an epoch: its mean losses, the seconds since the last epoch ended (with scoring), and its number of images."""
+
+    def values(self, epoch: int, values: dict[str, float]) -> None:
+        """Note other values after an epoch, by name: learning rates, scores of the validation split."""
+
+    def figure(self, epoch: int, name: str, pixels: NDArray[np.uint8]) -> None:
+        """Note a figure after an epoch: uint8 (H, W, 3)."""
 
 
 @dataclass
@@ -104,7 +112,8 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
     per_epoch = seeding.steps_per_epoch(len(split), stage.batch_size)
     if stage.epochs and not per_epoch:
         raise DataError(f"{stage.name} has {len(split)} images to train on; at least 2 are needed.")
-    logger.stage(stage.name, stage.epochs, per_epoch, state.step)
+    with state.paused():  # the tools of --log may take seconds to begin
+        logger.stage(stage.name, stage.epochs, per_epoch, state.step)
     workers = machine.data_workers(split.augmentation != "none")
     stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device)
     with _named_out_of_memory(stage), _counted(state.history):
@@ -114,6 +123,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
             logger.step(epoch, state.sums.latest, count)
             if state.step % per_epoch == 0:
                 logger.epoch(epoch, *state.end_epoch())
+                logger.values(epoch, _rates(stage.optimizers))
                 stage.after_epoch(epoch + 1)
                 with state.paused():
                     machine.notice()
@@ -122,6 +132,16 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
                 machine.stop.check()
     state.measure()
     return state.history
+
+
+def _rates(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
+    """Return the learning rates by optimizer, numbered where an optimizer has several groups of weights."""
+    rates: dict[str, float] = {}
+    for name, optimizer in optimizers.items():
+        groups = [float(group["lr"]) for group in optimizer.param_groups]
+        many = len(groups) > 1
+        rates |= {f"learning rate/{name}" + f" {place}" * many: rate for place, rate in enumerate(groups, start=1)}
+    return rates
 
 
 def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -230,7 +250,8 @@ class _Progress:
         """Leave the seconds inside the block out of the cost of training."""
         began = time.monotonic()
         yield
-        self.started += time.monotonic() - began
+        seconds = time.monotonic() - began
+        self.started, self.epoch_started = self.started + seconds, self.epoch_started + seconds
 
     def checkpoint_is_due(self) -> bool:
         """Tell whether enough time has passed since the last checkpoint, or since the stage began."""

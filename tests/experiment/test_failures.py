@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--rates", "1e-3,-1"), 2, "2 rates above 0"),
         (("--rates", "1e-3,1e-3", "--tune", "2"), 2, "one of the two"),
         (("--space", "head=1e-4:1e-3"), 2, "belong to a search"),
-        (("--log", "wandb"), 2, "unknown log"),
+        (("--log", "csvs"), 2, "unknown log"),
         (("--data", "nowhere"), 2, "unknown data set 'nowhere'"),
         (("--data", "/no/where"), 3, "no such folder"),
         (("--plugin", str(Path(__file__).parent)), 2, "not a Python file"),
