@@ -11,7 +11,7 @@ import typer
 from bench.cli.common import begin, check_places
 from bench.cli.document import PlanJson, alone, check_plan
 from bench.cli.options import Out, Plan, Plugins, config_of, configured, fields
-from bench.errors import SomeFailed
+from bench.errors import SomeFailed, UsageError
 
 if TYPE_CHECKING:
     from bench.cli.screen import Screen
@@ -25,7 +25,14 @@ TUNE_EXAMPLE = "bench tune --pretext all --downstream voc_seg --trials 20"
 
 @configured(*fields())
 def run(
-    options: dict[str, Any], out: Out = Path("runs"), plugin: Plugins = None, plan: Plan = False, as_json: PlanJson = False
+    options: dict[str, Any],
+    out: Out = Path("runs"),
+    plugin: Plugins = None,
+    plan: Plan = False,
+    as_json: PlanJson = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Load the weights of --init, hold them against real images, and train nothing.")
+    ] = False,
 ) -> None:
     """Run every pretext task on every downstream task: pretrain or reuse the trunk, fine-tune, score once, write a record.
 
@@ -34,6 +41,8 @@ def run(
     began = time.monotonic()
     check_plan(plan, as_json)
     config = config_of(options)
+    if audit and (plan or not config.init):
+        raise UsageError("--audit is for the weights of --init, and trains nothing; --plan stands alone.")
     from bench.cli.screen import Screen
 
     with alone(as_json) as publish, Screen() as screen:
@@ -41,7 +50,12 @@ def run(
         check_places(config.labelled_data, config.pretrain_data, config.storage)
         from bench.experiment.session import open_session
 
-        session = open_session(config, out, screen, planning=plan)
+        session = open_session(config, out, screen, planning=plan or audit)
+        if audit:
+            from bench.experiment.pretraining import audit as look_at
+
+            look_at(session)
+            return
         if not plan:
             _run(session, screen)
             return

@@ -33,6 +33,8 @@ FORWARD = 1 / 3
 PRETEXT, ALL, HEAD, KEPT = 1.5, 1.1, 0.4, 0.03
 """What a step costs in passes of the trunk alone, about, where it cannot be timed: of a pretext task, of everything, of a head on
 a frozen trunk, and of a head on features that are kept."""
+NEW, NEW_KEPT = 0.75, 0.5
+"""The same of a head with a new decoder, on a frozen encoder and on features that are kept of it."""
 ENCODER = 0.5
 """The share of a trunk's pass that its encoder takes, about: classification does not decode."""
 ENOUGH = 50
@@ -128,12 +130,16 @@ def learn(made: PretrainRecord, dataset: Dataset, machine: Machine) -> None:
 def phase_kind(job: Job, number: int, dataset: Dataset, machine: Machine, from_features: bool = False) -> Kind:
     """Return the kind of training step of phase `number` of a job, on images or on kept features of a frozen trunk."""
     train = job.phases[number - 1].train
-    passes = KEPT if from_features else HEAD if train == "head" else ALL
+    new = job.frozen == "encoder" and train == "head"
+    frozen, kept = (NEW, NEW_KEPT) if new else (HEAD, KEPT)
+    passes = kept if from_features else frozen if train == "head" else ALL
     if registry.load("downstreams", job.downstream).data == "labels":
         passes *= ENCODER
-    name = f"{job.downstream}, {'the head on kept features' if from_features else PARTS[train]}"
+    part = "a new decoder and the head" if new else "the head" if from_features else PARTS[train]
+    name = f"{job.downstream}, {part}{' on kept features' if from_features else ''}"
     settings = {name: value for name, value in job.settings.identity().items() if name not in FREE_OF_PROTOCOL}
     facts = {"version": job.version, "source": job.source, "settings": settings, "classes": len(dataset.classes)}
+    facts |= {"frozen": job.frozen} if new else {}
     make = partial(_phase_step, job, number, dataset, machine, from_features)
     return Kind(name, job.pretrain.trunk, job.size, passes, make, facts)
 

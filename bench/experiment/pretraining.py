@@ -21,6 +21,7 @@ from bench.experiment.jobs import recipe_of
 from bench.experiment.leaks import pretraining_splits
 from bench.experiment.provenance import cost, data_facts, provenance
 from bench.experiment.session import Session
+from bench.initialisation import Origin
 from bench.job import Job, PretrainJob
 from bench.models.modes import inference
 from bench.models.trunk import inherit_encoder, make_trunk
@@ -84,6 +85,12 @@ def subject(job: PretrainJob | Job, session: Session, work: Path) -> Subject:
     kind = "pretraining" if isinstance(job, PretrainJob) else "run" if job.split == "test" else "trial"
     facts = {"id": job.id, "kind": kind, **loggers.flat(job.model_dump(mode="json"))}
     return Subject(job.id, kind, facts, work, session.out, session.echo, session.doing)
+
+
+def audit(session: Session) -> list[Origin]:
+    """Load and audit each initialisation of a grid once, and return what a record would say of each."""
+    jobs = {job.pretrain.weights: job.pretrain for job in session.grid.jobs if job.pretrain.weights is not None}
+    return [weights.begin(job, make_pretext(job).trunk, session) for job in jobs.values()]
 
 
 def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainRecord:
