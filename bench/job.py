@@ -47,6 +47,11 @@ class PretrainJob(Schema):
     """The test images to which the pretraining images were compared, if some were equal or near and left out."""
 
     @property
+    def begins_with(self) -> str:
+        """What tells an initialisation of a grid from the others: the pretext task, and the digest of weights from elsewhere."""
+        return f"{self.pretext} {self.weights.digest()}" if self.weights is not None else self.pretext
+
+    @property
     def id(self) -> str:
         """The pretrain id: the pretext's name and twelve hexadecimal digits."""
         return f"{self.pretext}-{self.digest()[:12]}"

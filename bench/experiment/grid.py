@@ -45,7 +45,7 @@ def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]
             raise Busy
         trunk_is_new = find_pretrained(chosen.pretrain, session.out) is None
         done = ": finished before" if find(chosen, session.out) is not None else ""
-        session.echo(f"{place} {chosen.id} ({about(chosen)}){done}")
+        session.echo(f"{place} {chosen.id} ({_named(chosen, session)}{about(chosen)}){done}")
         record = run(chosen, session, tuning, wait)
         session.echo("  " + ", ".join(f"{name} {score(record.metrics[name])}" for name in record.metric_ids))
         made.append(record)
@@ -108,7 +108,7 @@ def tune_grid(session: Session) -> list[Tuning]:
             raise Busy
         search = searches[cell.id]
         session.remaining.begin(_pieces(cell.model_copy(update={"split": "test"}), session))
-        session.echo(f"{place} {search.id} ({about(cell)}): {config.tune} trials")
+        session.echo(f"{place} {search.id} ({_named(cell, session)}{about(cell)}): {config.tune} trials")
         tuning = tune(search, session, wait)
         rates = ", ".join(f"{name} {rate:.3g}" for name, rate in tuning.best.items())
         session.echo(f"  best {tuning.metric} {tuning.best_value:.4f} on val with {rates}")
@@ -116,6 +116,11 @@ def tune_grid(session: Session) -> list[Tuning]:
 
     _each(session, [search.cell for search in searches.values()], "searches", tune_cell)
     return found
+
+
+def _named(job: Job, session: Session) -> str:
+    """Return the label of weights from elsewhere, which an id does not show, before other facts of a job."""
+    return f"{session.grid.label_of(job.pretrain)}, " if job.pretrain.weights is not None else ""
 
 
 def about(job: Job) -> str:
@@ -166,7 +171,7 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
                 session.remaining.leave()
                 continue
             session.remaining.end(failed=True)
-            failed.append(f"{job.pretrain.pretext} on {job.downstream} ({about(job)}): {reason}")
+            failed.append(f"{session.grid.label_of(job.pretrain)} on {job.downstream} ({about(job)}): {reason}")
             session.echo(f"  failed: {reason}")
             machine.give_memory_back()  # not in the except block, which keeps the error's frames and their tensors
     if failed:

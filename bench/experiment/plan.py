@@ -125,7 +125,7 @@ def plan(
     Work in `done`, which earlier plans contain, is not counted again; the work of this plan is added to `done`.
     """
     made = Plan(session, times, Estimate(session.grid, session.machine, times), known, {} if done is None else done)
-    for jobs in _alike(session.grid.jobs, lambda job: job.pretrain.pretext):
+    for jobs in _alike(session.grid.jobs, lambda job: job.pretrain.begins_with):
         _add_trunks(made, jobs)
         for cell in _alike(jobs, same_search):
             chosen = _add_search(made, cell) if session.config.tune else cell
@@ -146,7 +146,7 @@ def _alike(jobs: Sequence[Job], key: Callable[[Job], object]) -> Iterator[list[J
 
 def _add_trunks(made: Plan, jobs: Sequence[Job]) -> None:
     trunks = list({job.pretrain.seed: job.pretrain for job in jobs}.values())
-    pretext, trained = jobs[0].pretrain.pretext, recipe_of(jobs[0].pretrain).epochs > 0
+    pretext, trained = made.session.grid.label_of(jobs[0].pretrain), recipe_of(jobs[0].pretrain).epochs > 0
     if _searches_pretext(made.session, jobs[0]):
         trunks = trunks[1:]  # that of the first seed is one of the search's
     work = []
@@ -196,7 +196,7 @@ def _add_runs(made: Plan, cell: Sequence[Job], chosen: Sequence[Job] | None) -> 
     else:
         seeds = f"seed {first.seed}" if len(work) == 1 else f"{len(work):,} seeds"
         rates = "" if chosen is not None else "rates not known yet, "
-        name = f"{first.pretrain.pretext}-{first.downstream} ({rates}{seeds}, {first.about})"
+        name = f"{made.session.grid.label_of(first.pretrain)}-{first.downstream} ({rates}{seeds}, {first.about})"
     made.add("run", f"  {name}", work, cache(partial(made.estimate.finetuning, first)))
 
 

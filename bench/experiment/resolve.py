@@ -17,7 +17,7 @@ from bench.experiment import choice, initialisations
 from bench.experiment.initialisations import Initialisation
 from bench.experiment.jobs import Row, Task, all_jobs, pretrain_job, subset_of, weights_job
 from bench.initialisation import INIT
-from bench.job import HeldOut, Job
+from bench.job import HeldOut, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size
 from bench.record import Leaks
 from bench.schema import canonical
@@ -51,6 +51,10 @@ class Grid:
     """The weights from elsewhere that rows begin with."""
     leaks: dict[tuple[str, str], Leaks] = field(default_factory=dict)
     """What was found of leaks, by the fingerprints of the pretraining split and of the scored one (`bench.experiment.leaks`)."""
+
+    def label_of(self, job: PretrainJob) -> str:
+        """Return what a row is called: the pretext task, or the label of weights from elsewhere."""
+        return next((one.label for one in self.initialisations if one.weights == job.weights), job.pretext)
 
 
 def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None = None) -> Grid:

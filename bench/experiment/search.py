@@ -117,4 +117,4 @@ def _drawn(job: Job, ranges: Space) -> tuple[tuple[str, ...], ...]:
 
 def same_search(job: Job) -> tuple[str, str, str, str, float]:
     """Return what tells the searches of a grid apart: jobs of one grid with the same value differ in the seed alone."""
-    return job.pretrain.pretext, job.downstream, job.schedule, job.transfer, job.labels
+    return job.pretrain.begins_with, job.downstream, job.schedule, job.transfer, job.labels

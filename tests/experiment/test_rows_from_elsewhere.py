@@ -184,3 +184,15 @@ def test_what_is_wrong_with_an_init_is_said_before_anything_runs(tiny: Run, tmp_
     done = tiny("--init", f"mine={weights}", "--trunk", "timm:resnet10t", "--size", "32", *asked[4:])
     assert done.code == 2 and "give --trunk timm:resnet10t,preprocessing=rgb" in done.err
     assert not (tmp_path / "runs" / "runs").exists()
+
+
+def test_two_rows_of_weights_have_searches_of_their_own(tiny: Run, tmp_path: Path, weights: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in load_file(weights).items()}, other)
+    asked = ("--init", f"one={weights},{HALF}", "--init", f"two={other},{HALF}", *RESNET, "--downstream", "voc_cls")
+    done = tiny(*asked, "--schedule", "frozen", "--tune", "1")
+    assert done.code == 0, done.err
+    found = records(tmp_path)
+    assert {key[0] for key in found} == {"one", "two"}
+    assert len({one.job.study for one in found.values()}) == 2
+    assert "(one, seed 0, frozen" in done.out and "(two, seed 0, frozen" in done.out
