@@ -43,6 +43,7 @@ from bench import registry
 from bench.config import RunConfig
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, StorageError, UsageError, explained, unknown
 from bench.experiment.grid import run_grid
+from bench.experiment.jobs import STATISTICS_VERSION
 from bench.experiment.plan import AT_LEAST, Plan
 from bench.experiment.plan import plan as plan_session
 from bench.experiment.resolve import Grid, resolve
@@ -239,14 +240,14 @@ def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]
 
 
 def _digest(config: RunConfig) -> str:
-    """Return a digest of a part's configuration, its plug-ins' versions above 1, and that of how new parts are trained."""
+    """Return a digest of a part's configuration, its plug-ins' versions above 1, and `STATISTICS_VERSION` where it matters."""
     names = {"pretexts": [name.partition(":")[0] for name in config.pretext], "downstreams": config.tasks}
     versions = {
         name: version for kind in names if names[kind] for name in registry.names(kind, names[kind])
         if (version := registry.load(kind, name).version) != 1
     }  # fmt: skip
     if set(config.transfer) - {"all"}:
-        versions["new parts"] = 3  # 2: their batch norms are measured; 3: they train from the first phase
+        versions["statistics"] = STATISTICS_VERSION
     return files.sha256_bytes(canonical({**config.meaning(), **({"versions": versions} if versions else {})}).encode())
 
 

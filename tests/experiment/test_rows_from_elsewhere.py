@@ -188,7 +188,8 @@ def test_what_is_wrong_with_an_init_is_said_before_anything_runs(tiny: Run, tmp_
 
 def test_two_rows_of_weights_have_searches_of_their_own(tiny: Run, tmp_path: Path, weights: Path) -> None:
     other = tmp_path / "other.safetensors"
-    save_file({name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in load_file(weights).items()}, other)
+    state = load_file(weights)
+    save_file({name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in state.items()}, other)
     asked = ("--init", f"one={weights},{HALF}", "--init", f"two={other},{HALF}", *RESNET, "--downstream", "voc_cls")
     done = tiny(*asked, "--schedule", "frozen", "--tune", "1")
     assert done.code == 0, done.err
