@@ -93,6 +93,7 @@ GIVEN = {
     "trunk": "unet", "size": "64", "seed": "3", "seeds": "2", "vary": "finetune", "schedule": "frozen",
     "transfer": "encoder", "labels": "0.5", "epochs": "5", "settings": "recipe.lr=1", "rates": "0.1", "tune": "4",
     "space": "head=1e-3", "storage": "sqlite://", "log": "tensorboard", "leaks": "drop",
+    "init": "mine=weights.pth", "match": "order", "partial": None, "keep_networks": None,
     "device": "cpu", "threads": "3", "workers": "2", "checkpoint_seconds": "7", "precision": "fp32", "compiled": None,
 }  # fmt: skip
 
@@ -104,9 +105,11 @@ def test_an_option_reaches_the_configuration(name: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(run, "config_of", lambda options: asked.append(options) or sys.exit(0))
     words = [word for key in dict.fromkeys(("pretext", "downstream", name)) for word in given(key)]
     assert bench("run", *words).code == 0
-    needed = {"tune": 4} if name in ("space", "storage") else {}
-    config, plain = (RunConfig.model_validate({**needed, **one}) for one in (asked[0], {"pretext": "a", "downstream": "b"}))
-    assert set(config.differences(plain)) == {"pretext", "downstream", name}
+    needed: dict[str, Any] = {"tune": 4} if name in ("space", "storage") else {}
+    needed |= {"init": ("mine=weights.pth",)} if name in ("match", "partial") else {}
+    plain = RunConfig.model_validate({"pretext": "a", "downstream": "b", **({"tune": 4} if "tune" in needed else {})})
+    config = RunConfig.model_validate({**needed, **asked[0]})
+    assert set(config.differences(plain)) == {"pretext", "downstream", name} | ({"init"} if "init" in needed else set())
 
 
 def given(name: str) -> list[str]:

@@ -34,10 +34,10 @@ def test_what_is_inherited_is_in_the_row_and_makes_a_difference(tiny: Bench, ben
     assert tiny(*asked, "--transfer", "all,encoder").code == 0
     records = record.read(tmp_path / "runs")
     assert sorted((one.pretext, one.job.transfer) for one in records) == [
-        ("l1_color", "all"), ("l1_color", "encoder"), ("random_init", "all"),
+        ("l1_color", "all"), ("l1_color", "encoder"), ("random_init", "all"), ("random_init", "encoder"),
     ]  # fmt: skip
-    assert len({one.weights for one in records}) == 3 and len({one.pretrain.id for one in records}) == 2
-    assert "l1_color (encoder only)" in bench("report", "--out", tmp_path / "runs").out
+    assert len({one.weights for one in records}) == 4 and len({one.pretrain.id for one in records}) == 2
+    assert "Segmentation, encoder alone" in bench("report", "--out", tmp_path / "runs").out
 
 
 def test_shares_of_labels_are_nested_stratified_and_kept(drawn: dict[str, Path], tmp_path: Path) -> None:
