@@ -11,7 +11,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,8 @@ from bench.cli.screen import Screen
 from bench.config import RunConfig, names
 from bench.errors import BenchError, Interrupted, UsageError, explained, unknown
 from bench.record import Record, Tuning
+from bench.registry import forget_plugins
+from bench.training import openmp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +108,7 @@ def load_trunk(folder: Folder) -> Trunk:
 
 
 def embed(
-    trunk: Trunk, images: Sequence[Folder | Image | NDArray[np.uint8]] | Tensor | NDArray[np.uint8], *, size: int | None = None
+    trunk: Trunk, images: Iterable[Folder | Image | NDArray[np.uint8]] | Tensor | NDArray[np.uint8], *, size: int | None = None
 ) -> NDArray[np.float32]:
     """Return the trunk's features of images, its last encoder feature averaged over places: float32 (N, bottleneck_channels).
 
@@ -118,6 +121,9 @@ def embed(
 
     from bench.models.modes import inference
 
+    if isinstance(images, str | os.PathLike) or not hasattr(images, "__iter__") or getattr(images, "ndim", 4) != 4:
+        raise UsageError("bench.embed takes a list of images, or all in one tensor (N, 3, H, W); put a single one in a list.")
+    each = list(images)
     side = size or getattr(trunk, "trained_at", 0)
     if not side:
         raise UsageError("bench.embed needs a size; this trunk does not say at which it was trained.")
@@ -126,8 +132,8 @@ def embed(
     device = next(trunk.parameters()).device
     found = []
     with inference(trunk):
-        for first in range(0, len(images), TOGETHER):
-            batch = torch.stack([_pixels(one, side) for one in images[first : first + TOGETHER]]).to(device)
+        for first in range(0, len(each), TOGETHER):
+            batch = torch.stack([_pixels(one, side) for one in each[first : first + TOGETHER]]).to(device)
             found.append(trunk.encode(trunk.preprocessing(batch))[-1].float().mean(dim=(2, 3)).cpu())
     return torch.cat(found).numpy() if found else np.zeros((0, trunk.bottleneck_channels), dtype=np.float32)
 
@@ -154,7 +160,9 @@ def _pixels(image: Any, side: int) -> Tensor:
 
 def _in_session(options: Mapping[str, Any], out: Folder, plugin: Plugins, work: Callable[[Session], T]) -> T:
     """Open a session for the configuration that the keywords say, and return what `work` makes of it."""
+    openmp.spin_less()  # of use where torch is not imported yet
     config = _config(options)
+    forget_plugins()
     files = [plugin] if isinstance(plugin, str | os.PathLike) else plugin
     place = Path(out)
     try:
@@ -165,7 +173,9 @@ def _in_session(options: Mapping[str, Any], out: Folder, plugin: Plugins, work: 
 
             return work(open_session(config, place, screen, command=("python",)))
     except Interrupted as error:
-        raise KeyboardInterrupt(str(error)) from None
+        if error.exit_code == 128 + signal.SIGINT:
+            raise KeyboardInterrupt("stopped; the same call goes on from here.") from None
+        raise SystemExit(error.exit_code) from None
     except BenchError:
         raise
     except Exception as error:
