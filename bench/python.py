@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench.cli.common import begin, check_places, in_use
+from bench.cli.common import add, begin, check_places, in_use, use
 from bench.cli.options import config_of, fields
 from bench.cli.screen import Screen
 from bench.config import RunConfig, names
@@ -97,6 +97,26 @@ def leaderboard(out: Folder = "runs") -> pd.DataFrame:
     return frames.leaderboard(Path(out))
 
 
+def export(
+    what: str, to: Folder, *, out: Folder = "runs", network: bool = False, license: str = "", plugin: Plugins = ()
+) -> Path:
+    """Write the trunk of a run, or with `network` its fine-tuned network, into a new folder as `bench export` does; return it.
+
+    `what` is the id of a run or of a pretrained trunk, or the beginning of it. UsageError when there is none, or when the folder
+    is not empty.
+    """
+
+    def work() -> Path:
+        from bench.experiment import export as exporting
+
+        add(_paths(plugin))
+        use()
+        exporting.export(exporting.choose(Path(out), what, network), Path(out), Path(to), license)
+        return Path(to)
+
+    return _told(work)
+
+
 def load_trunk(folder: Folder) -> Trunk:
     """Return the trunk in a folder that `bench export` wrote, in eval mode on the CPU, with its preprocessing.
 
@@ -161,17 +181,25 @@ def _pixels(image: Any, side: int) -> Tensor:
 def _in_session(options: Mapping[str, Any], out: Folder, plugin: Plugins, work: Callable[[Session], T]) -> T:
     """Open a session for the configuration that the keywords say, and return what `work` makes of it."""
     openmp.spin_less()  # of use where torch is not imported yet
-    config = _config(options)
-    forget_plugins()
-    files = [plugin] if isinstance(plugin, str | os.PathLike) else plugin
-    place = Path(out)
-    try:
-        with in_use, Screen() as screen:
-            begin([Path(one) for one in files], place)
+    config, place = _config(options), Path(out)
+
+    def in_session() -> T:
+        with Screen() as screen:
+            begin(_paths(plugin), place)
             check_places(config.labelled_data, config.pretrain_data, config.storage)
             from bench.experiment.session import open_session
 
             return work(open_session(config, place, screen, command=("python",)))
+
+    return _told(in_session)
+
+
+def _told(work: Callable[[], T]) -> T:
+    """Return what `work` makes, the folders that it uses claimed until then; every error is one of `bench.errors`."""
+    forget_plugins()
+    try:
+        with in_use:
+            return work()
     except Interrupted as error:
         if error.exit_code == 128 + signal.SIGINT:
             raise KeyboardInterrupt("stopped; the same call goes on from here.") from None
@@ -181,6 +209,10 @@ def _in_session(options: Mapping[str, Any], out: Folder, plugin: Plugins, work: 
     except Exception as error:
         told = explained(error)
         raise told from error
+
+
+def _paths(plugin: Plugins) -> list[Path]:
+    return [Path(one) for one in ([plugin] if isinstance(plugin, str | os.PathLike) else plugin)]
 
 
 def _config(options: Mapping[str, Any]) -> RunConfig:

@@ -211,6 +211,11 @@ def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequen
             changes.setdefault(owner, {})[name] = json.loads(value)
         except (ValueError, RecursionError):  # what Python cannot read as JSON is a text
             changes.setdefault(owner, {})[name] = value
+    if changes.get("recipe") and not pretexts:
+        name = next(iter(changes["recipe"]))
+        raise UsageError(
+            f"--set recipe.{name} changes how pretext tasks train, and --init names weights that are trained already."
+        )
     for name in changes.get("recipe", {}):
         fields = {field for pretext in pretexts for field in registry.load("pretexts", pretext).Recipe.model_fields}
         if name not in fields:
