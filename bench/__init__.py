@@ -1,6 +1,6 @@
 """A bench on which self-supervised pretext tasks, and other ways to initialise a network, are compared fairly.
 
-`bench.run`, `tune`, `report`, `leaderboard`, `load_trunk` and `embed` are the bench from Python (`bench.python`).
+`bench.run`, `tune`, `report`, `leaderboard`, `export`, `load_trunk` and `embed` are the bench from Python (`bench.python`).
 """
 
 import importlib
@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.python import embed, leaderboard, load_trunk, report, run, tune
+    from bench.python import embed, export, leaderboard, load_trunk, report, run, tune
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "embed", "leaderboard", "load_trunk", "report", "run", "tune"]
+__all__ = ["__version__", "embed", "export", "leaderboard", "load_trunk", "report", "run", "tune"]
 
 
 def __getattr__(name: str) -> Any:

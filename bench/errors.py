@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
 import signal
 import traceback
@@ -26,6 +27,12 @@ class BenchError(Exception):
     """What went wrong, in one sentence; the process ends with `exit_code`."""
 
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows of the error: its sentence, and with `TRACEBACK` set everything."""
+        if os.environ.get(TRACEBACK):
+            raise AttributeError  # a notebook then does what it does with other errors
+        return [f"{type(self).__name__}: {self}"]
 
 
 class UsageError(BenchError):

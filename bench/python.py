@@ -11,16 +11,19 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench.cli.common import begin, check_places, in_use
+from bench.cli.common import add, begin, check_places, in_use, use
 from bench.cli.options import config_of, fields
 from bench.cli.screen import Screen
 from bench.config import RunConfig, names
 from bench.errors import BenchError, Interrupted, UsageError, explained, unknown
 from bench.record import Record, Tuning
+from bench.registry import forget_plugins
+from bench.training import openmp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +97,26 @@ def leaderboard(out: Folder = "runs") -> pd.DataFrame:
     return frames.leaderboard(Path(out))
 
 
+def export(
+    what: str, to: Folder, *, out: Folder = "runs", network: bool = False, license: str = "", plugin: Plugins = ()
+) -> Path:
+    """Write the trunk of a run, or with `network` its fine-tuned network, into a new folder as `bench export` does; return it.
+
+    `what` is the id of a run or of a pretrained trunk, or the beginning of it. UsageError when there is none, or when the folder
+    is not empty.
+    """
+
+    def work() -> Path:
+        from bench.experiment import export as exporting
+
+        add(_paths(plugin))
+        use()
+        exporting.export(exporting.choose(Path(out), what, network), Path(out), Path(to), license)
+        return Path(to)
+
+    return _told(work)
+
+
 def load_trunk(folder: Folder) -> Trunk:
     """Return the trunk in a folder that `bench export` wrote, in eval mode on the CPU, with its preprocessing.
 
@@ -105,7 +128,7 @@ def load_trunk(folder: Folder) -> Trunk:
 
 
 def embed(
-    trunk: Trunk, images: Sequence[Folder | Image | NDArray[np.uint8]] | Tensor | NDArray[np.uint8], *, size: int | None = None
+    trunk: Trunk, images: Iterable[Folder | Image | NDArray[np.uint8]] | Tensor | NDArray[np.uint8], *, size: int | None = None
 ) -> NDArray[np.float32]:
     """Return the trunk's features of images, its last encoder feature averaged over places: float32 (N, bottleneck_channels).
 
@@ -118,6 +141,9 @@ def embed(
 
     from bench.models.modes import inference
 
+    if isinstance(images, str | os.PathLike) or not hasattr(images, "__iter__") or getattr(images, "ndim", 4) != 4:
+        raise UsageError("bench.embed takes a list of images, or all in one tensor (N, 3, H, W); put a single one in a list.")
+    each = list(images)
     side = size or getattr(trunk, "trained_at", 0)
     if not side:
         raise UsageError("bench.embed needs a size; this trunk does not say at which it was trained.")
@@ -126,8 +152,8 @@ def embed(
     device = next(trunk.parameters()).device
     found = []
     with inference(trunk):
-        for first in range(0, len(images), TOGETHER):
-            batch = torch.stack([_pixels(one, side) for one in images[first : first + TOGETHER]]).to(device)
+        for first in range(0, len(each), TOGETHER):
+            batch = torch.stack([_pixels(one, side) for one in each[first : first + TOGETHER]]).to(device)
             found.append(trunk.encode(trunk.preprocessing(batch))[-1].float().mean(dim=(2, 3)).cpu())
     return torch.cat(found).numpy() if found else np.zeros((0, trunk.bottleneck_channels), dtype=np.float32)
 
@@ -154,23 +180,39 @@ def _pixels(image: Any, side: int) -> Tensor:
 
 def _in_session(options: Mapping[str, Any], out: Folder, plugin: Plugins, work: Callable[[Session], T]) -> T:
     """Open a session for the configuration that the keywords say, and return what `work` makes of it."""
-    config = _config(options)
-    files = [plugin] if isinstance(plugin, str | os.PathLike) else plugin
-    place = Path(out)
-    try:
-        with in_use, Screen() as screen:
-            begin([Path(one) for one in files], place)
+    openmp.spin_less()  # of use where torch is not imported yet
+    config, place = _config(options), Path(out)
+
+    def in_session() -> T:
+        with Screen() as screen:
+            begin(_paths(plugin), place)
             check_places(config.labelled_data, config.pretrain_data, config.storage)
             from bench.experiment.session import open_session
 
             return work(open_session(config, place, screen, command=("python",)))
+
+    return _told(in_session)
+
+
+def _told(work: Callable[[], T]) -> T:
+    """Return what `work` makes, the folders that it uses claimed until then; every error is one of `bench.errors`."""
+    forget_plugins()
+    try:
+        with in_use:
+            return work()
     except Interrupted as error:
-        raise KeyboardInterrupt(str(error)) from None
+        if error.exit_code == 128 + signal.SIGINT:
+            raise KeyboardInterrupt("stopped; the same call goes on from here.") from None
+        raise SystemExit(error.exit_code) from None
     except BenchError:
         raise
     except Exception as error:
         told = explained(error)
         raise told from error
+
+
+def _paths(plugin: Plugins) -> list[Path]:
+    return [Path(one) for one in ([plugin] if isinstance(plugin, str | os.PathLike) else plugin)]
 
 
 def _config(options: Mapping[str, Any]) -> RunConfig:

@@ -33,6 +33,8 @@ UNLISTED = {("pretexts", INIT): "_init"}
 """Built-in tasks that no list shows, and their files: weights from elsewhere, which `--init` names."""
 LONGEST = 1_000_000
 """The most bytes of a plug-in's file whose text a record keeps."""
+SOURCE = "__bench_source__"
+"""The attribute of a plug-in's module that holds the text it was loaded from."""
 _given: dict[str, Path] = {}
 
 
@@ -41,6 +43,14 @@ def add_plugin(path: Path) -> None:
     if not path.is_file() or path.suffix != ".py":
         raise UsageError(f"--plugin {path}: {'not a Python file (.py)' if path.exists() else 'no such Python file'}.")
     _given[path.stem] = path.resolve()
+    loaded = sys.modules.get(_module_name(path.stem, path.resolve()))
+    if loaded is not None and vars(loaded).get(SOURCE) != path.read_bytes():  # edited since, as in a notebook
+        del sys.modules[loaded.__name__]
+
+
+def forget_plugins() -> None:
+    """Forget the files that earlier calls named; one that is named again is loaded again where it was edited."""
+    _given.clear()
 
 
 def summaries(kind: str) -> dict[str, str]:
@@ -193,8 +203,12 @@ def _given_class(name: str) -> type:
     return _class_of(_from_file(name, _given[name]), tuple(map(_base, FOLDERS)))
 
 
+def _module_name(name: str, path: Path) -> str:
+    return f"bench_plugin_{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
 def _from_file(name: str, path: Path) -> ModuleType:
-    module_name = f"bench_plugin_{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_name = _module_name(name, path)
     if module_name in sys.modules:
         return sys.modules[module_name]
     loader = _Anew(module_name, str(path))
@@ -214,8 +228,10 @@ class _Anew(SourceFileLoader):
     """Loads a file from its source: Python tells cached bytecode by the second, and would miss a quick edit of a plug-in."""
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return the code compiled from the file."""
-        return self.source_to_code(self.get_data(self.path), self.path)
+        """Return the code compiled from the file, and keep its text in the module."""
+        text = self.get_data(self.path)
+        vars(sys.modules[fullname])[SOURCE] = text
+        return self.source_to_code(text, self.path)
 
 
 def _class_of(module: ModuleType, bases: tuple[type, ...]) -> type:

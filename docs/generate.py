@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
 STUDIES = ROOT / "results" / "studies"
 API = {
+    "python": "the bench from Python",
     "contract": "what a plug-in implements",
     "config": "what a command asks for",
     "job": "what a row depends on",

@@ -97,7 +97,8 @@ def _protocols() -> list[Item]:
 TRUNKS = {
     "unet": "the paper's U-Net: depth from the image's size (8 at 256 px), width 64",
     "unet:depth=6,width=32": "a smaller U-Net for smaller images",
-    "timm:ENCODER": "a timm encoder with a feature pyramid and a U-Net decoder, for example timm:resnet18",
+    "timm:ENCODER": "a timm encoder with random weights and a U-Net decoder, for example timm:resnet18",
+    "timm:vit_tiny_patch16_224": "a plain vision transformer of timm with a light pyramid decoder",
     "NAME,preprocessing=rgb": "the trunk NAME with colour as its input instead of lightness (preprocessing=l, the paper's)",
 }
 

@@ -36,19 +36,24 @@ PIPE_WIDTH = 200
 QUIET = 8.0
 """Seconds without a word after which the screen says what is being done."""
 
+REDRAWN = 0.5
+"""Seconds between two drawings of the bars in a notebook, each of which is a message to the browser."""
+
 
 class Screen:
     """Shows a command's progress: a bar for each stage on a terminal, a line for each epoch elsewhere."""
 
     def __init__(self) -> None:
-        pipe = not (sys.stdout.isatty() or _in_notebook())
+        pipe = not (sys.stdout.isatty() or Console().is_jupyter)
         width = PIPE_WIDTH if pipe and "COLUMNS" not in os.environ else None
         self.console = Console(highlight=False, soft_wrap=pipe, width=width)
         self.progress: Progress | None = None
+        self.shown: Any = None
+        """The bars' place in a notebook, where they are drawn again."""
         self.task: TaskID | None = None
         self.name = ""
         self.epochs = self.steps = self.first = self.done = self.images = 0
-        self.began = self.last = 0.0
+        self.began = self.last = self.drawn = 0.0
         self.left: Callable[[float], float] = lambda stage: stage
         """The seconds that the whole command still takes, given those of the present stage."""
         self.spoke, self.at = time.monotonic(), 0
@@ -69,15 +74,19 @@ class Screen:
                 TextColumn("{task.fields[left]}"),
                 console=self.console,
             )
-            self.progress.start()
+            if self.console.is_jupyter:  # rich's own way needs ipywidgets, and warns at every step where it is missing
+                self.shown = _display(self.progress)
+            else:
+                self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stopped.set()
         self.talking.join()  # nothing is said after this, in the middle of what is printed next
         if self.progress is not None:
+            self._draw(often=0.0)
             self.progress.stop()
-            self.progress = None
+            self.progress = self.shown = None
 
     def echo(self, text: str) -> None:
         """Print a line."""
@@ -106,6 +115,7 @@ class Screen:
             self._bar("packing", total, 0)
         if self.task is not None and (done % 32 == 0 or done == total):
             self.progress.update(self.task, completed=done)
+            self._draw()
 
     def amount(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` bytes of the file `what` are downloaded."""
@@ -117,6 +127,7 @@ class Screen:
             self._bar(what, total or done, done)
         if self.task is not None:
             self.progress.update(self.task, completed=done)
+            self._draw()
 
     def stage(self, name: str, epochs: int, steps: int, done: int) -> None:
         """Begin a stage of `epochs` x `steps` training steps, of which the first `done` were made before."""
@@ -141,6 +152,7 @@ class Screen:
             note = f"epoch {epoch + 1}/{self.epochs}  {_losses(losses)}  {rate:,.0f} images/s"
             self.progress.update(self.task, note=escape(note), left=self._left())
         self.progress.advance(self.task)
+        self._draw()
 
     def losses(self, step: int, losses: dict[str, float]) -> None:
         """Show nothing: `step` has the latest losses."""
@@ -180,11 +192,20 @@ class Screen:
             self.progress.update(self.task, visible=False)
         self.task = self.progress.add_task(escape(name), total=total, completed=done, note="", left="")
 
+    def _draw(self, often: float = REDRAWN) -> None:
+        """Draw the bars of a notebook again, unless that was done less than `often` seconds ago; a terminal's draw themselves."""
+        now = time.monotonic()
+        if self.shown is not None and now - self.drawn >= often:
+            self.drawn = now
+            self.shown.update(self.progress)
 
-def _in_notebook() -> bool:
-    """Tell whether a notebook's kernel runs this, without importing IPython."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return type(shell).__name__ == "ZMQInteractiveShell"
+
+def _display(progress: Progress) -> Any:
+    """Show bars in a notebook and return their place there."""
+    from IPython import display
+
+    notebook: Any = display
+    return notebook.display(progress, display_id=True)
 
 
 def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

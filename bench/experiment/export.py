@@ -116,9 +116,8 @@ def _card(chosen: Chosen, facts: dict[str, Any], filled: Sequence[str], licence:
     ]
     if origin is not None:
         digest = job.weights.sha256 if job.weights else ""
-        lines.append(
-            f"| Source of the weights | {origin.source}, SHA-256 {digest[:16]}, {origin.loaded} of {origin.wanted} tensors |"
-        )
+        source = Path(origin.source).name if Path(origin.source).is_absolute() else origin.source  # a card is read by others
+        lines.append(f"| Source of the weights | {source}, SHA-256 {digest[:16]}, {origin.loaded} of {origin.wanted} tensors |")
     if data is not None:
         lines.append(f"| Pretrained on | {data.title}, {data.counts.get('train', 0):,} images, {data.fingerprint[:12]} |")
         lines.append(f"| Recipe | {plain(pretrained.recipe)} |")

@@ -61,6 +61,11 @@ def initialise(
     for init, source in opened:
         made = make_trunk(str(trunk))
         matched = matching.match(source.tensors, made, trunk, config.match, init.part)
+        if not (config.trunk or config.partial or trunk_for(opened)) and matched.share < matching.ENOUGH:
+            raise UsageError(
+                f"--init {init.label}: {source.said} does not say which network it holds, and it is not {trunk}, the trunk where "
+                "none is named; name it, for example by --trunk timm:resnet50,preprocessing=rgb."
+            )
         matching.check(matched, source.tensors, made, trunk, f"--init {init.label}: {source.said}", config.partial)
         weights = sources.weights_of(init, source, trunk, config.match, config.partial)
         for line in matched.lines():

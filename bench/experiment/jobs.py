@@ -44,8 +44,9 @@ def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task], data
     """Return the jobs of every seed, row and downstream task; those of further seeds are copies of the first one's."""
     first = config.all_seeds[0]
     mixed = len({row.brings for row in rows}) > 1
+    known: set[str] = set()  # NAME and NAME:encoder have runs in common
     of_one_seed = [
-        [job for task in tasks for job in _jobs(config, row, task, data_fingerprint, mixed)]
+        [job for task in tasks for job in _jobs(config, row, task, data_fingerprint, mixed) if not _added(job.id, known)]
         for row in (replace(row, pretrain=row.pretrain.model_copy(update={"seed": first})) for row in rows)
     ]
     count = sum(map(len, of_one_seed)) * len(config.all_seeds)
@@ -57,6 +58,13 @@ def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task], data
             trunk = made[0].pretrain.model_copy(update={"seed": seed if config.vary == "all" else first})
             jobs += (job.model_copy(update={"seed": seed, "pretrain": trunk}) for job in made)
     return jobs
+
+
+def _added(identity: str, known: set[str]) -> bool:
+    """Add an id to those that are known, and tell whether it was known already."""
+    before = identity in known
+    known.add(identity)
+    return before
 
 
 def _jobs(config: RunConfig, row: Row, task: Task, data_fingerprint: str, mixed: bool) -> Iterator[Job]:

@@ -288,6 +288,7 @@ def give_memory_back() -> None:
 def stoppable(stop: Stop) -> Iterator[None]:
     """Inside the block, the first SIGINT or SIGTERM asks the training loop to stop, and the second ends the process at once.
 
+    Where SIGINT is Python's own (a script, a notebook) the second one is a KeyboardInterrupt, and a notebook's kernel lives on.
     Without effect outside the main thread, which alone may handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -297,6 +298,8 @@ def stoppable(stop: Stop) -> Iterator[None]:
 
     def ask(number: int, _: FrameType | None) -> None:
         if stop.signal_number:
+            if before[signal.Signals(number)] is signal.default_int_handler:
+                raise KeyboardInterrupt("stopped at once; the same call goes on from the last checkpoint.")
             with suppress(OSError):
                 os.write(2, b"bench: stopped at once; the same command goes on from the last checkpoint\n")
             os._exit(128 + number)

@@ -1,6 +1,7 @@
 """What the machine computes in, and what it keeps ready."""
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,3 +117,17 @@ def test_a_scheduler_that_says_how_many_tasks_it_started_changes_nothing(
         monkeypatch.setenv(name, value)
     made = machine.make_machine(MachineConfig(device="cpu"))
     assert made.fabric.world_size == 1 and made.fabric.global_rank == 0
+
+
+def test_a_second_interrupt_of_a_script_or_notebook_is_an_exception_and_not_the_end_of_the_process() -> None:
+    """It ended the process, and so a notebook's kernel with all that it held."""
+    stop = machine.Stop()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="stopped at once"), machine.stoppable(stop):
+            signal.raise_signal(signal.SIGINT)
+            assert stop.signal_number == signal.SIGINT
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
