@@ -25,15 +25,9 @@ ENOUGH = 0.99
 """The least share of the encoder's parameters that must be loaded."""
 COUNTER = "num_batches_tracked"
 """How a batch norm's counter of training batches is called; files of old versions of torch have none."""
-PASSED_OVER = (
-    "student",
-    "encoder_k",
-    "key_encoder",
-    "target",
-    "momentum",
-    "backbone_momentum",
-    "ema",
-)
+KINDS = {"weight", "bias", "running_mean", "running_var"}
+"""What the tensors of a norm are called, which have one shape."""
+PASSED_OVER = ("student", "encoder_k", "key_encoder", "target", "momentum", "backbone_momentum", "ema")
 """How the names of networks begin that authors keep beside the one they evaluate: where two fit equally, the other one is taken,
 and both are named on the screen. Sources: DINO evaluates the teacher, MoCo the query encoder, BYOL the online network."""
 PREFERRED = ("state_dict_ema", "model_ema")
@@ -301,6 +295,9 @@ def _in_order(tensors: Mapping[str, Tensor], trunk: Trunk, name: TrunkName) -> d
 
     def agrees(full: str, own: str, shape: tuple[int, ...]) -> bool:
         tensor = tensors[full]
+        kinds = {full.rpartition(".")[2], (own or full).rpartition(".")[2]}
+        if len(kinds) > 1 and kinds <= KINDS:  # safetensors lists tensors by name: a bias before its weight
+            return False
         if not own:
             return tensor.shape == shape
         return tensor.shape in (shape, wanted[own].shape) and fitting(own, tensor, wanted[own], trunk.down) is not None

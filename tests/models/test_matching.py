@@ -183,6 +183,15 @@ def test_order_is_refused_when_one_shape_differs_or_two_places_are_swapped(right
         assert "--match order" not in refused(changed)
 
 
+def test_by_order_a_bias_is_never_taken_for_a_weight(right: State) -> None:
+    """Tensors that are listed by name have a norm's bias before its weight: all shapes agree."""
+    named = {f"x{place:03}.{name.rpartition('.')[2]}": tensor for place, (name, tensor) in enumerate(right.items())}
+    assert matched_with(named, how="order").share == 1
+    swap = {"weight": "bias", "bias": "weight"}
+    swapped = {re.sub(r"\w+$", lambda word: swap.get(word[0], word[0]), n) if t.ndim == 1 else n: t for n, t in named.items()}
+    assert "do not have the shapes of" in refused(swapped, how="order")
+
+
 def test_batch_norms_whose_statistics_were_loaded_are_not_measured_anew(right: State) -> None:
     zero = {name: torch.zeros_like(tensor) if name.endswith("num_batches_tracked") else tensor for name, tensor in right.items()}
     lacking = {name: tensor for name, tensor in right.items() if "running_" not in name and "tracked" not in name}
