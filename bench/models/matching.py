@@ -9,35 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.contract import Trunk
 from bench.errors import DataError, UsageError
 from bench.initialisation import SHOWN, Match
 from bench.models import names
+from bench.models.fitting import beyond, fitting
 from bench.models.trunk import TrunkName
 
 ENOUGH = 0.99
 """The least share of the encoder's parameters that must be loaded."""
 COUNTER = "num_batches_tracked"
 """How a batch norm's counter of training batches is called; files of old versions of torch have none."""
-PASSED_OVER = (
-    "student",
-    "encoder_k",
-    "key_encoder",
-    "target",
-    "momentum",
-    "backbone_momentum",
-    "model_ema",
-    "state_dict_ema",
-    "ema",
-)
+KINDS = {"weight", "bias", "running_mean", "running_var"}
+"""What the tensors of a norm are called, which have one shape."""
+PASSED_OVER = ("student", "encoder_k", "key_encoder", "target", "momentum", "backbone_momentum", "ema")
 """How the names of networks begin that authors keep beside the one they evaluate: where two fit equally, the other one is taken,
 and both are named on the screen. Sources: DINO evaluates the teacher, MoCo the query encoder, BYOL the online network."""
+PREFERRED = ("state_dict_ema", "model_ema")
+"""Averages of a network's weights, which timm takes where a file has both (timm/models/_helpers.py)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,10 @@ class Matched:
     missing: tuple[str, ...] = ()
     left_over: tuple[str, ...] = ()
     resized: tuple[str, ...] = ()
+    other_shapes: tuple[str, ...] = ()
+    """Tensors that the file has by name, in a shape or type that does not fit; each with both."""
+    beyond: tuple[str, ...] = ()
+    """Blocks of the file that follow on the encoder's own and have their names and shapes: it is a deeper network's."""
     others: tuple[str, ...] = ()
     """Other parts of the file that match as well."""
     caveat: str = ""
@@ -73,7 +71,8 @@ class Matched:
     def lines(self) -> list[str]:
         """Return what a user should know of the match."""
         found = [f"loaded {self.summary}"]
-        for what, some in (("missing", self.missing), ("left over", self.left_over), ("resized", self.resized)):
+        lists = {"missing": self.missing, "of another shape": self.other_shapes, "left over": self.left_over}
+        for what, some in (lists | {"blocks of a deeper network": self.beyond, "resized": self.resized}).items():
             if some:
                 found.append(f"{what}: {_first(some)}")
         if self.others:
@@ -109,16 +108,17 @@ def match(tensors: Mapping[str, Tensor], trunk: Trunk, name: TrunkName, how: Mat
     encoder: dict[str, Tensor] = {}
     resized = []
     for own, theirs in best.pairs.items():
-        fitting = _fitting(own, tensors[theirs], wanted[own], trunk.down)
-        assert fitting is not None
-        encoder[own] = fitting
-        if fitting.numel() != tensors[theirs].numel():
+        fits = fitting(own, tensors[theirs], wanted[own], trunk.down)
+        assert fits is not None
+        encoder[own] = fits.to(wanted[own].dtype).clone(memory_format=torch.contiguous_format)  # the file may change later
+        if fits.numel() != tensors[theirs].numel():
             resized.append(own)
     decoder = _decoder(tensors, best.part, trunk)
     parameters = {own: tensor.numel() for own, tensor in trunk.down.named_parameters()}
     loaded = sum(count for own, count in parameters.items() if own in encoder)
     beginning = f"{best.part}." if best.part else ""
     used = {*best.pairs.values(), *(f"{_sibling(best.part)}{own}" for own in decoder)}
+    left_over = [full for full in tensors if full.startswith(beginning) and full not in used]
     return Matched(
         encoder=encoder,
         decoder=decoder,
@@ -127,8 +127,10 @@ def match(tensors: Mapping[str, Tensor], trunk: Trunk, name: TrunkName, how: Mat
         share=loaded / max(1, sum(parameters.values())),
         wanted=len(wanted),
         missing=tuple(own for own in wanted if own not in encoder and not own.endswith(COUNTER)),
-        left_over=tuple(full for full in tensors if full.startswith(beginning) and full not in used),
+        left_over=tuple(left_over),
         resized=tuple(resized),
+        other_shapes=_other_shapes(tensors, wanted, best, beginning, _schemes(wanted, trunk, name)),
+        beyond=beyond(tensors, best.pairs.values(), left_over),
         others=tuple(one.part or "(no part)" for one in others),
         caveat=names.caveat(name.encoder, best.naming) if name.family == "timm" else "",
     )
@@ -137,7 +139,10 @@ def match(tensors: Mapping[str, Tensor], trunk: Trunk, name: TrunkName, how: Mat
 def check(matched: Matched, tensors: Mapping[str, Tensor], trunk: Trunk, name: TrunkName, source: str, partial: bool) -> None:
     """Raise UsageError for weights of other channels than the trunk's, DataError when too little of the encoder was matched."""
     _check_channels(matched, tensors, trunk, name, source)
-    if matched.share >= ENOUGH or (partial and matched.encoder):
+    if partial and matched.encoder:
+        return
+    if matched.share >= ENOUGH:
+        _check_network(matched, trunk, name, source)
         return
     trained = {own for own, _ in trunk.down.named_parameters()}
     missing = [own for own in matched.missing if own in trained]
@@ -147,6 +152,22 @@ def check(matched: Matched, tensors: Mapping[str, Tensor], trunk: Trunk, name: T
     raise DataError(
         f"{source} fills {100 * matched.share:.4g} % of the parameters of {name}'s encoder, and {100 * ENOUGH:g} % is the least "
         f"(--partial allows less). Missing: {_first(missing)}. Left over in the file: {_first(matched.left_over)}.{order}"
+    )
+
+
+def _check_network(matched: Matched, trunk: Trunk, name: TrunkName, source: str) -> None:
+    """Raise DataError when what was loaded is most of the encoder, and yet not the network that the file holds."""
+    first = next((own for own, parameter in trunk.down.named_parameters() if parameter.ndim == 4), "")
+    if matched.other_shapes:
+        told = f"these tensors have other shapes or types: {_first(matched.other_shapes)}"
+    elif first and first not in matched.encoder:
+        told = f"it lacks the first convolution, {first}"
+    elif matched.beyond:
+        told = f"it goes on with {_first(matched.beyond)}, as a deeper network"
+    else:
+        return
+    raise DataError(
+        f"{source} does not hold the encoder of {name}: {told}; choose its own trunk, or take what fits by --partial."
     )
 
 
@@ -183,11 +204,12 @@ def _candidates(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], tru
     """Return a candidate for every naming scheme and every beginning under which some tensor matches."""
     found: dict[tuple[str, str], _Candidate] = {}
     for naming, known in _schemes(wanted, trunk, name).items():
+        most = max(there.count(".") for there in known) + 1
         for full, tensor in tensors.items():
             words = full.split(".")
-            for cut in range(len(words)):
+            for cut in range(max(0, len(words) - most), len(words)):
                 own = known.get(".".join(words[cut:]))
-                if own is None or _fitting(own, tensor, wanted[own], trunk.down) is None:
+                if own is None or fitting(own, tensor, wanted[own], trunk.down) is None:
                     continue
                 part = ".".join(words[:cut])
                 one = found.setdefault((naming, part), _Candidate(part, naming))
@@ -217,37 +239,25 @@ def _best(candidates: Sequence[_Candidate]) -> list[_Candidate]:
 
 
 def _rank(part: str) -> int:
-    """Return how many words of a part are those of networks that are passed over."""
-    return sum(word.startswith(PASSED_OVER) for word in part.split("."))
+    """Return how many words of a part are those of networks that are passed over, less those of networks that are preferred."""
+    return sum(word.startswith(PASSED_OVER) - (word in PREFERRED) for word in part.split("."))
 
 
-def _fitting(own: str, tensor: Tensor, wanted: Tensor, down: nn.Module) -> Tensor | None:
-    """Return a tensor in the shape that the encoder wants, None when it does not fit.
-
-    Axes of size 1 may be missing or added. Position embeddings and tables of relative positions are resized, as timm does it.
-    """
-    if tensor.shape == wanted.shape:
-        return tensor
-    if not tensor.is_floating_point():
-        return None
-    if [side for side in tensor.shape if side > 1] == [side for side in wanted.shape if side > 1]:
-        return tensor.reshape(wanted.shape)
-    return _resized(own, tensor, wanted, down)
-
-
-def _resized(own: str, tensor: Tensor, wanted: Tensor, down: nn.Module) -> Tensor | None:
-    from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
-
-    path, _, last = own.rpartition(".")
-    owner: Any = down.get_submodule(path)
-    found: Tensor | None = None
-    if last == "pos_embed" and tensor.ndim == 3 and tensor.shape[::2] == wanted.shape[::2] and hasattr(owner, "patch_embed"):
-        prefix = 0 if getattr(owner, "no_embed_class", False) else int(getattr(owner, "num_prefix_tokens", 0))
-        if round((tensor.shape[1] - prefix) ** 0.5) ** 2 == tensor.shape[1] - prefix:
-            found = resample_abs_pos_embed(tensor.float(), list(owner.patch_embed.grid_size), num_prefix_tokens=prefix)
-    elif last == "relative_position_bias_table" and tensor.ndim == 2 and tensor.shape[1] == wanted.shape[1]:
-        found = resize_rel_pos_bias_table(tensor.float(), owner.window_size, tuple(wanted.shape))
-    return found
+def _other_shapes(
+    tensors: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    best: _Candidate,
+    beginning: str,
+    schemes: Mapping[str, Mapping[str, str]],
+) -> tuple[str, ...]:
+    """Return the tensors that have the right name under the best candidate's beginning and do not fit, each with both shapes."""
+    found = []
+    for there, own in schemes.get(best.naming, {}).items():
+        tensor = tensors.get(beginning + there)
+        if tensor is not None and own not in best.pairs and not own.endswith(COUNTER):
+            shapes = [f"{str(one.dtype).removeprefix('torch.')} {tuple(one.shape)}" for one in (tensor, wanted[own])]
+            found.append(f"{own} ({shapes[0]} in the file, {shapes[1]} in the trunk)")
+    return tuple(found)
 
 
 def _sibling(part: str) -> str:
@@ -261,7 +271,7 @@ def _decoder(tensors: Mapping[str, Tensor], part: str, trunk: Trunk) -> dict[str
         return {}
     wanted = trunk.up.state_dict()
     found = {own: tensors.get(f"{_sibling(part)}{own}") for own in wanted}
-    fitting = {own: one for own, one in found.items() if one is not None and one.shape == wanted[own].shape}
+    fitting = {own: one.clone() for own, one in found.items() if one is not None and one.shape == wanted[own].shape}
     return fitting if len(fitting) == len(wanted) else {}
 
 
@@ -282,12 +292,23 @@ def _in_order(tensors: Mapping[str, Tensor], trunk: Trunk, name: TrunkName) -> d
         known = _schemes(wanted, trunk, name)["timm"]
         whole = names.plain(name.encoder, trunk.preprocessing.channels)
         order = [(full, known.get(full, ""), shape) for full, shape in whole.items()]
+
+    def agrees(full: str, own: str, shape: tuple[int, ...]) -> bool:
+        tensor = tensors[full]
+        kinds = {full.rpartition(".")[2], (own or full).rpartition(".")[2]}
+        if len(kinds) > 1 and kinds <= KINDS:  # safetensors lists tensors by name: a bias before its weight
+            return False
+        if not own:
+            return tensor.shape == shape
+        return tensor.shape in (shape, wanted[own].shape) and fitting(own, tensor, wanted[own], trunk.down) is not None
+
     for counters in (True, False):
         ours = [(own, shape) for full, own, shape in order if counters or not full.endswith(COUNTER)]
-        theirs = [(full, tuple(tensor.shape)) for full, tensor in tensors.items() if counters or not full.endswith(COUNTER)]
+        theirs = [full for full in tensors if counters or not full.endswith(COUNTER)]
         behind = 1 + max(place for place, (own, _) in enumerate(ours) if own)
-        if [shape for _, shape in ours[:behind]] == [shape for _, shape in theirs[:behind]]:
-            return {own: full for (full, _), (own, _) in zip(theirs, ours, strict=False) if own}
+        pairs = list(zip(theirs, ours[:behind], strict=False))
+        if len(pairs) == behind and all(agrees(full, own, shape) for full, (own, shape) in pairs):
+            return {own: full for full, (own, _) in pairs if own}
     return {}
 
 

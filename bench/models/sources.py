@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +20,38 @@ from bench.errors import DataError, MachineError, UsageError, out_of_memory, unk
 from bench.initialisation import HUBS, Init, Weights, usual_ones
 from bench.models import weights_file
 from bench.models.trunk import TrunkName
-from bench.storage import files
+from bench.storage import files, offline
 
 ENCODER_FILES = ("model.safetensors", "pytorch_model.bin")
 DECODER_FILE, CONFIG_FILE, OURS = "decoder.safetensors", "config.json", "pretext_bench"
 """What `bench export` writes beside the encoder, and the part of config.json that is its own."""
-SUPERVISION: tuple[tuple[str, str], ...] = (
-    (r"ft_in\d+k|in\d+k_ft", "ImageNet labels"), (r"dino|mae|ijepa|jepa|fcmae|lvd142m|lvd1689m|sat493m|dinov3", "none"),
-    (r"swsl|ssl_yfcc|openai|laion|datacomp|metaclip|webli|clip|dfn|merged2b|siglip", "labels or texts of the web"),
-    (r"in1k|imagenet$", "ImageNet-1k labels"), (r"in2[12]k|in12k", "ImageNet-22k labels"), (r"jft", "JFT labels"),
+UNLABELLED = r"dino|mae|ijepa|lvd142m|lvd1689m|sat493m|seer|fb_ssl_yfcc|mim_"
+"""Tags of weights that were trained on images without their labels. Of `mim_`, the features learned are those of EVA-CLIP."""
+LABELS: tuple[tuple[str, str], ...] = (
+    (r"in2[12]k|inw21k|in12k", "ImageNet-22k labels"), (r"in1k|imagenet$", "ImageNet-1k labels"), ("sa1b", "masks of SA-1B"),
 )  # fmt: skip
-"""What the tags of timm's weights say of the labels in their training; the first that fits. Source: timm's model cards."""
+WEB = (
+    r"wsl_ig|swag|openai|laion|datacomp|clip|dfn|merged2b|webli|cc12m|yfcc15m|bamboo|mim_|m30m|m38m|eupe|"
+    r"^(indomain_)?pt$|apple_pt|radio|pali|qwen|gemma|deepseek|florence|ogvl|fb_tiling"
+)
+"""Tags of weights that labels, texts or networks trained on texts of the web went into."""
+
+
+def supervision_of(tag: str) -> str:
+    """Return which labels a tag of timm's weights says were used anywhere in their training: none, a text, or unknown.
+
+    Sources: timm's model cards and the papers that they name.
+
+    >>> supervision_of("fcmae_ft_in22k_in1k"), supervision_of("fcmae"), supervision_of("tv_in1k")
+    ('ImageNet-22k labels and ImageNet-1k labels', 'none', 'ImageNet-1k labels')
+    """
+    first, *tuned = re.split(r"(?:^|_)ft_", tag)
+    unlabelled = re.search(UNLABELLED, first) is not None
+    labelled = tuned if unlabelled else [first, *tuned]
+    found = [told for pattern, told in LABELS if any(re.search(pattern, part) for part in labelled)]
+    if re.search(WEB, tag):
+        found.append("labels or texts of the web")
+    return " and ".join(found) or ("none" if unlabelled else "unknown")
 
 
 @dataclass(frozen=True)
@@ -55,8 +80,7 @@ class Source:
         """Which labels were used anywhere in the weights' training: none, a text, or unknown."""
         if self.ours.get("supervision"):
             return str(self.ours["supervision"])
-        tag = str(self.config.get("tag", ""))
-        return next((told for pattern, told in SUPERVISION if tag and re.search(pattern, tag)), "unknown")
+        return supervision_of(str(self.config.get("tag") or ""))
 
 
 def open_source(init: Init) -> Source:
@@ -87,23 +111,33 @@ def weights_of(init: Init, source: Source, trunk: TrunkName, match: Any, partial
         if init.mean:
             raise UsageError(f"--init {init.label}: the trunk {trunk} takes lightness, which has no mean and std to choose.")
         mean = std = ()
-    elif not mean or not std or len(mean) != 3:
+    elif not mean or not std:
         raise UsageError(
             f"--init {init.label}: the file does not say how its images were normalised, and a wrong guess costs many points; "
             f"give it behind the source: {usual_ones()}, or mean=R/G/B,std=R/G/B in shares of 1."
         )
-    size = source.config.get("input_size") or (0,)
-    return Weights(
-        sha256=source.sha256,
-        preprocessing=trunk.preprocessing,
-        mean=tuple(mean or ()),
-        std=tuple(std or ()),
-        interpolation=init.interpolation or str(ours.get("interpolation") or source.config.get("interpolation") or ""),
-        size=init.size or int(ours.get("size") or size[-1]),
-        part=init.part,
-        match=match,
-        partial=partial,
-    )
+    try:
+        size = source.config.get("input_size") or (0,)
+        found = Weights(
+            sha256=source.sha256,
+            preprocessing=trunk.preprocessing,
+            mean=tuple(mean or ()),
+            std=tuple(std or ()),
+            interpolation=init.interpolation or str(ours.get("interpolation") or source.config.get("interpolation") or ""),
+            size=init.size or int(ours.get("size") or size[-1]),
+            part=init.part,
+            match=match,
+            partial=partial,
+        )
+    except (TypeError, ValueError, LookupError) as error:
+        raise DataError(f"{source.said}: mean, std or size in its {CONFIG_FILE} are not numbers.") from error
+    three = 3 if trunk.preprocessing == "rgb" else 0
+    right = len(found.mean) == len(found.std) == three and all(math.isfinite(one) for one in found.mean)
+    if not right or not all(0 < one < math.inf for one in found.std):
+        raise DataError(
+            f"{source.said}: mean and std are three numbers, of std above 0, but they are {found.mean} and {found.std}."
+        )
+    return found
 
 
 def open_folder(folder: Path) -> Source:
@@ -142,11 +176,18 @@ def _from_timm(init: Init) -> Source:
     if init.kind == "timm" and name not in (*timm.list_pretrained(f"{architecture}.*"), architecture):
         raise UsageError(f"timm has no weights {name}; it has {', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'}.")
     try:
-        model: Any = timm.create_model(name, pretrained=True)
+        with _weights_only():
+            model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # what timm, the hub's client and the network raise has no common base
         if out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
+            raise DataError(
+                f"the weights {init.source} could run a program when they are read, and are refused: {reason}."
+            ) from error
+        if offline.is_forbidden():
+            reason = f"--offline ({offline.VARIABLE}) forbids the network, and they are not in the cache"
         raise MachineError(
             f"the weights {init.source} could not be fetched ({reason}); timm keeps them in its cache once a command with the "
             "network has fetched them."
@@ -155,3 +196,17 @@ def _from_timm(init: Init) -> Source:
     known = init.kind == "timm" and config.get("tag")
     said = f"timm:{architecture}.{config['tag']}" if known else init.source
     return Source(state, weights_file.digest(state), said, config, {}, str(config.get("architecture") or architecture))
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let torch execute nothing of a file inside the block, also where an older timm asks it to."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

@@ -17,6 +17,8 @@ from typing import Any
 from bench.errors import MachineError
 
 VARIABLE = "PRETEXT_BENCH_OFFLINE"
+HUB_VARIABLE = "HF_HUB_OFFLINE"
+"""With it the hub's client asks its cache alone; without it, the client asks the hub first, and fails when it is refused."""
 _BY_ADDRESS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 _BY_NAME = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
 _guarded = False
@@ -28,9 +30,9 @@ def is_forbidden() -> bool:
 
 
 def forbid() -> None:
-    """Forbid the network for this process and those that it starts."""
+    """Forbid the network for this process and those that it starts; weights of a model hub are then taken from its cache."""
     global _guarded
-    os.environ[VARIABLE] = "1"
+    os.environ[VARIABLE] = os.environ[HUB_VARIABLE] = "1"
     if not _guarded:
         _guarded = True
         sys.addaudithook(_refuse)
