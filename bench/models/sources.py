@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -182,7 +181,7 @@ def _from_timm(init: Init) -> Source:
         if out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
+        if type(error).__name__ == "UnpicklingError" or "weights_only" in reason:
             raise DataError(
                 f"the weights {init.source} could run a program when they are read, and are refused: {reason}."
             ) from error

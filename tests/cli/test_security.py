@@ -155,7 +155,7 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
     "pretrained weights of others": (keyword("pretrained", False), ("bench/models/sources.py",)),
     "archives": (
         imports("tarfile", "zipfile"),
-        ("bench/data/archive.py", "bench/storage/arrays.py"),
+        ("bench/data/archive.py", "bench/models/weights_file.py", "bench/storage/arrays.py"),
     ),  # record.py: what an .npz says of itself
     "unpacking by others": (mentions("shutil.unpack_archive", "shutil.make_archive"), ()),
     "an archive's own unpacking": (attributes("extractall", "extract"), ("bench/data/archive.py",)),
@@ -171,7 +171,11 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
     ),
     "code from files": (
         imports("importlib.util", "importlib.machinery", "runpy", "imp", "zipimport", "code", "codeop"),
-        ("bench/__init__.py", "bench/registry.py"),  # the first finds this program's own packages, whatever lies beside
+        (
+            "bench/__init__.py",
+            "bench/registry.py",
+            "bench/training/trackers.py",
+        ),  # the first finds this program's own packages, whatever lies beside
     ),
     "exec_module": (
         attributes("exec_module", "load_module", "spec_from_file_location", "run_path", "run_module"),

@@ -113,7 +113,9 @@ def test_settings_of_packages_that_are_not_here_are_passed_over(
     monkeypatch.undo()
     before = set(sys.modules)
     same(read(tmp_path / "a.pth"), {f"model.{there}": tensor for there, tensor in STATE.items()})
-    assert set(sys.modules) == before and name.split(".")[0] not in sys.modules
+    assert {name for name in set(sys.modules) - before if not name.startswith("encodings.")} == set() and name.split(".")[
+        0
+    ] not in sys.modules
 
 
 @pytest.mark.parametrize("name", [*INERT, *DICTIONARIES, *LISTS])
@@ -129,7 +131,7 @@ def test_an_inert_type_is_never_imported_and_nothing_is_called_through_it(tmp_pa
     assert "is pickled in a way that is not read" in refused(with_pickle(tmp_path / "c.pth", made + command))
     through = as_global(name) + as_global("posix.system") + b"\x85R" + command
     assert "posix.system, which could run" in refused(with_pickle(tmp_path / "d.pth", through))
-    assert set(sys.modules) == before
+    assert {name for name in set(sys.modules) - before if not name.startswith("encodings.")} == set()
 
 
 class Runs:
