@@ -84,8 +84,11 @@ def export(chosen: Chosen, out: Path, folder: Path, licence: str) -> list[str]:
         facts |= {"run": run.id, "supervision": labels if known == "none" else f"{known}, {labels}", "classes": run.data.classes}
         facts |= {"downstream": run.downstream, "protocol": run.job.protocol}
 
+    own = job.weights.size if job.weights is not None and "img_size" not in job.trunk else 0
+    size = run.job.size if run is not None else own or job.size
+
     def fill(place: Path) -> None:
-        filled = exported.write(place, trunk, job.trunk, job.size if run is None else run.job.size, facts, head)
+        filled = exported.write(place, trunk, job.trunk, size, facts, head)
         (place / "README.md").write_text(_card(chosen, facts, filled, licence))
 
     files.publish_folder(folder, fill, "README.md", checkpoint.bytes_of(trunk))
