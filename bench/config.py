@@ -148,6 +148,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 class MachineConfig(Schema):
     """Device, threads and precision of a command. A row states precision and compilation; the rest changes rounding at most."""
 
+    PLACES: ClassVar[set[str]] = {"device", "threads", "workers", "checkpoint_seconds"}
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="Threads on the CPU.")
     workers: int | None = Field(None, ge=0, description="Data workers; chosen when left out. They never change a result.")
@@ -177,10 +178,7 @@ class RunConfig(MachineConfig):
     match: Annotated[Match, _choices("way to match", Match)] = Field(
         "name", description="How tensors of --init are matched: by name, or by their order where all shapes agree."
     )
-    partial: bool = Field(
-        False,
-        description="Allow weights of --init that fill less than 99 % of the trunk's encoder, or that are another network's.",
-    )
+    partial: bool = Field(False, description="Allow --init to fill less than 99 % of the encoder, or to be another network's.")
     downstream: Names = Field(
         description="Downstream tasks by name, separated by commas, or all; TASK@DATA names the labelled data."
     )
@@ -237,9 +235,7 @@ class RunConfig(MachineConfig):
 
     keep_networks: bool = Field(False, description="Keep the fine-tuned network of every run, for bench export --network.")
 
-    WHERE: ClassVar[frozenset[str]] = frozenset(
-        {"storage", "device", "threads", "workers", "checkpoint_seconds", "log", "keep_networks"}
-    )
+    WHERE: ClassVar[frozenset[str]] = frozenset(MachineConfig.PLACES | {"storage", "log", "keep_networks"})
     """Fields that say where the work is done and do not change what a run means."""
 
     @model_validator(mode="after")
@@ -264,7 +260,7 @@ class RunConfig(MachineConfig):
         if not self.pretext and not self.init:
             raise UsageError("name at least one row: --pretext NAME for a pretext task, --init LABEL=SOURCE for weights.")
         if not self.init and (self.match != "name" or self.partial):
-            raise UsageError("--match and --partial say how weights are loaded; give them by --init LABEL=SOURCE.")
+            raise UsageError("--match and --partial say how weights of --init are loaded.")
         return self
 
     @property
