@@ -177,10 +177,7 @@ class RunConfig(MachineConfig):
     match: Annotated[Match, _choices("way to match", Match)] = Field(
         "name", description="How tensors of --init are matched: by name, or by their order where all shapes agree."
     )
-    partial: bool = Field(
-        False,
-        description="Allow weights of --init that fill less than 99 % of the trunk's encoder, or that are another network's.",
-    )
+    partial: bool = Field(False, description="Allow weights of --init of another network, or less than 99 % of the encoder's.")
     downstream: Names = Field(
         description="Downstream tasks by name, separated by commas, or all; TASK@DATA names the labelled data."
     )
