@@ -39,7 +39,7 @@ def test_every_initialisation_transfer_schedule_and_protocol_is_alive(protocol: 
     done = tiny(*EVERYTHING, "--protocol", protocol)
     assert done.code == 0 and "dead network" not in done.out, done.err or done.out
     records = record.read(tmp_path / "runs")
-    assert len(records) == 2 * 3 * (3 * 2 + 1)
+    assert len(records) == 3 * 3 * 2 + 3 + 3 * 4 * 2  # classification, where random weights have one way; segmentation
     for one in records:
         assert one.spread is not None and one.spread.ratio is not None and not one.spread.problem, one.spread
         measures = one.job.settings.statistics == "running"

@@ -74,7 +74,7 @@ def test_a_loss_that_is_not_a_number_fails_its_run_and_no_other(tiny: Bench, tmp
         (("--seeds", "²,3"), 2, "a number of seeds"),
         (("--seeds", "99999999999999999999"), 2, "a number of seeds"),
         (("--seeds", "100000000"), 2, "at most 1000 seeds"),
-        (("--transfer", ""), 2, "at least one of all, encoder"),
+        (("--transfer", "decoder"), 2, "'decoder'"),
         (("--labels", ","), 2, "at least one share"),
         (("--rates", "nan,1"), 2, "but got nan"),
         (("--vary", "nothing"), 2, "unknown kind of variation"),

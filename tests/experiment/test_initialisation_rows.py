@@ -38,16 +38,12 @@ def test_a_file_that_does_not_name_its_network_asks_for_the_trunk(
     assert named.code == 3 and "fills 0 %" in named.err and "layer1.0.conv1.weight" in named.err
 
 
-def test_a_recipe_is_refused_where_nothing_is_trained_and_a_model_card_names_no_folder_of_its_maker(
-    bench: Callable, drawn: dict[str, Path], tmp_path: Path
-) -> None:
-    """The error listed no settings at all; the card, which is made for a hub, had the whole path of the file."""
+def test_a_model_card_names_no_folder_of_its_maker(bench: Callable, drawn: dict[str, Path], tmp_path: Path) -> None:
+    """The card, which is made for a hub, had the whole path of the file."""
     torch.manual_seed(0)
     save_file(make_trunk("unet:depth=5,width=8").down.state_dict(), tmp_path / "mine.safetensors")
     asked = ("run", *TINY, "--init", f"mine={tmp_path / 'mine.safetensors'}", "--downstream", "voc_cls", "--data", drawn["demo"])
     asked = (*asked, "--out", tmp_path / "runs", *QUICK)
-    refused = bench(*asked, "--set", "recipe.lr=1e-3")
-    assert refused.code == 2 and "--set recipe.lr changes how pretext tasks train" in refused.err
     assert bench(*asked).code == 0
     (one,) = record.read(tmp_path / "runs")
     assert bench("export", one.id, "--out", tmp_path / "runs", "--to", tmp_path / "card").code == 0
