@@ -60,7 +60,7 @@ def _words(found: Audit) -> str:
 
 
 def _images(job: PretrainJob, session: Session) -> list[Tensor]:
-    """Return some training images of a job on this trunk, uint8 (N, 3, H, W), squashed or cropped as its protocol does."""
+    """Return some training images of a job on this trunk, uint8 (N, 3, H, W), squashed to the trunk's size."""
     of_trunk = next(one for one in session.grid.jobs if one.pretrain.id == job.id)
     data, protocol = session.grid.data, of_trunk.settings
     subset = subset_of(registry.load("downstreams", of_trunk.downstream), protocol)

@@ -271,8 +271,8 @@ def _decoder(tensors: Mapping[str, Tensor], part: str, trunk: Trunk) -> dict[str
         return {}
     wanted = trunk.up.state_dict()
     found = {own: tensors.get(f"{_sibling(part)}{own}") for own in wanted}
-    fitting = {own: one.clone() for own, one in found.items() if one is not None and one.shape == wanted[own].shape}
-    return fitting if len(fitting) == len(wanted) else {}
+    fits = {own: one.clone() for own, one in found.items() if one is not None and one.shape == wanted[own].shape}
+    return fits if len(fits) == len(wanted) else {}
 
 
 def _by_order(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], trunk: Trunk, name: TrunkName) -> _Candidate:
