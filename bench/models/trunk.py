@@ -153,7 +153,11 @@ def _problem(name: str, size: int) -> Exception | None:
     try:
         with torch.device("meta"), torch.no_grad():  # a large network is made and called in an instant
             trunk = make_trunk(name)
-            trunk.decode(trunk.eval().encode(torch.zeros(1, trunk.preprocessing.channels, size, size)))
+            features = trunk.eval().encode(torch.zeros(1, trunk.preprocessing.channels, size, size))
+            sides = features[-1].shape[-1], trunk.output(1)(trunk.decode(features)).shape[-1]
+            if sides != (size // trunk.stride, size):  # as of encoders that cut off borders
+                needed = f"{size // trunk.stride} and {size} are needed"
+                raise ValueError(f"its features have {sides[0]} and its outputs {sides[1]} places a side, where {needed}")
     except UsageError:
         raise
     except Exception as error:  # what an encoder raises is up to it

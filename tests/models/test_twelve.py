@@ -117,3 +117,9 @@ def test_a_trunk_name_says_the_size_where_the_encoder_is_made_for_one() -> None:
 def test_a_tag_of_weights_on_a_trunk_is_refused_with_the_way_that_works() -> None:
     with pytest.raises(UsageError, match=r"give --trunk timm:resnet18, and the weights .* --init LABEL=timm:resnet18.a1_in1k"):
         TrunkName.parse("timm:resnet18.a1_in1k").fitted(64)
+
+
+def test_an_encoder_that_cuts_off_borders_is_refused_before_it_trains() -> None:
+    """Its features are smaller than the image divided by their strides, so masks and a flattened head would not fit."""
+    with pytest.raises(UsageError, match="features have 7 and its outputs 282 places a side, where 9 and 288 are needed"):
+        check_size("timm:inception_v3,preprocessing=rgb", 288)
