@@ -56,7 +56,7 @@ class Weights(Schema):
     """The part of the file that the user asked for."""
     match: Match = "name"
     partial: bool = False
-    """Whether fewer than 99 % of the encoder's parameters were allowed."""
+    """Whether they fill less than 99 % of the encoder's parameters, or are a part of another network, which was allowed."""
 
 
 class Audit(Schema):

@@ -39,7 +39,7 @@ def parts_of_label(record: Record) -> list[str]:
     if origin is None or weights is None:
         return []
     found = [] if origin.supervision in ("none", "unknown") else [origin.supervision]
-    return [*found, f"{100 * origin.share:.3g} % loaded"] if weights.partial else found
+    return [*found, f"partial, {100 * origin.share:.3g} % of the encoder"] if weights.partial else found
 
 
 def _numbers(values: Sequence[float]) -> str:

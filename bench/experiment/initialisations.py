@@ -67,7 +67,8 @@ def initialise(
                 "none is named; name it, for example by --trunk timm:resnet50,preprocessing=rgb."
             )
         matching.check(matched, source.tensors, made, trunk, f"--init {init.label}: {source.said}", config.partial)
-        weights = sources.weights_of(init, source, trunk, config.match, config.partial)
+        partial = config.partial and not matching.is_whole(matched, made)
+        weights = sources.weights_of(init, source, trunk, config.match, partial)
         for line in matched.lines():
             echo(f"{init.label}: {line}")
         for line in _differences(weights, size):

@@ -142,12 +142,16 @@ def check(matched: Matched, tensors: Mapping[str, Tensor], trunk: Trunk, name: T
     if partial and matched.encoder:
         return
     if matched.share >= ENOUGH:
-        _check_network(matched, trunk, name, source)
+        told = _of_another(matched, trunk)
+        if told:
+            raise DataError(
+                f"{source} does not hold the encoder of {name}: {told}; choose its own trunk, or take what fits by --partial."
+            )
         return
     trained = {own for own, _ in trunk.down.named_parameters()}
     missing = [own for own in matched.missing if own in trained]
     order = ""
-    if matched.share < ENOUGH and _in_order(tensors, trunk, name):
+    if _in_order(tensors, trunk, name):
         order = " Its shapes are those of the encoder in the same order: --match order takes them so."
     raise DataError(
         f"{source} fills {100 * matched.share:.4g} % of the parameters of {name}'s encoder, and {100 * ENOUGH:g} % is the least "
@@ -155,20 +159,19 @@ def check(matched: Matched, tensors: Mapping[str, Tensor], trunk: Trunk, name: T
     )
 
 
-def _check_network(matched: Matched, trunk: Trunk, name: TrunkName, source: str) -> None:
-    """Raise DataError when what was loaded is most of the encoder, and yet not the network that the file holds."""
+def is_whole(matched: Matched, trunk: Trunk) -> bool:
+    """Tell whether the encoder was loaded from weights of the same network, so that nothing had to be allowed."""
+    return matched.share >= ENOUGH and not _of_another(matched, trunk)
+
+
+def _of_another(matched: Matched, trunk: Trunk) -> str:
+    """Return what tells that most of the encoder was loaded from another network; "" when nothing does."""
     first = next((own for own, parameter in trunk.down.named_parameters() if parameter.ndim == 4), "")
     if matched.other_shapes:
-        told = f"these tensors have other shapes or types: {_first(matched.other_shapes)}"
-    elif first and first not in matched.encoder:
-        told = f"it lacks the first convolution, {first}"
-    elif matched.beyond:
-        told = f"it goes on with {_first(matched.beyond)}, as a deeper network"
-    else:
-        return
-    raise DataError(
-        f"{source} does not hold the encoder of {name}: {told}; choose its own trunk, or take what fits by --partial."
-    )
+        return f"these tensors have other shapes or types: {_first(matched.other_shapes)}"
+    if first and first not in matched.encoder:
+        return f"it lacks the first convolution, {first}"
+    return f"it goes on with {_first(matched.beyond)}, as a deeper network" if matched.beyond else ""
 
 
 def copy(matched: Matched, trunk: Trunk) -> None:

@@ -197,3 +197,17 @@ def test_two_rows_of_weights_have_searches_of_their_own(tiny: Run, tmp_path: Pat
     assert {key[0] for key in found} == {"one", "two"}
     assert len({one.job.study for one in found.values()}) == 2
     assert "(one, seed 0, frozen" in done.out and "(two, seed 0, frozen" in done.out
+
+
+def test_a_row_is_partial_only_where_something_had_to_be_allowed(tiny: Run, bench: Run, tmp_path: Path, weights: Path) -> None:
+    part = tmp_path / "part.safetensors"
+    save_file({name: tensor for name, tensor in load_file(weights).items() if not name.startswith("layer4")}, part)
+    asked = ("--init", f"whole={weights},{HALF}", "--init", f"part={part},{HALF}", *RESNET, "--downstream", "voc_cls")
+    assert tiny(*asked).code == 3
+    done = tiny(*asked, "--schedule", "frozen", "--partial")
+    assert done.code == 0, done.err
+    found = {one.pretext: one.job.pretrain.weights for one in record.read(tmp_path / "runs")}
+    assert not found["whole"].partial and found["part"].partial  # type: ignore[union-attr]
+    report = bench("report", "--out", tmp_path / "runs").out
+    assert "whole (frozen; ImageNet-1k labels)" in report and "(--partial)" in report
+    assert "part (frozen; ImageNet-1k labels; partial, " in report
