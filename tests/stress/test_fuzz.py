@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import subprocess
@@ -97,6 +98,25 @@ def eat() -> bytes:
     return bytes(b"x" * (300 << 20))[:1]
 
 
+class Cycle:
+    """Garbage of 100 MiB that only a collection frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.content = b"x" * (100 << 20)
+
+
+def collect_and_eat() -> bytes:
+    gc.collect()
+    return eat()
+
+
+def litter_and_eat() -> bytes:
+    gc.collect()
+    Cycle()
+    return bytes(b"x" * (200 << 20))[:1]
+
+
 def warn() -> None:
     warnings.warn("mind the gap", UserWarning, stacklevel=1)
 
@@ -121,6 +141,8 @@ def fail(error: BaseException) -> Callable[[], object]:
         (leave, "killed"),
         (crash, "killed"),
         (eat, "memory"),
+        (collect_and_eat, "memory"),
+        (litter_and_eat, "memory"),
         (lambda: bytes(100 << 30), "traceback"),
         (warn, "noise"),
         (write, "noise"),
@@ -141,6 +163,7 @@ def test_the_fuzzer_notices(read: Callable[[], object], kind: str, tmp_path: Pat
         return "as it was" if path.read_bytes() == b"valid" else read()
 
     def make() -> Subject:
+        Cycle()
         # What a case gives as it works must be the valid file's: `eat` and the like are noticed for something else.
         fits = (lambda *_: True) if kind not in ("works", "wrong") else lambda one, other: one == other
         return Subject(path, read_broken, [b"valid"], exact=True, fits=fits, names=("FILE",))
