@@ -162,6 +162,9 @@ def test_the_fuzzer_notices(read: Callable[[], object], kind: str, tmp_path: Pat
     def read_broken() -> object:
         return "as it was" if path.read_bytes() == b"valid" else read()
 
+    *freed, held = [bytearray(b"x" * 100_000) for _ in range(5000)]
+    freed.clear()  # 500 MB of the heap, which stay with the process as long as what lies above them is held
+
     def make() -> Subject:
         Cycle()
         # What a case gives as it works must be the valid file's: `eat` and the like are noticed for something else.
@@ -173,6 +176,7 @@ def test_the_fuzzer_notices(read: Callable[[], object], kind: str, tmp_path: Pat
     outcomes = [outcome for _, outcome in fuzz.run(form, cases, hang=1.0 if kind == "hang" else 30.0)]
     assert [outcome.kind for outcome in outcomes] == [kind, kind]
     assert path.read_bytes() == b"valid"
+    assert held
 
 
 def test_a_broken_file_with_a_finding_is_kept(tmp_path: Path) -> None:
