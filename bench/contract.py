@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.colour import lightness_of, unit
-from bench.config import Phase, Protocol, Recipe, Schedule, Transfer
 from bench.metrics import PADDING, VOID
+from bench.protocol import Phase, Protocol, Recipe, Schedule, Transfer
 
 __all__ = [
     "PADDING", "VOID", "Batch", "Downstream", "Phase", "Preprocessing", "PreprocessingName", "Pretext", "Protocol",

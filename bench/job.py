@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.config import Phase, Protocol, Schedule, Train, Transfer
 from bench.initialisation import Weights
+from bench.probe import AnyProbe
+from bench.protocol import Phase, Protocol, Schedule, Train, Transfer
 from bench.schema import Schema
 
 NO_DATA = "none"
@@ -88,6 +89,8 @@ class Job(Schema):
     rates: tuple[float, ...] = ()
     study: str = ""
     trials: int = 0
+    probe: AnyProbe | None = None
+    """The probe of the frozen trunk that is evaluated instead of a schedule, whose phases are then none; None: the schedule."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Job:
@@ -106,9 +109,16 @@ class Job(Schema):
         return f"{self.pretrain.pretext}-{self.downstream}-{self.digest()[:12]}"
 
     @property
+    def evaluation(self) -> str:
+        """What is evaluated: finetune, or the probe's name, with the decoder's features told apart."""
+        if self.probe is None:
+            return "finetune"
+        return f"{self.probe.kind}, decoder" if getattr(self.probe, "source", "encoder") == "decoder" else self.probe.kind
+
+    @property
     def about(self) -> str:
-        """What an id does not show but the seed: schedule, and transfer, labels and rates where they are not the default."""
-        parts: list[str] = [self.schedule]
+        """What an id does not show but the seed: schedule or probe; transfer, labels and rates where they are not the default."""
+        parts: list[str] = [self.schedule if self.probe is None else self.evaluation]
         if self.transfer != "all":
             parts.append("encoder alone" if self.frozen == "encoder" else f"{self.transfer} only")
         if self.labels != 1:

@@ -24,7 +24,7 @@ from bench.errors import DataError, UsageError, unknown
 from bench.initialisation import INIT
 
 if TYPE_CHECKING:
-    from bench.config import Protocol
+    from bench.protocol import Protocol
 
 FOLDERS = {"pretexts": "pretexts", "downstreams": "downstream"}
 NEEDED = {"pretexts": (), "downstreams": ("title", "data", "protocols")}

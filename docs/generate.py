@@ -24,7 +24,7 @@ from pydantic_core import to_jsonable_python
 
 from bench import config, metrics, registry
 from bench.cli.app import app
-from bench.config import Protocol
+from bench.protocol import Protocol
 from results.csv_files import SCHEMAS
 from results.table_sheets import TABLES
 

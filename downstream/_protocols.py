@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.config import Phase, Protocol, Schedule
+from bench.protocol import Phase, Protocol, Schedule
 
 Stretch = tuple[int, float]
 """Epochs and learning rate."""

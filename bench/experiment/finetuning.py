@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
 from bench import metrics, registry, seeding
-from bench.config import Phase
 from bench.contract import Batch, Downstream, Trunk
 from bench.data import batches
 from bench.data.batches import SplitData
@@ -32,6 +31,7 @@ from bench.experiment.task_data import TaskData, open_task_data
 from bench.feature_spread import FeatureSpread
 from bench.job import Job
 from bench.models.network import Model
+from bench.protocol import Phase
 from bench.record import PretrainRecord
 from bench.schema import canonical
 from bench.seeding import key

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from bench import registry
-from bench.config import Protocol, Recipe, RunConfig, Schedule, Transfer
+from bench.config import RunConfig
 from bench.data.packs import PackRule
 from bench.data.splits import Splits
 from bench.errors import UsageError
 from bench.initialisation import INIT, Weights
 from bench.job import NO_DATA, Frozen, HeldOut, Job, PretrainJob, scaled
+from bench.protocol import Protocol, Recipe, Schedule, Transfer
 
 STATISTICS_VERSION = 2
 """2: the batch norms of a trunk that was left untrained have measured statistics."""

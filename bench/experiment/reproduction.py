@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.config import PAPER_SIZE, MachineConfig, Protocol, RunConfig
+from bench.config import PAPER_SIZE, MachineConfig, RunConfig
 from bench.contract import Pretext
 from bench.data import splits
 from bench.errors import BenchError, DataError, UsageError, unknown
@@ -22,6 +22,7 @@ from bench.experiment.runs import run
 from bench.experiment.session import Screen, make_session
 from bench.initialisation import as_text
 from bench.job import NO_DATA
+from bench.protocol import Protocol
 from bench.record import Cost, Record, paths, read_one
 from bench.text import Rows, plain, shell
 from bench.training.machine import stoppable

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from bench import metrics, registry
-from bench.config import PAPER_SIZE, Protocol, Recipe, RunConfig, Transfer
+from bench.config import PAPER_SIZE, RunConfig
 from bench.data import catalogue, leaks, splits
 from bench.data.dataset import Dataset
 from bench.errors import UsageError, unknown
@@ -19,6 +19,7 @@ from bench.experiment.jobs import Row, Task, all_jobs, pretrain_job, subset_of, 
 from bench.initialisation import INIT
 from bench.job import HeldOut, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size
+from bench.protocol import Protocol, Recipe, Transfer
 from bench.record import Leaks
 from bench.schema import canonical
 from bench.text import Echo, quoted

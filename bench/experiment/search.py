@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from bench import metrics
-from bench.config import PRETEXT, RunConfig, Space, Train
+from bench.config import PRETEXT, RunConfig, Space
 from bench.experiment.jobs import recipe_of
 from bench.job import Job
+from bench.protocol import Train
 from bench.record import Tuning
 from bench.schema import Schema
 from bench.seeding import key

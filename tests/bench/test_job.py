@@ -10,11 +10,12 @@ import pytest
 from pydantic import Field, create_model
 
 from bench import registry
-from bench.config import Phase, Protocol, Recipe, RunConfig
+from bench.config import RunConfig
 from bench.experiment.jobs import recipe_of
 from bench.experiment.resolve import resolve
 from bench.experiment.search import Search
 from bench.job import Job, PretrainJob
+from bench.protocol import Phase, Protocol, Recipe
 from bench.schema import Schema, canonical
 
 DEFAULTS = Path(__file__).with_name("defaults.json")

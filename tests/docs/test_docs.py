@@ -221,7 +221,7 @@ def test_the_reference_has_what_the_program_lists(reference: Path, bench: Callab
 
 
 def test_the_reference_has_every_setting_of_a_protocol_and_what_each_protocol_changes(reference: Path) -> None:
-    from bench.config import Protocol
+    from bench.protocol import Protocol
 
     settings, *sections = re.split("\n### ", (reference / "protocols.md").read_text())
     named = {"summary", "schedules", "metrics"}
@@ -239,7 +239,7 @@ def test_the_reference_shows_what_the_studies_say(reference: Path) -> None:
 
 
 def test_what_a_type_says_stands_beside_the_settings_of_that_type(generate: ModuleType) -> None:
-    from bench.config import Protocol
+    from bench.protocol import Protocol
 
     meanings = generate.comments(Protocol)
     assert (

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from bench import record
-from bench.config import Phase, RunConfig
+from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.experiment.resolve import Grid, resolve
 from bench.job import scaled
+from bench.protocol import Phase
 
 
 def phases(*epochs: int) -> list[Phase]:

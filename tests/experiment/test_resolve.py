@@ -9,11 +9,12 @@ from PIL import Image
 
 from bench import registry
 from bench.cli.options import option
-from bench.config import Protocol, RunConfig
+from bench.config import RunConfig
 from bench.data import catalogue
 from bench.errors import DataError, UsageError
 from bench.experiment.jobs import MOST_RUNS
 from bench.experiment.resolve import Grid, resolve
+from bench.protocol import Protocol
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.config import Phase, Protocol
 from bench.job import Job, PretrainJob
+from bench.protocol import Phase, Protocol
 from bench.record import Cost, DataFacts, FeatureSpread, PretrainRecord, Record, Trial, Tuning
 from bench.storage.arrays import pack_predictions
 from bench.storage.files import publish_json, sha256_bytes

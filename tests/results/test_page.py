@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.config import Phase
+from bench.protocol import Phase
 from bench.record import Cost, DataFacts, Record, Trial, Tuning
 from bench.storage.files import sha256_bytes
 from bench.storage.seal import sealed

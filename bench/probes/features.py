@@ -1,0 +1,95 @@
+"""What every probe of whole images takes and returns: features by encoder level, labels, predictions and choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.record import Choice, Tried
+
+Labels = NDArray[np.int8]
+"""Labels (N, C): 1 present, 0 absent, -1 difficult objects only, which is not judged."""
+Scores = NDArray[np.float32]
+Predictions = dict[str, NDArray[Any]]
+Judge = Callable[[Scores, Labels], float]
+"""The main metric in [0, 1] of scores (N, C) for images with these labels; nan where nothing can be judged."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Some images: float32 features (N, C_l) for each encoder level, the finest first, and labels."""
+
+    levels: tuple[Tensor, ...]
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The images of the three splits; every choice is made with train and val alone."""
+
+    train: Images
+    val: Images
+    test: Images
+
+    @cached_property
+    def fit(self) -> Images:
+        """Train and val, in this order, to which the chosen candidate is fitted."""
+        levels = tuple(torch.cat(pair) for pair in zip(self.train.levels, self.val.levels, strict=True))
+        return Images(levels, np.concatenate([self.train.labels, self.val.labels]))
+
+    def numbers(self, level: int | None) -> tuple[int, ...]:
+        """Return the levels to choose from, counted from 1: all, or the given one."""
+        return tuple(range(1, len(self.train.levels) + 1)) if level is None else (level,)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Predictions for the test images and the choice that they come from; beside them those that the test split would choose."""
+
+    predictions: Predictions
+    chosen: Choice
+    tried: tuple[Tried, ...]
+    on_test: Choice
+    predictions_on_test: Predictions
+    draws: Mapping[str, Any] = field(default_factory=dict)
+    """The samples of labelled images that were drawn, as JSON values; empty where none are."""
+
+
+def best(values: Sequence[float]) -> int:
+    """Return the place of the highest value, the first of equal ones; 0 where none is defined.
+
+    >>> best([0.1, float("nan"), 0.3, 0.3])
+    2
+    """
+    return int(np.argmax(np.where(np.isnan(values), -np.inf, values))) if len(values) else 0
+
+
+def by_validation(candidates: Sequence[tuple[Choice, float, Scores]], test: Images, judge: Judge) -> Outcome:
+    """Return the outcome of candidates, each with its choice, its score on val, and its scores (N, C) of the test images."""
+    on_test = [judge(scores, test.labels) for _, _, scores in candidates]
+    tried = tuple(Tried.of(choice, val, value) for (choice, val, _), value in zip(candidates, on_test, strict=True))
+    chosen, other = best([val for _, val, _ in candidates]), best(on_test)
+    return Outcome(
+        {"scores": candidates[chosen][2], "labels": test.labels},
+        candidates[chosen][0],
+        tried,
+        candidates[other][0],
+        {"scores": candidates[other][2], "labels": test.labels},
+    )
+
+
+def standardised(fitted: Tensor, *others: Tensor) -> list[Tensor]:
+    """Return features (N, C) with mean 0 and deviation 1 over the first tensor's images; a constant channel becomes 0."""
+    mean, deviation = fitted.mean(dim=0), fitted.std(dim=0, correction=0)
+    scale = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation.clamp(min=1e-30), torch.zeros_like(deviation))
+    return [(some - mean) * scale for some in (fitted, *others)]

@@ -1,0 +1,84 @@
+"""The settings of a pretext task's training (`Recipe`) and of a downstream task (`Protocol`)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from bench.schema import Schema
+
+Schedule = Literal["one-phase", "two-phase", "frozen"]
+"""one-phase trains trunk and head at once; two-phase the head on a frozen trunk, then both; frozen trains the head alone."""
+Transfer = Literal["all", "encoder"]
+"""What a downstream task inherits: the whole trunk, or its encoder with a new decoder."""
+Train = Literal["head", "all"]
+"""What a phase trains: the head on a frozen trunk, or everything."""
+Calibration = Literal["new", "all"]
+"""Which batch norms get statistics measured on the training images before the first phase: `new` are those that no training
+batch went through, `all` includes the inherited ones."""
+Statistics = Literal["running", "batch"]
+"""What batch norm normalises with at inference: its running statistics, or those of the batch."""
+Rates = dict[Train, tuple[float, float]]
+"""Ranges (low, high) of the learning rates that a search may try, by what a phase trains."""
+
+
+class Recipe(Schema):
+    """How a pretext task trains. Defaults are from the paper (Sensors 2022, 22, 1599, section 4.1); each names its source."""
+
+    epochs: int = Field(default=20, ge=0)  # the paper's text
+    batch_size: int = Field(default=32, ge=2)  # the paper's text
+    lr: float = Field(default=2e-3, gt=0)  # the paper's text
+    beta1: float = Field(default=0.5, ge=0, lt=1)  # the released code; the paper's text names Adam only
+    statistics: Statistics = "running"  # usual practice; the released code uses the batch's, the paper's text does not say
+    visualize_epochs: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which example images are kept, as in Figure 7
+    evaluation_images: int = Field(default=4000, ge=1)  # the paper's text: 4,000 test images
+
+
+class Phase(Schema):
+    """One stretch of a schedule: what is trained, for how many epochs, and how fast."""
+
+    train: Train
+    epochs: int = Field(ge=0)
+    lr: float = Field(gt=0)
+
+
+class Protocol(Schema):
+    """How a downstream task is trained and scored. Two rows stand in one column only when all of it is equal."""
+
+    told_only: ClassVar[frozenset[str]] = frozenset({"summary"})
+
+    summary: str
+    size: int | None = Field(default=None, ge=8)  # side of the images in pixels; None: that of pretraining
+    trunk: str = "unet"  # where --trunk names none
+    split_scheme: str  # a name from bench.data.splits
+    fit: tuple[str, ...] = ("train",)  # the splits that are trained on before the test split is scored
+    masks: str = "SegmentationClass"  # the folder of the masks
+    resize: Literal["squash", "letterbox", "crop"]  # squash changes proportions, letterbox pads, crop cuts
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"  # of the resize
+    augmentation: Literal["none", "crop", "flip", "scale"] = "none"  # random changes to training images
+    batch_size: int = Field(ge=2)  # images a step
+    schedules: dict[Schedule, tuple[Phase, ...]]
+    epochs: int | None = Field(default=None, ge=1)  # in all, spread over a schedule's phases in proportion; None: the phases' own
+    void: Literal["ignore", "background"] = "ignore"  # what void pixels count as
+    difficult: Literal["positive", "ignore"] = "positive"  # what objects marked difficult count as
+    statistics: Statistics = "running"
+    calibration: Calibration = "new"
+    evaluate_one_by_one: bool = False  # score in batches of one image
+    evaluate_on: Literal["input", "whole"] = "input"  # the network's input, or whole images in tiles of its size
+    head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
+    pool: Literal["flatten", "average"] = "flatten"  # how the bottleneck becomes a vector
+    metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric
+    space: Rates = {"head": (1e-4, 1e-2), "all": (2e-5, 5e-3)}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Protocol:
+        if not self.fit or not set(self.fit) <= {"train", "val"}:
+            raise ValueError("fit must name train, val or both: the test split is never trained on")
+        if self.split_scheme == "pretraining":
+            raise ValueError("the split scheme must be one of labelled images, official or paper-70-20-10")
+        if self.resize == "crop" and self.augmentation not in ("crop", "scale"):
+            raise ValueError("resize crop needs augmentation crop or scale, which cut the images to size")
+        if self.evaluate_on == "whole" and self.resize != "crop":
+            raise ValueError("evaluate_on whole needs resize crop, which alone keeps whole images")
+        return self
