@@ -35,10 +35,10 @@ class Probe(Schema):
 class Knn(Probe):
     """Weighted votes of the nearest training images by cosine similarity of their features at one encoder level.
 
-    A neighbour's vote weighs exp(similarity / temperature). The score of a class is the weight of the neighbours that show it over
-    the weight of those for which it is judged: one in which all its objects are difficult does not vote. k and the level are
-    chosen on the validation split; then train and val vote together. Source: Wu et al. 2018, arXiv:1805.01978, section 3.4; k as
-    in DINO's eval_knn.py.
+    A neighbour's vote weighs exp(similarity / temperature). The score of a class is the weight of the neighbours that show it
+    over the weight of those for which it is judged: one in which all its objects are difficult does not vote. k and the level
+    are chosen on the validation split; then train and val vote together. Source: Wu et al. 2018, arXiv:1805.01978, section 3.4;
+    k as in DINO's eval_knn.py.
     """
 
     kind: Literal["knn"]
@@ -89,15 +89,15 @@ class Svm(Probe):
     """VISSL's VOC07 protocol: a linear SVM for each class on features of length 1, its cost by 3-fold cross-validation.
 
     Squared hinge, L2 penalty, positives weigh twice, a cost of its own for each class by average precision, fitted to train and
-    val by scikit-learn's LinearSVC. The encoder level, which VISSL does not choose, is the one whose SVMs of cost 1, fitted to the
-    training split, are best on the validation split. Source: facebookresearch/vissl, vissl/utils/svm_utils/svm_trainer.py.
+    val by scikit-learn's LinearSVC. The encoder level, which VISSL does not choose, is the one whose SVMs of cost 1, fitted to
+    the training split, are best on the validation split. Source: facebookresearch/vissl, vissl/utils/svm_utils/svm_trainer.py.
     """
 
     kind: Literal["svm"]
     title: ClassVar[str] = "SVM"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
     by: ClassVar[str] = "3-fold cross-validation, the level on the validation split"
-    costs: tuple[Positive, ...] = Field(default=(0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 100.0), min_length=1)
+    costs: tuple[Positive, ...] = Field(default=(0.01, 0.1, 1, 2, 5, 10, 15, 20, 50, 100, 1000), min_length=1)
     folds: int = Field(default=3, ge=2)
     positives: float = Field(default=2.0, gt=0)  # the weight of a positive to that of a negative
     max_iter: int = Field(default=2000, ge=1)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.record import Choice, Tried
+from bench.selection import Choice, Tried
 
 Labels = NDArray[np.int8]
 """Labels (N, C): 1 present, 0 absent, -1 difficult objects only, which is not judged."""
