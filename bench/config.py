@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from bench.errors import UsageError, unknown
 from bench.initialisation import Match
+from bench.probe import EVALUATIONS, LEVELLED, Evaluation
 from bench.protocol import Schedule, Train, Transfer
 from bench.schema import Schema
 from bench.text import quoted
@@ -59,6 +60,24 @@ def _numbers(option: str) -> BeforeValidator:
         return numbers(option, value) if isinstance(value, str) else value
 
     return BeforeValidator(read)
+
+
+def read_evaluations(value: Any) -> Any:
+    """Return the evaluations that `--evaluate` names, each once; `all` stands for every one. UsageError for another name."""
+    found: dict[str, None] = {}
+    for name in _split(value):
+        if name != "all" and name not in EVALUATIONS:
+            raise unknown("evaluation", str(name), [*EVALUATIONS, "all"])
+        found |= dict.fromkeys(EVALUATIONS if name == "all" else [name])
+    return tuple(found)
+
+
+def read_watch(value: Any) -> Any:
+    """Return what `--watch` asks for, such as knn:5, as it is; UsageError for anything else."""
+    probe, _, epochs = str(value).partition(":")
+    if value and (probe != "knn" or not (epochs.isascii() and epochs.isdigit() and int(epochs[:9]) > 0)):
+        raise UsageError(f"--watch takes knn:N, a kNN probe every N epochs, for example knn:5, but got {quoted(value)}.")
+    return value
 
 
 def _choices(kind: str, choices: Any) -> BeforeValidator:
@@ -194,6 +213,17 @@ class RunConfig(MachineConfig):
     labels: Annotated[tuple[float, ...], _numbers("--labels")] = Field(
         (1.0,), description="Shares of the labelled training images to use, stratified, separated by commas: 0.01,0.1,1."
     )
+    evaluate: Annotated[tuple[Evaluation, ...], BeforeValidator(read_evaluations)] = Field(
+        ("finetune",),
+        description="What is asked of a trunk, separated by commas: finetune (the schedules), and probes of its frozen features, "
+        "knn, linear, svm, lowshot, dense-linear, dense-knn; or all.",
+    )
+    level: int | None = Field(
+        None, ge=1, description="The encoder level that probes read, from 1, the finest; chosen on validation when left out."
+    )
+    watch: Annotated[str, BeforeValidator(read_watch)] = Field(
+        "", description="A probe during pretraining for the curves alone, and every how many epochs: knn:5."
+    )
     epochs: int | None = Field(
         None,
         ge=1,
@@ -223,7 +253,7 @@ class RunConfig(MachineConfig):
 
     keep_networks: bool = Field(False, description="Keep the fine-tuned network of every run, for bench export --network.")
 
-    WHERE: ClassVar[frozenset[str]] = frozenset(MachineConfig.PLACES | {"storage", "log", "keep_networks"})
+    WHERE: ClassVar[frozenset[str]] = frozenset(MachineConfig.PLACES | {"storage", "log", "keep_networks", "watch"})
     """Fields that say where the work is done and do not change what a run means."""
 
     @model_validator(mode="after")
@@ -247,9 +277,34 @@ class RunConfig(MachineConfig):
                 raise UsageError(f"--labels takes shares above 0 and at most 1, for example 0.01,0.1,1, but got {share:g}.")
         if not self.pretext and not self.init:
             raise UsageError("name at least one row: --pretext NAME for a pretext task, --init LABEL=SOURCE for weights.")
+        self._check_evaluations()
         if not self.init and (self.match != "name" or self.partial):
             raise UsageError("--match and --partial say how weights of --init are loaded.")
         return self
+
+    def _check_evaluations(self) -> None:
+        """Raise UsageError for options of fine-tuning without it, and for a level that no probe reads."""
+        if not self.evaluate:
+            raise UsageError(f"--evaluate takes at least one of {', '.join(EVALUATIONS)}.")
+        options = {
+            "epochs": self.epochs,
+            "rates": self.rates,
+            "schedule": self.schedule,
+            "transfer": self.transfer,
+            "tune": self.tune,
+        }
+        given = next((name for name, value in options.items() if value), None)
+        if given and "finetune" not in self.evaluate:
+            raise UsageError(
+                f"--{given} belongs to fine-tuning, which --evaluate leaves out; add finetune, or leave it out."
+            )
+        if self.level is not None and not set(self.evaluate) & set(LEVELLED):
+            raise UsageError(f"--level is the encoder level that {', '.join(LEVELLED)} read, and --evaluate names none of them.")
+
+    @property
+    def watch_every(self) -> int:
+        """Every how many epochs of pretraining a probe watches; 0 for never."""
+        return int(self.watch.partition(":")[2] or 0)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class Linear(Probe):
     kind: Literal["linear"]
     title: ClassVar[str] = "linear"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
-    penalties: tuple[Positive, ...] = Field(default=tuple(10.0**power for power in range(-2, 6)), min_length=1)
+    penalties: tuple[Positive, ...] = Field(default=tuple(10.0 ** (power / 2) for power in range(11)), min_length=1)
     level: Levels = None
 
 

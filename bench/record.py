@@ -15,7 +15,7 @@ from bench.feature_spread import FeatureSpread
 from bench.initialisation import Origin
 from bench.job import Job, PretrainJob
 from bench.schema import Schema
-from bench.selection import LevelDiagnostics, Selection
+from bench.selection import LevelDiagnostics, Selection, Watched
 from bench.storage import seal
 
 EDGE = 0.1
@@ -201,6 +201,8 @@ class PretrainRecord(Schema):
     """The scores of the pretext task's baselines, by the baseline's name."""
     evaluation_images: int = 0
     history: list[dict[str, float]] = []
+    watched: tuple[Watched, ...] = ()
+    """What a probe saw of it during pretraining (`--watch`)."""
     cost: Cost
     weights: str
     origin: Origin | None = None

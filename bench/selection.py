@@ -41,6 +41,18 @@ class Selection(Schema):
     """The SHA-256 of the predictions of that choice, kept beside the record; "" where it is the choice that was made."""
 
 
+class Watched(Schema):
+    """What a probe saw of a trunk after an epoch of pretraining, on validation; for curves, and nothing is chosen by it."""
+
+    epoch: int
+    probe: str
+    task: str
+    """The downstream task whose labels were used."""
+    metric: str
+    value: float | None
+    choice: Choice
+
+
 class LevelDiagnostics(Schema):
     """What the features of an encoder level look like without labels (`bench.probes.diagnostics`)."""
 

@@ -15,8 +15,8 @@ from bench.errors import UsageError
 from bench.text import Echo, some
 
 
-def check(dataset: Dataset, whole: Splits, share: float, echo: Echo) -> None:
-    """Raise UsageError unless the validation split of a share of the labels can judge every scored class.
+def check(dataset: Dataset, whole: Splits, share: float, echo: Echo, what: str = "--tune") -> None:
+    """Raise UsageError unless the validation split of a share of the labels can judge every scored class for `what`.
 
     With labels, a class needs an image with it and one without it; with masks, a mask with it. The sentence says which share
     would do. For synthetic data, whose scores say nothing, missing classes are a warning.
@@ -29,13 +29,13 @@ def check(dataset: Dataset, whole: Splits, share: float, echo: Echo) -> None:
     with_and_without = "an image with and one without" if whole.subset == "labels" else "a mask with"
     at = "" if share == 1 else f" at {100 * share:g} % of the labels"
     text = (
-        f"--tune chooses on the validation split, which{at} has {count:,} image{'' if count == 1 else 's'} of {dataset.name} and "
+        f"{what} chooses on the validation split, which{at} has {count:,} image{'' if count == 1 else 's'} of {dataset.name} and "
         f"not {with_and_without} each scored class (lacking: {some(missing)})"
     )
     if dataset.synthetic and count:
         echo(f"warning: {text}")
         return
-    raise UsageError(f"{text}. {_way_out(dataset, whole, share)}")
+    raise UsageError(f"{text}. {_way_out(dataset, whole, share, what)}")
 
 
 def _unjudged(dataset: Dataset, found: Splits) -> list[str]:
@@ -63,7 +63,7 @@ def _classes_of_masks(dataset: Dataset, folder: str, ids: tuple[str, ...]) -> It
     return in_order(classes, ids)
 
 
-def _way_out(dataset: Dataset, whole: Splits, share: float) -> str:
+def _way_out(dataset: Dataset, whole: Splits, share: float, what: str) -> str:
     for larger in sorted({*splits.SHARES, 1.0}):
         if larger > share and not _unjudged(dataset, splits.open_share(dataset, whole, larger)):
             return f"{100 * larger:g} % of the labels would do: --labels {larger:g}."
@@ -71,8 +71,8 @@ def _way_out(dataset: Dataset, whole: Splits, share: float) -> str:
     images = "1 image" if count == 1 else f"{count:,} images"
     left = [name for name in dataset.scored if name not in missing]
     if not left:
-        return f"With all labels it has {images} and judges no class; leave out --tune."
+        return f"With all labels it has {images} and judges no class; leave out {what}."
     return (
         f"With all labels it has {images} and lacks {some(missing)} all the same. Score the "
-        f"other classes, {dataset.prepare_with('--score', ','.join(left))}; or leave out --tune."
+        f"other classes, {dataset.prepare_with('--score', ','.join(left))}; or leave out {what}."
     )

@@ -37,6 +37,8 @@ NEW, NEW_KEPT = 0.75, 0.5
 """The same of a head with a new decoder, on a frozen encoder and on features that are kept of it."""
 ENCODER = 0.5
 """The share of a trunk's pass that its encoder takes, about: classification does not decode."""
+PROBE = 10.0
+"""The seconds of a probe, about, with its share of the features that all probes of a trunk have in common."""
 ENOUGH = 50
 """The steps of a run after which the time of one is known."""
 TILES = 4
@@ -79,10 +81,12 @@ class Estimate:
         return step * (recipe.epochs * seeding.steps_per_epoch(count, recipe.batch_size) + FORWARD * scored / batch)
 
     def finetuning(self, job: Job, trial: bool = False) -> float:
-        """Return the seconds of a job's phases, of measuring batch-norm statistics before, and of scoring.
+        """Return the seconds of a job's phases, or of its probe, of measuring batch-norm statistics before, and of scoring.
 
         A trial of a search is scored after each epoch, on the validation split.
         """
+        if job.probe is not None:
+            return PROBE
         data, settings = self.grid.data, job.settings
         subset = subset_of(registry.load("downstreams", job.downstream), settings)
         share = splits.open_share(data, splits.open_splits(data, settings.split_scheme, subset), job.labels)

@@ -64,6 +64,8 @@ class FineTuning:
     history: History = field(default_factory=History)
     states: list[str] = field(default_factory=list)
     """For each phase, the key of its trained network in the session's cache."""
+    features: str = ""
+    """Which features of the trunk a probe reads; "" for the head's input."""
     trunk_state: dict[str, Any] = field(default_factory=dict)
     """What has changed the trunk since pretraining: measured batch-norm statistics, or the phases that trained the trunk."""
 
@@ -93,6 +95,7 @@ class FineTuning:
             "size": job.size,
             "data": [split.pack.folder.name, split.augmentation, _seed_of(split)],
             "machine": self.session.machine.describe(),
+            "features": self.features,
         }
         return hashlib.sha256(canonical(to_jsonable_python({**origin, **more})).encode()).hexdigest()
 
@@ -127,13 +130,13 @@ def finetune(
     losses are logged or the kept phase lacks scores.
     """
     session.cache.begin()
-    downstream, model = make_model(job, _own_trunk(job, pretrained, session), len(session.grid.data.classes))
+    downstream, model = make_model(job, own_trunk(job, pretrained, session), len(session.grid.data.classes))
     session.machine.place(model)
     data = open_task_data(job, downstream, session)
     work = work or work_folder(job, session.out)
     run = FineTuning(job, pretrained, session, downstream, model, data, work, after_epoch, data.scored)
     with run.timed():
-        _calibrate(run)
+        measure_norms(run)
     if after_epoch is None:
         run.spread = calibration.feature_spread(job, data.training, model, session, run.calibrated)
     with loggers.opened(session.config.log, session.screen, subject(job, session, work), session.logged) as run.logger:
@@ -172,7 +175,7 @@ def phase_stage(job: Job, model: Model, downstream: Downstream, number: int) -> 
     )
 
 
-def _own_trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
+def own_trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
     """Return a copy of the pretrained trunk for this job; its file is read once per command."""
     name = f"{pretrained.id} {job.transfer}"
     trunk: Trunk | None = session.cache.state(name)
@@ -182,7 +185,7 @@ def _own_trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
     return copy.deepcopy(trunk)
 
 
-def _calibrate(run: FineTuning) -> None:
+def measure_norms(run: FineTuning) -> None:
     """Measure the batch-norm statistics that the protocol asks for, once per command for the same trunk and images."""
     training = run.data.training
     images = [_rows_digest(training), _seed_of(training)]
@@ -217,9 +220,9 @@ def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
         run.scored = run.data.scored
         features = phase.train == "head" and run.job.settings.statistics == "running"
         if features and run.after_epoch is not None and run.job.settings.evaluate_on == "input":
-            run.scored = _with_features(run, run.data.scored)
+            run.scored = with_features(run, run.data.scored)
         if features and (run.after_epoch is not None or phase.epochs > 1) and training.augmentation == "none" and known is None:
-            training = _with_features(run, training)
+            training = with_features(run, training)
     module = run.model.trained(phase.train)
     if known is None:
         stage = phase_stage(run.job, run.model, run.downstream, number)
@@ -252,7 +255,7 @@ def _score_epoch(run: FineTuning, phase: Phase, scores: dict[int, float], epoch:
         run.model.set_mode(phase.train)
 
 
-def _with_features(run: FineTuning, split: SplitData) -> SplitData:
+def with_features(run: FineTuning, split: SplitData) -> SplitData:
     """Return a split with the frozen trunk's features of its images, when there is room for them."""
     run.session.doing(f"computing the features of {len(split):,} images for {run.job.downstream}, once")
     if run.job.frozen == "encoder" and not run.model.shapes and len(split):

@@ -14,6 +14,7 @@ from bench.data.splits import Splits
 from bench.errors import UsageError
 from bench.initialisation import INIT, Weights
 from bench.job import NO_DATA, Frozen, HeldOut, Job, PretrainJob, scaled
+from bench.probe import LowShot, Probe
 from bench.protocol import Protocol, Recipe, Schedule, Transfer
 
 STATISTICS_VERSION = 2
@@ -31,6 +32,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """An evaluation of a task: `finetune`, or a probe with its settings, whose splits are those of its own subset of images."""
+
+    name: str
+    probe: Any = None
+
+
+@dataclass(frozen=True)
 class Task:
     """A downstream task with its protocol, size and splits; `label` is the protocol's name with the changed settings."""
 
@@ -39,6 +48,7 @@ class Task:
     protocol: Protocol
     size: int
     splits_fingerprint: str
+    evaluations: tuple[Evaluated, ...] = (Evaluated("finetune"),)
 
 
 def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task], data_fingerprint: str) -> list[Job]:
@@ -57,8 +67,13 @@ def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task], data
     for seed in config.all_seeds:
         for made in filter(None, of_one_seed):
             trunk = made[0].pretrain.model_copy(update={"seed": seed if config.vary == "all" else first})
-            jobs += (job.model_copy(update={"seed": seed, "pretrain": trunk}) for job in made)
-    return jobs
+            jobs += (_of_seed(job, seed, trunk) for job in made)
+    return list({job.id: job for job in jobs}.values()) if config.vary == "finetune" else jobs
+
+
+def _of_seed(job: Job, seed: int, trunk: PretrainJob) -> Job:
+    """Return a job with another seed and its trunk; nothing but the trunk varies in a probe, so its seed is the trunk's."""
+    return job.model_copy(update={"seed": seed if job.probe is None else trunk.seed, "pretrain": trunk})
 
 
 def _added(identity: str, known: set[str]) -> bool:
@@ -69,7 +84,62 @@ def _added(identity: str, known: set[str]) -> bool:
 
 
 def _jobs(config: RunConfig, row: Row, task: Task, data_fingerprint: str, mixed: bool) -> Iterator[Job]:
-    """Yield the jobs of one trunk on one task: for every share of labels, every way to inherit and every schedule."""
+    """Yield the jobs of one trunk on one task: for every share of labels, every way to inherit and schedule, and every probe."""
+    finetunes = any(one.name == "finetune" for one in task.evaluations)
+    for share in dict.fromkeys(config.labels):
+        if finetunes:
+            yield from _finetuning_jobs(config, row, task, share, data_fingerprint, mixed)
+        yield from _probe_jobs(row, task, share, data_fingerprint)
+
+
+def _probe_jobs(row: Row, task: Task, share: float, data_fingerprint: str) -> Iterator[Job]:
+    """Yield the job of every probe of one trunk; one on decoder features only where the decoder was trained."""
+    pretrain, plugin = row.pretrain, registry.load("downstreams", task.name)
+    for one in task.evaluations:
+        decoded = getattr(one.probe, "source", "encoder") == "decoder"
+        trained = row.brings == "all" and (recipe_of(pretrain).epochs > 0 or pretrain.weights is not None)
+        if one.probe is None or (decoded and not trained):
+            continue
+        yield Job(
+            pretrain=pretrain,
+            downstream=task.name,
+            version=plugin.version,
+            source=registry.source_digest("downstreams", task.name),
+            protocol=task.label,
+            settings=protocol_of_probe(task.protocol, one.probe),
+            schedule="frozen",
+            size=task.size,
+            data_fingerprint=data_fingerprint,
+            splits_fingerprint=task.splits_fingerprint,
+            seed=pretrain.seed,
+            statistics_version=statistics_version(pretrain, "all"),
+            labels=share,
+            probe=one.probe,
+        )
+
+
+def protocol_of_probe(protocol: Protocol, probe: Probe) -> Protocol:
+    """Return what a probe needs of a protocol: its data, size and metrics, and nothing that only training depends on.
+
+    Train and val are fitted. Images are neither cut nor augmented; those with masks keep their proportions, so that masks are
+    scored at their original resolution. Difficult objects are not judged. Batch norm has running statistics.
+    """
+    dense = probe.needs == "masks"
+    names = {"summary", "size", "trunk", "split_scheme", "masks", "interpolation", "void", "calibration"}
+    kept = protocol.model_dump(include=names)
+    return Protocol(
+        **kept,
+        fit=("train", "val"),
+        resize="letterbox" if dense else "squash" if protocol.resize == "crop" else protocol.resize,
+        batch_size=protocol.batch_size,
+        schedules={"frozen": ()},
+        difficult="ignore",
+        metrics=("map_lowshot",) if isinstance(probe, LowShot) else protocol.metrics,
+    )
+
+
+def _finetuning_jobs(config: RunConfig, row: Row, task: Task, share: float, data_fingerprint: str, mixed: bool) -> Iterator[Job]:
+    """Yield the fine-tuning jobs of one trunk on one task at one share of labels."""
     pretrain = row.pretrain
     plugin = registry.load("downstreams", task.name)
     schedules = tuple(dict.fromkeys(config.schedule)) or registry.load("pretexts", pretrain.pretext).schedules
@@ -82,28 +152,27 @@ def _jobs(config: RunConfig, row: Row, task: Task, data_fingerprint: str, mixed:
         except ValueError as error:
             raise UsageError(f"{task.name}, {name}: {error}.") from error
     dense = plugin.is_dense()
-    for share in dict.fromkeys(config.labels):
-        for transfer in _transfers(config, row, dense, mixed):
-            frozen: Frozen = "encoder" if dense and transfer == "encoder" else "trunk"
-            for schedule in schedules:
-                yield Job(
-                    pretrain=pretrain,
-                    downstream=task.name,
-                    version=plugin.version,
-                    source=registry.source_digest("downstreams", task.name),
-                    protocol=task.label,
-                    settings=task.protocol,
-                    schedule=schedule,
-                    size=task.size,
-                    data_fingerprint=data_fingerprint,
-                    splits_fingerprint=task.splits_fingerprint,
-                    seed=pretrain.seed,
-                    transfer=transfer,
-                    frozen=frozen,
-                    statistics_version=statistics_version(pretrain, "all" if frozen == "encoder" else transfer),
-                    labels=share,
-                    rates=config.rates,
-                )
+    for transfer in _transfers(config, row, dense, mixed):
+        frozen: Frozen = "encoder" if dense and transfer == "encoder" else "trunk"
+        for schedule in schedules:
+            yield Job(
+                pretrain=pretrain,
+                downstream=task.name,
+                version=plugin.version,
+                source=registry.source_digest("downstreams", task.name),
+                protocol=task.label,
+                settings=task.protocol,
+                schedule=schedule,
+                size=task.size,
+                data_fingerprint=data_fingerprint,
+                splits_fingerprint=task.splits_fingerprint,
+                seed=pretrain.seed,
+                transfer=transfer,
+                frozen=frozen,
+                statistics_version=statistics_version(pretrain, "all" if frozen == "encoder" else transfer),
+                labels=share,
+                rates=config.rates,
+            )
 
 
 def _transfers(config: RunConfig, row: Row, dense: bool, mixed: bool) -> Sequence[Transfer]:

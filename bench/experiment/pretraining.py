@@ -16,7 +16,7 @@ from bench.contract import Preprocessing, Pretext, Trunk
 from bench.data import packs, splits
 from bench.data.batches import SplitData
 from bench.errors import BenchError
-from bench.experiment import figure7, weights
+from bench.experiment import figure7, watching, weights
 from bench.experiment.jobs import recipe_of
 from bench.experiment.leaks import pretraining_splits
 from bench.experiment.provenance import cost, data_facts, provenance
@@ -123,6 +123,8 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
         stage = pretraining_stage(job, pretext)
         with loggers.opened(session.config.log, session.screen, subject(job, session, work), session.logged) as logger:
             stage.after_epoch = partial(_visualize, job, pretext, test, work, logger)
+            if session.config.watch_every:
+                stage.watch = watching.watcher(pretext, session, work, logger)
             history = train(stage, training, session.machine, work, logger)
         session.doing(f"scoring {job.pretext} at its own task on {evaluated:,} images")
         evaluation, baselines = _evaluate(pretext, test, training, evaluated, job.seed)
@@ -141,6 +143,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
             baselines=baselines,
             evaluation_images=evaluated if evaluation else 0,
             history=history.epochs,
+            watched=watching.watched(work),
             cost=cost(history, session.machine, session.cache.peak_memory()),
             weights=files.sha256(folder / WEIGHTS),
             origin=origin_of_weights,

@@ -15,13 +15,14 @@ from bench.contract import Pretext
 from bench.data import splits
 from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.experiment import initialisations, needs
-from bench.experiment.jobs import recipe_of, statistics_version, subset_of
+from bench.experiment.jobs import protocol_of_probe, recipe_of, statistics_version, subset_of
 from bench.experiment.leaks import told
 from bench.experiment.resolve import Grid
 from bench.experiment.runs import run
 from bench.experiment.session import Screen, make_session
 from bench.initialisation import as_text
 from bench.job import NO_DATA
+from bench.probe import DECODED, OF_EVALUATION, Probe, make
 from bench.protocol import Protocol
 from bench.record import Cost, Record, paths, read_one
 from bench.text import Rows, plain, shell
@@ -49,7 +50,7 @@ def description(record: Record) -> Rows:
     facts: list[tuple[str, str]] = [
         ("run", record.id),
         *_initialisation(record),
-        ("downstream task", f"{record.downstream}, protocol {protocols.short(job.protocol)}, {job.schedule}"),
+        ("downstream task", f"{record.downstream}, protocol {protocols.short(job.protocol)}, {job.about}"),
         *(("protocol", text) for text in protocols.explanations([job.protocol])),
         ("trunk", f"{pretrain.job.trunk}, pretrained at {pretrain.job.size} px, inherited: {job.transfer}"),
         ("seed", f"{job.seed} (pretraining {pretrain.job.seed})"),
@@ -147,7 +148,7 @@ def command(record: Record) -> list[str]:
         words += ["--size", str(job.size)]
     shared = pretrain.seed != job.seed
     words += ["--seeds", f"{pretrain.seed},{job.seed}", "--vary", "finetune"] if shared else ["--seed", str(job.seed)]
-    words += ["--schedule", job.schedule]
+    words += ["--schedule", job.schedule] if job.probe is None else _probe(job.probe)
     if job.transfer != "all":
         words += ["--transfer", job.transfer]
     if job.labels != 1:
@@ -157,7 +158,8 @@ def command(record: Record) -> list[str]:
     words += _settings(
         pretrain.pretext, _recipe_changes(record, base) if known.get("pretexts", True) else _recorded_recipe(record, base)
     )
-    words += _settings("protocol", job.settings.differences(protocol))
+    expected = protocol if job.probe is None else protocol_of_probe(protocol, job.probe)
+    words += _settings("protocol", job.settings.differences(expected))
     if not known.get("downstreams", True):
         words += [word for change in changes for word in ("--set", f"protocol.{change}")]
     was = origin["machine"]
@@ -173,6 +175,17 @@ def _row(record: Record) -> list[str]:
     words = ["--init", as_text(origin, weights)]
     words += ["--match", weights.match] if weights.match != "name" else []
     return [*words, "--partial"] if weights.partial else words
+
+
+def _probe(probe: Probe) -> list[str]:
+    """Return the options that ask for a probe alone, with its settings."""
+    kind = probe.model_dump(include={"kind"})["kind"]
+    evaluation = next((name for name, several in OF_EVALUATION.items() if kind in several), kind)
+    changes = {name: value for name, value in probe.differences(make(kind, {})).items() if name != "level"}
+    if kind in DECODED:
+        changes.setdefault("source", "encoder")  # else the command makes both
+    level = getattr(probe, "level", None)
+    return ["--evaluate", evaluation, *(["--level", str(level)] if level is not None else []), *_settings(kind, changes)]
 
 
 def _recipe_changes(record: Record, protocol: str) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from bench.config import PAPER_SIZE, RunConfig
 from bench.data import catalogue, leaks, splits
 from bench.data.dataset import Dataset
 from bench.errors import UsageError, unknown
-from bench.experiment import choice, initialisations
+from bench.experiment import choice, evaluations, initialisations
 from bench.experiment.initialisations import Initialisation
 from bench.experiment.jobs import Row, Task, all_jobs, pretrain_job, subset_of, weights_job
 from bench.initialisation import INIT
 from bench.job import HeldOut, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size
+from bench.probe import PROBES
 from bench.protocol import Protocol, Recipe, Transfer
 from bench.record import Leaks
 from bench.schema import canonical
@@ -75,6 +76,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
         changes = {**changes, "protocol": {**changes.get("protocol", {}), "epochs": config.epochs}}
     data_name, pretrain_name, notes = _choose_data(config)
     protocol_name = config.protocol or _default_protocol(data_name == catalogue.DEMO_LABELLED, downstreams)
+    evaluated = evaluations.of_tasks(config, downstreams, changes)
     protocols = {name: _protocol(name, protocol_name, changes) for name in downstreams}
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
     own_size = next((p.size for _, p in protocols.values() if p.size and protocol_name in SMALL), None)
@@ -97,7 +99,9 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
         made = splits.open_splits(data, protocol.split_scheme, subset, echo)
         if config.tune:
             choice.check(data, made, min(config.labels), echo)
-        tasks.append(Task(name, label, protocol, sizes[name], made.fingerprint))
+        if any(one.probe is not None for one in evaluated[name]):
+            choice.check(data, made, min(config.labels), echo, "a probe")
+        tasks.append(Task(name, label, protocol, sizes[name], made.fingerprint, evaluated[name]))
     needs_images = any(recipe.epochs for recipe in recipes.values())
     if needs_images and pretrain_name is None:
         pretrain_name = catalogue.pretraining_data_for(data_name)
@@ -203,8 +207,8 @@ def _recipe(pretext: str, protocol: str, changes: Changes) -> Recipe:
 
 
 def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequence[str]) -> Changes:
-    """Return the changes of `--set owner.name=value`; an owner is recipe, protocol, a pretext task or a downstream task."""
-    owners = ("recipe", "protocol", *pretexts, *downstreams)
+    """Return the changes of `--set owner.name=value`; an owner is recipe, protocol, a pretext or downstream task, or a probe."""
+    owners = ("recipe", "protocol", *pretexts, *downstreams, *PROBES)
     changes: dict[str, dict[str, Any]] = {}
     for text in texts:
         target, equals, value = text.partition("=")

@@ -6,13 +6,18 @@ commands from doing the same work.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from bench import metrics, record
 from bench.errors import DataError
-from bench.experiment import examples, needs
+from bench.experiment import examples, needs, probing
 from bench.experiment.finetuning import FineTuning, finetune
 from bench.experiment.leaks import leaks_of
 from bench.experiment.pretraining import find_pretrained, load_trunk, lock_of, pretrain, work_folder
@@ -21,12 +26,18 @@ from bench.experiment.session import Session
 from bench.job import Job
 from bench.models import batch_norm
 from bench.record import PretrainRecord, Record, Tuning
+from bench.schema import canonical
+from bench.selection import LevelDiagnostics, Selection
 from bench.storage import files, locks
 from bench.storage.arrays import pack_predictions
 from bench.training import checkpoint, loggers
 
 NETWORK = "network.safetensors"
 """The fine-tuned network of a run that was made with --keep-networks."""
+EXAMPLES = "examples.npz"
+"""The example images of a fine-tuned run."""
+CHOSEN_ON_TEST, DRAWS = "chosen_on_test.npz", "draws.json"
+"""Of a probe: the predictions of what the test split would have chosen, and the samples of labelled images that were drawn."""
 
 
 def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = True) -> Record:
@@ -68,53 +79,103 @@ def _check_measured(found: Record, session: Session) -> None:
         )
 
 
-def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
-    """Fine-tune and score a job, publish its folder (record, predictions, splits, examples, logs), return the record."""
-    origin, leaks = provenance(session), leaks_of(job, session.grid, session.echo)
+@dataclass(frozen=True)
+class _Evaluated:
+    """What an evaluation of a trunk leaves: a fine-tuned network, or a probe with its choices, and predictions."""
+
+    run: FineTuning
+    predictions: dict[str, NDArray[Any]]
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What is kept beside the record, by file name."""
+    network: nn.Module | None = None
+    """The fine-tuned network; None for a probe."""
+    selection: Selection | None = None
+    diagnostics: tuple[LevelDiagnostics, ...] = ()
+
+
+def _finetuned(job: Job, pretrained: PretrainRecord, session: Session) -> _Evaluated:
     tuned = finetune(job, pretrained, session)
     predictions = tuned.predictions()
-    packed = pack_predictions(predictions, tuned.data.ids)
-    facts = tuned.data.facts
-    judged = facts.classes, facts.scored
-    names = [metrics.get(name).key for name in job.settings.metrics]
-    per_class = {name: scores for name in names if (scores := metrics.per_class(name, predictions, *judged))}
-    _warn(tuned, names[0], per_class.get(names[0], {}))
     shown = examples.choose(tuned, predictions)
+    return _Evaluated(tuned, predictions, {EXAMPLES: shown} if shown else {}, tuned.model)
+
+
+def _probed(job: Job, pretrained: PretrainRecord, session: Session) -> _Evaluated:
+    assert job.probe is not None, "a job without a probe is fine-tuned"
+    found = probing.probe(job, pretrained, session)
+    outcome, facts, metric = found.outcome, found.run.data.facts, metrics.get(job.settings.metrics[0]).key
+
+    def value(predictions: dict[str, NDArray[Any]]) -> float | None:
+        return _finite(metrics.compute(metric, predictions, facts.classes, facts.scored))
+
+    beside: dict[str, bytes] = {}
+    if outcome.on_test != outcome.chosen:
+        beside[CHOSEN_ON_TEST] = pack_predictions(outcome.predictions_on_test, found.run.data.ids)
+    if found.draws:
+        beside[DRAWS] = (canonical(found.draws) + "\n").encode()
+    selection = Selection(
+        by=job.probe.by,
+        metric=metric,
+        chosen=outcome.chosen,
+        tried=outcome.tried,
+        value=value(outcome.predictions),
+        on_test=outcome.on_test,
+        on_test_value=value(outcome.predictions_on_test),
+        predictions=files.sha256_bytes(beside[CHOSEN_ON_TEST]) if CHOSEN_ON_TEST in beside else "",
+    )
+    return _Evaluated(found.run, outcome.predictions, beside, None, selection, found.diagnostics)
+
+
+def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
+    """Evaluate a job's trunk, publish its folder (record, predictions, splits, examples, logs), return the record."""
+    origin, leaks = provenance(session), leaks_of(job, session.grid, session.echo)
+    found = (_finetuned if job.probe is None else _probed)(job, pretrained, session)
+    run, packed = found.run, pack_predictions(found.predictions, found.run.data.ids)
+    judged = run.data.facts.classes, run.data.facts.scored
+    names = [metrics.get(name).key for name in job.settings.metrics]
+    per_class = {name: scores for name in names if (scores := metrics.per_class(name, found.predictions, *judged))}
+    _warn(run, names[0], per_class.get(names[0], {}))
     made = Record(
         id=job.id,
         job=job,
-        title=tuned.downstream.title,
-        data=facts,
-        metrics={name: _finite(metrics.compute(name, predictions, *judged)) for name in names},
+        title=run.downstream.title,
+        data=run.data.facts,
+        metrics={name: _finite(metrics.compute(name, found.predictions, *judged)) for name in names},
         per_class=per_class,
-        losses=tuned.losses,
-        cost=cost(tuned.history, session.machine, session.cache.peak_memory()),
+        losses=run.losses,
+        cost=cost(run.history, session.machine, session.cache.peak_memory()),
         pretrain=pretrained,
         tuning=tuning,
         predictions=files.sha256_bytes(packed),
-        examples=files.sha256_bytes(shown) if shown else "",
-        weights=checkpoint.digest(tuned.model),
-        head=repr(tuned.model.head)[:2000],
-        spread=tuned.spread,
+        examples=files.sha256_bytes(found.files[EXAMPLES]) if EXAMPLES in found.files else "",
+        weights=checkpoint.digest(found.network) if found.network is not None else "",
+        head=repr(run.model.head)[:2000] if found.network is not None else "",
+        selection=found.selection,
+        diagnostics=found.diagnostics,
+        spread=run.spread,
         leaks=leaks,
         precision=session.machine.arithmetic,
         plugins=needs.texts(job),
         provenance=origin,
     )
+    _write(made, found, {"predictions.npz": packed, **found.files}, session)
+    return made
+
+
+def _write(made: Record, found: _Evaluated, beside: Mapping[str, bytes], session: Session) -> None:
+    """Publish a run's folder with its record and the files beside it."""
 
     def fill(folder: Path) -> None:
-        (folder / "predictions.npz").write_bytes(packed)
-        loggers.keep(work_folder(job, session.out), folder)
-        if shown:
-            (folder / "examples.npz").write_bytes(shown)
-        if session.config.keep_networks:
-            checkpoint.save_weights(folder / NETWORK, tuned.model, {"id": job.id, "job": job.model_dump(mode="json")})
-        files.publish_json(folder / "split.json", tuned.data.splits.model_dump(mode="json"))
+        for name, content in beside.items():
+            (folder / name).write_bytes(content)
+        loggers.keep(work_folder(made.job, session.out), folder)
+        if session.config.keep_networks and found.network is not None:
+            checkpoint.save_weights(folder / NETWORK, found.network, {"id": made.id, "job": made.job.model_dump(mode="json")})
+        files.publish_json(folder / "split.json", found.run.data.splits.model_dump(mode="json"))
         files.publish_json(folder / "record.json", made.model_dump(mode="json"))
 
-    files.publish_folder(session.out / "runs" / job.id, fill, whole="record.json")
-    files.remove(work_folder(job, session.out))
-    return made
+    files.publish_folder(session.out / "runs" / made.id, fill, whole="record.json")
+    files.remove(work_folder(made.job, session.out))
 
 
 def _warn(tuned: FineTuning, metric: str, per_class: dict[str, float | None]) -> None:

@@ -18,6 +18,8 @@ Labels = NDArray[np.int8]
 """Labels (N, C): 1 present, 0 absent, -1 difficult objects only, which is not judged."""
 Scores = NDArray[np.float32]
 Predictions = dict[str, NDArray[Any]]
+CONSTANT = 1e-6
+"""A channel whose deviation over images is at most this share of 1 + |mean| is constant, and dead."""
 Judge = Callable[[Scores, Labels], float]
 """The main metric in [0, 1] of scores (N, C) for images with these labels; nan where nothing can be judged."""
 
@@ -90,6 +92,12 @@ def by_validation(candidates: Sequence[tuple[Choice, float, Scores]], test: Imag
 
 def standardised(fitted: Tensor, *others: Tensor) -> list[Tensor]:
     """Return features (N, C) with mean 0 and deviation 1 over the first tensor's images; a constant channel becomes 0."""
-    mean, deviation = fitted.mean(dim=0), fitted.std(dim=0, correction=0)
-    scale = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation.clamp(min=1e-30), torch.zeros_like(deviation))
+    mean, scale = scaling(fitted)
     return [(some - mean) * scale for some in (fitted, *others)]
+
+
+def scaling(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of each channel (C,) of features (N, C), and one over its deviation, 0 for a constant channel."""
+    mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
+    varies = deviation > CONSTANT * (1 + mean.abs())
+    return mean, torch.where(varies, 1 / deviation.clamp(min=1e-30), torch.zeros_like(deviation))

@@ -79,6 +79,8 @@ class Stage:
     """What identifies the stage: a checkpoint is resumed only if it was saved with the same values."""
     after_epoch: Callable[[int], None] = lambda epoch: None
     """Called after every epoch with the number of epochs done; its time is part of the cost of training."""
+    watch: Callable[[int], None] = lambda epoch: None
+    """Called like `after_epoch`, and outside of the cost of training; it must change nothing that training reads."""
 
 
 @dataclass
@@ -126,6 +128,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
                 logger.values(epoch, _rates(stage.optimizers))
                 stage.after_epoch(epoch + 1)
                 with state.paused():
+                    stage.watch(epoch + 1)
                     machine.notice()
             if machine.stop.signal_number or state.checkpoint_is_due():
                 state.save()

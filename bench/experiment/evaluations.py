@@ -1,0 +1,60 @@
+"""The evaluations of each downstream task: fine-tuning, and the probes that `--evaluate` asks for and that fit the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench import registry
+from bench.config import RunConfig
+from bench.errors import UsageError
+from bench.experiment.jobs import Evaluated
+from bench.probe import DECODED, LEVELLED, OF_EVALUATION, PROBES, make
+
+
+def of_tasks(
+    config: RunConfig, downstreams: Sequence[str], changes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[Evaluated, ...]]:
+    """Return the evaluations of each downstream task by its name.
+
+    `changes` are the settings that --set changes, by owner. UsageError for a probe that fits none of the tasks, for a task that
+    none of the evaluations fits, for settings of a probe that is not asked for, and for a level where it has no sense.
+    """
+    needs = {name: registry.load("downstreams", name).data for name in downstreams}
+    asked = [probe for name in config.evaluate if name != "finetune" for probe in OF_EVALUATION.get(name, (name,))]
+    for owner in changes:
+        if owner in PROBES and owner not in asked:
+            raise UsageError(f"--set {owner}: it is no evaluation of this command; add it to --evaluate.")
+    if config.watch and "labels" not in needs.values():
+        raise UsageError("--watch knn is scored by labels of images, and no downstream task here has them; add voc_cls.")
+    all_asked = set(config.evaluate) >= {"finetune", *(name for name in PROBES if name not in ("linear-sgd",))}
+    found: dict[str, tuple[Evaluated, ...]] = {}
+    for name in downstreams:
+        probes = [probe for probe in asked if PROBES[probe].needs == needs[name]]
+        finetune = [Evaluated("finetune")] if "finetune" in config.evaluate else []
+        found[name] = (*finetune, *(one for probe in probes for one in _made(config, probe, changes.get(probe, {}))))
+        if not found[name]:
+            fitting = ", ".join(probe for probe, kind in PROBES.items() if kind.needs == needs[name])
+            raise UsageError(f"{name} is a task with {needs[name]}, for which there are finetune and the probes {fitting}.")
+    for probe in asked:
+        if PROBES[probe].needs not in needs.values() and not all_asked:
+            other = next((task for task in registry.summaries("downstreams") if _data_of(task) == PROBES[probe].needs), "")
+            hint = f"; add it by --downstream {other}" if other else ""
+            raise UsageError(f"{probe} is a probe for tasks with {PROBES[probe].needs}, and none is named{hint}.")
+    return found
+
+
+def _made(config: RunConfig, name: str, changes: Mapping[str, Any]) -> list[Evaluated]:
+    """Return a probe with its settings; that of dense features also on the decoder's."""
+    if config.level is not None and name in LEVELLED:
+        if "level" in changes:
+            raise UsageError(f"--level and --set {name}.level contradict each other; give one of the two.")
+        changes = {**changes, "level": config.level}
+    made = [Evaluated(name, make(name, dict(changes)))]
+    if name in DECODED and "source" not in changes:
+        made.append(Evaluated(name, make(name, {**changes, "source": "decoder"})))
+    return made
+
+
+def _data_of(task: str) -> str:
+    return str(registry.load("downstreams", task).data)
