@@ -68,8 +68,8 @@ class LinearSgd(Probe):
     """Linear heads on standardised features, trained by SGD at many learning rates at once; the best on validation is kept.
 
     DINOv2's protocol: 13 rates, scaled by batch size / 256; the last encoder level or the last four together, averaged over
-    places; 10 epochs, momentum 0.9, no weight decay, a cosine schedule. The head that is best on the validation split is trained
-    again on train and val. Source: facebookresearch/dinov2, dinov2/eval/linear.py.
+    places; 10 epochs, momentum 0.9, no weight decay, a cosine schedule. The loss is binary cross-entropy, summed over classes. The
+    head that is best on the validation split is trained again on train and val. Source: facebookresearch/dinov2, dinov2/eval/linear.py.
     """
 
     kind: Literal["linear-sgd"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -53,7 +54,7 @@ def probe(job: Job, pretrained: PretrainRecord, session: Session) -> Probed:
     session.cache.begin()
     run, task = _prepare(job, pretrained, session)
     session.doing(f"probing {job.downstream} by {job.probe.title}")
-    with run.timed():
+    with run.timed(), _full_precision():
         if isinstance(job.probe, DenseLinear | DenseKnn):
             return Probed(run, _probe_places(run, task, job.probe))
         features = image_features(run, task)
@@ -61,6 +62,17 @@ def probe(job: Job, pretrained: PretrainRecord, session: Session) -> Probed:
         outcome = _probe_images(job, job.probe, features, judge_of(run))
     found = _diagnostics(run, task)
     return Probed(run, outcome, found, _named_draws(outcome, run.data.splits.ids("train", "val")))
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Multiply float32 matrices in float32 inside the block: TF32 would be off by 1e-3, and similarities are compared closely."""
+    was = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(was)
 
 
 def _prepare(job: Job, pretrained: PretrainRecord, session: Session) -> tuple[FineTuning, ProbedTask]:
@@ -103,9 +115,11 @@ def image_features(run: FineTuning, task: ProbedTask) -> Features:
 
 
 def _images_of(run: FineTuning, task: ProbedTask, split: SplitData) -> Images:
-    found = [features for features, _ in _feature_batches(run, split)]
+    found = torch.cat([features for features, _ in _feature_batches(run, split)])
+    if not torch.isfinite(found).all():
+        raise DataError("the trunk's features are not finite numbers, so nothing can be probed.")
     assert split.labels is not None, "a probe of whole images is of a task with labels"
-    return Images(tuple(task.parts(torch.cat(found))), split.labels)
+    return Images(tuple(task.parts(found)), split.labels)
 
 
 def _feature_batches(run: FineTuning, split: SplitData) -> Iterator[tuple[Tensor, Batch]]:

@@ -23,8 +23,6 @@ def problem(count: int = 300, width: int = 12, classes: int = 3, seed: int = 0) 
     features = random.normal(size=(count, width)) @ random.normal(size=(width, width)) * np.logspace(0, 2, width) + 5
     directions = np.random.default_rng(1).normal(size=(width, classes)) / np.logspace(0, 2, width)[:, None]
     logits = (features - features.mean(axis=0)) @ directions
-        np.random.default_rng(1).normal(size=(width, classes)) / np.logspace(0, 2, width)[:, None]
-    )
     labels = (logits + random.normal(size=logits.shape) > 1).astype(np.int8)
     labels[random.random(labels.shape) < 0.03] = -1
     return torch.from_numpy(features.astype(np.float32)), labels
