@@ -2,7 +2,8 @@
 
 Predictions of a classification are `scores` (N, C) in [0, 1] and `labels` (N, C): 1 present, 0 absent, -1 difficult only. Those
 of a segmentation are `confusion` (N, C + 2, C + 1): one matrix an image, row = truth, column = prediction, 0 = background,
-last row = void. `scored` says which of the C classes the data can judge; the others stay out of every mean.
+last row = void. Those of a low-shot probe are `shots` (N, shots, draws, C) in [0, 1], a score for each sample of labelled images,
+and `labels`. `scored` says which of the C classes the data can judge; the others stay out of every mean.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Metric:
     needs: str
     terms: Callable[[Predictions, Judged], Floats] | None = None
     ranked: Callable[[NDArray[Any], NDArray[Any]], float] | None = None
-    """The value of a class from the scores (N,) and labels (N,) of its images."""
+    """The value of a class from the scores (N,), or (N, shots, draws), and labels (N,) of its images."""
     recalls: int = 0
     """At how many recalls such a value reads precision; 0 for the area under the envelope."""
     by_class: bool = True
@@ -64,8 +65,8 @@ class Metric:
         if self.terms is not None:
             return ratios(self.terms(predictions, judged).sum(axis=0))
         assert self.ranked is not None
-        scores, labels = predictions["scores"], predictions["labels"]
-        return np.array([self.ranked(scores[:, c], labels[:, c]) for c in np.nonzero(judged)[0]])
+        scores, labels = predictions[self.needs], predictions["labels"]
+        return np.array([self.ranked(scores[..., c], labels[:, c]) for c in np.nonzero(judged)[0]])
 
 
 def voc_palette() -> NDArray[np.uint8]:
@@ -199,6 +200,23 @@ def map_voc07(scores: NDArray[Any], labels: NDArray[Any]) -> float:
     return average_precision(scores, labels, RECALLS)
 
 
+def map_lowshot(scores: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Mean average precision of a low-shot probe: that of map_voc, over the samples of labelled images.
+
+    mAP_c = (1 / S D) sum_s sum_d AP_csd, where AP_csd is the area under the envelope of class c, from the scores of the sample
+    with number of shots s and draw d. The mean is over the scored classes that occur. Source: Goyal et al. 2019,
+    arXiv:1905.01235; the average precision is that of facebookresearch/vissl, vissl/utils/svm_utils/evaluate.py.
+
+    Two numbers of shots and one draw; the first sample ranks the negative second, the other one first:
+
+    >>> found = {"shots": np.array([[[[.9]], [[.8]]], [[[.8]], [[.9]]]]), "labels": np.array([[1], [0]])}
+    >>> compute("map_lowshot", found, ("a",), ("a",))  # AP 1 and 1/2
+    0.75
+    """
+    samples = scores.reshape(len(scores), math.prod(scores.shape[1:]))
+    return float(np.mean([average_precision(of_sample, labels) for of_sample in samples.T]))
+
+
 def miou_voc(predictions: Predictions, judged: Judged) -> Floats:
     """Mean intersection over union as VOC defines it: one matrix for the whole test set, void ignored, background included.
 
@@ -278,5 +296,6 @@ _ALL = (
     Metric("miou_voc", "mIoU, void ignored", "confusion", miou_voc),
     Metric("miou_paper", "mIoU, void as background", "confusion", miou_paper),
     Metric("pixel_acc", "pixel accuracy", "confusion", pixel_acc, by_class=False),
+    Metric("map_lowshot", "mAP of low-shot samples", "shots", ranked=map_lowshot),
 )
 METRICS: dict[str, Metric] = {metric.id: metric for metric in _ALL}

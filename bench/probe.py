@@ -68,8 +68,9 @@ class LinearSgd(Probe):
     """Linear heads on standardised features, trained by SGD at many learning rates at once; the best on validation is kept.
 
     DINOv2's protocol: 13 rates, scaled by batch size / 256; the last encoder level or the last four together, averaged over
-    places; 10 epochs, momentum 0.9, no weight decay, a cosine schedule. The loss is binary cross-entropy, summed over classes. The
-    head that is best on the validation split is trained again on train and val. Source: facebookresearch/dinov2, dinov2/eval/linear.py.
+    places; 10 epochs, momentum 0.9, no weight decay, a cosine schedule. The loss is binary cross-entropy, summed over classes.
+    The head that is best on the validation split is trained again on train and val. Source: facebookresearch/dinov2,
+    dinov2/eval/linear.py.
     """
 
     kind: Literal["linear-sgd"]
@@ -105,11 +106,12 @@ class Svm(Probe):
 
 
 class LowShot(Probe):
-    """Ridge regression of each class from k labelled positives and (classes - 1) k negatives, for several k and draws.
+    """Ridge regression of every class from k labelled positives a class, for several k and draws.
 
-    VISSL's low-shot samples: a draw orders each class's positives and negatives by chance, and k takes the first ones, so smaller
-    samples lie in larger ones. Features have length 1. Level and penalty are chosen by the leave-one-out error within the sample,
-    so no other label is used. Source: facebookresearch/vissl, extra_scripts/create_voc07_low_shot_samples.py.
+    A draw orders each class's positives by chance. A sample is the first k of every class, with all their labels, so a class that
+    often stands beside others has more than k, and smaller samples lie in larger ones. Features have length 1. Level and penalty
+    are chosen by the leave-one-out error within the sample, so no other label is used. The numbers of positives and draws are
+    those of Goyal et al. 2019, arXiv:1905.01235, section 5.2, who draw for each class apart and choose the cost on the test set.
     """
 
     kind: Literal["lowshot"]

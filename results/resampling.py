@@ -8,6 +8,7 @@ machine's order of adding. Average precision is computed at the positives only, 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,11 +84,14 @@ def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], s
     chosen, judged = metrics.get(metric), np.array([name in scored for name in classes])
     if chosen.terms is not None:
         return Additive(chosen.terms(predictions, judged))
-    ranked = [_Ranked.of(predictions["scores"][:, c], predictions["labels"][:, c]) for c in np.nonzero(judged)[0]]
+    scores, labels = predictions[chosen.needs], predictions["labels"]
+    samples = scores.reshape(len(scores), math.prod(scores.shape[1:-1]), scores.shape[-1])  # those of a low-shot probe, or one
+    ranked = [[_Ranked.of(some, labels[:, c]) for some in samples[:, :, c].T] for c in np.nonzero(judged)[0]]
 
     def mean(weights: Floats) -> Floats:
         turned = np.ascontiguousarray(weights.T, dtype=np.float32)  # counts add up exactly below 2^24
-        return _nan_mean(np.stack([one.average_precision(turned, chosen.recalls) for one in ranked], axis=1))
+        of_class = [np.mean([one.average_precision(turned, chosen.recalls) for one in some], axis=0) for some in ranked]
+        return _nan_mean(np.stack(of_class, axis=1))
 
     return mean
 

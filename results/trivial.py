@@ -16,19 +16,20 @@ Predictor = Callable[[Predictions], Predictions]
 def trivial(record: Record, needs: str) -> dict[str, Predictor]:
     """Return the trivial predictors for what a metric needs, by name: functions of a run's predictions, which hold the truth.
 
-    - class prior: each class scored by its share of the training images, the same for every image;
+    - class prior: each class scored by its share of the training images, the same for every image, and for every low-shot sample;
     - constant: nothing is present, every score 0;
     - all background: every pixel is background.
     """
-    if needs == "scores":
-        constant = {"constant (nothing present)": partial(_same_scores, (0.0,) * len(record.data.classes))}
-        return {"class prior": partial(_same_scores, record.data.prior), **constant} if record.data.prior else dict(constant)
+    if needs in ("scores", "shots"):
+        same = partial(_same_scores, needs)
+        constant = {"constant (nothing present)": partial(same, (0.0,) * len(record.data.classes))}
+        return {"class prior": partial(same, record.data.prior), **constant} if record.data.prior else dict(constant)
     return {"all background": _background} if needs == "confusion" else {}
 
 
-def _same_scores(scores: tuple[float, ...], predictions: Predictions) -> Predictions:
-    labels = predictions["labels"]
-    return {"scores": np.tile(np.array(scores, dtype=np.float32), (len(labels), 1)), "labels": labels}
+def _same_scores(needs: str, scores: tuple[float, ...], predictions: Predictions) -> Predictions:
+    shape = predictions[needs].shape
+    return {needs: np.broadcast_to(np.array(scores, dtype=np.float32), shape).copy(), "labels": predictions["labels"]}
 
 
 def _background(predictions: Predictions) -> Predictions:

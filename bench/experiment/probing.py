@@ -59,7 +59,7 @@ def probe(job: Job, pretrained: PretrainRecord, session: Session) -> Probed:
             return Probed(run, _probe_places(run, task, job.probe))
         features = image_features(run, task)
         check_level(job.probe, features)
-        outcome = _probe_images(job, job.probe, features, judge_of(run))
+        outcome = _probe_images(run, job.probe, features)
     found = _diagnostics(run, task)
     return Probed(run, outcome, found, _named_draws(outcome, run.data.splits.ids("train", "val")))
 
@@ -146,7 +146,7 @@ def check_level(probe: Probe, features: Features) -> None:
             raise UsageError(f"linear-sgd.layers takes 1 to {count}, the number of the encoder's levels, but got {layers}.")
 
 
-def _probe_images(job: Job, probe: Probe, features: Features, judge: Judge) -> Outcome:
+def _probe_images(run: FineTuning, probe: Probe, features: Features) -> Outcome:
     """Return the outcome of a probe of whole images; each estimator is imported where it is needed."""
     from bench.probes.knn import knn
     from bench.probes.logistic import linear
@@ -154,16 +154,17 @@ def _probe_images(job: Job, probe: Probe, features: Features, judge: Judge) -> O
     from bench.probes.sgd import linear_sgd
     from bench.probes.svm import svm
 
+    judge, seed, facts = judge_of(run), run.job.seed, run.data.facts
     if isinstance(probe, Knn):
         return knn(probe, features, judge)
     if isinstance(probe, Linear):
         return linear(probe, features, judge)
     if isinstance(probe, LinearSgd):
-        return linear_sgd(probe, features, judge, job.seed)
+        return linear_sgd(probe, features, judge, seed)
     if isinstance(probe, Svm):
         return svm(probe, features, judge)
     assert isinstance(probe, LowShot), f"{probe} is no probe of whole images"
-    return low_shot(probe, features, job.seed)
+    return low_shot(probe, features, np.array([name in facts.scored for name in facts.classes]), seed)
 
 
 def _named_draws(outcome: Outcome, ids: Sequence[str]) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def _named_draws(outcome: Outcome, ids: Sequence[str]) -> dict[str, Any]:
             return {name: named(part) for name, part in value.items()}
         return [named(part) for part in value] if isinstance(value, list) else ids[value]
 
-    return {name: named(value) for name, value in outcome.draws.items() if name != "images"}
+    return {name: named(value) for name, value in outcome.draws.items()}
 
 
 def _diagnostics(run: FineTuning, task: ProbedTask) -> tuple[LevelDiagnostics, ...]:

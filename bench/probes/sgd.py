@@ -42,9 +42,10 @@ def heads(probe: LinearSgd, inputs: Tensor, labels: Labels, seed: int) -> tuple[
     """Return the weights (D, R, C) and biases (R, C) of heads trained at R rates on inputs (N, D) with labels (N, C).
 
     Each head minimises the binary cross-entropy, summed over the classes that are judged and averaged over the images of a batch,
-    by the steps of `torch.optim.SGD` with momentum. The learning rate is rate * batch size / 256, and falls to 0 as in `torch.optim.lr_scheduler.CosineAnnealingLR`
-    with a step for each batch. The last batch of an epoch may be smaller. Initial weights are normal with standard deviation 0.01
-    and are the same for every rate; biases begin at 0. Values that are not finite mean that a head diverged.
+    by the steps of `torch.optim.SGD` with momentum. The learning rate is rate * batch size / 256, and falls to 0 as in
+    `torch.optim.lr_scheduler.CosineAnnealingLR` with a step for each batch. The last batch of an epoch may be smaller. Initial
+    weights are normal with standard deviation 0.01 and are the same for every rate; biases begin at 0. Values that are not finite
+    mean that a head diverged.
     """
     (count, width), classes, device = inputs.shape, labels.shape[1], inputs.device
     number = seeding.key("probe", "linear-sgd", seed)

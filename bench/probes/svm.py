@@ -56,7 +56,7 @@ def svm(probe: Svm, features: Features, judge: Judge) -> Outcome:
 
 
 def _level(probe: Svm, features: Features, judge: Judge) -> int:
-    """Return the level whose SVMs of cost 1, fitted to train, are best on val; the only one without a fit."""
+    """Return the level whose SVMs of cost 1, fitted to train, are best on val; if there is only one, none is fitted."""
     numbers, labels = features.numbers(probe.level), features.train.labels
     values = []
     for number in numbers if len(numbers) > 1 else ():

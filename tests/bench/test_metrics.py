@@ -67,6 +67,21 @@ def test_map_voc07_is_the_mean_of_eleven_maxima(scores: metrics.Predictions) -> 
     assert metrics.compute("map_voc07", scores, CLASSES, CLASSES) == pytest.approx(np.mean(expected), abs=1e-12)
 
 
+def test_map_lowshot_is_the_mean_of_map_voc_over_shots_and_draws() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.choice([-1, 0, 0, 1], size=(50, 4)).astype(np.int8)
+    labels[:, 3] = 0  # a class that does not occur
+    shots = np.round(rng.uniform(size=(50, 3, 2, 4)), 1).astype(np.float32)
+    samples = [{"scores": shots[:, s, d], "labels": labels} for s, d in np.ndindex(3, 2)]
+    found = {"shots": shots, "labels": labels}
+    expected = np.mean([metrics.compute("map_voc", one, CLASSES, ("a", "c", "d")) for one in samples])
+    assert metrics.compute("map_lowshot", found, CLASSES, ("a", "c", "d")) == pytest.approx(expected, abs=1e-12)
+    by_class = metrics.per_class("map_lowshot", found, CLASSES, ("a", "c", "d"))
+    expected = np.mean([metrics.per_class("map_voc", one, CLASSES, CLASSES)["c"] for one in samples])
+    assert list(by_class) == ["a", "c", "d"] and by_class["d"] is None
+    assert by_class["c"] == pytest.approx(expected, abs=1e-12)
+
+
 def test_average_precision_does_not_depend_on_the_order_of_equal_scores() -> None:
     values, truth = np.array([0.5, 0.5, 0.5, 0.1]), np.array([1, 0, 0, 1])
     found = {metrics.average_precision(values[order], truth[order]) for order in ([0, 1, 2, 3], [2, 1, 0, 3], [1, 0, 2, 3])}
@@ -127,6 +142,8 @@ def test_a_class_that_does_not_occur_is_nan_and_left_out_of_the_mean() -> None:
 def test_a_metric_of_the_other_kind_is_refused(scores: metrics.Predictions) -> None:
     with pytest.raises(DataError, match="miou_voc needs confusion"):
         metrics.compute("miou_voc", scores, CLASSES, CLASSES)
+    with pytest.raises(DataError, match="map_lowshot needs shots"):
+        metrics.compute("map_lowshot", scores, CLASSES, CLASSES)
 
 
 def test_an_unknown_metric_names_the_nearest() -> None:
