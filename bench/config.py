@@ -295,9 +295,7 @@ class RunConfig(MachineConfig):
         }
         given = next((name for name, value in options.items() if value), None)
         if given and "finetune" not in self.evaluate:
-            raise UsageError(
-                f"--{given} belongs to fine-tuning, which --evaluate leaves out; add finetune, or leave it out."
-            )
+            raise UsageError(f"--{given} belongs to fine-tuning, which --evaluate leaves out; add finetune, or leave it out.")
         if self.level is not None and not set(self.evaluate) & set(LEVELLED):
             raise UsageError(f"--level is the encoder level that {', '.join(LEVELLED)} read, and --evaluate names none of them.")
 

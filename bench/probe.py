@@ -137,8 +137,8 @@ class DenseLinear(Probe):
     title: ClassVar[str] = "dense linear"
     needs: ClassVar[Literal["labels", "masks"]] = "masks"
     source: Literal["encoder", "decoder"] = "encoder"
-    penalties: tuple[Positive, ...] = Field(default=(1.0, 100.0, 10000.0), min_length=1)
-    places: int = Field(default=32, ge=1)
+    penalties: tuple[Positive, ...] = Field(default=(1.0, 30.0, 1000.0), min_length=1)
+    places: int = Field(default=16, ge=1)
 
 
 class DenseKnn(Probe):
@@ -154,7 +154,7 @@ class DenseKnn(Probe):
     title: ClassVar[str] = "dense kNN"
     needs: ClassVar[Literal["labels", "masks"]] = "masks"
     source: Literal["encoder", "decoder"] = "encoder"
-    k: tuple[Count, ...] = Field(default=(10, 30, 90), min_length=1)  # the paper: 30
+    k: tuple[Count, ...] = Field(default=(3, 10, 30), min_length=1)  # the paper: 30
     temperature: float = Field(default=0.07, gt=0)
     memory: int = Field(default=10_000, ge=1)
 

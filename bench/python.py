@@ -80,14 +80,21 @@ def tune(*, trials: int, out: Folder = "runs", plugin: Plugins = (), **options: 
 
 
 def report(
-    out: Folder = "runs", *, metric: str | Sequence[str] = (), runs: str | Sequence[str] = (), baseline: str = ""
+    out: Folder = "runs",
+    *,
+    metric: str | Sequence[str] = (),
+    runs: str | Sequence[str] = (),
+    baseline: str = "",
+    selection: bool = False,
+    sensitivity: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of `bench report` as data frames by name (`results.frames.tables`); no file is written but the look."""
     from results import folder, frames
     from results.report import Wanted
 
     place = Path(out)
-    return frames.tables(folder.records_in(place), place, Wanted(_texts(metric), _texts(runs), baseline))
+    wanted = Wanted(_texts(metric), _texts(runs), baseline, selection=selection, sensitivity=sensitivity)
+    return frames.tables(folder.records_in(place), place, wanted)
 
 
 def leaderboard(out: Folder = "runs") -> pd.DataFrame:

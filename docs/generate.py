@@ -26,6 +26,7 @@ from bench import config, metrics, registry
 from bench.cli.app import app
 from bench.protocol import Protocol
 from results.csv_files import SCHEMAS
+from results.probe_sheets import PROBE_TABLES
 from results.table_sheets import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -249,7 +250,7 @@ def columns_page() -> str:
         "`bench report --json` has the same columns: a list of objects for each table, named without `.csv`, with `null` for an "
         "empty cell. The tables behind the CSV files are there alone.\n"
     ]
-    for name, schema in {**SCHEMAS, **TABLES}.items():
+    for name, schema in {**SCHEMAS, **TABLES, **PROBE_TABLES}.items():
         parts.append(f"## {name}\n")
         own = {key: text for key, text in schema.items() if name != "table4" or key not in SCHEMAS["leaderboard.csv"]}
         if len(own) < len(schema):

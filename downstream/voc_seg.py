@@ -59,7 +59,7 @@ class VocSeg(Downstream):
             logits = logits[None, :, :rows, :columns]
             if (rows, columns) != (height, width):
                 logits = interpolate(logits.float(), size=(height, width), mode="bilinear", align_corners=False)
-            found[image, :height, :width] = logits[0].argmax(dim=0)
+            found[image, :height, :width] = logits[0].max(dim=0).indices  # as argmax, three times as fast on a CPU
         return {"confusion": self.confusion(found, batch["truth"])}
 
     def visualize(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:

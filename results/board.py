@@ -14,9 +14,9 @@ from typing import Any
 
 from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
-from results import data_notes, leaks, origins, protocols, rows
+from results import baselines, data_notes, leaks, origins, protocols, rows
 from results.cache import Cache
-from results.grouping import Column, columns
+from results.grouping import FINETUNE, Column, columns
 from results.scores import Reader, Scores
 from results.significance import Difference, corrected, leaders
 from results.statistics import Estimate
@@ -123,7 +123,7 @@ def boards(
         parts = columns(runs, chosen)
         scores = [Scores(column.metric, of_column, read, resamples, known) for column, of_column in parts]
         made.append(_board(runs, parts, scores, baseline, looks))
-    names = {f"{record.pretext}:{record.job.schedule}" for record in records}
+    names = {f"{record.pretext}:{rows.schedule_of(record)}" for record in records}
     labels = {row.label for board in made for row in board.rows}
     if baseline and baseline not in labels and not any(baseline in (name, name.partition(":")[0]) for name in names):
         raise unknown("row to compare with", baseline, names | labels)
@@ -143,7 +143,7 @@ def one_board(
         if len(rows.boards([records[0], other])) > 1:
             different = rows.difference(rows.board_facts(records[0]), rows.board_facts(other))
             raise DataError(f"{records[0].id} and {other.id} cannot share a table: {'; '.join(different)}.")
-    for members in rows.groups(records, lambda record: record.downstream).values():
+    for members in rows.groups(records, lambda record: (record.downstream, record.job.evaluation)).values():
         for other in members[1:]:
             different = rows.difference(rows.column_facts(members[0]), rows.column_facts(other))
             if different:
@@ -174,10 +174,11 @@ def _board(
     members = rows.rows(records)
     plain = []
     for label, one in zip(rows.labels(members, records), members, strict=True):
-        first, cells = one.records[0], tuple(_cell(one.records, of_column) for of_column in scores)
+        first, cells = one.first, tuple(_cell(one.records, of_column) for of_column in scores)
         transfer = rows.transfer_of(first)
-        plain.append(Row(label, first.pretext, first.job.schedule, transfer, one.vary, cells, one.trunk_seed))
-    bases = [_baseline_of(row, plain, baseline) for row in plain]
+        plain.append(Row(label, first.pretext, rows.schedule_of(first), transfer, one.vary, cells, one.trunk_seed))
+    heads = tuple(column for column, _ in parts)
+    bases = [baselines.baselines(row, plain, heads, baseline) for row in plain]
     differences = corrected(_differences(plain, bases, scores), looks)
     leading = {(place, column) for column, one in enumerate(scores) for place in _leading(plain, column, one, looks)}
     made = []
@@ -188,11 +189,12 @@ def _board(
         )
         made.append(replace(row, cells=cells))
     notes = _notes(records, parts)
-    alone = ", ".join(row.label for row, base in zip(plain, bases, strict=True) if base is None)
+    alone = ", ".join(
+        row.label for row, of_row in zip(plain, bases, strict=True) if baselines.alone(row, plain, of_row, baseline)
+    )
     if alone:
         wanted = baseline or "random_init on the same schedule and with the same seeds varied"
         notes.append(f"No row to compare with ({wanted}): {alone}.")
-    heads = tuple(column for column, _ in parts)
     facts = {**rows.board_facts(records[0]), "data": records[0].data.short, "protocol": protocols.of_board(records)}
     return Board(facts, heads, tuple(made), tuple(_trivial_rows(scores)), (*notes, *_warnings(made, heads, looks)))
 
@@ -212,11 +214,13 @@ def _trivial_rows(scores: Sequence[Scores]) -> list[Row]:
     return made
 
 
-def _differences(made: Sequence[Row], bases: Sequence[Row | None], scores: Sequence[Scores]) -> dict[tuple[int, int], Difference]:
-    """Return the paired differences of rows from their baselines, by the numbers of row and column."""
+def _differences(
+    made: Sequence[Row], bases: Sequence[Sequence[Row | None]], scores: Sequence[Scores]
+) -> dict[tuple[int, int], Difference]:
+    """Return the paired differences of rows from their baselines in each column, by the numbers of row and column."""
     found = {}
-    for place, (row, base) in enumerate(zip(made, bases, strict=True)):
-        for column, one in enumerate(scores):
+    for place, (row, of_row) in enumerate(zip(made, bases, strict=True)):
+        for column, (one, base) in enumerate(zip(scores, of_row, strict=True)):
             if base is None or base is row:
                 continue
             estimate = one.difference(row.cells[column].records, base.cells[column].records)
@@ -241,37 +245,6 @@ def _leading(made: Sequence[Row], column: int, scores: Scores, looks: Sequence[i
     return set().union(*(leading for group, leading in found if len(leading) < len(group)))
 
 
-def _baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
-    """Return the row that another is measured from: the named one, or random initialisation on the same schedule.
-
-    Where several rows have that name, each of them is its own baseline; but one that inherits the encoder alone is measured from
-    the row of the same pretrained trunks that inherits all. Rows that were alive, of the newest version, are preferred.
-    """
-    pretext, _, schedule = (baseline or "random_init").partition(":")
-    fitting = [r for r in made if r.trunk_seed == row.trunk_seed]
-    # a pretext task's name alone may be a label too, and then means every schedule
-    named = [r for r in fitting if r.label == baseline != r.pretext]
-    if named:
-        return named[0]
-    fitting = [r for r in fitting if r.pretext == pretext and r.schedule == (schedule or row.schedule)]
-    fitting = sorted(fitting, key=_preference)
-    if all(r is not row for r in fitting):
-        return min(fitting, key=lambda r: r.transfer != "all", default=None)
-    whole = (r for r in fitting if r.transfer == "all" and _trunks(r) == _trunks(row))
-    return row if row.transfer == "all" else next(whole, row)
-
-
-def _preference(row: Row) -> tuple[bool, int]:
-    """Return a sort key: rows whose networks were alive come first, then the newest version of the pretext task."""
-    versions = [record.pretrain.job.version for record in row.records]
-    return any(cell.dead for cell in row.cells), -max(versions, default=0)
-
-
-def _trunks(row: Row) -> set[tuple[str, ...]]:
-    """Return what tells the pretrained trunks of a row from others, seeds aside."""
-    return {rows.pretext_key(record) for record in row.records}
-
-
 def _apart(records: Sequence[Record], before: Sequence[Sequence[Record]]) -> list[str]:
     """Return a note with the fields that keep a board apart from the nearest one above it; none for the first board."""
     differences = sorted((rows.apart(other, records) for other in before), key=len)
@@ -292,7 +265,7 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
     if first.synthetic:
         notes.append("Synthetic data: these figures say nothing about photographs.")
     notes += data_notes.notes(records) + origins.notes(records)
-    heads = [column for column, _ in parts]
+    heads = [column for column, _ in parts if column.evaluation == FINETUNE]
     searched = rows.groups((column for column in heads if column.trials), lambda column: column.searched)
     for text, tuned in searched.items():
         names = ", ".join(dict.fromkeys(" ".join(part for part in (column.title, column.tag) if part) for column in tuned))
@@ -305,9 +278,35 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
         if column.tag:
             tagged.setdefault(column.tag, (column, runs[0]))
     for tag, (column, run) in tagged.items():
-        other = next(runs[0] for c, runs in parts if c.downstream == column.downstream and c.variant != column.variant)
+        others = [runs[0] for c, runs in parts if c.downstream == column.downstream and c.variant != column.variant]
+        other = next((one for one in others if one.job.evaluation == column.evaluation), others[0])
         notes.append(f"{tag}: {'; '.join(rows.difference(rows.column_facts(other), rows.column_facts(run)))}.")
-    return notes
+    return notes + _on_probes(parts)
+
+
+def _on_probes(parts: Sequence[tuple[Column, list[Record]]]) -> list[str]:
+    """Return notes on what probes evaluate and on what their settings are chosen; none where there are none."""
+    probes = [runs[0].job.probe for _, runs in parts if runs[0].job.probe is not None]
+    chosen = rows.groups(probes, lambda probe: probe.by)
+    said = [f"{by} ({', '.join(dict.fromkeys(probe.title for probe in those))})" for by, those in chosen.items()]
+    found = f"Settings of probes are chosen on: {'; '.join(said)}."
+    return ["Probes evaluate the frozen trunk, so the schedule of a row does not matter to them.", found] if probes else []
+
+
+def _where(cells: Sequence[tuple[Row, Column, Cell]]) -> str:
+    """Return the rows and columns of some cells as a note names them; the columns of a task with probes are counted."""
+    if all(column.evaluation == FINETUNE for _, column, _ in cells):
+        return ", ".join(f"{row.label} in {column.title}" for row, column, _ in cells)
+    found = rows.groups(cells, lambda one: (one[0].label, one[2].records[0].title))
+    return "; ".join(
+        f"{label} in {some[0][1].title}" if len(some) == 1 else f"{label} in {len(some)} columns of {title}"
+        for (label, title), some in found.items()
+    )
+
+
+def _task(column: Column, cell: Cell) -> str:
+    """Return a column's title without its probe, since a trunk's pretraining images are the same for all probes of a task."""
+    return column.title if column.evaluation == FINETUNE or not cell.records else cell.records[0].title
 
 
 def _warnings(made: Sequence[Row], heads: Sequence[Column], looks: Sequence[int]) -> list[str]:
@@ -317,12 +316,15 @@ def _warnings(made: Sequence[Row], heads: Sequence[Column], looks: Sequence[int]
     if any(cell.floor for *_, cell in cells):
         notes.append(f"{FLOOR}: the interval does not lie above the value of a trivial predictor, which looks at no image.")
     for (predictor, count), same in rows.groups((one for one in cells if one[2].same[1]), lambda one: one[2].same).items():
-        names = ", ".join(f"{row.label} in {column.title}" for row, column, _ in same)
+        names = _where(same)
         notes.append(f"{SAME}: {count} seed{'s' if count > 1 else ''} of a row score just what {predictor} scores: {names}.")
     for reason, dead in rows.groups((one for one in cells if one[2].dead), lambda one: one[2].dead).items():
-        names = ", ".join(dict.fromkeys(f"{row.label} in {column.title}" for row, column, _ in dead))
-        notes.append(f"{DEAD}: dead before fine-tuning, so neither a control nor a method: {names} ({reason}).")
-    notes += leaks.notes([(row.label, column.title, cell.records) for row, column, cell in cells])
+        names = _where(list({(row.label, column.title): (row, column, cell) for row, column, cell in dead}.values()))
+        before = "fine-tuning" if all(column.evaluation == FINETUNE for _, column, _ in dead) else "fine-tuning or probing"
+        notes.append(f"{DEAD}: dead before {before}, so neither a control nor a method: {names} ({reason}).")
+    if any(row.transfer != "all" and cell.records and column.evaluation != FINETUNE for row, column, cell in cells):
+        notes.append("Probes have the whole trunk, also in rows where fine-tuning inherits the encoder only.")
+    notes += leaks.notes([(row.label, _task(column, cell), cell.records) for row, column, cell in cells])
     if any(row.trunk_seed is not None for row in made):
         notes.append("Rows of one trunk say nothing about other trunks of the same pretext task, however many seeds they have.")
     estimates = [found for *_, cell in cells for found in (cell.estimate, cell.difference and cell.difference.estimate) if found]

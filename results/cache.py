@@ -21,7 +21,7 @@ from bench.schema import canonical
 
 MOST = 20_000
 """The most entries that are kept, about 150 bytes each: enough for some thousand runs."""
-CODE = ("cache", "resampling", "scores", "statistics", "trivial")
+CODE = ("cache", "lowshot", "resampling", "scores", "statistics", "tau", "trivial")
 
 
 def path_in(out: Path) -> Path:

@@ -115,9 +115,11 @@ def _commit(record: Record) -> str:
 _OF_RUN: Fields[Record] = {
     "pretext": ("the pretext task", lambda r: r.pretext),
     "schedule": ("one-phase, two-phase or frozen", lambda r: r.job.schedule),
+    "evaluation": ("finetune, or the probe of the frozen trunk", lambda r: r.job.evaluation),
     "downstream": ("the downstream task", lambda r: r.downstream),
     "tuned": ("whether the rates were searched", lambda r: r.tuning is not None),
     "rates": ("the learning rate of each phase", lambda r: [float(f"{rate:.6g}") for rate in r.rates]),
+    "chosen": ("what a probe chose, by name, JSON; empty for fine-tuning", lambda r: r.selection.chosen if r.selection else ""),
     "precision": ("what the networks computed in", precision_of),
     "data": ("the labelled data", lambda r: r.data.name),
     "labels": ("how much of the training labels was used", lambda r: r.job.labels),
@@ -143,7 +145,7 @@ def _of_run(*names: str) -> dict[str, tuple[str, Callable[[Any], Any]]]:
 
 
 _LEADERBOARD: Fields[_Shown] = {
-    **_of_run("pretext", "schedule"),
+    **_of_run("pretext", "schedule", "evaluation"),
     "transfer": ("what is inherited: all or encoder", lambda s: s.record.job.transfer),
     "supervision": (
         "the labels used to train the trunk: none, a text, or unknown",
@@ -158,6 +160,10 @@ _LEADERBOARD: Fields[_Shown] = {
     **_of_run("tuned"),
     "tuning": ("the search: budget, ranges, sampler, pruner, objective; or the rates that were given", lambda s: s.column.tuning),
     **_of_run("rates"),
+    "chosen": (
+        "what the first run's probe chose, by name, JSON; empty for fine-tuning",
+        lambda s: _OF_RUN["chosen"][1](s.record),
+    ),
     "sensitivity": (
         "how far the median complete trial is below the best, on the validation split",
         lambda s: s.record.tuning and s.record.tuning.sensitivity,
@@ -240,11 +246,11 @@ _LEADERBOARD: Fields[_Shown] = {
 _PER_RUN: Fields[_Scored] = {
     **_of_run("run_id"),
     "pretrain_id": ("its pretrained trunk", lambda s: s.record.pretrain.id),
-    **_of_run("pretext", "schedule"),
+    **_of_run("pretext", "schedule", "evaluation"),
     "transfer": ("what is inherited", lambda s: s.record.job.transfer),
     **_of_run("downstream", "protocol", "data", "trunk"),
     "size": ("side of the images in fine-tuning", lambda s: s.record.job.size),
-    **_of_run("labels", "split", "tuned", "rates", "seed"),
+    **_of_run("labels", "split", "tuned", "rates", "chosen", "seed"),
     "pretrain_seed": ("the seed of pretraining", lambda s: s.record.pretrain.job.seed),
     "metric": ("metric id with its version", lambda s: s.metric),
     "value": ("its value; empty where it is undefined", lambda s: s.record.metrics[s.metric]),

@@ -28,12 +28,16 @@ def tables(
     - searches, table3: what each search tried and chose; each pretext task's scores at its own task
     - leaderboard, per_run, per_class, agreement: what `pandas.read_csv` reads from the CSV files that `bench report` writes. Of
       runs that `wanted` chooses, the leaderboard has the metrics that `wanted` names
+    - lowshot, diagnostics: where probes have them, low-shot scores by the number of shots, and what features look like by level
+    - selection, sensitivity: where `wanted` asks for them, what choosing on the test split would have reported, and how alike
+      columns order the same rows
     - beside_paper, published: where `wanted` asks for the paper's numbers, or for published ones
 
-    Metric values, intervals and differences are shares of 1; lists are JSON texts; `TABLES` in `results.table_sheets` and
-    `SCHEMAS` in `results.csv_files` say what each column means. No table is written, but this is a look at the results as
-    `bench report` is one: it is added to the list of looks in `out` unless `wanted` chooses runs. What is computed is kept there
-    for the next report. `echo` is told of what was left out because it is damaged, and where the look could not be kept.
+    Metric values, intervals and differences are shares of 1; lists are JSON texts; `TABLES` in `results.table_sheets`,
+    `PROBE_TABLES` in `results.probe_sheets` and `SCHEMAS` in `results.csv_files` say what each column means. No table is written,
+    but this is a look at the results as `bench report` is one: it is added to the list of looks in `out` unless `wanted` chooses
+    runs. What is computed is kept there for the next report. `echo` is told of what was left out because it is damaged, and where
+    the look could not be kept.
 
     Raises UsageError for a metric, a run or a baseline that does not exist, and DataError for runs that cannot share a column and
     for damaged predictions.

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench import metrics
+from bench.probe import PROBES
 from bench.record import Record
 from results import rows
+
+FINETUNE = "finetune"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Column:
     tag: str = ""
     searched: str = ""
     """The trials and ranges of its searches, "" where there are none; `tuning` says how they were searched too."""
+    evaluation: str = FINETUNE
+    """What is evaluated (`bench.job.Job.evaluation`): finetune or a probe."""
 
     @property
     def head(self) -> str:
@@ -44,12 +49,12 @@ def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple
     """Return the columns of some runs, each with its runs: a column for each of `chosen`, or for the protocol's main metric."""
     found = []
     keyed = rows.groups(records, rows.column_key)
-    for (downstream, tuning, variant), members in sorted(keyed.items(), key=lambda item: item[0]):
+    for (downstream, tuning, variant), members in sorted(keyed.items(), key=lambda item: (*_order(item[1][0]), *item[0])):
         first = members[0]
         trials = first.tuning.budget if first.tuning else 0
         for metric in [metrics.get(name).key for name in chosen if _fits(name, first)] if chosen else first.metric_ids[:1]:
-            column = Column(downstream, rows.title_of(first), metric, tuning, variant, trials, searched=rows.searched_of(first))
-            found.append((column, members))
+            column = Column(downstream, title_of(first), metric, tuning, variant, trials)
+            found.append((replace(column, searched=rows.searched_of(first), evaluation=first.job.evaluation), members))
     heads = [column.head for column, _ in found]
     return [
         (column if heads.count(column.head) == 1 else replace(column, tag=f"variant {column.variant}"), members)
@@ -59,3 +64,24 @@ def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple
 
 def _fits(metric: str, record: Record) -> bool:
     return metrics.get(metric).needs == metrics.METRICS[record.metric_ids[0].partition("@")[0]].needs
+
+
+def title_of(record: Record) -> str:
+    """Return a column's title: the task, and its probe, or that the encoder alone was inherited where there is a column for that.
+
+    A probe's title says where its features are from when that is the decoder, and their level when it was given.
+    """
+    probe = record.job.probe
+    if probe is None:
+        return record.title if record.job.frozen == "trunk" else f"{record.title}, encoder alone"
+    level = getattr(probe, "level", None)
+    source = record.job.evaluation.removeprefix(probe.kind)
+    return f"{record.title}, {PROBES[probe.kind].title}{source}" + (f", level {level}" if level is not None else "")
+
+
+def _order(record: Record) -> tuple[str, int, str, int]:
+    """Return a sort key of a run's column: by task, fine-tuning before the probes in the order of `PROBES`, then by level."""
+    probe = record.job.probe
+    if probe is None:
+        return record.downstream, 0, "", 0
+    return record.downstream, 1 + list(PROBES).index(probe.kind), record.job.evaluation, getattr(probe, "level", None) or 0

@@ -22,6 +22,7 @@ from results import charts
 from results.board import Board, Cell, Row
 from results.charts import Dot, Series, Whisker
 from results.cost import row_cost
+from results.grouping import title_of
 from results.overlays import overlays
 from results.statistics import Estimate
 from results.strips import strips
@@ -292,12 +293,16 @@ def _origin(board: Board) -> dict[str, Any]:
     software = [{"python": r.provenance.get("python", "?"), **r.provenance.get("versions", {})} for r in records]
     data = [("data", r.data) for r in records] + [("pretraining", r.pretrain.data) for r in records if r.pretrain.data]
     return {
-        "runs": [(labels[record.id], record, _commit(record)) for record in records],
+        "runs": [(labels[record.id], record, _task(record), _commit(record)) for record in records],
         "software": list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in one.items()) for one in software)),
         "data": list(
             dict.fromkeys((kind, facts.title, facts.fingerprint, facts.splits_fingerprint) for kind, facts in data if facts)
         ),
     }
+
+
+def _task(record: Record) -> str:
+    return record.title if record.job.probe is None else title_of(record)
 
 
 def _commit(record: Record) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from bench.record import Record
 from bench.text import plain
 from results.board import Board, Row
+from results.grouping import FINETUNE
 from results.rows import groups
 from results.statistics import Estimate
 from results.tables import Line, Table, interval
@@ -135,7 +136,8 @@ def paper_table(boards: Sequence[Board]) -> Table:
 
 def _ours(board: Board, one: Published) -> Iterator[Ours]:
     pretext, schedule = ROWS[one.method]
-    places = [place for place, column in enumerate(board.columns) if column.metric == one.metric]
+    tuned = [place for place, column in enumerate(board.columns) if column.evaluation == FINETUNE]
+    places = [place for place in tuned if board.columns[place].metric == one.metric]
     for row in board.rows:
         if (row.pretext, row.schedule, row.transfer) != (pretext, schedule, "all"):
             continue

@@ -10,12 +10,25 @@ from typing import Any
 from bench import metrics
 from bench.errors import UsageError
 from bench.record import Record
-from results import board, csv_files, published, sheets, table_sheets, tables
+from results import (
+    board,
+    csv_files,
+    lowshot,
+    probe_sheets,
+    published,
+    representations,
+    selection,
+    sensitivity,
+    sheets,
+    table_sheets,
+    tables,
+)
 from results.against import against
 from results.cache import Cache
+from results.choices import choices
 from results.latex import latex
 from results.looks import Looks
-from results.predictions import reader, verify
+from results.predictions import ON_TEST, files_of, reader, verify
 from results.scores import Reader
 
 PAGE = "report.html"
@@ -41,6 +54,10 @@ class Wanted:
     """Whether leaderboard.csv holds the metrics that are shown; otherwise it holds the protocols' main ones."""
     looks: tuple[int, ...] = ()
     """The numbers of seeds at which interim looks were declared."""
+    selection: bool = False
+    """Whether to add what choosing a probe's settings on the test split would have reported."""
+    sensitivity: bool = False
+    """Whether to add how alike the columns of a task order the same rows."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,7 @@ class Report:
     """What was left out because it is damaged."""
     boards: list[board.Board]
     sheets: dict[str, sheets.Sheet]
-    """The values of all tables by name: those of the CSV files, and those of `table_sheets`."""
+    """The values of all tables by name: those of the CSV files, of `table_sheets` and of `probe_sheets`."""
 
     def plain(self) -> dict[str, Any]:
         """Return the report as JSON values: each table as a list of objects, and the notes of each board."""
@@ -80,7 +97,7 @@ def make(
     for name in wanted.metrics:
         metrics.get(name)
     chosen = board.select(records, wanted.runs) if wanted.runs else list(records)
-    source = _Source(chosen, reader(out), wanted, Cache() if cache is None else cache)
+    source = _Source(chosen, out, wanted, Cache() if cache is None else cache)
     verify(out, chosen, source.cache)
     boards = source.boards(wanted.metrics)
     if wanted.metrics and not any(one.columns for one in boards):
@@ -92,20 +109,22 @@ def make(
     ]
     kinds = (tables.table4, tables.differences, tables.searches, tables.costs)
     main = [table for one in boards for kind in kinds if (table := kind(one)) is not None]
+    of_probes, probes_sheets = _of_probes(source, boards)
     table3 = tables.table3(chosen)
     papers = _with_papers_metrics(source, boards) if wanted.compare_paper else []
     added = [published.paper_table(papers)] if wanted.compare_paper else []
     added += published.published_tables() if wanted.with_published else []
-    shown = [*main, *table3, *added]
+    added = [*of_probes, *table3, *added]
+    shown = [*main, *added]
     files = {"table4.md": tables.markdown(shown), "table4.tex": latex(shown)}
-    found = _sheets(source, boards, papers)
+    found = {**_sheets(source, boards, papers), **probes_sheets}
     if not wanted.runs:
         files |= {name: sheets.csv_text(found[name.removesuffix(".csv")]) for name in csv_files.SCHEMAS}
     problems: list[str] = []
     if wanted.html:
         from results.page import page
 
-        files[PAGE] = page(boards, [*table3, *added], wanted.images or out, command, problems)
+        files[PAGE] = page(boards, added, wanted.images or out, command, problems)
     return Report(shown, files, problems, boards, found)
 
 
@@ -114,9 +133,14 @@ class _Source:
     """What every board of a report is made from."""
 
     records: list[Record]
-    read: Reader
+    out: Path
     wanted: Wanted
     cache: Cache
+
+    @property
+    def read(self) -> Reader:
+        """The predictions of the runs."""
+        return reader(self.out)
 
     def boards(self, chosen: Sequence[str] = (), resamples: int = board.RESAMPLES) -> list[board.Board]:
         """Return the boards with the `chosen` metrics, or with each protocol's main one; a single board of chosen runs."""
@@ -124,6 +148,25 @@ class _Source:
             return [board.one_board(self.records, self.read, chosen, self.wanted.baseline, resamples, self.cache)]
         looks = self.wanted.looks
         return board.boards(self.records, self.read, chosen, self.wanted.baseline, resamples, self.cache, looks)
+
+
+def _of_probes(source: _Source, boards: Sequence[board.Board]) -> tuple[list[tables.Table], dict[str, sheets.Sheet]]:
+    """Return the tables about probes, for each board and then those that were asked for, and the values of these tables."""
+    wanted, read, cache = source.wanted, source.read, source.cache
+    samples, levels = lowshot.samples(boards, read, cache), list(representations.levels(boards))
+    of_board = [(choices(one), lowshot.table(one, samples), representations.table(one, levels)) for one in boards]
+    made = [table for of_one in of_board for table in of_one if table is not None]
+    found = probe_sheets.of_probes(samples, levels)
+    if wanted.selection:
+        verify(source.out, [one for one in source.records if ON_TEST in files_of(one)], cache, ON_TEST)
+        inflations = selection.inflations(boards, read, reader(source.out, ON_TEST), cache)
+        made.append(selection.table(boards, inflations))
+        found |= probe_sheets.inflations(inflations)
+    if wanted.sensitivity:
+        compared = sensitivity.sensitivities(boards, read, cache, wanted.looks)
+        made.append(sensitivity.table(compared))
+        found |= probe_sheets.sensitivities(compared)
+    return made, found
 
 
 def _sheets(source: _Source, boards: Sequence[board.Board], papers: Sequence[board.Board]) -> dict[str, sheets.Sheet]:

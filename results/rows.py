@@ -16,6 +16,10 @@ from results import origins, protocols
 K = TypeVar("K")
 T = TypeVar("T")
 BASELINE_NOTE = "the paper's baseline"
+PROBED = "probed"
+"""What stands for the schedule of a probe: nothing is fine-tuned."""
+HOSTS = ("two-phase", "frozen", "one-phase")
+"""The schedules of the rows that a probe may stand in, the preferred one first."""
 
 
 def groups(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -103,12 +107,9 @@ def column_facts(record: Record) -> dict[str, Any]:
     facts = {"version": job.version, "source": job.source, "settings": job.settings, "size": job.size}
     if job.frozen != "trunk":
         facts["inherited"] = job.frozen
+    if job.probe is not None:
+        facts["probe"] = job.probe
     return {**facts, "splits": job.splits_fingerprint, "metrics": sorted(record.metrics), "rates": rates_of(record)}
-
-
-def title_of(record: Record) -> str:
-    """Return a column's title: the task, and that the encoder alone was inherited where there is a column for that."""
-    return record.title if record.job.frozen == "trunk" else f"{record.title}, encoder alone"
 
 
 def transfer_of(record: Record) -> str:
@@ -149,6 +150,11 @@ class Members:
     trunk_seed: int | None
 
     @property
+    def first(self) -> Record:
+        """The run that says what the row is: the first that was fine-tuned, or the first of a row of probes alone."""
+        return next((record for record in self.records if record.job.probe is None), self.records[0])
+
+    @property
     def vary(self) -> str:
         """What the seeds of the row vary: all, or fine-tuning alone (finetune)."""
         given = self.records[0].job.pretrain.weights is not None  # one network, whatever the seed
@@ -160,21 +166,48 @@ def rows(records: Sequence[Record]) -> list[Members]:
 
     A run whose trunk has the run's own seed belongs to the row in which everything varies. Runs on the trunk of another seed are
     a row in which fine-tuning alone varies; the run of the trunk's own seed is in both. Where every run of a column uses another
-    seed's trunk or lends its own, there are only rows of the second kind.
+    seed's trunk or lends its own, there are only rows of the second kind. A probe has the seed of its trunk, and stands with the
+    fine-tuned runs of that trunk (`_hosts`).
     """
+    hosts = _hosts(records)
     found: dict[tuple[tuple[str, ...], int | None], list[Record]] = {}
-    for column in groups(records, column_key).values():
-        shared = {(row_key(r), trunk_seed_of(r)) for r in column if trunk_seed_of(r) != r.job.seed}
+
+    def key_of(record: Record) -> tuple[str, ...]:
+        return hosts.get(row_key(record)) or row_key(record)
+
+    # fine-tuned columns come first, since they say which rows there are
+    for column in sorted(groups(records, column_key).values(), key=lambda runs: runs[0].job.probe is not None):
+        is_probe = column[0].job.probe is not None
+        lenders = [(key_of(r), trunk_seed_of(r)) for r in column if trunk_seed_of(r) != r.job.seed]
+        shared = {*lenders, *((key, seed) for key, seed in found if is_probe and seed is not None)}
         own = [record for record in column if trunk_seed_of(record) == record.job.seed]
         # a lent trunk's own run is in the row of that trunk; a row in which everything varies needs a run beside the lenders
-        lent = [record for record in own if (row_key(record), record.job.seed) in shared]
-        for record in own if len(lent) < len(own) else ():
-            found.setdefault((row_key(record), None), []).append(record)
+        lent = [record for record in own if (key_of(record), record.job.seed) in shared]
+        for record in own:
+            if len(lent) < len(own) or (is_probe and (key_of(record), None) in found):
+                found.setdefault((key_of(record), None), []).append(record)
         for record in column:
-            if (row_key(record), trunk_seed_of(record)) in shared:
-                found.setdefault((row_key(record), trunk_seed_of(record)), []).append(record)
+            if (key_of(record), trunk_seed_of(record)) in shared:
+                found.setdefault((key_of(record), trunk_seed_of(record)), []).append(record)
     order = sorted(found, key=lambda key: (key[0][0] != "random_init", *key[0], -1 if key[1] is None else key[1]))
     return [Members(tuple(sorted(found[key], key=lambda r: (r.downstream, r.job.seed))), key[1]) for key in order]
+
+
+def _hosts(records: Sequence[Record]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Return the key of the row that probes stand in, by their own key, where one was fine-tuned from the same trunk.
+
+    Of several such rows it is one that inherits all, rather than the encoder alone, and the first schedule of `HOSTS`.
+    """
+
+    def same(record: Record) -> tuple[str, ...]:
+        return *pretext_key(record), precision_of(record)
+
+    def preference(record: Record) -> tuple[bool, int, int]:
+        return transfer_of(record) != "all", HOSTS.index(record.job.schedule), -record.job.statistics_version
+
+    tuned = groups((record for record in records if record.job.probe is None), same)
+    probes = {row_key(record): same(record) for record in records if record.job.probe is not None}
+    return {key: row_key(min(tuned[trunk], key=preference)) for key, trunk in probes.items() if trunk in tuned}
 
 
 def trunk_seed_of(record: Record) -> int:
@@ -185,7 +218,12 @@ def trunk_seed_of(record: Record) -> int:
 def row_key(record: Record) -> tuple[str, ...]:
     """Return what the runs of a row share: pretext, recipe, pretraining data, version, schedule, what is inherited, precision."""
     transfer = f"{transfer_of(record)} {record.job.statistics_version}"
-    return (*pretext_key(record), record.job.schedule, transfer, precision_of(record))
+    return (*pretext_key(record), schedule_of(record), transfer, precision_of(record))
+
+
+def schedule_of(record: Record) -> str:
+    """Return the schedule that a row is known by: that of fine-tuning, or "probed" where nothing was fine-tuned."""
+    return record.job.schedule if record.job.probe is None else PROBED
 
 
 def dead(record: Record) -> str:
@@ -196,6 +234,8 @@ def dead(record: Record) -> str:
     """
     if record.spread is not None:
         return record.spread.problem
+    if record.job.probe is not None:
+        return ""
     settings, labels = record.job.settings, METRICS[record.metric_ids[0].partition("@")[0]].needs == "scores"
     untrained = not record.pretrain.recipe.get("epochs") and record.pretrain.origin is None
     new_parts = untrained or (record.job.transfer == "encoder" and not labels)
@@ -233,18 +273,19 @@ def labels(members: Sequence[Members], records: Sequence[Record]) -> list[str]:
     """Return a label for each row of a board, no two the same."""
     found = [_label(one, records) for one in members]
     return [
-        name if found.count(name) == 1 else f"{name} [{digest(row_key(one.records[0]))}]"
+        name if found.count(name) == 1 else f"{name} [{digest(row_key(one.first))}]"
         for name, one in zip(found, members, strict=True)
     ]
 
 
 def _label(members: Members, records: Sequence[Record]) -> str:
     """Return a row's label: the pretext task, the schedule, what is inherited, and what tells it from rows of the same task."""
-    record = members.records[0]
+    record = members.first
     parts = []
-    if record.job.schedule != "two-phase" or record.pretext == "random_init":
-        is_papers = (record.pretext, record.job.schedule) == ("random_init", "one-phase")
-        parts.append(record.job.schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
+    schedule = schedule_of(record)
+    if schedule != PROBED and (schedule != "two-phase" or record.pretext == "random_init"):
+        is_papers = (record.pretext, schedule) == ("random_init", "one-phase")
+        parts.append(schedule + (f", {BASELINE_NOTE}" if is_papers else ""))
     if transfer_of(record) != "all":
         versions = {other.job.statistics_version for other in records if transfer_of(other) == record.job.transfer}
         parts.append(f"{record.job.transfer} only" + (f", version {record.job.statistics_version}" if len(versions) > 1 else ""))

@@ -26,6 +26,8 @@ from results.trivial import Predictor, trivial
 
 TOGETHER = 100_000
 """How many images, over all runs, are resampled at once: 69 runs of VOC's 1,449. What their scores need is in memory together."""
+FEWER = 1_000
+"""The most resamples of a metric of many samples of labelled images, each of which is scored by itself."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Scores:
 
     def __init__(self, metric: str, records: Sequence[Record], read: Reader, resamples: int, cache: Cache) -> None:
         first = records[0]
-        self._metric, self._resamples, self._cache = metrics.get(metric), resamples, cache
+        self._metric, self._cache = metrics.get(metric), cache
+        self._resamples = min(resamples, FEWER) if self._metric.needs == "shots" else resamples
         self._judged = first.data.classes, first.data.scored
         self._same = [self._metric.key, *self._judged]
         self._runs = {record.id for record in records}
@@ -71,9 +74,16 @@ class Scores:
         predictors = trivial(first, self._metric.needs)
         self.trivial = tuple(predictors)
         for name, predictor in predictors.items():
-            depends_on = [first.predictions, name, first.data.prior]
-            self._sources[name] = _Source(depends_on, partial(_answers_of, predictor, read, first))
-            self._score(name)
+            self.add(name, [first.predictions, name, first.data.prior], partial(_answers_of, predictor, read, first))
+
+    def add(self, name: str, depends_on: list[Any], read: Callable[[], Answers]) -> None:
+        """Add other predictions for the same images under a name; `depends_on` tells them from others, as JSON values.
+
+        Raises DataError for predictions for other images.
+        """
+        self._sources[name] = _Source(depends_on, read)
+        if self._score(name)[0] != self._images_of:
+            raise DataError(f"{name} has not the same images in the same order as the runs that it is compared with.")
 
     def own(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """Return those of some runs that are in this column; DataError when two of them have the same seed."""
@@ -123,13 +133,40 @@ class Scores:
         found = Estimate(*self._cache.recall(depends_on, lambda: list(astuple(self._estimate(names, minus)))))
         return replace(found, values=tuple(found.values))  # JSON has lists
 
+    def mean_difference(self, pairs: Sequence[Sequence[tuple[str, str]]]) -> Estimate | None:
+        """Return the mean over seeds of each seed's mean over rows of a difference; None for no seeds.
+
+        `pairs` holds for each seed the names whose differences are averaged, one pair a row. Rows are not drawn: the interval is
+        over images and seeds.
+        """
+        if not pairs:
+            return None
+        sources = [[[self._sources[name].depends_on for name in pair] for pair in of_seed] for of_seed in pairs]
+        depends_on = ["mean difference", *self._same, self._resamples, sources]
+        found = Estimate(*self._cache.recall(depends_on, lambda: list(astuple(self._mean_difference(pairs)))))
+        return replace(found, values=tuple(found.values))
+
+    def _mean_difference(self, pairs: Sequence[Sequence[tuple[str, str]]]) -> Estimate:
+        values = [float(np.mean([self.values[a] - self.values[b] for a, b in of_seed])) for of_seed in pairs]
+        found = [np.mean(self.replicates([a for a, _ in s]) - self.replicates([b for _, b in s]), axis=0) for s in pairs]
+        return statistics.estimate(values, np.stack(found), self._count)
+
+    def replicates(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """Return the values (names, B) of runs or predictors on each of B resamples, which are the same for the same images."""
+        self._resample(names)
+        return np.stack([self._replicates[name] for name in names])
+
+    def depends_on(self, names: Sequence[str]) -> list[Any]:
+        """Return what the replicates of runs or predictors depend on, as JSON values."""
+        return [*self._same, self._resamples, self._images_of, [self._sources[name].depends_on for name in names]]
+
     def _estimate(self, names: Sequence[str], minus: Sequence[str]) -> Estimate:
         self._resample([*names, *minus])
         values = [self.values[name] for name in names]
-        replicates = np.stack([self._replicates[name] for name in names])
+        replicates = self.replicates(names)
         if minus:
             values = [value - self.values[name] for value, name in zip(values, minus, strict=True)]
-            replicates = replicates - np.stack([self._replicates[name] for name in minus])
+            replicates = replicates - self.replicates(minus)
             return statistics.estimate(values, replicates, self._count)
         found = statistics.estimate(values, replicates, self._count)
         return replace(found, low=max(0.0, found.low), high=min(1.0, found.high), p=None)
@@ -148,7 +185,7 @@ class Scores:
         value = metrics.compute(self._metric.id, answers.predictions, *self._judged)
         if not math.isnan(value):
             # before too many wait: a waiting run holds what its score is computed from
-            if len(self._waiting) * len(answers.ids) > TOGETHER:
+            if len(self._waiting) * len(answers.ids) * _samples(answers) > TOGETHER:
                 self._resample(list(self._waiting))
             self._waiting[name] = resampling.resampler(self._metric.id, answers.predictions, *self._judged)
         return [value, hashlib.sha256("\n".join(answers.ids).encode()).hexdigest(), len(answers.ids)]
@@ -169,3 +206,9 @@ def _answers_of(predictor: Predictor, read: Reader, record: Record) -> Answers:
     """Return the predictions of a trivial predictor for the images of a run."""
     answers = read(record)
     return Answers(answers.ids, predictor(answers.predictions))
+
+
+def _samples(answers: Answers) -> int:
+    """Return how many samples of labelled images some predictions are from: shots times draws; 1 where none were drawn."""
+    shots = answers.predictions.get("shots")
+    return 1 if shots is None else int(shots.shape[1] * shots.shape[2])

@@ -135,8 +135,10 @@ def costs(board: Board) -> Table | None:
         "Memory: the most that was held, in MiB. Energy: in kJ, where the device tells. Points: the difference from the baseline "
         "for an hour of pretraining; none where the baseline is pretrained too.",
     )
+    probed = any(record.job.probe is not None for record in board.records())
+    of_probes = ("Of a probe, Fine-tuning is what the probe itself took.",) if probed else ()
     heads = ("Row", "Pretraining", "Tuning", "Fine-tuning", "Images", "Memory", "Energy", "Points")
-    return by_column("Cost", board, lines, heads, *notes)
+    return by_column("Cost", board, lines, heads, *notes, *of_probes)
 
 
 def by_column(

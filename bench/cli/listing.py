@@ -129,9 +129,10 @@ def _score_of(run: Item) -> str:
 
 def _columns() -> Iterator[Item]:
     from results.csv_files import SCHEMAS
+    from results.probe_sheets import PROBE_TABLES
     from results.table_sheets import TABLES
 
-    for file, schema in {**SCHEMAS, **TABLES}.items():
+    for file, schema in {**SCHEMAS, **TABLES, **PROBE_TABLES}.items():
         yield from ({"file": file, "column": name, "meaning": meaning} for name, meaning in schema.items())
 
 

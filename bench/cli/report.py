@@ -18,7 +18,7 @@ from bench.text import shell
 
 if TYPE_CHECKING:
     from results.looks import Looks
-    from results.report import Report
+    from results.report import Report, Wanted
 
 EXAMPLE = "bench report --metric map_voc,miou_voc --html"
 
@@ -45,6 +45,12 @@ def report(
     ] = "",
     with_published: Annotated[bool, typer.Option("--with-published", help="Add a table of published numbers.")] = False,
     compare_paper: Annotated[bool, typer.Option("--compare-paper", help="Put our scores beside the paper's Table 4.")] = False,
+    selection: Annotated[
+        bool, typer.Option("--selection", help="Add what choosing a probe's settings on the test split would have reported.")
+    ] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Add how alike fine-tuning and probes order the same rows, by Kendall's tau.")
+    ] = False,
     html: Annotated[bool, typer.Option("--html", help="Write report.html too: tables, curves and images.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -54,13 +60,20 @@ def report(
     in --out. The CSV files always have the protocols' metrics. With --json the values of all tables are printed, and the files
     are written all the same.
     """
+    from results.report import Wanted
+
+    chosen = names(metric or ""), names(runs or "")
+    wanted = Wanted(*chosen, baseline, with_published, compare_paper, html, selection=selection, sensitivity=sensitivity)
+    _publish(out, wanted, as_json)
+
+
+def _publish(out: Path, wanted: Wanted, as_json: bool) -> None:
+    """Print the report of an output folder, or its values, and write its files."""
     from bench.cli.screen import Screen
     from results import folder
-    from results.report import Wanted
 
     hold(out)
     records = folder.records_in(out)
-    wanted = Wanted(names(metric or ""), names(runs or ""), baseline, with_published, compare_paper, html)
     with alone(as_json) as publish:
         with Screen() as screen:
             screen.doing("comparing the rows of the tables")

@@ -19,6 +19,8 @@
 
     [tables.main]                   # a report of some parts, in a folder of this name
     parts = ["main"]
+    selection = true                            # what choosing on the test split would have added
+    sensitivity = true                          # how rows change places from one protocol to another
     metrics = ["acc_keras", "miou_paper"]       # the protocols' own when left out
     baseline = "random_init:one-phase"          # as `bench report --baseline`
 
@@ -58,7 +60,7 @@ from bench.schema import Schema, canonical
 from bench.storage import files, locks, offline, seal
 from bench.text import plain
 from results import look_log
-from results.predictions import predictions_path, read_predictions
+from results.predictions import files_of, read_file
 from results.protocols import readable
 
 PARTS = "parts.json"
@@ -204,6 +206,8 @@ def tables(
                 images=images,
                 shown_only=True,
                 looks=study.looks,
+                selection=table.selection,
+                sensitivity=table.sensitivity,
             )
             made = make(records, into / RECORDS, wanted, command, cache, before)
         except BenchError as error:
@@ -291,7 +295,8 @@ def _copy_run(out: Path, record: Record, into: Path) -> Path:
     made, there = record_path(out, record.id), record_path(into, record.id)
 
     def fill(folder: Path) -> None:
-        (folder / predictions_path(out, record).name).write_bytes(read_predictions(out, record))
+        for file in files_of(record):
+            (folder / file).write_bytes(read_file(out, record, file))
         (folder / made.name).write_bytes(made.read_bytes())
 
     files.publish_folder(there.parent, fill, there.name)

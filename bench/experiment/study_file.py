@@ -42,6 +42,10 @@ class Table(Schema):
     baseline: str = ""
     leave_out: tuple[str, ...] = ()
     """The rows that this table leaves out: `pretext` or `pretext:schedule`."""
+    selection: bool = False
+    """Whether it shows what choosing on the test split would have added (`bench report --selection`)."""
+    sensitivity: bool = False
+    """Whether it shows how rows change places from one protocol to another (`bench report --sensitivity`)."""
 
 
 class Study(Schema):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 MEMORY = 10
 """How many steps are remembered."""
-HALVINGS = 20
-"""How often a step is halved at most."""
+HALVINGS = 10
+"""How often a step is halved at most; a problem that then is no better has reached what its precision allows, and ends."""
 SUFFICIENT = 1e-4
 """The share of the decrease that the gradient predicts which a step must reach (Armijo's rule)."""
 FEWER = 0.75
@@ -31,9 +31,10 @@ def minimise(evaluate: Evaluate, start: Tensor, inverse: Tensor, tolerance: floa
     found, numbers = start.clone(), torch.arange(len(start), device=start.device)
     points, history = start.clone(), _History()
     values, gradients = evaluate(points, numbers)
+    failed = torch.zeros_like(values, dtype=torch.bool)
     for _ in range(iterations):
         left = (gradients * inverse * gradients).sum(dim=1) / 2
-        active = left > tolerance * values.abs().clamp(min=1e-12)
+        active = (left > tolerance * values.abs().clamp(min=1e-12)) & ~failed
         count = int(active.sum())
         if not count:
             break
@@ -58,8 +59,6 @@ def minimise(evaluate: Evaluate, start: Tensor, inverse: Tensor, tolerance: floa
         history.add(torch.where(kept, tried - points, 0), torch.where(kept, new_gradients - gradients, 0))
         points = torch.where(kept, tried, points)
         values, gradients = torch.where(failed, values, new_values), torch.where(kept, new_gradients, gradients)
-        if not (active & ~failed).any():
-            break
     found[numbers] = points
     return found
 

@@ -17,6 +17,11 @@ from bench.selection import Choice
 LEAST_EIGENVALUE = 1e-9
 """Directions in which features vary less than this share of the most are left out: no regression uses them."""
 
+ITERATIONS = 100
+"""The most iterations over the places of many images, after which scores hardly change."""
+LEAST_CURVATURE = 0.02
+"""The least that p (1 - p) is taken for where steps are scaled: that of a rare class grows as it is learned."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -67,7 +72,7 @@ def binary(features: Tensor, labels: Labels, penalties: Sequence[float]) -> Solu
         of_weights = (rotated.T @ errors).T + strength[:, None] * weights
         return values, torch.cat([of_weights, errors.sum(dim=0)[:, None]], dim=1)
 
-    curvature = (share * (1 - share))[None, :, None]
+    curvature = (share * (1 - share)).clamp(min=LEAST_CURVATURE)[None, :, None]
     of_weights = 1 / (curvature * energy + penalty[:, None, None])  # (P, K, W)
     of_bias = 1 / (curvature * judged.sum(dim=0)[:, None].clamp(min=1)).expand(count, -1, -1)
     inverse = torch.cat([of_weights, of_bias], dim=2).view(count * classes, -1)
@@ -79,11 +84,11 @@ def binary(features: Tensor, labels: Labels, penalties: Sequence[float]) -> Solu
     return Solution((weights @ basis.T).transpose(1, 2).to(features.dtype), biases.to(features.dtype))
 
 
-def multinomial(features: Tensor, shares: Tensor, penalties: Sequence[float]) -> Solution:
+def multinomial(features: Tensor, shares: Tensor, penalties: Sequence[float], tolerance: float = 1e-5) -> Solution:
     """Return the regressions over K classes at each penalty, from features (N, C_in) and each one's shares of classes (N, K).
 
     Each minimises sum_i sum_k -shares_ik log softmax_k(W x_i + b) + penalty |W|^2 / 2. Shares need not sum to 1: a place with
-    void pixels counts less.
+    void pixels counts less. A regression ends as `minimise` says, or after `ITERATIONS`.
     """
     basis, rotated, energy = _principal(features)
     penalty = torch.tensor(penalties, dtype=features.dtype, device=features.device)
@@ -103,13 +108,13 @@ def multinomial(features: Tensor, shares: Tensor, penalties: Sequence[float]) ->
         of_weights = of_weights + penalty[numbers][:, None, None] * weights
         return values, torch.cat([of_weights, errors.sum(dim=0)[..., None]], dim=2).view(len(numbers), -1)
 
-    curvature = (frequency * (1 - frequency))[None, :, None]
+    curvature = (frequency * (1 - frequency)).clamp(min=LEAST_CURVATURE)[None, :, None]
     of_weights = 1 / (curvature * energy * total / len(features) + penalty[:, None, None])
     of_bias = 1 / (curvature * total).expand(count, -1, -1)
     inverse = torch.cat([of_weights, of_bias], dim=2)
     start = torch.zeros_like(inverse)
     start[..., -1] = torch.log(frequency)
-    found = minimise(evaluate, start.view(count, -1), inverse.view(count, -1), 1e-7)
+    found = minimise(evaluate, start.view(count, -1), inverse.view(count, -1), tolerance, ITERATIONS)
     weights, biases = _parts(found, count, classes)
     return Solution((weights @ basis.T).transpose(1, 2), biases)
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from bench import probe as probes
 from bench.job import Job, PretrainJob
 from bench.protocol import Phase, Protocol
 from bench.record import Cost, DataFacts, FeatureSpread, PretrainRecord, Record, Trial, Tuning
+from bench.selection import Selection
 from bench.storage.arrays import pack_predictions
 from bench.storage.files import publish_json, sha256_bytes
 from results import board
@@ -41,8 +43,12 @@ def make(
 ) -> Record:
     """Make a record whose main metric is `value`; None is undefined.
 
-    `changes` are fields of the job and of the record, and `settings`, `recipe` and `pretrain_job`, which change those.
+    `changes` are fields of the job and of the record, and `settings`, `recipe` and `pretrain_job`, which change those. With a
+    `probe`, it is the record of a probe: nothing was trained.
     """
+    if changes.get("probe") is not None:
+        of_probe = {"schedules": {"frozen": ()}, "fit": ("train", "val")}
+        changes = {"schedule": "frozen", "losses": [], **changes, "settings": {**of_probe, **changes.get("settings", {})}}
     data = DataFacts(
         name=changes.pop("data", "voc"),
         synthetic=changes.pop("synthetic", False),
@@ -93,6 +99,8 @@ def _job(pretext: str, seed: int, downstream: str, settings: Protocol, recipe: d
 
 def read(record: Record) -> Answers:
     """Return predictions whose main metric is the record's value, spread over the images by the record's seed."""
+    if isinstance(record.job.probe, probes.LowShot):
+        return shots(record)
     (value,) = record.metrics.values()
     ids = tuple(f"{record.data.fingerprint[:1]}{n}" for n in range(IMAGES))
     rng = np.random.default_rng(record.job.seed)
@@ -117,6 +125,50 @@ def read(record: Record) -> Answers:
 
 
 reader: Reader = read
+LABELS = (np.random.default_rng(0).random((IMAGES, len(CLASSES))) < 0.4).astype(np.int8)
+"""The labels of the images of low-shot probes."""
+
+
+def probed(
+    pretext: str = "cgan_color",
+    seed: int = 0,
+    value: float = 0.5,
+    kind: str = "knn",
+    on_test: float | None = None,
+    **changes: Any,
+) -> Record:
+    """Make the record of a probe; its choice is that of the test split unless that would have reported `on_test`."""
+    probe = probes.make(kind, changes.pop("with_settings", {}))
+    metric = changes.pop("metric", "map_lowshot@1" if kind == "lowshot" else None)
+    downstream = "voc_cls" if probe.needs == "labels" else "voc_seg"
+    chosen: dict[str, Any] = {"level": 4, "k": 20} if kind == "knn" else {"penalty": 100.0}
+    other = on_test is not None
+    facts: dict[str, Any] = {"metrics": {metric: value}} if metric else {}
+    facts["selection"] = Selection(
+        by=probe.by, metric=metric or "acc_keras@1", chosen=chosen, tried=(), value=value,
+        on_test={**chosen, next(iter(chosen)): 5} if other else chosen, on_test_value=on_test if other else value,
+        predictions=f"on test {pretext} {seed} {on_test}" if other else "",
+    )  # fmt: skip
+    return make(pretext, seed, value, downstream, probe=probe, **{**facts, **changes})
+
+
+def read_on_test(record: Record) -> Answers:
+    """Return the predictions with the settings that the test split would have chosen."""
+    assert record.selection is not None and record.selection.predictions
+    (name,) = record.metrics
+    return read(record.model_copy(update={"metrics": {name: record.selection.on_test_value}}))
+
+
+def shots(record: Record) -> Answers:
+    """Return the predictions of a low-shot probe: the better, the more shots; its value is how well they are told."""
+    assert isinstance(record.job.probe, probes.LowShot)
+    (value,) = record.metrics.values()
+    noise = np.random.default_rng(record.job.seed).random(
+        (IMAGES, len(record.job.probe.shots), record.job.probe.draws, len(CLASSES))
+    )
+    told = (value or 0) * np.arange(1, len(record.job.probe.shots) + 1)[:, None, None] / len(record.job.probe.shots)
+    scores = LABELS[:, None, None] * told + noise * (1 - told)
+    return Answers(tuple(f"f{n}" for n in range(IMAGES)), {"shots": scores.astype(np.float32), "labels": LABELS})
 
 
 def publish(out: Path, record: Record, packed: bytes = b"") -> Record:
@@ -127,6 +179,12 @@ def publish(out: Path, record: Record, packed: bytes = b"") -> Record:
     record = record.model_copy(update={"predictions": sha256_bytes(packed)})
     folder = out / "runs" / record.id
     folder.mkdir(parents=True)
+    if record.selection is not None and record.selection.predictions:
+        answers = read_on_test(record)
+        other = pack_predictions(dict(answers.predictions), answers.ids)
+        (folder / "chosen_on_test.npz").write_bytes(other)
+        selection = record.selection.model_copy(update={"predictions": sha256_bytes(other)})
+        record = record.model_copy(update={"selection": selection})
     (folder / "predictions.npz").write_bytes(packed)
     publish_json(folder / "record.json", record.model_dump(mode="json"))
     return record
