@@ -15,7 +15,7 @@ from bench.contract import Pretext
 from bench.data import splits
 from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.experiment import initialisations, needs
-from bench.experiment.jobs import protocol_of_probe, recipe_of, statistics_version, subset_of
+from bench.experiment.jobs import recipe_of, statistics_version, subset_of
 from bench.experiment.leaks import told
 from bench.experiment.resolve import Grid
 from bench.experiment.runs import run
@@ -71,7 +71,7 @@ def description(record: Record) -> Rows:
         facts.append(("plug-in", f"{plugin.file}, SHA-256 {plugin.digest}; {kept}"))
     if job.labels != 1:
         facts.append(("labels", f"{100 * job.labels:.3g} % of the training images"))
-    facts.append(("rates", ", ".join(f"{rate:.3g}" for rate in record.rates)))
+    facts += _choices(record) or [("rates", ", ".join(f"{rate:.3g}" for rate in record.rates))]
     if record.tuning:
         tuning = record.tuning
         facts.append(("tuning", f"{tuning.study}: {tuning.budget} trials, {tuning.sampler}, best {tuning.best_value:.4f} on val"))
@@ -79,7 +79,7 @@ def description(record: Record) -> Rows:
     facts += [
         *((name, _value(record.metrics[name])) for name in record.metric_ids),
         ("cost of pretraining", _cost(record.pretrain.cost)),
-        ("cost of fine-tuning", _cost(record.cost)),
+        ("cost of fine-tuning" if job.probe is None else "cost of the probe", _cost(record.cost)),
         ("machine", ", ".join(f"{name} {value}" for name, value in origin["machine"].items())),
         ("commit", f"{origin['commit'] or 'unknown'}{' with changed files' if origin['dirty'] else ''}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in origin["versions"].items() if version)),
@@ -90,6 +90,18 @@ def description(record: Record) -> Rows:
         ("started", origin["started"]),
     ]
     return ("What", "Value"), [(name, value) for name, value in facts]
+
+
+def _choices(record: Record) -> list[tuple[str, str]]:
+    """Return the rows that say what a probe's settings are and how they were chosen; none for a fine-tuned run."""
+    found, probe = record.selection, record.job.probe
+    if found is None or probe is None:
+        return []
+    return [
+        ("probe", f"{probe.title}: {plain(probe.model_dump(mode='json', exclude={'kind'}))}"),
+        ("chosen", f"{plain(found.chosen)}, by {found.by}, of {len(found.tried)} candidates"),
+        ("test would choose", f"{plain(found.on_test)}, {found.metric} {_value(found.on_test_value)}: never the result"),
+    ]
 
 
 def _initialisation(record: Record) -> list[tuple[str, str]]:
@@ -158,9 +170,9 @@ def command(record: Record) -> list[str]:
     words += _settings(
         pretrain.pretext, _recipe_changes(record, base) if known.get("pretexts", True) else _recorded_recipe(record, base)
     )
-    expected = protocol if job.probe is None else protocol_of_probe(protocol, job.probe)
-    words += _settings("protocol", job.settings.differences(expected))
-    if not known.get("downstreams", True):
+    if job.probe is None:
+        words += _settings("protocol", job.settings.differences(protocol))
+    if job.probe is not None or not known.get("downstreams", True):  # a probe's settings lack what its protocol's name says
         words += [word for change in changes for word in ("--set", f"protocol.{change}")]
     was = origin["machine"]
     words += ["--threads", str(was["threads"]), "--precision", was["precision"]]
