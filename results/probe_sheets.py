@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results import lowshot, representations, selection, sensitivity
+from results import lowshot, representations, selection, sensitivity, watched
 from results.sheets import Sheet, sheet, texts
 
 PROBE_TABLES = {
     "lowshot": texts(lowshot.FIELDS),
     "diagnostics": texts(representations.FIELDS),
+    "watched": texts(watched.FIELDS),
     "selection": texts(selection.FIELDS),
     "sensitivity": texts(sensitivity.FIELDS),
 }
-"""What the columns of each table mean, in order, by the table's name. The first two are there where runs have them, the others
+"""What the columns of each table mean, in order, by the table's name. The first three are there where runs have them, the others
 where they are asked for."""
 
 
-def of_probes(samples: Sequence[lowshot.Sample], levels: Sequence[representations.Level]) -> dict[str, Sheet]:
-    """Return the sheets of what runs have: low-shot scores by shots, and diagnostics of features by level."""
-    found = {"lowshot": sheet(lowshot.FIELDS, samples), "diagnostics": sheet(representations.FIELDS, levels)}
+def of_probes(
+    samples: Sequence[lowshot.Sample], levels: Sequence[representations.Level], seen: Sequence[watched.Seen]
+) -> dict[str, Sheet]:
+    """Return the sheets of what runs have: low-shot scores by shots, diagnostics of features by level, curves of pretraining."""
+    found = {
+        "lowshot": sheet(lowshot.FIELDS, samples),
+        "diagnostics": sheet(representations.FIELDS, levels),
+        "watched": sheet(watched.FIELDS, seen),
+    }
     return {name: one for name, one in found.items() if one.lines}
 
 

@@ -22,6 +22,7 @@ from results import (
     sheets,
     table_sheets,
     tables,
+    watched,
 )
 from results.against import against
 from results.cache import Cache
@@ -154,9 +155,12 @@ def _of_probes(source: _Source, boards: Sequence[board.Board]) -> tuple[list[tab
     """Return the tables about probes, for each board and then those that were asked for, and the values of these tables."""
     wanted, read, cache = source.wanted, source.read, source.cache
     samples, levels = lowshot.samples(boards, read, cache), list(representations.levels(boards))
-    of_board = [(choices(one), lowshot.table(one, samples), representations.table(one, levels)) for one in boards]
-    made = [table for of_one in of_board for table in of_one if table is not None]
-    found = probe_sheets.of_probes(samples, levels)
+    seen = list(watched.seen(boards))
+    made: list[tables.Table] = []
+    for one in boards:
+        of_one = choices(one), lowshot.table(one, samples), representations.table(one, levels), watched.table(one, seen)
+        made += filter(None, of_one)
+    found = probe_sheets.of_probes(samples, levels, seen)
     if wanted.selection:
         verify(source.out, [one for one in source.records if ON_TEST in files_of(one)], cache, ON_TEST)
         inflations = selection.inflations(boards, read, reader(source.out, ON_TEST), cache)

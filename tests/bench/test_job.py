@@ -15,6 +15,7 @@ from bench.experiment.jobs import recipe_of
 from bench.experiment.resolve import resolve
 from bench.experiment.search import Search
 from bench.job import Job, PretrainJob
+from bench.probe import PROBES
 from bench.protocol import Phase, Protocol, Recipe
 from bench.schema import Schema, canonical
 
@@ -91,7 +92,7 @@ def known_defaults() -> dict[str, Any]:
 
     plugins = {name: registry.load("pretexts", name) for name in registry.summaries("pretexts")}
     found = {f"recipe of {name}": of(plugin.Recipe, plugin.version) for name, plugin in plugins.items()}
-    return found | {model.__name__: of(model, 0) for model in (PretrainJob, Job, Protocol, Phase, Search)}
+    return found | {model.__name__: of(model, 0) for model in (PretrainJob, Job, Protocol, Phase, Search, *PROBES.values())}
 
 
 @pytest.mark.parametrize("name", known_defaults())

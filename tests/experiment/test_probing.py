@@ -133,7 +133,8 @@ def test_low_shot_draws_are_kept_by_the_ids_of_labelled_images(probed: dict[tupl
     split = json.loads((tmp_path / "runs" / "runs" / run.id / "split.json").read_text())["members"]
     assert set(drawn) == {"0", "1"}
     assert {name for classes in drawn.values() for some in classes for name in some} <= {*split["train"], *split["val"]}
-    assert drawn == json.loads((tmp_path / "runs" / "runs" / probed["random_init", "lowshot"].id / "draws.json").read_text())["positives"]
+    other = tmp_path / "runs" / "runs" / probed["random_init", "lowshot"].id / "draws.json"
+    assert drawn == json.loads(other.read_text())["positives"]
     assert arrays(tmp_path, run)["shots"].shape[1:3] == (2, 2)
 
 

@@ -245,7 +245,7 @@ def test_a_report_has_the_tables_values_and_page_of_probes(out: Path) -> None:
     ]
     assert [title for title in titles if title in new] == new and all(title in made.files[report.PAGE] for title in new)
     plain = json.loads(json.dumps(made.plain()))
-    assert all(plain[name] and list(plain[name][0]) == list(schema) for name, schema in PROBE_TABLES.items())
+    assert all(plain[name] and list(plain[name][0]) == list(schema) for name, schema in PROBE_TABLES.items() if name != "watched")
     assert all(len(note) <= 250 for table in made.tables for note in table.notes)
     lines = made.sheets["leaderboard"].plain()
     assert {line["evaluation"] for line in lines} == {"finetune", "knn", "lowshot"}
