@@ -7,11 +7,10 @@ from tests.results.made import make, read
 
 def boards(epochs: int) -> list[board.Board]:
     """Return the board of a random trunk and of one that was watched, with two runs on it."""
+    values = [None, 0.2, 0.3][:epochs]
     seen = tuple(
-        Watched(
-            epoch=n, probe="knn", task="voc_cls", metric="map_voc@1", value=n / 10 if n > 1 else None, choice={"level": n, "k": 5}
-        )
-        for n in range(1, 1 + epochs)
+        Watched(epoch=n, probe="knn", task="voc_cls", metric="map_voc@1", value=value, choice={"level": n, "k": 5})
+        for n, value in enumerate(values, start=1)
     )
     runs = [make(seed=seed) for seed in (0, 1)]
     runs = [run.model_copy(update={"pretrain": run.pretrain.model_copy(update={"watched": seen})}) for run in runs]
