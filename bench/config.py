@@ -297,7 +297,8 @@ class RunConfig(MachineConfig):
         if given and "finetune" not in self.evaluate:
             raise UsageError(f"--{given} belongs to fine-tuning, which --evaluate leaves out; add finetune, or leave it out.")
         if self.level is not None and not set(self.evaluate) & set(LEVELLED):
-            raise UsageError(f"--level is the encoder level that {', '.join(LEVELLED)} read, and --evaluate names none of them.")
+            reading = ", ".join(name for name in LEVELLED if name in EVALUATIONS)
+            raise UsageError(f"--level is the encoder level that {reading} read, and --evaluate names none of them.")
 
     @property
     def watch_every(self) -> int:

@@ -93,6 +93,7 @@ GIVEN = {
     "trunk": "unet", "size": "64", "seed": "3", "seeds": "2", "vary": "finetune", "schedule": "frozen",
     "transfer": "encoder", "labels": "0.5", "epochs": "5", "settings": "recipe.lr=1", "rates": "0.1", "tune": "4",
     "space": "head=1e-3", "storage": "sqlite://", "log": "tensorboard", "leaks": "drop",
+    "evaluate": "finetune,knn", "level": "2", "watch": "knn:5",
     "init": "mine=weights.pth", "match": "order", "partial": None, "keep_networks": None,
     "device": "cpu", "threads": "3", "workers": "2", "checkpoint_seconds": "7", "precision": "fp32", "compiled": None,
 }  # fmt: skip
@@ -107,9 +108,10 @@ def test_an_option_reaches_the_configuration(name: str, monkeypatch: pytest.Monk
     assert bench("run", *words).code == 0
     needed: dict[str, Any] = {"tune": 4} if name in ("space", "storage") else {}
     needed |= {"init": ("mine=weights.pth",)} if name in ("match", "partial") else {}
+    needed |= {"evaluate": "knn"} if name == "level" else {}
     plain = RunConfig.model_validate({"pretext": "a", "downstream": "b", **({"tune": 4} if "tune" in needed else {})})
     config = RunConfig.model_validate({**needed, **asked[0]})
-    assert set(config.differences(plain)) == {"pretext", "downstream", name} | ({"init"} if "init" in needed else set())
+    assert set(config.differences(plain)) == {"pretext", "downstream", name} | needed.keys() & {"init", "evaluate"}
 
 
 def given(name: str) -> list[str]:

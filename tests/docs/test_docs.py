@@ -15,6 +15,7 @@ import typer
 
 from bench import metrics, record, registry
 from bench.models.trunk import make_trunk
+from bench.probe import PROBES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -249,11 +250,21 @@ def test_what_a_type_says_stands_beside_the_settings_of_that_type(generate: Modu
     assert meanings["head_width"] == "0: one linear layer"
 
 
-def test_the_commands_of_the_protocols_parse(reference: Path) -> None:
-    lines = shown((reference / "protocols.md").read_text())
-    assert len(lines) >= 10
+@pytest.mark.parametrize(("page", "count"), [("protocols", 10), ("probes", 7)])
+def test_the_commands_of_a_page_of_settings_parse(reference: Path, page: str, count: int) -> None:
+    lines = shown((reference / f"{page}.md").read_text())
+    assert len(lines) >= count
     for line in lines:
         parse(line)
+
+
+def test_the_reference_has_every_setting_of_every_probe_with_its_default(reference: Path) -> None:
+    _, *sections = re.split("\n## ", (reference / "probes.md").read_text())
+    assert [text.partition("\n")[0] for text in sections] == list(PROBES)
+    for text, kind in zip(sections, PROBES.values(), strict=True):
+        assert ["kind", *re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)] == list(kind.model_fields)
+    assert "| `k` | `[5, 10, 20, 50, 100, 200]` |" in sections[0] and "| `level` | `null` | the encoder level" in sections[0]
+    assert "| `penalties` | `[1.0, 3.16, 10.0," in sections[1]
 
 
 def test_the_reference_has_every_command_with_an_example_that_parses(reference: Path, bench: Callable) -> None:
