@@ -13,7 +13,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("inputs", "step", "choices", "loaded", "authors", "frozen", "sharing", "memory", "leaks", "report", "resampling", "gpu")
+NAMES = (
+    "inputs",
+    "step",
+    "choices",
+    "loaded",
+    "authors",
+    "frozen",
+    "sharing",
+    "memory",
+    "leaks",
+    "report",
+    "resampling",
+    "probes",
+    "gpu",
+)
 FIELDS = ("benchmark", "what", "value", "unit", "goal")
 
 
