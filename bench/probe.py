@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bench.errors import UsageError, unknown
 from bench.schema import Schema
@@ -20,6 +20,14 @@ Levels = Annotated[int | None, Field(ge=1)]
 """The encoder level whose features are probed, counted from 1, the finest; None: chosen with the other settings."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _several(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_several), Field(min_length=1)]
+Positives = Annotated[tuple[Positive, ...], BeforeValidator(_several), Field(min_length=1)]
 
 
 class Probe(Schema):
@@ -44,7 +52,7 @@ class Knn(Probe):
     kind: Literal["knn"]
     title: ClassVar[str] = "kNN"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
-    k: tuple[Count, ...] = Field(default=(5, 10, 20, 50, 100, 200), min_length=1)
+    k: Counts = (5, 10, 20, 50, 100, 200)
     temperature: float = Field(default=0.07, gt=0)  # Wu et al. 2018
     level: Levels = None
 
@@ -60,7 +68,7 @@ class Linear(Probe):
     kind: Literal["linear"]
     title: ClassVar[str] = "linear"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
-    penalties: tuple[Positive, ...] = Field(default=tuple(10.0 ** (power / 2) for power in range(11)), min_length=1)
+    penalties: Positives = tuple(10.0 ** (power / 2) for power in range(11))
     level: Levels = None
 
 
@@ -76,10 +84,8 @@ class LinearSgd(Probe):
     kind: Literal["linear-sgd"]
     title: ClassVar[str] = "linear by SGD"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
-    rates: tuple[Positive, ...] = Field(
-        default=(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1), min_length=1
-    )
-    layers: tuple[Count, ...] = Field(default=(1, 4), min_length=1)  # how many of the last levels, side by side
+    rates: Positives = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+    layers: Counts = (1, 4)  # how many of the last levels, side by side
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=128, ge=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -98,10 +104,10 @@ class Svm(Probe):
     title: ClassVar[str] = "SVM"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
     by: ClassVar[str] = "3-fold cross-validation, the level on the validation split"
-    costs: tuple[Positive, ...] = Field(default=(0.01, 0.1, 1, 2, 5, 10, 15, 20, 50, 100, 1000), min_length=1)
+    costs: Positives = (0.01, 0.1, 1, 2, 5, 10, 15, 20, 50, 100, 1000)
     folds: int = Field(default=3, ge=2)
     positives: float = Field(default=2.0, gt=0)  # the weight of a positive to that of a negative
-    max_iter: int = Field(default=2000, ge=1)
+    max_iter: int = Field(default=2000, ge=1)  # of LinearSVC, as VISSL's
     level: Levels = None
 
 
@@ -111,16 +117,16 @@ class LowShot(Probe):
     A draw orders each class's positives by chance. A sample is the first k of every class, with all their labels, so a class that
     often stands beside others has more than k, and smaller samples lie in larger ones. Features have length 1. Level and penalty
     are chosen by the leave-one-out error within the sample, so no other label is used. The numbers of positives and draws are
-    those of Goyal et al. 2019, arXiv:1905.01235, section 5.2, who draw for each class apart and choose the cost on the test set.
+    those of Goyal et al. 2019, arXiv:1905.01235, whose samples are drawn for each class apart.
     """
 
     kind: Literal["lowshot"]
     title: ClassVar[str] = "low-shot"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
     by: ClassVar[str] = "leave-one-out cross-validation within each sample"
-    shots: tuple[Count, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64, 96), min_length=1)
+    shots: Counts = (1, 2, 4, 8, 16, 32, 64, 96)
     draws: int = Field(default=5, ge=1, le=100)
-    penalties: tuple[Positive, ...] = Field(default=tuple(10.0**power for power in range(-4, 3)), min_length=1)
+    penalties: Positives = tuple(10.0**power for power in range(-4, 3))
     level: Levels = None
 
 
@@ -137,7 +143,7 @@ class DenseLinear(Probe):
     title: ClassVar[str] = "dense linear"
     needs: ClassVar[Literal["labels", "masks"]] = "masks"
     source: Literal["encoder", "decoder"] = "encoder"
-    penalties: tuple[Positive, ...] = Field(default=(1.0, 30.0, 1000.0), min_length=1)
+    penalties: Positives = (1.0, 30.0, 1000.0)
     places: int = Field(default=16, ge=1)
 
 
@@ -154,7 +160,7 @@ class DenseKnn(Probe):
     title: ClassVar[str] = "dense kNN"
     needs: ClassVar[Literal["labels", "masks"]] = "masks"
     source: Literal["encoder", "decoder"] = "encoder"
-    k: tuple[Count, ...] = Field(default=(3, 10, 30), min_length=1)  # the paper: 30
+    k: Counts = (3, 10, 30)  # the paper: 30
     temperature: float = Field(default=0.07, gt=0)
     memory: int = Field(default=10_000, ge=1)
 

@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: protocols, pretext tasks, metrics, commands, CSV columns and the API.
+"""Write the reference pages from the code: protocols, pretext tasks, probes, metrics, commands, CSV columns and the API.
 
 `make docs` runs this before the build. The pages lie in docs/reference and are not committed, so they cannot disagree with the
 code. A page of the API names a module; mkdocstrings reads its docstrings during the build.
@@ -22,7 +22,9 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from bench import config, metrics, registry
+from bench import metrics, registry
+from bench import probe as probes
+from bench import protocol as settings_of_tasks
 from bench.cli.app import app
 from bench.protocol import Protocol
 from results.csv_files import SCHEMAS
@@ -36,8 +38,10 @@ API = {
     "python": "the bench from Python",
     "contract": "what a plug-in implements",
     "config": "what a command asks for",
+    "protocol": "settings of pretext and downstream tasks",
     "job": "what a row depends on",
     "record": "what a run leaves behind",
+    "selection": "what a record says of a probe's choices",
     "metrics": "how predictions are scored",
 }
 APART = ("summary", "schedules", "metrics")
@@ -52,6 +56,7 @@ def main(folder: Path = FOLDER) -> None:
     pages = {
         "protocols": protocols_page(),
         "pretexts": pretexts_page(),
+        "probes": probes_page(),
         "metrics": metrics_page(),
         "commands": commands_page(),
         "columns": columns_page(),
@@ -181,6 +186,31 @@ def pretexts_page() -> str:
     return "\n".join(parts)
 
 
+def probes_page() -> str:
+    """Return each probe: what it is, a command that runs it alone, and its settings with their defaults."""
+    parts = [
+        "# Settings of probes\n\n[Probes](../probes.md) says what probes are for and how their choices are made. "
+        "`--set knn.NAME=VALUE` changes a setting of one probe; the column then stands apart. A list has the candidates of a "
+        "choice, or what is tried side by side, and is given as a list: `--set 'knn.k=[20]'`. Defaults are shown with three "
+        "digits.\n"
+    ]
+    evaluations = {name: evaluation for evaluation, names in probes.OF_EVALUATION.items() for name in names}
+    for name, kind in probes.PROBES.items():
+        evaluation = evaluations.get(name, name)
+        task = next(task for task in registry.summaries("downstreams") if registry.load("downstreams", task).data == kind.needs)
+        command = f"bench run --pretext random_init,cgan_color --downstream {task} --evaluate {evaluation}"
+        meanings, made = comments(kind), fields(probes.make(name, {}))
+        rows = [
+            (f"`{key}`", code(short(value)), prose(meanings[key]) or "as above") for key, value in made.items() if key != "kind"
+        ]
+        parts += [
+            f"## {name}\n\nColumn: {kind.title}. It needs {kind.needs}. Chosen on: {kind.by}.\n",
+            f"```sh\n{command}\n```\n\n{prose(probes.explanation(name))}\n",
+            table(("Setting", "Default", "What it is"), rows),
+        ]
+    return "\n".join(parts)
+
+
 def metrics_page() -> str:
     """Return each metric: its id, what it is computed from, its formula, its source and an example."""
     parts = [
@@ -272,7 +302,7 @@ def plain(value: Any) -> Any:
 def comments(model: type[BaseModel]) -> dict[str, str]:
     """Return what is said of each field, and the values that it takes.
 
-    That is its description, the comment behind it in the source, or the text of the type in bench.config that it is of.
+    That is its description, the comment behind it in the source, or the text of the type that it is of.
     """
     types, beside = texts_of_types(), dict[str, str]()
     for one in reversed(model.__mro__):  # a field that a class defines anew has that class's comment, or none
@@ -288,13 +318,26 @@ def comments(model: type[BaseModel]) -> dict[str, str]:
 
 
 def texts_of_types() -> dict[str, str]:
-    """Return the text below each type that bench.config names, on one line and without its full stop."""
+    """Return the text below each type of the settings of tasks and probes, on one line and without its full stop."""
     found: dict[str, str] = {}
-    for line, text in pairwise(ast.parse(inspect.getsource(config)).body):
+    for line, text in pairwise(
+        part for module in (settings_of_tasks, probes) for part in ast.parse(inspect.getsource(module)).body
+    ):
         if isinstance(line, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             said = " ".join(str(text.value.value).split()).removesuffix(".")
             found |= {target.id: said[:1].lower() + said[1:] for target in line.targets if isinstance(target, ast.Name)}
     return found
+
+
+def short(value: Any) -> Any:
+    """Return a JSON value with its numbers rounded to three digits.
+
+    >>> short([5, 3.1622776601683795, 1e-05])
+    [5, 3.16, 1e-05]
+    """
+    if isinstance(value, list):
+        return [short(part) for part in value]
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -72,13 +72,14 @@ def boards(records: Sequence[Record]) -> list[list[Record]]:
     """Return the runs of each board, in order of appearance.
 
     A protocol may be changed for one task alone: as long as every task was run under one protocol, they share a board, and the
-    changes belong to the task's column. Where a task was run under several protocols, each protocol has a board of its own.
+    changes belong to the task's column. A probe's protocol lacks changes that matter to training alone. Where a task was
+    fine-tuned, or a probe made, under several protocols, each protocol has a board of its own.
     """
     found: list[list[Record]] = []
     for members in groups(
         records, lambda record: digest({**board_facts(record), "protocol": protocols.named(record.job.protocol)[0]})
     ).values():
-        tasks = groups(members, lambda record: record.downstream).values()
+        tasks = groups(members, lambda record: (record.downstream, record.job.evaluation)).values()
         one_each = all(len({record.job.protocol for record in task}) == 1 for task in tasks)
         found += [members] if one_each else groups(members, lambda record: record.job.protocol).values()
     return found
@@ -86,7 +87,7 @@ def boards(records: Sequence[Record]) -> list[list[Record]]:
 
 def apart(ours: Sequence[Record], theirs: Sequence[Record]) -> list[str]:
     """Return a phrase for each field that keeps two boards apart; protocols are compared by the tasks that both boards have."""
-    mine, other = ({record.downstream: record.job.protocol for record in runs} for runs in (ours, theirs))
+    mine, other = ({(one.downstream, one.job.evaluation): one.job.protocol for one in runs} for runs in (ours, theirs))
     common = mine.keys() & other.keys()
     facts = []
     for chosen, runs in ((mine, ours), (other, theirs)):

@@ -9,7 +9,7 @@ from bench import registry
 from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.experiment.jobs import Evaluated
-from bench.probe import DECODED, LEVELLED, OF_EVALUATION, PROBES, make
+from bench.probe import DECODED, EVALUATIONS, LEVELLED, OF_EVALUATION, PROBES, make
 
 
 def of_tasks(
@@ -34,7 +34,7 @@ def of_tasks(
         finetune = [Evaluated("finetune")] if "finetune" in config.evaluate else []
         found[name] = (*finetune, *(one for probe in probes for one in _made(config, probe, changes.get(probe, {}))))
         if not found[name]:
-            fitting = ", ".join(probe for probe, kind in PROBES.items() if kind.needs == needs[name])
+            fitting = ", ".join(probe for probe in EVALUATIONS if probe in PROBES and PROBES[probe].needs == needs[name])
             raise UsageError(f"{name} is a task with {needs[name]}, for which there are finetune and the probes {fitting}.")
     for probe in asked:
         if PROBES[probe].needs not in needs.values() and not all_asked:

@@ -12,7 +12,7 @@ from bench.experiment import leaks
 from bench.experiment.estimate import learn
 from bench.experiment.pretraining import find_pretrained, pretrain
 from bench.experiment.runs import find, is_busy, run
-from bench.experiment.search import chosen_by, same_search, search_of
+from bench.experiment.search import chosen_by, is_searched, same_search, search_of
 from bench.experiment.session import Session
 from bench.experiment.tuning import find_tuning, tune
 from bench.job import Job
@@ -40,7 +40,7 @@ def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]
         if not wait and is_busy(job, session.out):
             raise Busy
         session.remaining.begin(_pieces(job, session))
-        chosen, tuning = _tuned(job, session, wait) if trials else (job, None)
+        chosen, tuning = _tuned(job, session, wait) if is_searched(job, session.config) else (job, None)
         if not wait and is_busy(chosen, session.out):
             raise Busy
         trunk_is_new = find_pretrained(chosen.pretrain, session.out) is None
@@ -77,7 +77,7 @@ def _tuned(job: Job, session: Session, wait: bool) -> tuple[Job, Tuning]:
 
 def _is_finished(job: Job, session: Session) -> bool:
     """Tell whether a job's record is there, with the rates that a finished search chose when the configuration asks for one."""
-    if session.config.tune:
+    if is_searched(job, session.config):
         try:
             tuning = find_tuning(search_of(job, session.config, session.grid.jobs), session.config.tune, session.out)
         except BenchError:  # the job will say so when its turn comes
@@ -90,7 +90,7 @@ def _is_finished(job: Job, session: Session) -> bool:
 
 def _pieces(job: Job, session: Session) -> list[str]:
     """Return the ids of the work that a job needs, as a plan has them: its trunk, its search, and its run."""
-    searched = [search_of(job, session.config, session.grid.jobs).id] if session.config.tune else []
+    searched = [search_of(job, session.config, session.grid.jobs).id] if is_searched(job, session.config) else []
     return [job.pretrain.id, *searched, job.id]
 
 
@@ -99,7 +99,8 @@ def tune_grid(session: Session) -> list[Tuning]:
     jobs, config = session.grid.jobs, session.config
     cells: dict[object, Job] = {}
     for job in jobs:
-        cells.setdefault(same_search(job), job)
+        if is_searched(job, config):
+            cells.setdefault(same_search(job), job)
     searches = {search.cell.id: search for search in (search_of(job, config, [job]) for job in cells.values())}
     found: list[Tuning] = []
 

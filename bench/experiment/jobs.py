@@ -16,6 +16,7 @@ from bench.initialisation import INIT, Weights
 from bench.job import NO_DATA, Frozen, HeldOut, Job, PretrainJob, scaled
 from bench.probe import LowShot, Probe
 from bench.protocol import Protocol, Recipe, Schedule, Transfer
+from bench.schema import canonical
 
 STATISTICS_VERSION = 2
 """2: the batch norms of a trunk that was left untrained have measured statistics."""
@@ -100,13 +101,15 @@ def _probe_jobs(row: Row, task: Task, share: float, data_fingerprint: str) -> It
         trained = row.brings == "all" and (recipe_of(pretrain).epochs > 0 or pretrain.weights is not None)
         if one.probe is None or (decoded and not trained):
             continue
+        name = task.label.partition("+")[0]
+        settings, usual = (protocol_of_probe(some, one.probe) for some in (task.protocol, plugin.protocols[name]))
         yield Job(
             pretrain=pretrain,
             downstream=task.name,
             version=plugin.version,
             source=registry.source_digest("downstreams", task.name),
-            protocol=task.label,
-            settings=protocol_of_probe(task.protocol, one.probe),
+            protocol=label_of(name, settings, usual),
+            settings=settings,
             schedule="frozen",
             size=task.size,
             data_fingerprint=data_fingerprint,
@@ -116,6 +119,12 @@ def _probe_jobs(row: Row, task: Task, share: float, data_fingerprint: str) -> It
             labels=share,
             probe=one.probe,
         )
+
+
+def label_of(name: str, protocol: Protocol, usual: Protocol) -> str:
+    """Return a protocol's name and the settings in which it differs from the usual one of that name, in alphabetical order."""
+    changes = protocol.differences(usual).items()
+    return "+".join([name, *(f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in changes)])
 
 
 def protocol_of_probe(protocol: Protocol, probe: Probe) -> Protocol:

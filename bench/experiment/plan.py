@@ -19,7 +19,7 @@ from bench.experiment.jobs import recipe_of
 from bench.experiment.pretraining import find_pretrained
 from bench.experiment.resolve import PHOTOGRAPHS, resolve
 from bench.experiment.runs import find
-from bench.experiment.search import chosen_by, same_search, search_of
+from bench.experiment.search import chosen_by, is_searched, same_search, search_of
 from bench.experiment.session import Session
 from bench.experiment.step_times import StepTimes
 from bench.experiment.tuning import find_tuning
@@ -128,7 +128,7 @@ def plan(
     for jobs in _alike(session.grid.jobs, lambda job: job.pretrain.begins_with):
         _add_trunks(made, jobs)
         for cell in _alike(jobs, same_search):
-            chosen = _add_search(made, cell) if session.config.tune else cell
+            chosen = _add_search(made, cell) if is_searched(cell[0], session.config) else cell
             if runs:
                 _add_runs(made, cell, chosen)
     if others:

@@ -15,7 +15,7 @@ from bench.contract import Pretext
 from bench.data import splits
 from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.experiment import initialisations, needs
-from bench.experiment.jobs import recipe_of, statistics_version, subset_of
+from bench.experiment.jobs import protocol_of_probe, recipe_of, statistics_version, subset_of
 from bench.experiment.leaks import told
 from bench.experiment.resolve import Grid
 from bench.experiment.runs import run
@@ -28,6 +28,7 @@ from bench.record import Cost, Record, paths, read_one
 from bench.text import Rows, plain, shell
 from bench.training.machine import stoppable
 from results import protocols
+from results.choices import best_on_test, chosen_by
 
 TOLERANCE = 0.02
 """The most that a metric may differ on a GPU, on another processor, or with another number of threads or version of torch."""
@@ -84,7 +85,7 @@ def description(record: Record) -> Rows:
         ("commit", f"{origin['commit'] or 'unknown'}{' with changed files' if origin['dirty'] else ''}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in origin["versions"].items() if version)),
         ("trunk's SHA-256", record.pretrain.weights),
-        ("network's SHA-256", record.weights),
+        *([("network's SHA-256", record.weights)] if record.weights else []),
         ("predictions' SHA-256", record.predictions),
         ("made by", shell(["bench", *origin["command"]])),
         ("started", origin["started"]),
@@ -98,9 +99,9 @@ def _choices(record: Record) -> list[tuple[str, str]]:
     if found is None or probe is None:
         return []
     return [
-        ("probe", f"{probe.title}: {plain(probe.model_dump(mode='json', exclude={'kind'}))}"),
-        ("chosen", f"{plain(found.chosen)}, by {found.by}, of {len(found.tried)} candidates"),
-        ("test would choose", f"{plain(found.on_test)}, {found.metric} {_value(found.on_test_value)}: never the result"),
+        ("probe", f"{probe.title}: {plain(probe.model_dump(mode='json', exclude={'kind'}, exclude_none=True))}"),
+        ("chosen", f"{chosen_by(record)}; on {found.by}, of {len(found.tried)} candidates"),
+        ("test would choose", f"{best_on_test(record)}: {found.metric} {_value(found.on_test_value)}, never the result"),
     ]
 
 
@@ -170,9 +171,9 @@ def command(record: Record) -> list[str]:
     words += _settings(
         pretrain.pretext, _recipe_changes(record, base) if known.get("pretexts", True) else _recorded_recipe(record, base)
     )
-    if job.probe is None:
-        words += _settings("protocol", job.settings.differences(protocol))
-    if job.probe is not None or not known.get("downstreams", True):  # a probe's settings lack what its protocol's name says
+    expected = protocol if job.probe is None or protocol is job.settings else protocol_of_probe(protocol, job.probe)
+    words += _settings("protocol", job.settings.differences(expected))
+    if not known.get("downstreams", True):
         words += [word for change in changes for word in ("--set", f"protocol.{change}")]
     was = origin["machine"]
     words += ["--threads", str(was["threads"]), "--precision", was["precision"]]

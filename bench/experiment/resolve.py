@@ -15,7 +15,7 @@ from bench.data.dataset import Dataset
 from bench.errors import UsageError, unknown
 from bench.experiment import choice, evaluations, initialisations
 from bench.experiment.initialisations import Initialisation
-from bench.experiment.jobs import Row, Task, all_jobs, pretrain_job, subset_of, weights_job
+from bench.experiment.jobs import Row, Task, all_jobs, label_of, pretrain_job, subset_of, weights_job
 from bench.initialisation import INIT
 from bench.job import HeldOut, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size
@@ -192,10 +192,7 @@ def _protocol(downstream: str, name: str, changes: Changes) -> tuple[str, Protoc
         if metrics.get(metric).needs != needed:
             raise UsageError(f"{metric} is no metric of {downstream}: the metric needs {metrics.get(metric).needs}.")
     protocol = protocol.model_copy(update={"metrics": tuple(metrics.get(metric).id for metric in protocol.metrics)})
-    texts = [
-        f"{key}={value if isinstance(value, str) else canonical(value)}" for key, value in protocol.differences(base).items()
-    ]
-    return "+".join([name, *texts]), protocol
+    return label_of(name, protocol, base), protocol
 
 
 def _recipe(pretext: str, protocol: str, changes: Changes) -> Recipe:

@@ -116,6 +116,11 @@ def _drawn(job: Job, ranges: Space) -> tuple[tuple[str, ...], ...]:
     return together, *((name,) for name in phases if name not in together)
 
 
-def same_search(job: Job) -> tuple[str, str, str, str, float]:
+def is_searched(job: Job, config: RunConfig) -> bool:
+    """Tell whether a job's rates are searched: those of fine-tuning with --tune; a probe has none."""
+    return bool(config.tune) and job.probe is None
+
+
+def same_search(job: Job) -> tuple[object, ...]:
     """Return what tells the searches of a grid apart: jobs of one grid with the same value differ in the seed alone."""
-    return job.pretrain.begins_with, job.downstream, job.schedule, job.transfer, job.labels
+    return job.pretrain.begins_with, job.downstream, job.schedule, job.transfer, job.labels, job.probe

@@ -49,7 +49,7 @@ from bench.experiment.jobs import STATISTICS_VERSION
 from bench.experiment.plan import AT_LEAST, Plan
 from bench.experiment.plan import plan as plan_session
 from bench.experiment.resolve import Grid, resolve
-from bench.experiment.search import same_search, search_of
+from bench.experiment.search import is_searched, same_search, search_of
 from bench.experiment.session import Screen, Session, open_session
 from bench.experiment.start import announce
 from bench.experiment.step_times import StepTimes
@@ -259,7 +259,7 @@ def _reusable_records(into: Path, session: Session) -> list[Record]:
     """Return the study's records that a grid can reuse: those of the grid's own runs, and those that hold one of its searches."""
     jobs, trials = session.grid.jobs, session.config.tune
     runs = {job.id for job in jobs}
-    cells = {same_search(job): job for job in jobs}.values()
+    cells = {same_search(job): job for job in jobs if is_searched(job, session.config)}.values()
     searches = {(search_of(job, session.config, jobs).id, trials) for job in cells} if trials else set()
     found = []
     for path in paths(into / RECORDS):

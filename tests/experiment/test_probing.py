@@ -212,3 +212,17 @@ def test_features_that_are_the_same_for_every_image_are_marked_and_at_their_floo
         assert one.spread is not None and one.spread.problem
     report = bench("report", "--out", tmp_path / "runs").out
     assert "‡: dead" in report and "†" in report
+
+
+def test_what_matters_to_training_alone_changes_no_probe_and_no_table(tiny: Run, bench: Run, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--evaluate", "finetune,knn")
+    assert tiny(*asked, "--epochs", 2).code == 0
+    (before,) = [one.id for one in record.read(tmp_path / "runs") if one.job.probe is not None]
+    done = tiny(*asked, "--tune", 1, "--epochs", 1)
+    assert done.code == 0 and f"{before} (seed 0, knn): finished before" in done.out, done.out + done.err
+    found = record.read(tmp_path / "runs")
+    assert [one.id for one in found if one.job.probe is not None] == [before]
+    assert sorted(one.tuning is not None for one in found) == [False, False, True]
+    boards = json.loads(bench("report", "--out", tmp_path / "runs", "--json").out)["table4"]
+    of_board = [{line["evaluation"] for line in boards if line["board"] == number} for number in (1, 2, 3)]
+    assert {"knn", "finetune"} in of_board or {"knn"} in of_board
