@@ -23,7 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _several(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else (value,)
+    return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else (value,)
 
 
 Counts = Annotated[tuple[Count, ...], BeforeValidator(_several), Field(min_length=1)]
@@ -38,6 +38,10 @@ class Probe(Schema):
     needs: ClassVar[Literal["labels", "masks"]]
     by: ClassVar[str] = "the validation split"
     """What its settings are chosen on."""
+    validates: ClassVar[bool] = True
+    """Whether it chooses on the validation split."""
+    varies: ClassVar[bool] = False
+    """Whether a seed changes more than the trunk: places, samples, an order of images or initial weights are drawn."""
 
 
 class Knn(Probe):
@@ -83,6 +87,7 @@ class LinearSgd(Probe):
 
     kind: Literal["linear-sgd"]
     title: ClassVar[str] = "linear by SGD"
+    varies: ClassVar[bool] = True
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
     rates: Positives = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
     layers: Counts = (1, 4)  # how many of the last levels, side by side
@@ -124,6 +129,8 @@ class LowShot(Probe):
     title: ClassVar[str] = "low-shot"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
     by: ClassVar[str] = "leave-one-out cross-validation within each sample"
+    validates: ClassVar[bool] = False
+    varies: ClassVar[bool] = True
     shots: Counts = (1, 2, 4, 8, 16, 32, 64, 96)
     draws: int = Field(default=5, ge=1, le=100)
     penalties: Positives = tuple(10.0**power for power in range(-4, 3))
@@ -141,6 +148,7 @@ class DenseLinear(Probe):
 
     kind: Literal["dense-linear"]
     title: ClassVar[str] = "dense linear"
+    varies: ClassVar[bool] = True
     needs: ClassVar[Literal["labels", "masks"]] = "masks"
     source: Literal["encoder", "decoder"] = "encoder"
     penalties: Positives = (1.0, 30.0, 1000.0)
@@ -158,6 +166,7 @@ class DenseKnn(Probe):
 
     kind: Literal["dense-knn"]
     title: ClassVar[str] = "dense kNN"
+    varies: ClassVar[bool] = True
     needs: ClassVar[Literal["labels", "masks"]] = "masks"
     source: Literal["encoder", "decoder"] = "encoder"
     k: Counts = (3, 10, 30)  # the paper: 30

@@ -252,6 +252,7 @@ def _line(record: Record) -> dict[str, Any]:
         "row": record.pretext,
         "downstream": record.downstream,
         "schedule": job.schedule,
+        "evaluation": job.evaluation,
     }
     facts |= {"transfer": job.transfer, "labels": job.labels, "seed": job.seed, "data": record.data.name}
     facts |= {"supervision": record.pretrain.supervision, "synthetic": record.data.synthetic}

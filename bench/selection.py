@@ -6,7 +6,7 @@ import math
 
 from bench.schema import Schema
 
-Choice = dict[str, int | float | str | tuple[float, ...]]
+Choice = dict[str, int | float | str | tuple[int | float, ...]]
 """The settings that a probe has to choose, by name: an encoder level, k, a penalty, a rate, a cost for each class."""
 
 

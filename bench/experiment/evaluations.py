@@ -7,9 +7,14 @@ from typing import Any
 
 from bench import registry
 from bench.config import RunConfig
+from bench.data.dataset import Dataset
 from bench.errors import UsageError
-from bench.experiment.jobs import Evaluated
-from bench.probe import DECODED, EVALUATIONS, LEVELLED, OF_EVALUATION, PROBES, make
+from bench.experiment.jobs import Evaluated, Task
+from bench.models.trunk import levels_of
+from bench.probe import DECODED, EVALUATIONS, LEVELLED, OF_EVALUATION, PROBES, LinearSgd, LowShot, make
+
+DINO_LAYERS = (1, 4)
+"""How many of the last levels DINOv2 takes; a trunk that has fewer gives all it has."""
 
 
 def of_tasks(
@@ -42,6 +47,21 @@ def of_tasks(
             hint = f"; add it by --downstream {other}" if other else ""
             raise UsageError(f"{probe} is a probe for tasks with {PROBES[probe].needs}, and none is named{hint}.")
     return found
+
+
+def check(tasks: Sequence[Task], trunk: str, data: Dataset) -> None:
+    """Raise UsageError for a level, or a number of levels, that the trunk's encoder has not, and for too few classes."""
+    for task in tasks:
+        for probe in (one.probe for one in task.evaluations if one.probe is not None):
+            count, level = levels_of(trunk, task.size), getattr(probe, "level", None)
+            if level is not None and level > count:
+                raise UsageError(f"--level takes 1 to {count}, the levels of {trunk} from the finest, but got {level}.")
+            if isinstance(probe, LinearSgd) and level is None and max(probe.layers) > max(count, *DINO_LAYERS):
+                raise UsageError(
+                    f"linear-sgd.layers takes 1 to {count}, the number of levels of {trunk}, but got {probe.layers}."
+                )
+            if isinstance(probe, LowShot) and len(data.scored) < 2:
+                raise UsageError(f"lowshot takes its negatives from other classes, and {data.name} has one scored class.")
 
 
 def _made(config: RunConfig, name: str, changes: Mapping[str, Any]) -> list[Evaluated]:

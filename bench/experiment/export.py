@@ -75,6 +75,8 @@ def export(chosen: Chosen, out: Path, folder: Path, licence: str) -> list[str]:
     if run is not None:
         path = record.record_path(out, run.id).parent / NETWORK
         if not path.is_file():
+            if run.job.probe is not None:
+                raise UsageError(f"{run.id} is a probe, which trains no network; leave --network out, and its trunk is exported.")
             raise UsageError(f"the network of {run.id} was not kept; run it with --keep-networks in a new folder.")
         _, model = make_model(run.job, trunk, len(run.data.classes))
         checkpoint.load_network(path, run.weights, model)

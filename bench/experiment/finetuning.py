@@ -91,7 +91,7 @@ class FineTuning:
             "trunk": self.pretrained.id,
             "transfer": [job.transfer, job.frozen],
             "downstream": [job.downstream, job.version, job.source],
-            "settings": job.settings,
+            "settings": job.settings.model_copy(update={"metrics": ()}) if self.features else job.settings,
             "size": job.size,
             "data": [split.pack.folder.name, split.augmentation, _seed_of(split)],
             "machine": self.session.machine.describe(),

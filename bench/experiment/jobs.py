@@ -69,12 +69,16 @@ def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task], data
         for made in filter(None, of_one_seed):
             trunk = made[0].pretrain.model_copy(update={"seed": seed if config.vary == "all" else first})
             jobs += (_of_seed(job, seed, trunk) for job in made)
-    return list({job.id: job for job in jobs}.values()) if config.vary == "finetune" else jobs
+    return list({job.id: job for job in jobs}.values()) if any(job.probe for job in jobs) else jobs
 
 
 def _of_seed(job: Job, seed: int, trunk: PretrainJob) -> Job:
-    """Return a job with another seed and its trunk; nothing but the trunk varies in a probe, so its seed is the trunk's."""
-    return job.model_copy(update={"seed": seed if job.probe is None else trunk.seed, "pretrain": trunk})
+    """Return a job with another seed and its trunk. A probe has the trunk's seed, and where neither varies there is one run."""
+    if job.probe is None:
+        return job.model_copy(update={"seed": seed, "pretrain": trunk})
+    if trunk.weights is not None and not job.probe.varies:
+        return job
+    return job.model_copy(update={"seed": trunk.seed, "pretrain": trunk})
 
 
 def _added(identity: str, known: set[str]) -> bool:

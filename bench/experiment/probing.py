@@ -16,7 +16,7 @@ from bench import metrics, registry
 from bench.contract import Batch, Downstream
 from bench.data import batches
 from bench.data.batches import SplitData
-from bench.errors import DataError, UsageError
+from bench.errors import DataError
 from bench.experiment import calibration
 from bench.experiment.finetuning import FineTuning, measure_norms, own_trunk, with_features
 from bench.experiment.pretraining import work_folder
@@ -58,7 +58,6 @@ def probe(job: Job, pretrained: PretrainRecord, session: Session) -> Probed:
         if isinstance(job.probe, DenseLinear | DenseKnn):
             return Probed(run, _probe_places(run, task, job.probe))
         features = image_features(run, task)
-        check_level(job.probe, features)
         outcome = _probe_images(run, job.probe, features)
     found = _diagnostics(run, task)
     return Probed(run, outcome, found, _named_draws(outcome, run.data.splits.ids("train", "val")))
@@ -134,16 +133,6 @@ def _feature_batches(run: FineTuning, split: SplitData) -> Iterator[tuple[Tensor
         with torch.no_grad(), machine.autocast():
             features = model(batch).float()
         yield features, batch
-
-
-def check_level(probe: Probe, features: Features) -> None:
-    """Raise UsageError when the probe's level, or one of its layers, is none of the encoder's."""
-    level, count = getattr(probe, "level", None), len(features.train.levels)
-    if level is not None and level > count:
-        raise UsageError(f"--level takes 1 to {count}, the encoder's levels from the finest to the coarsest, but got {level}.")
-    for layers in getattr(probe, "layers", ()) if level is None else ():
-        if layers > count > 1 and layers != 4:  # DINOv2's four stand for all levels of a trunk with fewer
-            raise UsageError(f"linear-sgd.layers takes 1 to {count}, the number of the encoder's levels, but got {layers}.")
 
 
 def _probe_images(run: FineTuning, probe: Probe, features: Features) -> Outcome:

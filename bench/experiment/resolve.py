@@ -99,7 +99,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
         made = splits.open_splits(data, protocol.split_scheme, subset, echo)
         if config.tune:
             choice.check(data, made, min(config.labels), echo)
-        if any(one.probe is not None for one in evaluated[name]):
+        if any(one.probe is not None and one.probe.validates for one in evaluated[name]):
             choice.check(data, made, min(config.labels), echo, "a probe")
         tasks.append(Task(name, label, protocol, sizes[name], made.fingerprint, evaluated[name]))
     needs_images = any(recipe.epochs for recipe in recipes.values())
@@ -120,7 +120,10 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
         for name, brings in asked
     ]
     rows += [Row(weights_job(one.weights, str(trunk), size), one.origin.brings, one.label) for one in loaded]
+    evaluations.check(tasks, str(trunk), data)
     jobs = all_jobs(config, rows, tasks, data.fingerprint)
+    if not jobs:
+        raise UsageError("nothing is left to run: no row here brings a trained decoder, which is all that is probed.")
     notes += _spread(jobs)
     return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, protocol_name, notes, loaded)
 

@@ -27,7 +27,7 @@ from bench.schema import Schema
 from bench.text import quoted
 
 __all__ = [
-    "PlainTrunk", "TimmTrunk", "TrunkName", "UNet", "check_size", "inherit_encoder", "initialise", "make_trunk",
+    "PlainTrunk", "TimmTrunk", "TrunkName", "UNet", "check_size", "inherit_encoder", "initialise", "levels_of", "make_trunk",
 ]  # fmt: skip
 
 LEAST_DEPTH, MOST_DEPTH = 3, 12
@@ -146,6 +146,14 @@ def check_size(name: str, size: int) -> None:
         fits = sorted({other for other in near if _problem(name, other) is None})[:2]
         hint = f" Sizes that fit: {', '.join(map(str, fits))}." if fits else ""
         raise UsageError(refused(f"{name} at {size} px", error) + hint) from error
+
+
+@lru_cache(maxsize=64)
+def levels_of(name: str, size: int) -> int:
+    """Return how many levels the encoder of a trunk has, for images of `size` pixels; shapes alone are computed."""
+    with torch.device("meta"), torch.no_grad():
+        trunk = make_trunk(name)
+        return len(trunk.eval().encode(torch.zeros(1, trunk.preprocessing.channels, size, size)))
 
 
 def _problem(name: str, size: int) -> Exception | None:

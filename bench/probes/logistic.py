@@ -99,12 +99,12 @@ def multinomial(features: Tensor, shares: Tensor, penalties: Sequence[float], to
 
     def evaluate(points: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         weights, biases = _parts(points, len(numbers), classes)
-        logits = (rotated @ weights.reshape(-1, width).T).view(-1, len(numbers), classes) + biases
+        logits = (rotated @ weights.reshape(len(numbers) * classes, width).T).view(-1, len(numbers), classes) + biases
         normaliser = torch.logsumexp(logits, dim=2, keepdim=True)
         losses = (weight[:, None] * normaliser[..., 0] - (shares[:, None] * logits).sum(dim=2)).sum(dim=0, dtype=torch.float64)
         errors = weight[:, None, None] * torch.exp(logits - normaliser) - shares[:, None]
         values = losses + penalty[numbers] / 2 * weights.square().sum(dim=(1, 2), dtype=torch.float64)
-        of_weights = (rotated.T @ errors.reshape(len(rotated), -1)).T.view(-1, classes, width)
+        of_weights = (rotated.T @ errors.reshape(len(rotated), -1)).T.view(len(numbers), classes, width)
         of_weights = of_weights + penalty[numbers][:, None, None] * weights
         return values, torch.cat([of_weights, errors.sum(dim=0)[..., None]], dim=2).view(len(numbers), -1)
 

@@ -54,7 +54,7 @@ def low_shot(probe: LowShot, features: Features, judged: NDArray[np.bool_], seed
         {"shots": scores.reshape(len(labels), *shape), "labels": labels},
         {"level": max(levels, key=in_order.count), "levels": in_order},
         tried,
-        {"level": levels[on_test]},
+        {"level": levels[on_test], "levels": (levels[on_test],) * picked.size},
         {"shots": fitted[on_test][1], "labels": labels},
         {"positives": {str(number): [some.tolist() for some in classes] for number, classes in enumerate(drawn)}},
     )

@@ -224,5 +224,40 @@ def test_what_matters_to_training_alone_changes_no_probe_and_no_table(tiny: Run,
     assert [one.id for one in found if one.job.probe is not None] == [before]
     assert sorted(one.tuning is not None for one in found) == [False, False, True]
     boards = json.loads(bench("report", "--out", tmp_path / "runs", "--json").out)["table4"]
-    of_board = [{line["evaluation"] for line in boards if line["board"] == number} for number in (1, 2, 3)]
+    of_board = [
+        {line["evaluation"] for line in boards if line["board"] == number and not line["trivial"]} for number in (1, 2, 3)
+    ]
     assert {"knn", "finetune"} in of_board or {"knn"} in of_board
+
+
+def test_weights_from_elsewhere_are_one_network_for_a_probe_that_draws_nothing(tiny: Run, bench: Run, tmp_path: Path) -> None:
+    assert tiny("--pretext", "random_init", "--downstream", "voc_cls", "--evaluate", "knn").code == 0
+    (run,) = record.read(tmp_path / "runs")
+    assert bench("export", run.id, "--out", tmp_path / "runs", "--to", tmp_path / "trunk").code == 0
+    asked = (
+        "--init",
+        f"mine=local-dir:{tmp_path / 'trunk'}",
+        "--downstream",
+        "voc_cls",
+        "--evaluate",
+        "knn,linear",
+        "--seeds",
+        2,
+    )
+    done = tiny(*asked)
+    assert done.code == 0, done.err
+    seeds: dict[str, list[int]] = {}
+    for one in record.read(tmp_path / "runs"):
+        if one.pretext == "mine":
+            seeds.setdefault(one.job.evaluation, []).append(one.job.seed)
+    assert seeds["knn"] == seeds["linear"] == [0] and sorted(seeds["linear-sgd"]) == [0, 1]
+
+
+def test_what_no_run_can_come_from_is_told_before_anything_is_trained(tiny: Run, tmp_path: Path) -> None:
+    dense = tiny(
+        "--pretext", "random_init", "--downstream", "voc_seg", "--evaluate", "dense-knn", "--set", "dense-knn.source=decoder"
+    )
+    assert dense.code == 2 and "no row here brings a trained decoder" in dense.err
+    level = tiny("--pretext", "l1_color", "--downstream", "voc_cls", "--evaluate", "knn", "--level", 9)
+    assert level.code == 2 and "--level takes 1 to 5" in level.err
+    assert not (tmp_path / "runs" / "pretrained").exists()

@@ -117,3 +117,10 @@ def test_problems_do_not_influence_each_other(penalty: float) -> None:
     alone = binary(features, labels, (penalty,))
     place = (PENALTIES + (1e5,)).index(penalty)
     torch.testing.assert_close(together.weights[place], alone.weights[0], atol=2e-4, rtol=1e-2)
+
+
+def test_dead_features_give_every_place_the_shares_of_classes() -> None:
+    shares = torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0], [1.0, 0.0]])
+    found = multinomial(torch.zeros(4, 3), shares, (1.0, 10.0))
+    expected = torch.tensor([0.875, 0.125]).expand(2, 4, 2)
+    torch.testing.assert_close(torch.softmax(found.logits(torch.zeros(4, 3)), dim=2), expected, atol=1e-3, rtol=0)
