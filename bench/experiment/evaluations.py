@@ -58,7 +58,7 @@ def check(tasks: Sequence[Task], trunk: str, data: Dataset) -> None:
                 raise UsageError(f"--level takes 1 to {count}, the levels of {trunk} from the finest, but got {level}.")
             if isinstance(probe, LinearSgd) and level is None and max(probe.layers) > max(count, *DINO_LAYERS):
                 raise UsageError(
-                    f"linear-sgd.layers takes 1 to {count}, the number of levels of {trunk}, but got {probe.layers}."
+                    f"linear-sgd.layers takes 1 to {count}, the number of levels of {trunk}, but got {max(probe.layers)}."
                 )
             if isinstance(probe, LowShot) and len(data.scored) < 2:
                 raise UsageError(f"lowshot takes its negatives from other classes, and {data.name} has one scored class.")
