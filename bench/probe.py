@@ -16,7 +16,7 @@ from bench.schema import Schema
 
 Evaluation = Literal["finetune", "knn", "linear", "svm", "lowshot", "dense-linear", "dense-knn"]
 """What `--evaluate` takes; finetune is the protocol's schedules, and the others are probes."""
-Levels = Annotated[int | None, Field(ge=1)]
+Level = Annotated[int | None, Field(ge=1)]
 """The encoder level whose features are probed, counted from 1, the finest; None: chosen with the other settings."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -58,7 +58,7 @@ class Knn(Probe):
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
     k: Counts = (5, 10, 20, 50, 100, 200)
     temperature: float = Field(default=0.07, gt=0)  # Wu et al. 2018
-    level: Levels = None
+    level: Level = None
 
 
 class Linear(Probe):
@@ -73,7 +73,7 @@ class Linear(Probe):
     title: ClassVar[str] = "linear"
     needs: ClassVar[Literal["labels", "masks"]] = "labels"
     penalties: Positives = tuple(10.0 ** (power / 2) for power in range(11))
-    level: Levels = None
+    level: Level = None
 
 
 class LinearSgd(Probe):
@@ -94,7 +94,7 @@ class LinearSgd(Probe):
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=128, ge=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    level: Levels = None  # instead of `layers`
+    level: Level = None  # instead of `layers`
 
 
 class Svm(Probe):
@@ -113,7 +113,7 @@ class Svm(Probe):
     folds: int = Field(default=3, ge=2)
     positives: float = Field(default=2.0, gt=0)  # the weight of a positive to that of a negative
     max_iter: int = Field(default=2000, ge=1)  # of LinearSVC, as VISSL's
-    level: Levels = None
+    level: Level = None
 
 
 class LowShot(Probe):
@@ -134,16 +134,16 @@ class LowShot(Probe):
     shots: Counts = (1, 2, 4, 8, 16, 32, 64, 96)
     draws: int = Field(default=5, ge=1, le=100)
     penalties: Positives = tuple(10.0**power for power in range(-4, 3))
-    level: Levels = None
+    level: Level = None
 
 
 class DenseLinear(Probe):
     """One linear layer on dense features: multinomial logistic regression of each place's classes, by L-BFGS.
 
-    Features are all encoder levels, enlarged to stride 4 (bilinear) and side by side, or the last decoder activation at that
-    stride; they are standardised. A place's target is the share of each class in its pixels. `places` places an image are drawn
-    for training. Logits are enlarged to the image and scored at the masks' original resolution. The penalty is chosen on the
-    validation split, and the layer is fitted again to train and val.
+    Features are all encoder levels, brought to stride 4 (coarser ones bilinearly, finer ones by averaging) and side by side, or
+    the last decoder activation, brought to that stride; they are standardised. A place's target is the share of each class in its
+    pixels. `places` places an image are drawn for training. Logits are enlarged to the image and scored at the masks' original
+    resolution. The penalty is chosen on the validation split, and the layer is fitted again to train and val.
     """
 
     kind: Literal["dense-linear"]
@@ -170,7 +170,7 @@ class DenseKnn(Probe):
     needs: ClassVar[Literal["labels", "masks"]] = "masks"
     source: Literal["encoder", "decoder"] = "encoder"
     k: Counts = (3, 10, 30)  # the paper: 30
-    temperature: float = Field(default=0.07, gt=0)
+    temperature: float = Field(default=0.07, gt=0)  # that of knn, not the paper's
     memory: int = Field(default=10_000, ge=1)
 
 

@@ -14,8 +14,8 @@ from results.sheets import Fields
 from results.tables import Line, Table
 
 NOTE = (
-    "On the validation split, with its labels, after an epoch of pretraining. It chose nothing and stopped nothing: the trunk of "
-    "the last epoch is the one that is evaluated."
+    "On the validation split, with the level and k that are best there after this epoch, so optimistic. Nothing else was chosen "
+    "or stopped by it: the trunk of the last epoch is the one that is evaluated."
 )
 
 

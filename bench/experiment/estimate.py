@@ -38,7 +38,7 @@ NEW, NEW_KEPT = 0.75, 0.5
 ENCODER = 0.5
 """The share of a trunk's pass that its encoder takes, about: classification does not decode."""
 PROBE = 10.0
-"""The seconds of a probe, about, with its share of the features that all probes of a trunk have in common."""
+"""The seconds that a plan counts for a probe, whatever its data: an order of magnitude."""
 ENOUGH = 50
 """The steps of a run after which the time of one is known."""
 TILES = 4

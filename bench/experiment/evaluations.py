@@ -9,17 +9,17 @@ from bench import registry
 from bench.config import RunConfig
 from bench.data.dataset import Dataset
 from bench.errors import UsageError
-from bench.experiment.jobs import Evaluated, Task
+from bench.experiment.jobs import Evaluation, Task
 from bench.models.trunk import levels_of
 from bench.probe import DECODED, EVALUATIONS, LEVELLED, OF_EVALUATION, PROBES, LinearSgd, LowShot, make
 
-DINO_LAYERS = (1, 4)
+DINO_LAYERS: tuple[int, ...] = LinearSgd.model_fields["layers"].default
 """How many of the last levels DINOv2 takes; a trunk that has fewer gives all it has."""
 
 
 def of_tasks(
     config: RunConfig, downstreams: Sequence[str], changes: Mapping[str, Mapping[str, Any]]
-) -> dict[str, tuple[Evaluated, ...]]:
+) -> dict[str, tuple[Evaluation, ...]]:
     """Return the evaluations of each downstream task by its name.
 
     `changes` are the settings that --set changes, by owner. UsageError for a probe that fits none of the tasks, for a task that
@@ -32,11 +32,11 @@ def of_tasks(
             raise UsageError(f"--set {owner}: it is no evaluation of this command; add it to --evaluate.")
     if config.watch and "labels" not in needs.values():
         raise UsageError("--watch knn is scored by labels of images, and no downstream task here has them; add voc_cls.")
-    all_asked = set(config.evaluate) >= {"finetune", *(name for name in PROBES if name not in ("linear-sgd",))}
-    found: dict[str, tuple[Evaluated, ...]] = {}
+    all_asked = set(config.evaluate) == set(EVALUATIONS)
+    found: dict[str, tuple[Evaluation, ...]] = {}
     for name in downstreams:
         probes = [probe for probe in asked if PROBES[probe].needs == needs[name]]
-        finetune = [Evaluated("finetune")] if "finetune" in config.evaluate else []
+        finetune = [Evaluation("finetune")] if "finetune" in config.evaluate else []
         found[name] = (*finetune, *(one for probe in probes for one in _made(config, probe, changes.get(probe, {}))))
         if not found[name]:
             fitting = ", ".join(probe for probe in EVALUATIONS if probe in PROBES and PROBES[probe].needs == needs[name])
@@ -49,6 +49,12 @@ def of_tasks(
     return found
 
 
+def asked(evaluations: Sequence[Evaluation]) -> str:
+    """Return the evaluations that choose on the validation split, as `--evaluate` takes them."""
+    names = (one.name for one in evaluations if one.probe is not None and one.probe.validates)
+    return ",".join(dict.fromkeys(next((e for e, several in OF_EVALUATION.items() if name in several), name) for name in names))
+
+
 def check(tasks: Sequence[Task], trunk: str, data: Dataset) -> None:
     """Raise UsageError for a level, or a number of levels, that the trunk's encoder has not, and for too few classes."""
     for task in tasks:
@@ -56,23 +62,22 @@ def check(tasks: Sequence[Task], trunk: str, data: Dataset) -> None:
             count, level = levels_of(trunk, task.size), getattr(probe, "level", None)
             if level is not None and level > count:
                 raise UsageError(f"--level takes 1 to {count}, the levels of {trunk} from the finest, but got {level}.")
-            if isinstance(probe, LinearSgd) and level is None and max(probe.layers) > max(count, *DINO_LAYERS):
-                raise UsageError(
-                    f"linear-sgd.layers takes 1 to {count}, the number of levels of {trunk}, but got {max(probe.layers)}."
-                )
+            most = max(count, *DINO_LAYERS)
+            if isinstance(probe, LinearSgd) and level is None and max(probe.layers) > most:
+                raise UsageError(f"linear-sgd.layers takes 1 to {most}, and {trunk} has {count}; got {max(probe.layers)}.")
             if isinstance(probe, LowShot) and len(data.scored) < 2:
                 raise UsageError(f"lowshot takes its negatives from other classes, and {data.name} has one scored class.")
 
 
-def _made(config: RunConfig, name: str, changes: Mapping[str, Any]) -> list[Evaluated]:
+def _made(config: RunConfig, name: str, changes: Mapping[str, Any]) -> list[Evaluation]:
     """Return a probe with its settings; that of dense features also on the decoder's."""
     if config.level is not None and name in LEVELLED:
         if "level" in changes:
             raise UsageError(f"--level and --set {name}.level contradict each other; give one of the two.")
         changes = {**changes, "level": config.level}
-    made = [Evaluated(name, make(name, dict(changes)))]
+    made = [Evaluation(name, make(name, dict(changes)))]
     if name in DECODED and "source" not in changes:
-        made.append(Evaluated(name, make(name, {**changes, "source": "decoder"})))
+        made.append(Evaluation(name, make(name, {**changes, "source": "decoder"})))
     return made
 
 

@@ -14,7 +14,7 @@ from bench.data.splits import Splits
 from bench.errors import UsageError
 from bench.initialisation import INIT, Weights
 from bench.job import NO_DATA, Frozen, HeldOut, Job, PretrainJob, scaled
-from bench.probe import LowShot, Probe
+from bench.probe import AnyProbe, LowShot, Probe
 from bench.protocol import Protocol, Recipe, Schedule, Transfer
 from bench.schema import canonical
 
@@ -33,11 +33,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """An evaluation of a task: `finetune`, or a probe with its settings, whose splits are those of its own subset of images."""
+class Evaluation:
+    """Fine-tuning, which has no probe, or a probe with its settings; `name` is finetune or the probe's name."""
 
     name: str
-    probe: Any = None
+    probe: AnyProbe | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Task:
     protocol: Protocol
     size: int
     splits_fingerprint: str
-    evaluations: tuple[Evaluated, ...] = (Evaluated("finetune"),)
+    evaluations: tuple[Evaluation, ...] = (Evaluation("finetune"),)
 
 
 def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task], data_fingerprint: str) -> list[Job]:

@@ -1,9 +1,8 @@
-"""Probing: a pretrained trunk is frozen, its features are computed once, and a probe is fitted to them. Nothing is trained."""
+"""Probing: a pretrained trunk is frozen, its features are computed once, and a probe is fitted to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -29,11 +28,11 @@ from bench.probe import DenseKnn, DenseLinear, Knn, Linear, LinearSgd, LowShot, 
 from bench.probes import dense
 from bench.probes.dense import Fitted, Places
 from bench.probes.diagnostics import diagnostics
-from bench.probes.features import Features, Images, Judge, Outcome, Predictions, best
+from bench.probes.features import Features, Images, Outcome, Predictions, best, full_precision, judge_of
 from bench.record import PretrainRecord
 from bench.selection import Choice, LevelDiagnostics, Tried
 
-MIRRORED = 1024
+DIAGNOSED = 1024
 """How many training images, evenly spread, diagnostics compare with their mirror images."""
 
 
@@ -49,29 +48,21 @@ class Probed:
 
 
 def probe(job: Job, pretrained: PretrainRecord, session: Session) -> Probed:
-    """Fit a job's probe to the frozen features of a pretrained trunk, choose its settings, and predict the test split."""
+    """Fit a job's probe to the frozen features of a pretrained trunk, choose its settings, and predict the test split.
+
+    DataError where the val or the test split is empty, and where features are not finite.
+    """
     assert job.probe is not None, "a job without a probe is fine-tuned"
     session.cache.begin()
     run, task = _prepare(job, pretrained, session)
     session.doing(f"probing {job.downstream} by {job.probe.title}")
-    with run.timed(), _full_precision():
+    with run.timed(), full_precision():
         if isinstance(job.probe, DenseLinear | DenseKnn):
             return Probed(run, _probe_places(run, task, job.probe))
         features = image_features(run, task)
         outcome = _probe_images(run, job.probe, features)
     found = _diagnostics(run, task)
     return Probed(run, outcome, found, _named_draws(outcome, run.data.splits.ids("train", "val")))
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Multiply float32 matrices in float32 inside the block: TF32 would be off by 1e-3, and similarities are compared closely."""
-    was = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(was)
 
 
 def _prepare(job: Job, pretrained: PretrainRecord, session: Session) -> tuple[FineTuning, ProbedTask]:
@@ -93,17 +84,6 @@ def _prepare(job: Job, pretrained: PretrainRecord, session: Session) -> tuple[Fi
     return run, task
 
 
-def judge_of(run: FineTuning) -> Judge:
-    """Return the function that scores predictions (N, C) by the job's main metric; low-shot runs by that of one sample."""
-    facts, name = run.data.facts, run.job.settings.metrics[0]
-    name = "map_voc" if metrics.get(name).needs == "shots" else name
-
-    def judge(scores: NDArray[np.float32], labels: NDArray[np.int8]) -> float:
-        return metrics.compute(name, {"scores": scores, "labels": labels}, facts.classes, facts.scored)
-
-    return judge
-
-
 def image_features(run: FineTuning, task: ProbedTask) -> Features:
     """Return the features of all three splits by level; train and val are the training images in their order."""
     training, test = _images_of(run, task, run.data.training), _images_of(run, task, run.data.scored)
@@ -116,7 +96,7 @@ def image_features(run: FineTuning, task: ProbedTask) -> Features:
 def _images_of(run: FineTuning, task: ProbedTask, split: SplitData) -> Images:
     found = torch.cat([features for features, _ in _feature_batches(run, split)])
     if not torch.isfinite(found).all():
-        raise DataError("the trunk's features are not finite numbers, so nothing can be probed.")
+        raise DataError(f"the features of {run.pretrained.id} are not finite numbers, so nothing can be probed.")
     assert split.labels is not None, "a probe of whole images is of a task with labels"
     return Images(tuple(task.parts(found)), split.labels)
 
@@ -143,7 +123,8 @@ def _probe_images(run: FineTuning, probe: Probe, features: Features) -> Outcome:
     from bench.probes.sgd import linear_sgd
     from bench.probes.svm import svm
 
-    judge, seed, facts = judge_of(run), run.job.seed, run.data.facts
+    seed, facts = run.job.seed, run.data.facts
+    judge = judge_of(run.job.settings.metrics[0], facts.classes, facts.scored)
     if isinstance(probe, Knn):
         return knn(probe, features, judge)
     if isinstance(probe, Linear):
@@ -170,7 +151,7 @@ def _named_draws(outcome: Outcome, ids: Sequence[str]) -> dict[str, Any]:
 def _diagnostics(run: FineTuning, task: ProbedTask) -> tuple[LevelDiagnostics, ...]:
     """Return the diagnostics of each level on some training images, once a command for the same features."""
     training, cache = run.data.training, run.session.cache
-    places = np.unique(np.linspace(0, len(training) - 1, min(MIRRORED, len(training))).astype(np.int64))
+    places = np.unique(np.linspace(0, len(training) - 1, min(DIAGNOSED, len(training))).astype(np.int64))
     name = run.cache_key(training, diagnostics=places.tolist(), trunk_state=run.trunk_state)
     known: tuple[LevelDiagnostics, ...] | None = cache.state(name)
     if known is None:

@@ -191,7 +191,7 @@ def _row(record: Record) -> list[str]:
 
 
 def _probe(probe: Probe) -> list[str]:
-    """Return the options that ask for a probe alone, with its settings."""
+    """Return the options that ask for a probe, with its settings; those of linear and linear-sgd make both."""
     kind = probe.model_dump(include={"kind"})["kind"]
     evaluation = next((name for name, several in OF_EVALUATION.items() if kind in several), kind)
     changes = {name: value for name, value in probe.differences(make(kind, {})).items() if name != "level"}

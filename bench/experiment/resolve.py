@@ -100,7 +100,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
         if config.tune:
             choice.check(data, made, min(config.labels), echo)
         if any(one.probe is not None and one.probe.validates for one in evaluated[name]):
-            choice.check(data, made, min(config.labels), echo, "a probe")
+            choice.check(data, made, min(config.labels), echo, f"--evaluate {evaluations.asked(evaluated[name])}")
         tasks.append(Task(name, label, protocol, sizes[name], made.fingerprint, evaluated[name]))
     needs_images = any(recipe.epochs for recipe in recipes.values())
     if needs_images and pretrain_name is None:

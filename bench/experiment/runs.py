@@ -80,7 +80,7 @@ def _check_measured(found: Record, session: Session) -> None:
 
 
 @dataclass(frozen=True)
-class _Evaluated:
+class _Result:
     """What an evaluation of a trunk leaves: a fine-tuned network, or a probe with its choices, and predictions."""
 
     run: FineTuning
@@ -93,14 +93,14 @@ class _Evaluated:
     diagnostics: tuple[LevelDiagnostics, ...] = ()
 
 
-def _finetuned(job: Job, pretrained: PretrainRecord, session: Session) -> _Evaluated:
+def _finetuned(job: Job, pretrained: PretrainRecord, session: Session) -> _Result:
     tuned = finetune(job, pretrained, session)
     predictions = tuned.predictions()
     shown = examples.choose(tuned, predictions)
-    return _Evaluated(tuned, predictions, {EXAMPLES: shown} if shown else {}, tuned.model)
+    return _Result(tuned, predictions, {EXAMPLES: shown} if shown else {}, tuned.model)
 
 
-def _probed(job: Job, pretrained: PretrainRecord, session: Session) -> _Evaluated:
+def _probed(job: Job, pretrained: PretrainRecord, session: Session) -> _Result:
     assert job.probe is not None, "a job without a probe is fine-tuned"
     found = probing.probe(job, pretrained, session)
     outcome, facts, metric = found.outcome, found.run.data.facts, metrics.get(job.settings.metrics[0]).key
@@ -123,7 +123,7 @@ def _probed(job: Job, pretrained: PretrainRecord, session: Session) -> _Evaluate
         on_test_value=value(outcome.predictions_on_test),
         predictions=files.sha256_bytes(beside[CHOSEN_ON_TEST]) if CHOSEN_ON_TEST in beside else "",
     )
-    return _Evaluated(found.run, outcome.predictions, beside, None, selection, found.diagnostics)
+    return _Result(found.run, outcome.predictions, beside, None, selection, found.diagnostics)
 
 
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
@@ -162,7 +162,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
     return made
 
 
-def _write(made: Record, found: _Evaluated, beside: Mapping[str, bytes], session: Session) -> None:
+def _write(made: Record, found: _Result, beside: Mapping[str, bytes], session: Session) -> None:
     """Publish a run's folder with its record and the files beside it."""
 
     def fill(folder: Path) -> None:

@@ -22,7 +22,7 @@ from bench.job import Job
 from bench.models.modes import inference
 from bench.models.probed import ProbedTask
 from bench.probe import Knn
-from bench.probes.features import Images, Labels, Scores
+from bench.probes.features import Images, full_precision, judge_of
 from bench.probes.knn import validation_score
 from bench.schema import Schema
 from bench.selection import Watched
@@ -54,11 +54,10 @@ def watcher(pretext: Pretext, session: Session, work: Path, logger: Logger) -> C
     job = first.model_copy(update={"settings": protocol_of_probe(first.settings, probe), "schedule": "frozen", "probe": probe})
     training, validation = _splits(job, session)
     classes = session.grid.data.classes, session.grid.data.scored
-    metric = metrics.get(job.settings.metrics[0]).key if job.settings.metrics != ("map_lowshot",) else "map_voc@1"
+    metric = metrics.get("map_voc").key  # the same whatever is evaluated
     task = ProbedTask(registry.load("downstreams", job.downstream)(job.settings, len(classes[0])), "levels")
 
-    def judge(scores: Scores, labels: Labels) -> float:
-        return metrics.compute(metric, {"scores": scores, "labels": labels}, *classes)
+    judge = judge_of(metric, *classes)
 
     def images(split: SplitData) -> Images:
         found, size = [], job.settings.batch_size
@@ -74,7 +73,7 @@ def watcher(pretext: Pretext, session: Session, work: Path, logger: Logger) -> C
         if epoch % session.config.watch_every and epoch != pretext.recipe.epochs:
             return
         session.doing(f"watching {job.downstream} by {probe.title} after epoch {epoch}")
-        with inference(pretext):
+        with inference(pretext), full_precision():
             choice, value = validation_score(probe, images(training), images(validation), judge)
         seen = Watched(
             epoch=epoch,

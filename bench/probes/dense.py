@@ -17,8 +17,8 @@ from bench.probes.logistic import multinomial
 from bench.seeding import key
 from bench.selection import Choice
 
-SIMILARITIES = 1 << 24
-"""The most similarities that are held at once."""
+HELD = 1 << 24
+"""The most similarities, or votes, that are held at once."""
 Fitted = Callable[[Tensor], Tensor]
 """Dense features (N, C, g, g) -> class scores (A, N, K, g, g) of A candidates."""
 
@@ -84,11 +84,12 @@ def dense_knn(probe: DenseKnn, places: Places) -> tuple[list[Choice], Fitted]:
     mean, scale = scaling(places.features)
     memory = normalize((places.features - mean) * scale, dim=1)
     most = min(max(probe.k), len(memory))
+    rows = max(1, HELD // max(len(memory), most * places.shares.shape[1]))
 
     def scores(features: Tensor) -> Tensor:
         count, width, height, breadth = features.shape
         queries = normalize((features.permute(0, 2, 3, 1).reshape(-1, width) - mean) * scale, dim=1)
-        found = [votes(some) for some in torch.split(queries, max(1, SIMILARITIES // len(memory)))]
+        found = [votes(some) for some in torch.split(queries, rows)]
         return torch.cat(found, dim=1).view(len(probe.k), count, height, breadth, -1).permute(0, 1, 4, 2, 3)
 
     def votes(queries: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench.probes.features import is_constant
 from bench.selection import LevelDiagnostics
 
 EPSILON = 1e-7
@@ -40,7 +41,7 @@ def diagnostics(features: Tensor, mirrored: Tensor) -> LevelDiagnostics:
     images, channels = features.shape
     features, mirrored = features.double(), mirrored.double()
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
-    dead = deviation <= 1e-6 * (1 + mean.abs())
+    dead = is_constant(mean, deviation)
     several = images > 1
     return LevelDiagnostics(
         channels=channels,

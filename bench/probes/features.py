@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench import metrics
 from bench.selection import Choice, Tried
 
 Labels = NDArray[np.int8]
@@ -90,6 +92,26 @@ def by_validation(candidates: Sequence[tuple[Choice, float, Scores]], test: Imag
     )
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Multiply float32 matrices in float32 inside the block: TF32 would be off by 1e-3, and similarities are compared closely."""
+    was = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(was)
+
+
+def judge_of(metric: str, classes: tuple[str, ...], scored: tuple[str, ...]) -> Judge:
+    """Return the function that scores predictions (N, C) by a metric, over the scored classes."""
+
+    def judge(scores: Scores, labels: Labels) -> float:
+        return metrics.compute(metric, {"scores": scores, "labels": labels}, classes, scored)
+
+    return judge
+
+
 def standardised(fitted: Tensor, *others: Tensor) -> list[Tensor]:
     """Return features (N, C) with mean 0 and deviation 1 over the first tensor's images; a constant channel becomes 0."""
     mean, scale = scaling(fitted)
@@ -99,5 +121,10 @@ def standardised(fitted: Tensor, *others: Tensor) -> list[Tensor]:
 def scaling(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean of each channel (C,) of features (N, C), and one over its deviation, 0 for a constant channel."""
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
-    varies = deviation > CONSTANT * (1 + mean.abs())
-    return mean, torch.where(varies, 1 / deviation.clamp(min=1e-30), torch.zeros_like(deviation))
+    dead = is_constant(mean, deviation)
+    return mean, torch.where(dead, torch.zeros_like(deviation), 1 / deviation.clamp(min=1e-30))
+
+
+def is_constant(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Tell of each channel (C,), by its mean and deviation over images, whether it is constant."""
+    return deviation <= CONSTANT * (1 + mean.abs())

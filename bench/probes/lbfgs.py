@@ -25,16 +25,17 @@ def minimise(evaluate: Evaluate, start: Tensor, inverse: Tensor, tolerance: floa
     """Return the minimisers (G, M) of G smooth convex problems.
 
     `inverse` (G, M) is about the inverse of each Hessian's diagonal. A problem ends when the decrease that its gradient still
-    predicts, g' H g / 2, is at most `tolerance` times its value; problems do not influence each other. Source: Nocedal and Wright
+    predicts, g' H g / 2 with the gradient g and H of `inverse`, is at most `tolerance` times its value, or when no step makes it
+    better; problems do not influence each other. Source: Nocedal and Wright
     2006, algorithms 7.4 and 3.1.
     """
     found, numbers = start.clone(), torch.arange(len(start), device=start.device)
     points, history = start.clone(), _History()
     values, gradients = evaluate(points, numbers)
-    failed = torch.zeros_like(values, dtype=torch.bool)
+    ended = torch.zeros_like(values, dtype=torch.bool)
     for _ in range(iterations):
         left = (gradients * inverse * gradients).sum(dim=1) / 2
-        active = (left > tolerance * values.abs().clamp(min=1e-12)) & ~failed
+        active = (left > tolerance * values.abs().clamp(min=1e-12)) & ~ended
         count = int(active.sum())
         if not count:
             break
@@ -42,7 +43,7 @@ def minimise(evaluate: Evaluate, start: Tensor, inverse: Tensor, tolerance: floa
             found[numbers] = points
             numbers, points, values, gradients, inverse = (some[active] for some in (numbers, points, values, gradients, inverse))
             history.keep(active)
-            active = active[active]
+            ended, active = ended[active], active[active]
         directions = -history.product(gradients, inverse)
         uphill = (directions * gradients).sum(dim=1) >= 0  # what rounding may leave: begin anew from the diagonal
         directions = torch.where(uphill[:, None], -inverse * gradients, directions) * active[:, None]
@@ -55,7 +56,7 @@ def minimise(evaluate: Evaluate, start: Tensor, inverse: Tensor, tolerance: floa
             if not failed.any():
                 break
             lengths = torch.where(failed, lengths / 2, lengths)
-        kept = ~failed[:, None]
+        kept, ended = ~failed[:, None], ended | failed
         history.add(torch.where(kept, tried - points, 0), torch.where(kept, new_gradients - gradients, 0))
         points = torch.where(kept, tried, points)
         values, gradients = torch.where(failed, values, new_values), torch.where(kept, new_gradients, gradients)

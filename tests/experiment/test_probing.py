@@ -177,7 +177,7 @@ def test_watching_changes_no_weight_and_no_id_and_is_kept_with_the_trunk(tiny: R
     plain = records(tmp_path)["l1_color", "knn"].pretrain
     assert (watched.id, watched.weights, watched.history) == (plain.id, plain.weights, plain.history)
     assert plain.watched == () and [one.epoch for one in watched.watched] == [1, 2]
-    assert all(one.metric == "acc_keras@1" and one.value is not None for one in watched.watched)
+    assert all(one.metric == "map_voc@1" and one.value is not None for one in watched.watched)
     assert watched.supervision == "none"
 
 

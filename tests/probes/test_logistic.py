@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from bench import metrics
 from bench.probe import make
 from bench.probes.features import Features, Images, standardised
+from bench.probes.lbfgs import minimise
 from bench.probes.logistic import binary, linear, multinomial
 
 PENALTIES = (1.0, 10.0, 1000.0)
@@ -124,3 +125,18 @@ def test_dead_features_give_every_place_the_shares_of_classes() -> None:
     found = multinomial(torch.zeros(4, 3), shares, (1.0, 10.0))
     expected = torch.tensor([0.875, 0.125]).expand(2, 4, 2)
     torch.testing.assert_close(torch.softmax(found.logits(torch.zeros(4, 3)), dim=2), expected, atol=1e-3, rtol=0)
+
+
+def test_a_problem_that_no_step_improves_ends_and_holds_up_no_other() -> None:
+    calls: list[list[int]] = []
+
+    def evaluate(points: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(numbers.tolist())
+        values = (points - 3).square().sum(dim=1) + torch.tensor([0.0, 1e9])[numbers]
+        gradients = 2 * (points - 3)
+        stuck = numbers == 1  # its gradient leads uphill, as rounding may make it
+        return values, torch.where(stuck[:, None], -1e6 * gradients, gradients)
+
+    found = minimise(evaluate, torch.zeros(2, 1), torch.tensor([[1e-2], [1.0]]), 1e-12)
+    assert abs(float(found[0]) - 3) < 1e-3 and float(found[1]) == 0
+    assert sum(1 in numbers for numbers in calls) <= 12 and calls[-1] == [0]
