@@ -124,6 +124,7 @@ def _probe_images(run: FineTuning, probe: Probe, features: Features) -> Outcome:
     from bench.probes.svm import svm
 
     seed, facts = run.job.seed, run.data.facts
+    scored = np.array([name in facts.scored for name in facts.classes])
     judge = judge_of(run.job.settings.metrics[0], facts.classes, facts.scored)
     if isinstance(probe, Knn):
         return knn(probe, features, judge)
@@ -132,9 +133,19 @@ def _probe_images(run: FineTuning, probe: Probe, features: Features) -> Outcome:
     if isinstance(probe, LinearSgd):
         return linear_sgd(probe, features, judge, seed)
     if isinstance(probe, Svm):
-        return svm(probe, features, judge)
+        return _with_labels(svm(probe, features.of_classes(scored), judge), features)
     assert isinstance(probe, LowShot), f"{probe} is no probe of whole images"
-    return low_shot(probe, features, np.array([name in facts.scored for name in facts.classes]), seed)
+    return low_shot(probe, features, scored, seed)
+
+
+def _with_labels(outcome: Outcome, features: Features) -> Outcome:
+    """Return an outcome with the test images' labels of all classes."""
+    labels = features.test.labels
+    return replace(
+        outcome,
+        predictions={**outcome.predictions, "labels": labels},
+        predictions_on_test={**outcome.predictions_on_test, "labels": labels},
+    )
 
 
 def _named_draws(outcome: Outcome, ids: Sequence[str]) -> dict[str, Any]:

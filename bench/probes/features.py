@@ -51,6 +51,11 @@ class Features:
         levels = tuple(torch.cat(pair) for pair in zip(self.train.levels, self.val.levels, strict=True))
         return Images(levels, np.concatenate([self.train.labels, self.val.labels]))
 
+    def of_classes(self, wanted: NDArray[np.bool_]) -> Features:
+        """Return the same features with the labels of the wanted classes (C,) alone; others are not judged in any image."""
+        parts = (self.train, self.val, self.test)
+        return Features(*(Images(one.levels, np.where(wanted, one.labels, np.int8(-1))) for one in parts))
+
     def numbers(self, level: int | None) -> tuple[int, ...]:
         """Return the levels to choose from, counted from 1: all, or the given one."""
         return tuple(range(1, len(self.train.levels) + 1)) if level is None else (level,)

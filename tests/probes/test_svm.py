@@ -201,3 +201,11 @@ def test_what_liblinear_says_of_its_convergence_is_not_shown() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         svm(PROBE.with_changes({"max_iter": 1}, ""), planted((20, 15, 60), 50), mean_average_precision)
+
+
+def test_classes_that_are_not_wanted_are_not_fitted_and_change_no_other() -> None:
+    features = planted()
+    wanted = np.array([True] + [False] * (features.test.labels.shape[1] - 1))
+    whole, some = (svm(PROBE, one, mean_average_precision) for one in (features, features.of_classes(wanted)))
+    np.testing.assert_array_equal(some.predictions["scores"][:, 0], whole.predictions["scores"][:, 0])
+    assert (some.predictions["scores"][:, 1:] == 0).all()
