@@ -90,6 +90,7 @@ def test_columns_say_which_values_are_shares_and_which_per_cent(bench: Callable)
     shares = {name for (file, name), text in listed.items() if "a share of 1, not per cent" in text}
     assert shares == {
         *("value", "low", "high", "std", "values", "sensitivity", "delta", "delta_low", "delta_high", "labels", "best", "first"),
+        "value_on_test",
     }
     assert all("not per cent" in text for (_, name), text in listed.items() if name in shares)
     assert {name for (_, name), text in listed.items() if text.endswith("(per cent)")} == {"points_per_hour"}
