@@ -69,8 +69,8 @@ class VocSeg(Downstream):
     def confusion(self, found: Tensor, truth: Tensor) -> Tensor:
         """Return each image's counts of (truth, prediction) pairs, int32 (N, C + 2, C + 1); padding is not counted."""
         columns = self.classes + 1
-        rows = truth.long().masked_fill(truth == VOID, columns)
-        images = torch.arange(len(truth), device=truth.device).view(-1, 1, 1) * (columns + 1)
-        codes = ((images + rows) * columns + found.long())[truth != PADDING]
-        counts = torch.bincount(codes, minlength=len(truth) * (columns + 1) * columns)
-        return counts.view(len(truth), columns + 1, columns).int()
+        rows = truth.int().masked_fill(truth == VOID, columns).masked_fill(truth == PADDING, columns + 1)
+        images = torch.arange(len(truth), device=truth.device, dtype=torch.int32).view(-1, 1, 1) * (columns + 2)
+        codes = (images + rows) * columns + found
+        counts = torch.bincount(codes.flatten(), minlength=len(truth) * (columns + 2) * columns)
+        return counts.view(len(truth), columns + 2, columns)[:, :-1].int()  # the last row is padding
