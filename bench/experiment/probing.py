@@ -94,24 +94,27 @@ def image_features(run: FineTuning, task: ProbedTask) -> Features:
 
 
 def _images_of(run: FineTuning, task: ProbedTask, split: SplitData) -> Images:
-    found = torch.cat([features for features, _ in _feature_batches(run, split)])
-    if not torch.isfinite(found).all():
-        raise DataError(f"the features of {run.pretrained.id} are not finite numbers, so nothing can be probed.")
+    found = torch.cat([features for features, _ in _feature_batches(run, task, split)])
     assert split.labels is not None, "a probe of whole images is of a task with labels"
     return Images(tuple(task.parts(found)), split.labels)
 
 
-def _feature_batches(run: FineTuning, split: SplitData) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield the features (N, M) of a split's images and their batches, in order; features are kept when there is room."""
+def _feature_batches(run: FineTuning, task: ProbedTask, split: SplitData) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield the features (N, M) of a split's images and their batches, in order; features are kept when there is room.
+
+    DataError where they are not finite.
+    """
     model, machine = run.model, run.session.machine
     split, size = with_features(run, split), run.job.settings.batch_size
-    if not model.downstream.shapes and len(split):  # type: ignore[attr-defined]
+    if not task.shapes and len(split):
         model.frozen_features(batches.to_device(replace(split, cached={})[0, np.arange(1)], machine.device)["images"])
     for first in range(0, len(split), size):
         machine.stop.check()
         batch = batches.to_device(split[0, np.arange(first, min(first + size, len(split)))], machine.device)
         with torch.no_grad(), machine.autocast():
             features = model(batch).float()
+        if not torch.isfinite(features).all():
+            raise DataError(f"the features of {run.pretrained.id} are not finite numbers, so nothing can be probed.")
         yield features, batch
 
 
@@ -203,7 +206,7 @@ def _places(run: FineTuning, task: ProbedTask, per_image: int) -> Places:
     found: list[Places] = []
     first = 0
     void_is_background = run.job.settings.void == "background"
-    for features, batch in _feature_batches(run, run.data.training):
+    for features, batch in _feature_batches(run, task, run.data.training):
         shares = dense.shares_of(batch["target"], STRIDE, task.classes, void_is_background)
         found.append(dense.sample(task.dense(features, run.job.size), shares, per_image, run.job.seed, first))
         first += len(features)
@@ -213,7 +216,7 @@ def _places(run: FineTuning, task: ProbedTask, per_image: int) -> Places:
 def _scored_places(run: FineTuning, task: ProbedTask, split: SplitData, fitted: Fitted, size: int) -> list[Predictions]:
     """Return the task's predictions for a split's images from each candidate's class scores."""
     kept: list[dict[str, list[NDArray[Any]]]] = []
-    for features, batch in _feature_batches(run, split):
+    for features, batch in _feature_batches(run, task, split):
         for number, scores in enumerate(fitted(task.dense(features, size))):
             if number == len(kept):
                 kept.append({})

@@ -31,13 +31,14 @@ from bench.selection import LevelDiagnostics, Selection
 from bench.storage import files, locks
 from bench.storage.arrays import pack_predictions
 from bench.training import checkpoint, loggers
+from results.predictions import ON_TEST, PREDICTIONS
 
 NETWORK = "network.safetensors"
 """The fine-tuned network of a run that was made with --keep-networks."""
 EXAMPLES = "examples.npz"
 """The example images of a fine-tuned run."""
-CHOSEN_ON_TEST, DRAWS = "chosen_on_test.npz", "draws.json"
-"""Of a probe: the predictions of what the test split would have chosen, and the samples of labelled images that were drawn."""
+DRAWS = "draws.json"
+"""The samples of labelled images that a probe has drawn."""
 
 
 def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = True) -> Record:
@@ -110,7 +111,7 @@ def _probed(job: Job, pretrained: PretrainRecord, session: Session) -> _Result:
 
     beside: dict[str, bytes] = {}
     if outcome.on_test != outcome.chosen:
-        beside[CHOSEN_ON_TEST] = pack_predictions(outcome.predictions_on_test, found.run.data.ids)
+        beside[ON_TEST] = pack_predictions(outcome.predictions_on_test, found.run.data.ids)
     if found.draws:
         beside[DRAWS] = (canonical(found.draws) + "\n").encode()
     selection = Selection(
@@ -121,7 +122,7 @@ def _probed(job: Job, pretrained: PretrainRecord, session: Session) -> _Result:
         value=value(outcome.predictions),
         on_test=outcome.on_test,
         on_test_value=value(outcome.predictions_on_test),
-        predictions=files.sha256_bytes(beside[CHOSEN_ON_TEST]) if CHOSEN_ON_TEST in beside else "",
+        predictions=files.sha256_bytes(beside[ON_TEST]) if ON_TEST in beside else "",
     )
     return _Result(found.run, outcome.predictions, beside, None, selection, found.diagnostics)
 
@@ -158,7 +159,7 @@ def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tun
         plugins=needs.texts(job),
         provenance=origin,
     )
-    _write(made, found, {"predictions.npz": packed, **found.files}, session)
+    _write(made, found, {PREDICTIONS: packed, **found.files}, session)
     return made
 
 

@@ -12,13 +12,11 @@ from torch.nn.functional import normalize
 
 from bench.metrics import PADDING, VOID
 from bench.probe import DenseKnn, DenseLinear
-from bench.probes.features import scaling
+from bench.probes.features import ELEMENTS, scaling
 from bench.probes.logistic import multinomial
 from bench.seeding import key
 from bench.selection import Choice
 
-HELD = 1 << 24
-"""The most similarities, or votes, that are held at once."""
 Fitted = Callable[[Tensor], Tensor]
 """Dense features (N, C, g, g) -> class scores (A, N, K, g, g) of A candidates."""
 
@@ -84,7 +82,7 @@ def dense_knn(probe: DenseKnn, places: Places) -> tuple[list[Choice], Fitted]:
     mean, scale = scaling(places.features)
     memory = normalize((places.features - mean) * scale, dim=1)
     most = min(max(probe.k), len(memory))
-    rows = max(1, HELD // max(len(memory), most * places.shares.shape[1]))
+    rows = max(1, ELEMENTS // max(len(memory), most * places.shares.shape[1]))
 
     def scores(features: Tensor) -> Tensor:
         count, width, height, breadth = features.shape

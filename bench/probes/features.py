@@ -20,6 +20,8 @@ Labels = NDArray[np.int8]
 """Labels (N, C): 1 present, 0 absent, -1 difficult objects only, which is not judged."""
 Scores = NDArray[np.float32]
 Predictions = dict[str, NDArray[Any]]
+ELEMENTS = 2**24
+"""The largest number of similarities, or of votes, that are computed at once."""
 CONSTANT = 1e-6
 """A channel whose deviation over images is at most this share of 1 + |mean| is constant, and dead."""
 Judge = Callable[[Scores, Labels], float]

@@ -9,11 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.probe import Knn
-from bench.probes.features import Features, Images, Judge, Labels, Outcome, Scores, best, by_validation
+from bench.probes.features import ELEMENTS, Features, Images, Judge, Labels, Outcome, Scores, best, by_validation
 from bench.selection import Choice
-
-ELEMENTS = 2**24
-"""The largest number of similarities, or of votes, that are computed at once."""
 
 
 def knn(probe: Knn, features: Features, judge: Judge) -> Outcome:

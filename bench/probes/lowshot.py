@@ -130,6 +130,10 @@ def _of_level(
 
 def _on_threads(solve: Callable[[tuple[int, int]], None], places: Sequence[tuple[int, int]], threads: int) -> None:
     """Solve several samples at once, each with one thread, so that the number of threads does not change a bit."""
+    if threads == 1:  # as on a GPU, in the thread that it is used from
+        for place in places:
+            solve(place)
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -261,3 +261,12 @@ def test_what_no_run_can_come_from_is_told_before_anything_is_trained(tiny: Run,
     level = tiny("--pretext", "l1_color", "--downstream", "voc_cls", "--evaluate", "knn", "--level", 9)
     assert level.code == 2 and "--level takes 1 to 5" in level.err
     assert not (tmp_path / "runs" / "pretrained").exists()
+
+
+def test_features_that_are_no_numbers_are_refused_by_every_kind_of_probe(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.models.probed import ProbedTask
+
+    whole = ProbedTask.features
+    monkeypatch.setattr(ProbedTask, "features", lambda self, trunk, inputs: whole(self, trunk, inputs) * float("nan"))
+    done = tiny("--pretext", "random_init", "--downstream", "voc_cls,voc_seg", "--evaluate", "knn,dense-linear")
+    assert done.code != 0 and done.out.count("are not finite numbers, so nothing can be probed") == 2

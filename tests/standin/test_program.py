@@ -167,3 +167,13 @@ def test_event_files_have_each_steps_own_loss(tiny: Bench, tmp_path: Path) -> No
     (losses,) = (events.Scalars(tag) for tag in events.Tags()["scalars"] if "/loss/" in tag)
     assert len(losses) > loop.LOSSES_KEPT and [loss.step for loss in losses] == list(range(1, len(losses) + 1))
     assert len({loss.value for loss in losses}) == len(losses)
+
+
+def test_every_probe_runs_on_a_gpu_and_watches_there(tiny: Callable, gpu: StandIn, tmp_path: Path) -> None:
+    asked = ("--pretext", "l1_color", "--downstream", "voc_cls,voc_seg", "--precision", "fp32")
+    probes = ("--evaluate", "knn,linear,svm,lowshot,dense-linear,dense-knn", "--set", "lowshot.draws=1", "--watch", "knn:1")
+    done = tiny(*asked, *probes, "--device", "cuda")
+    assert done.code == 0, done.out[-3000:] + done.err
+    on_gpu = {one.job.evaluation: one for one in record.read(tmp_path / "runs")}
+    assert len(on_gpu) == 9 and {one.cost.device for one in on_gpu.values()} == {"cuda"}
+    assert all(one.pretrain.watched for one in on_gpu.values())
