@@ -138,9 +138,13 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
     """Call `work(job, place, wait)` for each job: `place` is text such as [2/6]; without `wait`, it raises Busy for a job that
     another process is working on, and the job is tried again after the others.
 
+    A job that runs out of memory is tried again once: without what the cache keeps, or, where the memory had run out in an
+    earlier job, since libraries that lacked it then may fail in the next job although there is enough (oneDNN does).
+
     SomeFailed at the end when some of several jobs failed; StorageError at once, since every search needs the same database.
     """
     failed: list[str] = []
+    short: set[int] = set()  # numbers of the jobs that ran out of memory
     waiting = deque(enumerate(jobs, start=1))
     busy_in_a_row = 0  # jobs in a row that were busy; when all waiting ones were, wait for the next
     with machine.stoppable(session.machine.stop):
@@ -160,13 +164,17 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
             except (Interrupted, StorageError):
                 raise
             except Exception as error:
-                again = isinstance(explained(error), OutOfMemory) and session.cache.give_up()
+                kept = again = False
+                if isinstance(explained(error), OutOfMemory):
+                    kept = session.cache.give_up()
+                    again = kept or (bool(short) and number not in short)
+                    short.add(number)
                 if not again and (len(jobs) == 1 or os.environ.get(TRACEBACK)):
                     raise
                 reason = str(explained(error))
             busy_in_a_row = 0
             if again:
-                session.echo("  out of memory; tried again without keeping images and features in memory")
+                session.echo("  out of memory; tried again" + " without keeping images and features in memory" * kept)
                 machine.give_memory_back()
                 waiting.appendleft((number, job))
                 session.remaining.leave()

@@ -15,6 +15,7 @@ from bench.data import batches
 from bench.training import loop
 from bench.training.feature_cache import FEATURES_SHARE, IMAGES_SHARE, Cache
 from bench.training.machine import make_machine
+from downstream.voc_cls import VocCls
 from tests.standin import StandIn
 from tests.training.test_feature_cache import _pack
 
@@ -168,6 +169,30 @@ def test_after_too_little_memory_a_run_is_tried_again_without_what_the_cache_kee
     assert found == ["pretrain l1_color"], "the second run of the command keeps nothing either"
     assert done.out.count("out of memory; tried again without keeping images and features in memory") == 1
     assert len(record.read(tmp_path / "runs")) == 2
+
+
+def test_a_run_that_lacks_memory_only_because_an_earlier_one_took_it_is_tried_again_once(
+    tiny: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN cannot create a primitive now and then after another run ran out of memory, although there is enough again."""
+    calls: list[str] = []
+    features = VocCls.features
+
+    def failing(task: VocCls, *rest: Any) -> Any:
+        calls.append("features")
+        if len(calls) == 1:
+            raise RuntimeError("could not create a primitive")
+        return features(task, *rest)
+
+    monkeypatch.setattr(VocCls, "features", failing)
+    quick = ("--set", "recipe.epochs=1", "--schedule", "frozen", "--downstream", "voc_cls", "--device", "cpu")
+    alone = tiny("--pretext", "random_init", *quick)
+    assert alone.code == 4 and calls == ["features"], "with no earlier run that ran out, to try again would not help"
+    calls.clear()
+    found = exhausted(monkeypatch, lambda split: "features" not in calls)
+    done = tiny("--pretext", "l1_color,random_init", *quick)
+    assert done.code == 5 and found == ["pretrain l1_color"] and done.out.count("out of memory; tried again") == 1, done.err
+    assert [one.pretext for one in record.read(tmp_path / "runs")] == ["random_init"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
