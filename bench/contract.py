@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,13 +16,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.colour import lightness_of, unit
+from bench.errors import UsageError
 from bench.metrics import PADDING, VOID
-from bench.protocol import Phase, Protocol, Recipe, Schedule, Transfer
+from bench.optimization import make_optimizer
+from bench.protocol import Phase, Protocol, Recipe, Schedule, Trains
 
 __all__ = [
-    "PADDING", "VOID", "Batch", "Downstream", "Phase", "Preprocessing", "PreprocessingName", "Pretext", "Protocol",
-    "Recipe", "Schedule", "Transfer", "Trunk", "Untrained",
+    "PADDING", "VOID", "Batch", "Downstream", "Family", "Phase", "Preprocessing", "PreprocessingName", "Pretext", "Protocol",
+    "Recipe", "Schedule", "Trains", "Trunk", "Untrained",
 ]  # fmt: skip
+
+Family = Literal["colorization", "classic", "contrastive", "masked", "control", "other"]
+"""What kind of pretext task one is; `--pretext FAMILY` names all of a kind."""
 
 Batch = dict[str, Tensor]
 """The tensors of one step by name, all on the device. A pretext task's `make_batch` chooses the names. A downstream task gets
@@ -73,6 +79,8 @@ class Trunk(nn.Module, ABC):
     bottleneck_channels: int
     channels: int
     stride: int
+    smallest: int = 0
+    """The side of the smallest images that it takes, in pixels; the bench sets it where it makes the trunk of a pretext task."""
     trained_at: int = 0
     """The side of the images that it was trained on, in pixels; 0 where that is not known."""
 
@@ -112,8 +120,13 @@ class Pretext(nn.Module, ABC):
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "statistics": "batch"},
     }
     """The recipe settings that a protocol changes, by the protocol's name."""
-    brings: ClassVar[Transfer] = "all"
-    """What it brings: `all` is encoder and decoder, `encoder` an encoder alone, and a new decoder then trains from the first."""
+    paper: ClassVar[str] = ""
+    """Authors, year and address of the paper that it is from; "" for none."""
+    family: ClassVar[Family] = "other"
+    targets: ClassVar[tuple[str, ...]] = ()
+    """The tensors of a batch that are the answers, by name, first axis N: NAME:shuffled trains on them in another order."""
+    trains: ClassVar[Trains] = "all"
+    """What it trains of the trunk: `all` is encoder and decoder. After `encoder` alone a downstream task gets a new decoder."""
     schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
     """The schedules by which this trunk is fine-tuned when --schedule is left out; random initialisation has two."""
 
@@ -135,9 +148,28 @@ class Pretext(nn.Module, ABC):
         self.recipe = recipe
         self.trunk = trunk
 
-    @abstractmethod
+    @classmethod
+    def feeds(cls, recipe: Any, size: int, smallest: int) -> Mapping[str, int]:
+        """Return the sides in pixels of what the task feeds to the trunk, by name: patches or small crops. Optional.
+
+        `size` is the side of the images, `smallest` that of the smallest images that the trunk takes; a task whose paper has
+        smaller patches enlarges them to it. The sides are checked before anything is trained.
+        """
+        return {}
+
+    def optimizer(self, *modules: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
+        """Return an optimizer of the modules' parameters as the recipe says, with the base rate `lr`, by default the recipe's."""
+        return make_optimizer(self.recipe, self.recipe.lr if lr is None else lr, *modules)
+
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return the optimizers by name: one, or a generator's and a discriminator's."""
+        """Return the optimizers by name: one of all parameters, `loss`, unless a task says otherwise."""
+        return {"loss": self.optimizer(self)}
+
+    def prepare(self, batches: Iterator[Tensor]) -> None:
+        """Measure on the training images what the task needs before training, and keep it in buffers. Optional.
+
+        `batches` are all training images in order, uint8 (N, 3, H, W) on the device, read as they are asked for.
+        """
 
     @abstractmethod
     def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
@@ -151,7 +183,8 @@ class Pretext(nn.Module, ABC):
         """Yield (an optimizer's name, scalar loss) once or several times.
 
         The loop updates the weights with that optimizer before it asks for the next pair, so the loss of a GAN's generator can
-        use the discriminator that was just updated.
+        use the discriminator that was just updated. What follows the last yield comes after the last update: a teacher that
+        follows the student.
         """
 
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -174,6 +207,27 @@ class Pretext(nn.Module, ABC):
         return {}
 
 
+@cache
+def shuffled(name: str, task: type[Pretext]) -> type[Pretext]:
+    """Return a pretext task as a control: in training the answers of a batch belong to other images of it.
+
+    What such a trunk is worth comes from seeing images at all, not from the task. Its own scores are on true answers. UsageError
+    for a task that names no `targets`.
+    """
+    if not task.targets:
+        raise UsageError(f"{name}:shuffled: {name} names no targets that could be shuffled.")
+
+    def make_batch(self: Pretext, images: Tensor, generator: torch.Generator) -> Batch:
+        batch = task.make_batch(self, images, generator)
+        if self.training:
+            first = batch[task.targets[0]]
+            order = torch.randperm(len(first), generator=generator, device=first.device)
+            batch |= {target: batch[target][order] for target in task.targets}
+        return batch
+
+    return type(f"Shuffled{task.__name__}", (task,), {"make_batch": make_batch, "family": "control"})
+
+
 class NoRecipe(Recipe):
     """Nothing is trained."""
 
@@ -185,6 +239,7 @@ class Untrained(Pretext):
 
     Recipe = NoRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    trains: ClassVar[Trains] = "nothing"
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return no optimizer."""

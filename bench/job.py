@@ -55,7 +55,7 @@ class PretrainJob(Schema):
     @property
     def id(self) -> str:
         """The pretrain id: the pretext's name and twelve hexadecimal digits."""
-        return f"{self.pretext}-{self.digest()[:12]}"
+        return f"{self.pretext.replace(':', '-')}-{self.digest()[:12]}"
 
 
 class Job(Schema):
@@ -106,7 +106,7 @@ class Job(Schema):
     @property
     def id(self) -> str:
         """The run id: pretext, downstream task and twelve hexadecimal digits."""
-        return f"{self.pretrain.pretext}-{self.downstream}-{self.digest()[:12]}"
+        return f"{self.pretrain.pretext.replace(':', '-')}-{self.downstream}-{self.digest()[:12]}"
 
     @property
     def evaluation(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,8 @@ Schedule = Literal["one-phase", "two-phase", "frozen"]
 """one-phase trains trunk and head at once; two-phase the head on a frozen trunk, then both; frozen trains the head alone."""
 Transfer = Literal["all", "encoder"]
 """What a downstream task inherits: the whole trunk, or its encoder with a new decoder."""
+Trains = Literal["all", "encoder", "decoder", "nothing"]
+"""What a pretext task trains of the trunk."""
 Train = Literal["head", "all"]
 """What a phase trains: the head on a frozen trunk, or everything."""
 Calibration = Literal["new", "all"]
@@ -23,13 +25,47 @@ Rates = dict[Train, tuple[float, float]]
 """Ranges (low, high) of the learning rates that a search may try, by what a phase trains."""
 
 
-class Recipe(Schema):
-    """How a pretext task trains. Defaults are from the paper (Sensors 2022, 22, 1599, section 4.1); each names its source."""
+OptimizerName = Literal["adam", "adamw", "sgd", "lars"]
+"""Adam, AdamW and SGD with momentum are torch's; LARS (You et al. 2017, https://arxiv.org/abs/1708.03888) is timm's."""
+RateSchedule = Literal["constant", "cosine", "step"]
+"""How the learning rate goes on after the warm-up: as it is, to 0 by half a cosine, or down by a factor at some steps."""
+RateScaling = Literal["none", "linear", "sqrt"]
+"""How the learning rate grows with the batch size: not, by batch size / 256, or by its square root."""
+
+
+class Optimization(Schema):
+    """How weights are updated, in pretraining and in fine-tuning alike. A learning rate is the schedule's base rate."""
+
+    optimizer: OptimizerName = "adam"  # the paper's text, section 4.1
+    beta2: float = Field(default=0.999, ge=0, lt=1)  # Adam's and AdamW's; torch's default, as Keras's in the released code
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # SGD's and LARS's; usual practice
+    weight_decay: float = Field(default=0.0, ge=0)  # none in the paper; never on biases and the weights of norms
+    lr_schedule: RateSchedule = "constant"  # the released code
+    lr_drops: tuple[float, ...] = (0.5, 0.75)  # `step`: the shares of training after which the rate falls; usual practice
+    lr_drop_factor: float = Field(default=0.1, gt=0, lt=1)  # `step`: what the rate is multiplied by at a drop; usual practice
+    warmup_epochs: float = Field(default=0.0, ge=0)  # the rate rises in equal steps to its base; none in the paper
+    lr_scaling: RateScaling = "none"  # none in the paper; linear is Goyal et al. 2017, https://arxiv.org/abs/1706.02677
+    clip: float | None = Field(default=None, gt=0)  # the most that the norm of an optimizer's gradients may be; not in the paper
+    accumulate: int = Field(default=1, ge=1)  # parts of a batch that are computed one after another; not in the paper
+
+    @model_validator(mode="after")
+    def _is_a_schedule(self) -> Self:
+        if list(self.lr_drops) != sorted(set(self.lr_drops)) or not all(0 < share < 1 for share in self.lr_drops):
+            raise ValueError("lr_drops must be shares between 0 and 1 in ascending order")
+        return self
+
+
+class Recipe(Optimization):
+    """How a pretext task trains. Defaults are from the paper (Sensors 2022, 22, 1599, section 4.1); each names its source.
+
+    With `accumulate` a step is the same as without, but for batch norm, which sees a part of a batch at a time, for dropout and
+    random masks, and for losses that compare the images of a batch: a contrastive loss has only its part's negatives.
+    """
 
     epochs: int = Field(default=20, ge=0)  # the paper's text
-    batch_size: int = Field(default=32, ge=2)  # the paper's text
+    batch_size: int = Field(default=32, ge=2)  # the paper's text; images in an update of the weights
     lr: float = Field(default=2e-3, gt=0)  # the paper's text
-    beta1: float = Field(default=0.5, ge=0, lt=1)  # the released code; the paper's text names Adam only
+    beta1: float = Field(default=0.5, ge=0, lt=1)  # Adam's and AdamW's; the released code; the paper's text names Adam only
     statistics: Statistics = "running"  # usual practice; the released code uses the batch's, the paper's text does not say
     visualize_epochs: tuple[int, ...] = (1, 5, 15, 20)  # epochs after which example images are kept, as in Figure 7
     evaluation_images: int = Field(default=4000, ge=1)  # the paper's text: 4,000 test images
@@ -43,8 +79,11 @@ class Phase(Schema):
     lr: float = Field(gt=0)
 
 
-class Protocol(Schema):
-    """How a downstream task is trained and scored. Two rows stand in one column only when all of it is equal."""
+class Protocol(Optimization):
+    """How a downstream task is trained and scored. Two rows stand in one column only when all of it is equal.
+
+    The settings of `Optimization` hold in each of a schedule's phases, and a rate falls to its end in each of them.
+    """
 
     told_only: ClassVar[frozenset[str]] = frozenset({"summary"})
 
@@ -66,6 +105,7 @@ class Protocol(Schema):
     calibration: Calibration = "new"
     evaluate_one_by_one: bool = False  # score in batches of one image
     evaluate_on: Literal["input", "whole"] = "input"  # the network's input, or whole images in tiles of its size
+    beta1: float = Field(default=0.9, ge=0, lt=1)  # Adam's and AdamW's; torch's default, as Keras's in the released code
     head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
     pool: Literal["flatten", "average"] = "flatten"  # how the bottleneck becomes a vector
     metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric

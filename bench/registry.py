@@ -31,6 +31,10 @@ NEEDED = {"pretexts": (), "downstreams": ("title", "data", "protocols")}
 """The values that a class of a kind must have beside its methods."""
 UNLISTED = {("pretexts", INIT): "_init"}
 """Built-in tasks that no list shows, and their files: weights from elsewhere, which `--init` names."""
+SHUFFLED = "shuffled"
+"""NAME:shuffled is the pretext task NAME on targets in another order (`bench.contract.shuffled`)."""
+ALL = ("cgan_color", "inpainting", "l1_color", "random_init")
+"""The built-in pretext tasks that `all` means; `every` means all that there are."""
 LONGEST = 1_000_000
 """The most bytes of a plug-in's file whose text a record keeps."""
 SOURCE = "__bench_source__"
@@ -71,6 +75,11 @@ def found(kind: str) -> list[str]:
 
 def load(kind: str, name: str) -> Any:
     """Return a plug-in's class; UsageError for a name that does not exist, DataError for a file that does not load."""
+    base, colon, rest = name.partition(":")
+    if kind == "pretexts" and colon and rest == SHUFFLED:
+        from bench.contract import shuffled
+
+        return shuffled(base, load(kind, base))
     if (kind, name) in UNLISTED:
         return _class_of(importlib.import_module(f"{FOLDERS[kind]}.{UNLISTED[kind, name]}"), (_base(kind),))
     if name in _given and issubclass(given := _given_class(name), _base(kind)):
@@ -118,6 +127,7 @@ def source_text(kind: str, name: str) -> str:
 
 def _source_file(kind: str, name: str) -> Path | None:
     """Return a plug-in's file; None for a built-in task, and where Python knows no file."""
+    name = name.partition(":")[0]
     if name in _given:
         return _given[name]
     file = None if name in _files(kind) or (kind, name) in UNLISTED else inspect.getsourcefile(load(kind, name))
@@ -125,21 +135,41 @@ def _source_file(kind: str, name: str) -> Path | None:
 
 
 def names(kind: str, asked: Sequence[str]) -> list[str]:
-    """Return the names asked for, each once, with `all` for every name; UsageError for an unknown name, or for none."""
+    """Return the names asked for, each once; UsageError for an unknown name, or for none.
+
+    `all` is every downstream task. Of pretext tasks it is `ALL` and those of the user's own, `every` all that there are, and a
+    family's name is its tasks. NAME:shuffled is the task NAME on targets in another order.
+    """
     known = summaries(kind)
     chosen: list[str] = []
     if not asked:
         raise UsageError(f"name at least one of the {kind}: {', '.join(known)}.")
     for name in asked:
-        chosen += list(known) if name == "all" else [name]
+        chosen += [name] if name in known else groups(kind, known).get(name, [name])
     for name in chosen:
-        if name not in known:
+        base, _, rest = name.partition(":")
+        if base not in known or rest not in ("", *([SHUFFLED] if kind == "pretexts" else [])):
             raise _unknown(kind, name, known)
     return list(dict.fromkeys(chosen))
 
 
+def groups(kind: str, known: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names that stand for several plug-ins of a kind, among those `known`."""
+    names = list(known)
+    if kind != "pretexts":
+        return {"all": names}
+    own = set(names) - set(_files(kind))
+    found = {"all": [name for name in names if name in ALL or name in own], "every": names}
+    for name in names:
+        family = load(kind, name).family
+        if family != "other":
+            found.setdefault(family, []).append(name)
+    return found
+
+
 def check_complete(kind: str, name: str) -> None:
     """Raise DataError when a plug-in's class lacks a method or a value that its kind must have; it names the file."""
+    name = name.partition(":")[0]
     plugin = load(kind, name)
     missing = [f"{method}()" for method in sorted(plugin.__abstractmethods__)]
     missing += [value for value in NEEDED[kind] if not hasattr(plugin, value)]

@@ -22,10 +22,8 @@ class Adversarial(Pretext):
         return lr
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return the discriminator's and the generator's Adam."""
-        betas = (self.recipe.beta1, 0.999)
-        generator = [*self.trunk.parameters(), *self.output.parameters()]
+        """Return the discriminator's and the generator's, Adam by default."""
         return {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=betas, fused=True),
-            "generator": torch.optim.Adam(generator, lr=self.recipe.lr, betas=betas, fused=True),
+            "discriminator": self.optimizer(self.discriminator, lr=self.discriminator_lr),
+            "generator": self.optimizer(self.trunk, self.output),
         }

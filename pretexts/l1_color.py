@@ -19,8 +19,8 @@ class L1Color(Colorization):
     """L1 colorization: the paper's generator and L1 loss, without the discriminator."""
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return the generator's Adam."""
-        return {"generator": torch.optim.Adam(self.parameters(), lr=self.recipe.lr, betas=(self.recipe.beta1, 0.999), fused=True)}
+        """Return the generator's."""
+        return {"generator": self.optimizer(self)}
 
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield the mean absolute error of the chroma."""

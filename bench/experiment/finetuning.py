@@ -31,6 +31,7 @@ from bench.experiment.task_data import TaskData, open_task_data
 from bench.feature_spread import FeatureSpread
 from bench.job import Job
 from bench.models.network import Model
+from bench.optimization import make_optimizer
 from bench.protocol import Phase
 from bench.record import PretrainRecord
 from bench.schema import canonical
@@ -165,7 +166,8 @@ def phase_stage(job: Job, model: Model, downstream: Downstream, number: int) -> 
         name=f"{job.downstream} phase {number} ({f'frozen {job.frozen}' if phase.train == 'head' else 'everything'})",
         key=seeding.PHASE[phase.train].format(downstream=job.downstream, number=number),
         module=module,
-        optimizers={"loss": torch.optim.Adam(module.parameters(), lr=phase.lr, fused=True)},
+        optimizers={"loss": make_optimizer(job.settings, phase.lr, module)},
+        optimization=job.settings,
         training_step=training_step,
         make_batch=lambda batch, _: batch,
         batch_size=job.settings.batch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -24,13 +25,14 @@ from bench.experiment.session import Session
 from bench.initialisation import Origin
 from bench.job import Job, PretrainJob
 from bench.models.modes import inference
-from bench.models.trunk import inherit_encoder, make_trunk
+from bench.models.trunk import inherit_encoder, make_trunk, smallest_size
 from bench.record import DataFacts, PretrainRecord, Summary
 from bench.seeding import key
 from bench.storage import files, locks
 from bench.training import checkpoint, loggers
 from bench.training.loggers import JournalLogger
 from bench.training.loop import History, Logger, Stage, train
+from bench.training.machine import Machine
 from bench.training.trackers import Subject
 
 EVALUATION_BATCH, BASELINE_IMAGES = 64, 512
@@ -48,6 +50,7 @@ def make_pretext(job: PretrainJob) -> Pretext:
     plugin = registry.load("pretexts", job.pretext)
     torch.manual_seed(key("trunk", job.seed))
     trunk = make_trunk(job.trunk)
+    trunk.smallest = smallest_size(job.trunk)
     if job.weights is not None:
         trunk.preprocessing = Preprocessing(job.weights.preprocessing, job.weights.mean, job.weights.std)
     torch.manual_seed(key("pretext", job.seed))
@@ -119,6 +122,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
     if pretext.recipe.epochs:
         data, training, test = pretraining_data(job, session)
         evaluated = min(len(test), pretext.recipe.evaluation_images)
+        pretext.prepare(_batches(training, session.machine))
         pretext.train()
         stage = pretraining_stage(job, pretext)
         with loggers.opened(session.config.log, session.screen, subject(job, session, work), session.logged) as logger:
@@ -173,6 +177,13 @@ def pretraining_data(job: PretrainJob, session: Session) -> tuple[DataFacts, Spl
     return facts, session.cache.resident(training), test
 
 
+def _batches(split: SplitData, machine: Machine) -> Iterator[torch.Tensor]:
+    """Yield the images of a split in order, uint8 (N, 3, H, W) on the device."""
+    for first in range(0, len(split), EVALUATION_BATCH):
+        positions = np.arange(first, min(first + EVALUATION_BATCH, len(split)))
+        yield split[0, positions]["images"].to(machine.device)
+
+
 def pretraining_stage(job: PretrainJob, pretext: Pretext) -> Stage:
     """Return the stage that trains a pretext task."""
     recipe = pretext.recipe
@@ -181,6 +192,7 @@ def pretraining_stage(job: PretrainJob, pretext: Pretext) -> Stage:
         key=seeding.PRETRAINING.format(pretext=job.pretext),
         module=pretext,
         optimizers=pretext.optimizers(),
+        optimization=recipe,
         training_step=pretext.training_step,
         make_batch=lambda batch, generator: pretext.make_batch(batch["images"], generator),
         batch_size=recipe.batch_size,

@@ -18,7 +18,7 @@ from bench.experiment.initialisations import Initialisation
 from bench.experiment.jobs import Row, Task, all_jobs, label_of, pretrain_job, subset_of, weights_job
 from bench.initialisation import INIT
 from bench.job import HeldOut, Job, PretrainJob
-from bench.models.trunk import TrunkName, check_size
+from bench.models.trunk import TrunkName, check_size, smallest_size
 from bench.probe import PROBES
 from bench.protocol import Protocol, Recipe, Transfer
 from bench.record import Leaks
@@ -87,6 +87,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     trunk = TrunkName.parse(config.trunk or default).fitted(size)
     for fitting in {size, *sizes.values()}:
         check_size(str(trunk), fitting)
+    _check_feeds(recipes, str(trunk), size)
     loaded = initialisations.initialise(config, weights, trunk, size, echo)
 
     def opened(name: str) -> Dataset:
@@ -129,15 +130,35 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
 
 
 def _asked(pretexts: Sequence[str]) -> list[tuple[str, Transfer]]:
-    """Return the pretext tasks asked for, and what each brings: its own, or an encoder alone where NAME:encoder says so."""
+    """Return the pretext tasks asked for, and what each brings: its own, or an encoder alone where NAME:encoder says so.
+
+    NAME:shuffled is a task of its own, with other targets, so NAME:shuffled:encoder is possible too.
+    """
     found: dict[tuple[str, Transfer], None] = {}
     for text in pretexts:
-        name, colon, part = text.partition(":")
-        if colon and part != "encoder":
-            raise UsageError(f"--pretext takes NAME or NAME:encoder, which brings its encoder alone, but got {quoted(text)}.")
+        name, colon, part = text.rpartition(":")
+        if not colon or part == registry.SHUFFLED:
+            name, part = text, ""
+        if part not in ("", "encoder"):
+            raise UsageError(
+                f"--pretext takes NAME, NAME:encoder, which brings its encoder alone, or NAME:{registry.SHUFFLED}, whose answers "
+                f"belong to other images, but got {quoted(text)}."
+            )
         for one in registry.names("pretexts", [name]):
-            found[one, "encoder" if colon else registry.load("pretexts", one).brings] = None
+            found[one, "encoder" if part or registry.load("pretexts", one).trains == "encoder" else "all"] = None
     return list(found)
+
+
+def _check_feeds(recipes: Mapping[str, Recipe], trunk: str, size: int) -> None:
+    """Raise UsageError where a pretext task would feed the trunk patches or crops of a size that it does not take."""
+    for name, recipe in recipes.items():
+        if not recipe.epochs:
+            continue
+        for what, side in registry.load("pretexts", name).feeds(recipe, size, smallest_size(trunk)).items():
+            try:
+                check_size(trunk, side)
+            except UsageError as error:
+                raise UsageError(f"{name} feeds {what} of {side} px to the trunk: {error}") from error
 
 
 def _spread(jobs: Sequence[Job]) -> list[str]:
@@ -202,13 +223,15 @@ def _recipe(pretext: str, protocol: str, changes: Changes) -> Recipe:
     plugin = registry.load("pretexts", pretext)
     known = plugin.Recipe.model_fields if plugin.Recipe().epochs else ()
     common = {name: value for name, value in changes.get("recipe", {}).items() if name in known}
-    recipe = plugin.default_recipe(protocol).with_changes({**common, **changes.get(pretext, {})}, f"recipe of {pretext}")
+    own = {**changes.get(pretext.partition(":")[0], {}), **changes.get(pretext, {})}
+    recipe = plugin.default_recipe(protocol).with_changes({**common, **own}, f"recipe of {pretext}")
     return cast(Recipe, recipe)
 
 
 def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequence[str]) -> Changes:
     """Return the changes of `--set owner.name=value`; an owner is recipe, protocol, a pretext or downstream task, or a probe."""
-    owners = ("recipe", "protocol", *pretexts, *downstreams, *PROBES)
+    bases = [name.partition(":")[0] for name in pretexts]
+    owners = tuple(dict.fromkeys(("recipe", "protocol", *bases, *pretexts, *downstreams, *PROBES)))
     changes: dict[str, dict[str, Any]] = {}
     for text in texts:
         target, equals, value = text.partition("=")

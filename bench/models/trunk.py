@@ -28,6 +28,7 @@ from bench.text import quoted
 
 __all__ = [
     "PlainTrunk", "TimmTrunk", "TrunkName", "UNet", "check_size", "inherit_encoder", "initialise", "levels_of", "make_trunk",
+    "smallest_size",
 ]  # fmt: skip
 
 LEAST_DEPTH, MOST_DEPTH = 3, 12
@@ -146,6 +147,19 @@ def check_size(name: str, size: int) -> None:
         fits = sorted({other for other in near if _problem(name, other) is None})[:2]
         hint = f" Sizes that fit: {', '.join(map(str, fits))}." if fits else ""
         raise UsageError(refused(f"{name} at {size} px", error) + hint) from error
+
+
+@lru_cache(maxsize=64)
+def smallest_size(name: str) -> int:
+    """Return the side of the smallest square images that the trunk of a canonical name takes, in pixels."""
+    parsed = TrunkName.parse(name)
+    if parsed.family == "unet":
+        return int(2**parsed.depth)
+    facts = encoder_of(parsed.encoder)
+    if facts.takes_size:  # made for one size
+        return parsed.img_size or facts.native
+    stride = facts.strides[-1]
+    return next((size for size in range(stride, NEAR * stride, stride) if _problem(name, size) is None), facts.native)
 
 
 @lru_cache(maxsize=64)

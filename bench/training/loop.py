@@ -26,7 +26,8 @@ from bench.contract import Batch
 from bench.data import batches
 from bench.data.batches import SplitData
 from bench.errors import BenchError, DataError, Diverged, OutOfMemory, out_of_memory
-from bench.training import checkpoint
+from bench.protocol import Optimization
+from bench.training import checkpoint, updates
 from bench.training.energy import Meter
 from bench.training.machine import Machine
 
@@ -75,6 +76,8 @@ class Stage:
     batch_size: int
     epochs: int
     seed: int
+    optimization: Optimization = field(default_factory=Optimization)
+    """How rates go on from step to step, how gradients are clipped, and in how many parts a batch is computed."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What identifies the stage: a checkpoint is resumed only if it was saved with the same values."""
     after_epoch: Callable[[int], None] = lambda epoch: None
@@ -116,11 +119,13 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
         raise DataError(f"{stage.name} has {len(split)} images to train on; at least 2 are needed.")
     with state.paused():  # the tools of --log may take seconds to begin
         logger.stage(stage.name, stage.epochs, per_epoch, state.step)
+    rates = updates.Rates(stage.optimizers, stage.optimization, stage.batch_size, per_epoch, stage.epochs)
     workers = machine.data_workers(split.augmentation != "none")
     stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device)
     with _named_out_of_memory(stage), _counted(state.history):
         for epoch, batch in stream:
             count = len(batch["features"] if "features" in batch else batch["images"])
+            rates.set(state.step)
             state.add(take_step(stage, machine, batch, state.step), count)
             logger.step(epoch, state.sums.latest, count)
             if state.step % per_epoch == 0:
@@ -148,26 +153,43 @@ def _rates(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
 
 
 def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[str, Tensor]:
-    """Make one training step and return its losses by optimizer; `batch` is on the device: images or features, and any target."""
+    """Make one training step and return its losses by optimizer; `batch` is on the device: images or features, and any target.
+
+    With `accumulate` the gradients of a batch's parts are added up before each update, with the parts' shares as weights. What
+    the task does after its last yield it then does once, for the first part.
+    """
     seed = seeding.key(stage.key, stage.seed, step)
     torch.manual_seed(seed)
     generator = torch.Generator(device=machine.device).manual_seed(seed)
     losses: dict[str, Tensor] = {}
+    parts, shares = updates.parts_of(batch, stage.optimization.accumulate)
     with machine.autocast():
-        for name, loss in stage.training_step(stage.make_batch(batch, generator)):
+        first, *others = [stage.training_step(stage.make_batch(part, generator)) for part in parts]
+        for name, loss in first:
             if name not in stage.optimizers:
                 raise BenchError(
                     f"{stage.name} yields a loss for {name!r}, which is none of its optimizers: {', '.join(stage.optimizers)}."
                 )
             optimizer = stage.optimizers[name]
             optimizer.zero_grad(set_to_none=True)
+            found = _backward(loss, shares[0], machine)
+            for other, share in zip(others, shares[1:], strict=True):
+                found = found + _backward(updates.next_loss(other, name, stage.name), share, machine)
             with torch.autocast(machine.device.type, enabled=False):
-                loss.float().backward()  # type: ignore[no-untyped-call]
                 _lay_out_gradients(optimizer)
+                updates.clip(optimizer, stage.optimization.clip)
                 optimizer.step()
             torch.clear_autocast_cache()  # the next loss sees the new weights, not casts of the old ones
-            losses[name] = losses.get(name, 0) + loss.detach().float()
+            losses[name] = losses.get(name, 0) + found
     return losses
+
+
+def _backward(loss: Tensor, share: float, machine: Machine) -> Tensor:
+    """Add the gradients of a part's loss, and return that part's addend to the loss of the whole batch."""
+    with torch.autocast(machine.device.type, enabled=False):
+        weighted = loss.float() if share == 1 else loss.float() * share
+        weighted.backward()  # type: ignore[no-untyped-call]
+        return weighted.detach()
 
 
 @contextmanager

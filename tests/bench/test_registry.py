@@ -89,7 +89,7 @@ def test_the_protocols_that_are_listed_are_those_of_the_tasks() -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "missing"),
     [
-        ("pretexts", "class A(Pretext): pass", "A lacks make_batch(), optimizers(), training_step(), which a Pretext needs"),
+        ("pretexts", "class A(Pretext): pass", "A lacks make_batch(), training_step(), which a Pretext needs"),
         ("pretexts", "class A(Pretext):\n    def optimizers(self): return {}", "A lacks make_batch(), training_step()"),
         ("downstreams", "class A(Downstream): title = 'a'", "A lacks features(), head(), loss(), predictions(), data, protocols"),
     ],
