@@ -177,7 +177,9 @@ class RunConfig(MachineConfig):
     """The configuration of `bench run`: a field for each option. A field that is None is chosen by data, protocol or machine."""
 
     pretext: Names = Field(
-        (), description="Pretext tasks by name, separated by commas, or all; NAME:encoder brings its encoder alone."
+        (),
+        description="Pretext tasks, separated by commas: by name, all (the usual four), every, or a family such as classic; "
+        "NAME:encoder brings its encoder alone, NAME:shuffled trains on answers of other images.",
     )
     init: tuple[str, ...] = Field(
         (), description="A row of weights from elsewhere, LABEL=SOURCE: a file, timm:NAME.TAG, hf_hub:NAME or local-dir:FOLDER."

@@ -15,19 +15,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.colour import lightness_of, unit
+from bench.colour import join_lab, lightness_of, unit
 from bench.errors import UsageError
 from bench.metrics import PADDING, VOID
 from bench.optimization import make_optimizer
-from bench.protocol import Phase, Protocol, Recipe, Schedule, Trains
+from bench.protocol import Family, Phase, Protocol, Recipe, Schedule, Trains
 
 __all__ = [
     "PADDING", "VOID", "Batch", "Downstream", "Family", "Phase", "Preprocessing", "PreprocessingName", "Pretext", "Protocol",
     "Recipe", "Schedule", "Trains", "Trunk", "Untrained",
 ]  # fmt: skip
-
-Family = Literal["colorization", "classic", "contrastive", "masked", "control", "other"]
-"""What kind of pretext task one is; `--pretext FAMILY` names all of a kind."""
 
 Batch = dict[str, Tensor]
 """The tensors of one step by name, all on the device. A pretext task's `make_batch` chooses the names. A downstream task gets
@@ -61,6 +58,12 @@ class Preprocessing(nn.Module):
             return (unit(images.contiguous()) - self.mean) / self.std
         return lightness_of(images)
 
+    def shown(self, inputs: Tensor) -> Tensor:
+        """Return the images, sRGB uint8 (N, 3, H, W), of a trunk's inputs (N, channels, H, W): grey ones for lightness."""
+        if self.name == "rgb":
+            return ((inputs.float() * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        return join_lab(inputs, torch.zeros_like(inputs).expand(-1, 2, -1, -1))
+
     def grey(self, lightness: Tensor) -> Tensor:
         """Return the trunk's inputs (N, channels, H, W) for grey images, given their normalised lightness (N, 1, H, W)."""
         return lightness.expand(-1, self.channels, -1, -1)
@@ -80,7 +83,7 @@ class Trunk(nn.Module, ABC):
     channels: int
     stride: int
     smallest: int = 0
-    """The side of the smallest images that it takes, in pixels; the bench sets it where it makes the trunk of a pretext task."""
+    """The side of the smallest images that it takes, in pixels; set, as `trained_at` is, where a pretext task gets its trunk."""
     trained_at: int = 0
     """The side of the images that it was trained on, in pixels; 0 where that is not known."""
 
@@ -123,6 +126,8 @@ class Pretext(nn.Module, ABC):
     paper: ClassVar[str] = ""
     """Authors, year and address of the paper that it is from; "" for none."""
     family: ClassVar[Family] = "other"
+    supervision: ClassVar[str] = "none"
+    """Which labels it uses. The bench gives it images alone, so any that it uses are in weights that it loads itself."""
     targets: ClassVar[tuple[str, ...]] = ()
     """The tensors of a batch that are the answers, by name, first axis N: NAME:shuffled trains on them in another order."""
     trains: ClassVar[Trains] = "all"
@@ -156,6 +161,14 @@ class Pretext(nn.Module, ABC):
         smaller patches enlarges them to it. The sides are checked before anything is trained.
         """
         return {}
+
+    @classmethod
+    def reads(cls, recipe: Any, size: int) -> int:
+        """Return the side in pixels of the images that the task gets, by default `size`, the one asked for.
+
+        A task that crops its images asks for larger ones, so that a crop has as many pixels as it is shown with.
+        """
+        return size
 
     def optimizer(self, *modules: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
         """Return an optimizer of the modules' parameters as the recipe says, with the base rate `lr`, by default the recipe's."""

@@ -12,6 +12,8 @@ Schedule = Literal["one-phase", "two-phase", "frozen"]
 """one-phase trains trunk and head at once; two-phase the head on a frozen trunk, then both; frozen trains the head alone."""
 Transfer = Literal["all", "encoder"]
 """What a downstream task inherits: the whole trunk, or its encoder with a new decoder."""
+Family = Literal["colorization", "classic", "contrastive", "masked", "control", "other"]
+"""What kind of pretext task one is; `--pretext FAMILY` names all of a kind."""
 Trains = Literal["all", "encoder", "decoder", "nothing"]
 """What a pretext task trains of the trunk."""
 Train = Literal["head", "all"]

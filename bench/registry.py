@@ -35,6 +35,8 @@ SHUFFLED = "shuffled"
 """NAME:shuffled is the pretext task NAME on targets in another order (`bench.contract.shuffled`)."""
 ALL = ("cgan_color", "inpainting", "l1_color", "random_init")
 """The built-in pretext tasks that `all` means; `every` means all that there are."""
+FACTS = {"paper": "", "family": "other", "trains": "all", "supervision": "none"}
+"""What a list shows of a pretext task, with what holds where its class says nothing."""
 LONGEST = 1_000_000
 """The most bytes of a plug-in's file whose text a record keeps."""
 SOURCE = "__bench_source__"
@@ -66,6 +68,29 @@ def summaries(kind: str) -> dict[str, str]:
         if issubclass(_given_class(name), _base(kind)):
             found[name] = _first_line(path)
     return dict(sorted(found.items()))
+
+
+def facts(name: str) -> dict[str, str]:
+    """Return `paper`, `family`, `trains` and `supervision` of a pretext task; of a built-in one without importing torch."""
+    path = None if name in _given else _files("pretexts").get(name)
+    if path is None:
+        task = load("pretexts", name)
+        return {fact: str(getattr(task, fact)) for fact in FACTS}
+    return {fact: str(_constants(path).get(fact, usual)) for fact, usual in FACTS.items()}
+
+
+def _constants(path: Path) -> dict[str, Any]:
+    """Return what the classes of a file, and those of the files beside it that it imports, say of themselves as constants."""
+    found: dict[str, Any] = {}
+    for node in _parsed(path).body:
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        if module.startswith("pretexts._"):
+            found |= _constants(path.with_name(f"{module.partition('.')[2]}.py"))
+        for part in node.body if isinstance(node, ast.ClassDef) else ():
+            target = part.target if isinstance(part, ast.AnnAssign) else None
+            if isinstance(target, ast.Name) and isinstance(part.value, ast.Constant):
+                found[target.id] = part.value.value
+    return found
 
 
 def found(kind: str) -> list[str]:

@@ -34,6 +34,7 @@ class CganRecipe(Recipe):
 class CganColor(Adversarial, Colorization):
     """Conditional-GAN colorization: binary cross-entropy on patches + lambda * L1."""
 
+    paper: ClassVar[str] = "Treneska et al. 2022, https://doi.org/10.3390/s22041599"
     Recipe = CganRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **Pretext.presets,

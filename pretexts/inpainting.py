@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench import colour
-from bench.contract import Batch, Pretext, Recipe, Trunk
+from bench.contract import Batch, Family, Pretext, Recipe, Trunk
 from bench.errors import UsageError
 from bench.models.discriminator import PatchDiscriminator
 from bench.models.modes import frozen, random_inference
@@ -41,6 +41,8 @@ class InpaintingRecipe(Recipe):
 class Inpainting(Adversarial):
     """Context encoder: fill a hole in the image."""
 
+    paper: ClassVar[str] = "Pathak et al. 2016, https://arxiv.org/abs/1604.07379"
+    family: ClassVar[Family] = "classic"
     version: ClassVar[int] = 2
     """2: the discriminator learns at a tenth of the generator's rate. In version 1 both had the same rate."""
     Recipe = InpaintingRecipe
@@ -115,13 +117,8 @@ class Inpainting(Adversarial):
         with random_inference(self, self.recipe.statistics, generator):
             filled = torch.where(self.inside(batch), self.fill(batch), batch["inputs"])
         holed = batch["inputs"].masked_fill(self.inside(batch), 0.0)
-        return self.shown(holed), self.shown(filled), self.shown(batch["inputs"])
-
-    def shown(self, inputs: Tensor) -> Tensor:
-        """Return preprocessed images as sRGB uint8 (N, 3, H, W)."""
-        if self.trunk.preprocessing.channels == 3:
-            return ((inputs.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return colour.join_lab(inputs, torch.zeros_like(inputs).expand(-1, 2, -1, -1))
+        shown = self.trunk.preprocessing.shown
+        return shown(holed), shown(filled), shown(batch["inputs"])
 
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return PSNR and SSIM of the filled image against the true one, both preprocessed."""

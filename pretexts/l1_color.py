@@ -6,6 +6,7 @@ A control that shows what the GAN adds in Treneska et al. 2022, https://doi.org/
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from pretexts._colorization import Colorization
 
 class L1Color(Colorization):
     """L1 colorization: the paper's generator and L1 loss, without the discriminator."""
+
+    paper: ClassVar[str] = "Isola et al. 2017, https://arxiv.org/abs/1611.07004"
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the generator's."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.contract import Schedule, Untrained
+from bench.contract import Family, Schedule, Trains, Untrained
 
 
 class RandomInit(Untrained):
@@ -18,6 +18,8 @@ class RandomInit(Untrained):
     a trunk. `random_init:encoder` brings the random encoder alone, the control of rows that bring an encoder.
     """
 
+    family: ClassVar[Family] = "control"
+    trains: ClassVar[Trains] = "nothing"
     version: ClassVar[int] = 2
     """2: measured statistics. In version 1 a frozen random trunk mapped all images to nearly the same features."""
     schedules: ClassVar[tuple[Schedule, ...]] = ("one-phase", "two-phase")

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 
 from bench.config import RunConfig
+from bench.protocol import Family
 
 Names = Callable[[typer.Context], Iterable[str]]
 """Returns the names that a parameter can have, given what is typed before it."""
@@ -55,7 +56,9 @@ def _plugins(kind: str) -> Names:
     def names(ctx: typer.Context) -> list[str]:
         from bench import registry
 
-        return ["all", *registry.found(kind), *(Path(one).stem for one in ctx.params.get("plugin") or ())]
+        groups = ["all", "every", *get_args(Family)[:-1]] if kind == "pretexts" else ["all"]
+        own = (Path(one).stem for one in ctx.params.get("plugin") or ())
+        return list(dict.fromkeys((*groups, *registry.found(kind), *own)))
 
     return names
 

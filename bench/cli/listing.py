@@ -83,6 +83,12 @@ def _plugins(kind: str) -> list[Item]:
     return [{"name": name, "summary": summary} for name, summary in registry.summaries(kind).items()]
 
 
+def _pretexts() -> list[Item]:
+    from bench import registry
+
+    return [{**one, **registry.facts(one["name"])} for one in _plugins("pretexts")]
+
+
 def _protocols() -> list[Item]:
     from bench import registry
 
@@ -165,7 +171,17 @@ def _classes_of(data: Item) -> str:
 
 _NAMED = {"Name": "name", "What it is": "summary"}
 LISTS = {
-    "pretexts": Listing(lambda _: _plugins("pretexts"), _NAMED),
+    "pretexts": Listing(
+        lambda _: _pretexts(),
+        {
+            "Name": "name",
+            "Family": "family",
+            "Trains": "trains",
+            "Labels used": "supervision",
+            "What it is": "summary",
+            "Paper": lambda one: one["paper"].partition(", https")[0],
+        },
+    ),
     "downstreams": Listing(lambda _: _plugins("downstreams"), _NAMED),
     "protocols": Listing(
         lambda _: _protocols(),

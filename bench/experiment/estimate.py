@@ -19,7 +19,7 @@ from bench.data.dataset import Dataset, decode
 from bench.experiment.finetuning import make_model, phase_stage
 from bench.experiment.jobs import pack_of, recipe_of, subset_of
 from bench.experiment.leaks import pretraining_splits
-from bench.experiment.pretraining import make_pretext, pretraining_stage
+from bench.experiment.pretraining import make_pretext, pretraining_stage, side_of
 from bench.experiment.resolve import PARTS, Grid
 from bench.experiment.step_times import FEW, RUN, Kind, StepTimes, keep
 from bench.job import Job, PretrainJob
@@ -149,8 +149,9 @@ def phase_kind(job: Job, number: int, dataset: Dataset, machine: Machine, from_f
 
 
 def _pretext_step(job: PretrainJob, dataset: Dataset, machine: Machine, size: int) -> tuple[Stage, Callable[[int], Batch]]:
+    job = job.model_copy(update={"size": size})
     pretext = replace(machine, compiled=False).place(make_pretext(job)).train()
-    images = _images(dataset, packs.PackRule(size=size)).to(machine.device)
+    images = _images(dataset, packs.PackRule(size=side_of(job))).to(machine.device)
     return pretraining_stage(job, pretext), lambda count: {"images": _repeated(images, count)}
 
 

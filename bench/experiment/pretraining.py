@@ -50,7 +50,7 @@ def make_pretext(job: PretrainJob) -> Pretext:
     plugin = registry.load("pretexts", job.pretext)
     torch.manual_seed(key("trunk", job.seed))
     trunk = make_trunk(job.trunk)
-    trunk.smallest = smallest_size(job.trunk)
+    trunk.smallest, trunk.trained_at = smallest_size(job.trunk), job.size
     if job.weights is not None:
         trunk.preprocessing = Preprocessing(job.weights.preprocessing, job.weights.mean, job.weights.std)
     torch.manual_seed(key("pretext", job.seed))
@@ -169,12 +169,17 @@ def pretraining_data(job: PretrainJob, session: Session) -> tuple[DataFacts, Spl
     assert dataset is not None, "a job that trains has data"
     made = pretraining_splits(job, session.grid, session.echo)
     packed = splits.open_splits(dataset, "pretraining", "images").ids("train", "test")  # with what is dropped, for other jobs
-    wanted = packs.Order(dataset, "images", packs.PackRule(size=job.size), tuple(packed))
+    wanted = packs.Order(dataset, "images", packs.PackRule(size=side_of(job)), tuple(packed))
     pack = packs.open_pack(wanted, session.echo, session.packing)
     training = SplitData(pack, pack.places(made.ids("train")), seed=job.seed)
     test = SplitData(pack, pack.places(made.ids("test")))
     facts = data_facts(dataset, made, made.ids("train"), {"test": len(test)})
     return facts, session.cache.resident(training), test
+
+
+def side_of(job: PretrainJob) -> int:
+    """Return the side in pixels of the images that a pretext task reads."""
+    return int(registry.load("pretexts", job.pretext).reads(recipe_of(job), job.size))
 
 
 def _batches(split: SplitData, machine: Machine) -> Iterator[torch.Tensor]:

@@ -31,7 +31,7 @@ class Teacher(nn.Module):
 
         Buffers, such as the statistics of batch norms, are copied, as in He et al. 2020 (https://arxiv.org/abs/1911.05722).
         """
-        mine, its = list(self.network.parameters()), list(student.parameters())
-        torch._foreach_lerp_(mine, [weight.detach() for weight in its], 1 - momentum)
+        mine: list[Tensor] = list(self.network.parameters())
+        torch._foreach_lerp_(mine, [weight.detach() for weight in student.parameters()], 1 - momentum)
         for own, other in zip(self.network.buffers(), student.buffers(), strict=True):
             own.copy_(other)

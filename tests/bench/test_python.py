@@ -115,18 +115,20 @@ def test_frames_are_those_of_the_report(small: Call, bench: Call, tmp_path: Path
 
 def test_an_edited_plug_in_is_loaded_again_in_the_same_process(small: Call, tmp_path: Path) -> None:
     """In a notebook, the record had the digest of the new text and the weights of the old one."""
-    path = tmp_path / "rotation.py"
-    text = plugin("README.md", "Rotation")
+    path = tmp_path / "upside_down.py"
+    text = plugin("README.md", "UpsideDown")
     runs = []
-    for lr in ("self.recipe.lr", "0.0"):
-        path.write_text(text.replace("lr=self.recipe.lr", f"lr={lr}"))
-        frame = small(plugin=path, pretext="rotation", downstream="voc_cls", schedule="frozen")
+    loss = 'yield "loss", '
+    assert loss in text
+    for edited in (loss, f"{loss}0 * "):
+        path.write_text(text.replace(loss, edited))
+        frame = small(plugin=path, pretext="upside_down", downstream="voc_cls", schedule="frozen")
         runs.append({one.id: one for one in record.read(tmp_path / "python")}[frame["run_id"][0]].pretrain)
     assert runs[0].job.source != runs[1].job.source
     first, second = (load_file(tmp_path / "python" / "pretrained" / one.id / "pretext.safetensors") for one in runs)
     assert not torch.equal(first["classifier.weight"], second["classifier.weight"])  # the second one was not trained
-    with pytest.raises(UsageError, match="unknown pretext 'rotation'"):
-        small(pretext="rotation", downstream="voc_cls", schedule="frozen")  # as on the command line, it is named each time
+    with pytest.raises(UsageError, match="unknown pretext 'upside_down'"):
+        small(pretext="upside_down", downstream="voc_cls", schedule="frozen")  # as on the command line, it is named each time
 
 
 @pytest.fixture

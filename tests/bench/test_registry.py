@@ -61,7 +61,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
         registry.load("pretexts", "random_inti")
     for ask in (registry.load, lambda kind, name: registry.names(kind, [name])):
         with pytest.raises(UsageError, match="--plugin"):
-            ask("pretexts", "rotation")
+            ask("pretexts", "upside_down")
 
 
 LISTS = ("pretexts", "downstreams", "protocols", "trunks", "metrics", "runs", "columns")
@@ -145,3 +145,21 @@ def test_a_plug_in_is_read_in_the_encoding_that_it_declares(tmp_path: Path) -> N
     registry.add_plugin(path)
     assert registry.summaries("pretexts")["mine"] == "R\u00e9sum\u00e9."
     assert registry.load("pretexts", "mine").__name__ == "A"
+
+
+def test_a_list_tells_of_a_task_what_its_class_says() -> None:
+    for name in registry.summaries("pretexts"):
+        task = registry.load("pretexts", name)
+        assert registry.facts(name) == {fact: getattr(task, fact) for fact in registry.FACTS}, name
+
+
+def test_groups_stand_for_several_tasks() -> None:
+    assert registry.names("pretexts", ["all"]) == ["cgan_color", "inpainting", "l1_color", "random_init"]
+    assert {"cgan_color", "class_color", "l1_color"} == set(registry.names("pretexts", ["colorization"]))
+    assert registry.names("pretexts", ["every"]) == list(registry.summaries("pretexts"))
+    assert registry.names("pretexts", ["rotation:shuffled", "rotation"]) == ["rotation:shuffled", "rotation"]
+    for wrong in ("rotation:sorted", "all:shuffled", "nobody:shuffled"):
+        with pytest.raises(UsageError):
+            registry.names("pretexts", [wrong])
+    with pytest.raises(UsageError):
+        registry.names("downstreams", ["voc_cls:shuffled"])

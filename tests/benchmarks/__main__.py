@@ -26,6 +26,7 @@ NAMES = (
     "report",
     "resampling",
     "probes",
+    "views",
     "gpu",
 )
 FIELDS = ("benchmark", "what", "value", "unit", "goal")

@@ -49,10 +49,11 @@ def completed(typed: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
-        ("bench run --pretext c", ["cgan_color"]),
-        ("bench run --pretext a", ["all"]),
-        ("bench run --pretext cgan_color,", [f"cgan_color,{name}" for name in ("all", "inpainting", "l1_color", "random_init")]),
-        ("bench run --plugin x/rotation.py --pretext r", ["random_init", "rotation"]),
+        ("bench run --pretext cg", ["cgan_color"]),
+        ("bench run --pretext al", ["all"]),
+        ("bench run --pretext cla", ["classic", "class_color"]),
+        ("bench run --pretext cgan_color,r", [f"cgan_color,{name}" for name in ("random_init", "relative_patch", "rotation")]),
+        ("bench run --plugin x/upside_down.py --pretext u", ["upside_down"]),
         ("bench run --downstream voc_s", ["voc_seg"]),
         ("bench run --protocol s", ["standard", "small"]),
         ("bench run --data ph", ["photographs"]),

@@ -139,37 +139,37 @@ def plugin(page: str, name: str) -> str:
 
 
 def test_the_readme_has_the_plug_in_of_the_documentation() -> None:
-    assert plugin("README.md", "Rotation") == plugin("docs/your-pretext-task.md", "Rotation")
+    assert plugin("README.md", "UpsideDown") == plugin("docs/your-pretext-task.md", "UpsideDown")
 
 
 def test_the_plug_in_runs_by_file(tiny: Callable, bench: Callable, tmp_path: Path) -> None:
-    text = plugin("docs/your-pretext-task.md", "Rotation")
+    text = plugin("docs/your-pretext-task.md", "UpsideDown")
     assert len(text.splitlines()) < 60
-    path = tmp_path / "rotation.py"
+    path = tmp_path / "upside_down.py"
     path.write_text(text)
-    done = tiny("--plugin", path, "--pretext", "random_init,rotation", "--downstream", "voc_cls,voc_seg")
+    done = tiny("--plugin", path, "--pretext", "random_init,upside_down", "--downstream", "voc_cls,voc_seg")
     assert done.code == 0, done.err
     records = record.read(tmp_path / "runs")
-    assert {one.pretext for one in records} == {"random_init", "rotation"}
-    one = next(one for one in records if one.pretext == "rotation")
+    assert {one.pretext for one in records} == {"random_init", "upside_down"}
+    one = next(one for one in records if one.pretext == "upside_down")
     made_again = bench("show", one.id, "--plugin", path, "--out", tmp_path / "runs").out
-    assert f"bench run --plugin {path} --pretext rotation" in made_again
+    assert f"bench run --plugin {path} --pretext upside_down" in made_again
     report = bench("report", "--out", tmp_path / "runs")
-    assert "rotation" in report.out and "accuracy" in report.out
+    assert "upside_down" in report.out and "accuracy" in report.out
     listed = bench("list", "pretexts", "--plugin", path)
-    assert "Rotation prediction" in listed.out
-    path.write_text(text.replace("lr=self.recipe.lr", "lr=self.recipe.lr / 2"))
-    assert registry.source_digest("pretexts", "rotation") not in {one.pretrain.job.source for one in records}
+    assert "Upside down or not" in listed.out
+    path.write_text(text.replace("> 0)", ">= 0)"))
+    assert registry.source_digest("pretexts", "upside_down") not in {one.pretrain.job.source for one in records}
 
 
 def test_the_plug_in_learns_where_images_have_an_orientation(tmp_path: Path) -> None:
-    path = tmp_path / "rotation.py"
-    path.write_text(plugin("docs/your-pretext-task.md", "Rotation"))
+    path = tmp_path / "upside_down.py"
+    path.write_text(plugin("docs/your-pretext-task.md", "UpsideDown"))
     registry.add_plugin(path)
-    found = registry.load("pretexts", "rotation")
+    found = registry.load("pretexts", "upside_down")
     torch.manual_seed(0)
     task = found(found.Recipe(lr=1e-3), make_trunk("unet:depth=5,width=8"))
-    optimizer, generator = task.optimizers()["classifier"], torch.Generator().manual_seed(0)
+    optimizer, generator = task.optimizers()["loss"], torch.Generator().manual_seed(0)
     sky = torch.linspace(255, 30, 32)[:, None].expand(64, 3, 32, 32)
     images = (sky - 25 * torch.rand(64, 3, 32, 32)).byte()
     before = task.eval().evaluate(images, generator)["accuracy"].mean()
@@ -218,7 +218,7 @@ def test_the_reference_has_what_the_program_lists(reference: Path, bench: Callab
     assert all(f"### {task}, protocol {name}\n" in protocols for name, task, *_ in listed("protocols"))
     assert all(f"| `{column}` |" in columns for _, column, _ in listed("columns"))
     assert all(f"`{key}`" in (reference / "metrics.md").read_text() for key, *_ in listed("metrics"))
-    assert all(f"## {name}\n" in (reference / "pretexts.md").read_text() for name, _ in listed("pretexts"))
+    assert all(f"## {name}\n" in (reference / "pretexts.md").read_text() for name, *_ in listed("pretexts"))
 
 
 def test_the_reference_has_every_setting_of_a_protocol_and_what_each_protocol_changes(reference: Path) -> None:

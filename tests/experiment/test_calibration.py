@@ -230,9 +230,9 @@ PLUGIN = (Path(__file__).parents[2] / "README.md").read_text().split("```python\
 
 def test_a_plug_ins_run_of_before_is_not_taken_for_one_with_measured_statistics(tiny: Bench, tmp_path: Path) -> None:
     """README's plug-in trains the encoder; its decoder is new in segmentation, and its run's id cannot tell."""
-    plugin = tmp_path / "rotation.py"
+    plugin = tmp_path / "upside_down.py"
     plugin.write_text(PLUGIN)
-    asked = ("--plugin", plugin, "--pretext", "rotation", "--downstream", "all", "--schedule", "frozen")
+    asked = ("--plugin", plugin, "--pretext", "upside_down", "--downstream", "all", "--schedule", "frozen")
     assert tiny(*asked).code == 0
     found = {one.downstream: one for one in record.read(tmp_path / "runs")}
     assert found["voc_seg"].spread is not None and all(name.startswith("up.") for name in found["voc_seg"].spread.measured)
@@ -242,4 +242,4 @@ def test_a_plug_ins_run_of_before_is_not_taken_for_one_with_measured_statistics(
         tmp_path / "runs" / "runs" / one.id / "record.json", one.model_copy(update={"spread": None}).model_dump(mode="json")
     )
     refused = tiny(*asked)
-    assert refused.code == 5 and "did not measure the batch-norm statistics of parts that rotation does not train" in refused.err
+    assert refused.code == 5 and "did not measure the batch-norm statistics of parts that upside_down does not train" in refused.err

@@ -5,8 +5,10 @@ import torch
 
 from bench import registry
 from bench.contract import Pretext
+from bench.errors import UsageError
 from bench.experiment.pretraining import make_pretext
 from bench.job import PretrainJob
+from bench.models.modes import inference
 
 NAMES = list(registry.summaries("pretexts"))
 TRUNKS = ("unet:depth=5,width=8", "unet:depth=5,width=8,preprocessing=rgb", "timm:resnet10t")
@@ -74,6 +76,36 @@ def test_a_loss_moves_the_parameters_of_its_own_optimizer_only(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_step_changes_what_the_task_says_that_it_trains_and_nothing_else_of_the_trunk(name: str) -> None:
+    pretext = make(name).train()
+    before = {key: tensor.clone() for key, tensor in pretext.trunk.state_dict().items()}
+    pretext.prepare(iter([images(16)]))
+    step(pretext)
+    changed = {key.split(".")[0] for key, tensor in pretext.trunk.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert changed == {"all": {"down", "up"}, "encoder": {"down"}, "decoder": {"up"}, "nothing": set()}[pretext.trains]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shuffled_answers_are_the_batchs_own_in_another_order_and_none_are_shuffled_at_inference(name: str) -> None:
+    plain = make(name).train()
+    if not plain.targets:
+        with pytest.raises(UsageError, match=f"{name} names no targets"):
+            registry.load("pretexts", f"{name}:shuffled")
+        return
+    control = make(f"{name}:shuffled").train()
+    assert control.family == "control" and control.trains == plain.trains
+    asked, given = plain.make_batch(images(16), seeded()), control.make_batch(images(16), seeded())
+    for key, tensor in asked.items():
+        rows = [sorted(one.flatten(1).sum(1).tolist()) if one.dim() > 1 else sorted(one.tolist()) for one in (tensor, given[key])]
+        assert rows[0] == pytest.approx(rows[1])
+        assert torch.equal(tensor, given[key]) or key in plain.targets, key
+    assert not all(torch.equal(asked[key], given[key]) for key in plain.targets)
+    with inference(plain), inference(control):
+        asked, given = plain.make_batch(images(16), seeded()), control.make_batch(images(16), seeded())
+    assert all(torch.equal(tensor, given[key]) for key, tensor in asked.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_task_of_a_seed_starts_from_the_same_trunk(name: str) -> None:
     reference = make("random_init").trunk.state_dict()
     assert all(torch.equal(tensor, reference[key]) for key, tensor in make(name).trunk.state_dict().items())
@@ -84,10 +116,11 @@ def test_reports_and_images_have_one_value_an_image_and_change_nothing(name: str
     pretext = make(name).train()
     before = {key: tensor.clone() for key, tensor in pretext.state_dict().items()}
     modes = [part.training for part in pretext.modules()]
-    report, rows = pretext.evaluate(images(), seeded()), pretext.visualize(images(), seeded())
+    with inference(pretext):
+        report, rows = pretext.evaluate(images(), seeded()), pretext.visualize(images(), seeded())
+        again = pretext.evaluate(images(), seeded())
     assert all(values.shape == (4,) for values in report.values())
     assert all(row.shape == (4, 3, 32, 32) and row.dtype == torch.uint8 for row in rows.values())
-    again = pretext.evaluate(images(), seeded())
     assert all(torch.equal(values, again[key]) for key, values in report.items())
     assert all(torch.equal(tensor, pretext.state_dict()[key]) for key, tensor in before.items())
     assert modes == [part.training for part in pretext.modules()]

@@ -121,8 +121,8 @@ def test_a_run_is_reproduced_on_a_gpu(tiny: Bench, bench: Bench, tmp_path: Path)
 
 
 def test_readmes_plug_in_runs_on_a_gpu(tiny: Bench, tmp_path: Path) -> None:
-    (tmp_path / "rotation.py").write_text(plugin("README.md", "Rotation"))
-    given = ("--plugin", tmp_path / "rotation.py", "--pretext", "rotation", "--downstream", "voc_cls")
+    (tmp_path / "upside_down.py").write_text(plugin("README.md", "UpsideDown"))
+    given = ("--plugin", tmp_path / "upside_down.py", "--pretext", "upside_down", "--downstream", "voc_cls")
     done = tiny(*QUICK, *given)
     assert done.code == 0, done.err
     (one,) = record.read(tmp_path / "runs")

@@ -122,5 +122,5 @@ def commands(ground: Ground, forms: Mapping[str, Format]) -> list[Format]:
         under("record-sealed", "report", *out),
         under("predictions", "report", *out),
         under("examples", "report", "--html", *out),
-        under("plugin", "list", "pretexts", "--plugin", lambda: ground.folder / "rotation.py"),
+        under("plugin", "list", "pretexts", "--plugin", lambda: ground.folder / "turning.py"),
     ]

@@ -57,22 +57,22 @@ def texts(ground: Ground) -> list[Format]:
     }
 
     def plugin() -> Subject:
-        place = ground.folder / "rotation.py"
+        place = ground.folder / "turning.py"
         place.write_text(ROTATION)
 
         def read() -> object:
             registry._given.clear()
             registry.add_plugin(place)
-            named = registry.summaries("pretexts")["rotation"]
-            loaded = registry.load("pretexts", "rotation")
-            registry.source_digest("pretexts", "rotation")
+            named = registry.summaries("pretexts")["turning"]
+            loaded = registry.load("pretexts", "turning")
+            registry.source_digest("pretexts", "turning")
             return named, loaded.__name__
 
         def tidy() -> None:
             for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
                 del sys.modules[name]
 
-        return Subject(place, read, tidy=tidy, names=(str(place), "unknown pretext 'rotation'"), codes=(3, 2))
+        return Subject(place, read, tidy=tidy, names=(str(place), "unknown pretext 'turning'"), codes=(3, 2))
 
     def studied() -> Subject:
         place = ground.folder / "study.toml"
