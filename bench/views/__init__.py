@@ -115,7 +115,8 @@ class View(Schema):
     def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
         """Return the views that were drawn of uint8 images (N, 3, H, W): float32 (N, 3, size, size) in [0, 1].
 
-        Steps whose chance is 0 in this view are left out. On a CPU a step is computed only for the images that take it; elsewhere for all, so that nothing waits for the device.
+        Steps whose chance is 0 in this view are left out. On a CPU a step is computed only for the images that take it; elsewhere
+        for all, so that nothing waits for the device.
         """
         with torch.autocast(images.device.type, enabled=False):
             if images.device.type == "cpu":
