@@ -238,7 +238,9 @@ def shuffled(name: str, task: type[Pretext]) -> type[Pretext]:
             batch |= {target: batch[target][order] for target in task.targets}
         return batch
 
-    return type(f"Shuffled{task.__name__}", (task,), {"make_batch": make_batch, "family": "control"})
+    return type(
+        f"Shuffled{task.__name__}", (task,), {"make_batch": make_batch, "family": "control", "__module__": task.__module__}
+    )
 
 
 class NoRecipe(Recipe):

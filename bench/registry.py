@@ -87,9 +87,8 @@ def _constants(path: Path) -> dict[str, Any]:
         if module.startswith("pretexts._"):
             found |= _constants(path.with_name(f"{module.partition('.')[2]}.py"))
         for part in node.body if isinstance(node, ast.ClassDef) else ():
-            target = part.target if isinstance(part, ast.AnnAssign) else None
-            if isinstance(target, ast.Name) and isinstance(part.value, ast.Constant):
-                found[target.id] = part.value.value
+            if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and isinstance(part.value, ast.Constant):
+                found[part.target.id] = part.value.value
     return found
 
 

@@ -40,13 +40,13 @@ def test_the_dense_plug_in_learns_edges_in_encoder_and_decoder(trunk: str, tmp_p
     torch.manual_seed(0)
     task = found(found.Recipe(lr=3e-3, noise=0.05), make_trunk(trunk))
     before = {name: value.clone() for name, value in task.trunk.named_parameters()}
-    optimizer, generator = task.optimizers()["edges"], torch.Generator().manual_seed(0)
+    optimizer, generator = task.optimizers()["loss"], torch.Generator().manual_seed(0)
     images = torch.full((16, 3, 32, 32), 60, dtype=torch.uint8)
     for place in range(16):
         images[place, :, 4 + place % 8 : 20, 6 : 14 + place % 6] = 220
     for _ in range(150):
         for name, loss in task.training_step(task.make_batch(images, generator)):
-            assert name == "edges"
+            assert name == "loss"
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -74,4 +74,4 @@ def test_the_contract_of_the_documentation_is_that_of_the_code() -> None:
     assert {*methods, *attributes} == {
         name for name in (*methods, *attributes) if re.search(rf"^\| `{name}[`(]", text, re.MULTILINE)
     }
-    assert len(methods) == 6 and len(attributes) == 5
+    assert len(methods) == 8 and len(attributes) == 9

@@ -68,7 +68,7 @@ def test_random_init_can_bring_its_encoder_alone(tiny: Run, tmp_path: Path) -> N
     assert tiny("--pretext", "random_init:encoder", "--downstream", "voc_cls,voc_seg", "--schedule", "frozen").code == 0
     assert set(records(tmp_path)) == {("random_init", "voc_cls", "all"), ("random_init", "voc_seg", "encoder")}
     done = tiny("--pretext", "random_init:decoder", "--downstream", "voc_seg")
-    assert done.code == 2 and "NAME or NAME:encoder" in done.err
+    assert done.code == 2 and "NAME, NAME:encoder" in done.err
 
 
 def test_the_label_is_in_no_id_and_the_content_and_the_preprocessing_are(tiny: Run, tmp_path: Path, weights: Path) -> None:
