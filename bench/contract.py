@@ -222,8 +222,10 @@ class Pretext(nn.Module, ABC):
 
 @cache
 def shuffled(name: str, task: type[Pretext]) -> type[Pretext]:
-    """Return a pretext task as a control: in training the answers of a batch belong to other images of it.
+    """Return a pretext task as a control: in training each image of a batch gets the answer of the one before it.
 
+    Batches are in random order, so that is another image at random. A random order would leave one image of a batch its own
+    answer on average, from which a network learns the task.
     What such a trunk is worth comes from seeing images at all, not from the task. Its own scores are on true answers. UsageError
     for a task that names no `targets`.
     """
@@ -233,9 +235,7 @@ def shuffled(name: str, task: type[Pretext]) -> type[Pretext]:
     def make_batch(self: Pretext, images: Tensor, generator: torch.Generator) -> Batch:
         batch = task.make_batch(self, images, generator)
         if self.training:
-            first = batch[task.targets[0]]
-            order = torch.randperm(len(first), generator=generator, device=first.device)
-            batch |= {target: batch[target][order] for target in task.targets}
+            batch |= {target: batch[target].roll(1, 0) for target in task.targets}
         return batch
 
     return type(

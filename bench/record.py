@@ -14,6 +14,7 @@ from bench.errors import DataError
 from bench.feature_spread import FeatureSpread
 from bench.initialisation import Origin
 from bench.job import Job, PretrainJob
+from bench.protocol import Trains
 from bench.schema import Schema
 from bench.selection import LevelDiagnostics, Selection, Watched
 from bench.storage import seal
@@ -200,6 +201,8 @@ class PretrainRecord(Schema):
     baselines: dict[str, Summary] = {}
     """The scores of the pretext task's baselines, by the baseline's name."""
     evaluation_images: int = 0
+    trains: Trains | None = None
+    """What the task trained of the trunk; None in records of before it was written."""
     history: list[dict[str, float]] = []
     watched: tuple[Watched, ...] = ()
     """What a probe saw of it during pretraining (`--watch`)."""

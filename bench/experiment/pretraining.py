@@ -146,6 +146,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
             evaluation=evaluation,
             baselines=baselines,
             evaluation_images=evaluated if evaluation else 0,
+            trains=pretext.trains,
             history=history.epochs,
             watched=watching.watched(work),
             cost=cost(history, session.machine, session.cache.peak_memory()),

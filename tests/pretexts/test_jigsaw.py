@@ -133,7 +133,7 @@ def test_images_too_small_for_nine_tiles_are_refused_with_numbers() -> None:
 
 def test_it_learns_slopes_and_shuffled_targets_teach_nothing() -> None:
     assert certainty(trained(Jigsaw), bowls(64, seed=99)) > 0.6
-    assert certainty(trained(shuffled("jigsaw", Jigsaw)), bowls(64, seed=99)) < 0.15
+    assert certainty(trained(shuffled("jigsaw", Jigsaw)), bowls(64, seed=99)) < 0.065
 
 
 def test_a_dead_trunk_answers_at_chance() -> None:

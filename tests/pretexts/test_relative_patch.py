@@ -152,7 +152,7 @@ def test_images_too_small_for_the_grid_are_refused_with_numbers(
 
 def test_it_learns_slopes_and_shuffled_targets_teach_nothing() -> None:
     assert certainty(trained(RelativePatch), bowls(64, seed=99)) > 0.6
-    assert certainty(trained(shuffled("relative_patch", RelativePatch)), bowls(64, seed=99)) < 0.3
+    assert certainty(trained(shuffled("relative_patch", RelativePatch)), bowls(64, seed=99)) < 0.155
 
 
 def test_a_dead_trunk_answers_at_chance() -> None:

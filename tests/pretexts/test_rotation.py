@@ -90,7 +90,7 @@ def test_it_trains_the_encoder_and_leaves_the_decoder() -> None:
 
 def test_it_learns_where_the_sky_is_and_shuffled_targets_teach_nothing() -> None:
     assert certainty(trained(Rotation), skies(64, seed=99)) > 0.9
-    assert certainty(trained(shuffled("rotation", Rotation)), skies(64, seed=99)) < 0.45
+    assert certainty(trained(shuffled("rotation", Rotation)), skies(64, seed=99)) < 0.3
 
 
 def test_a_dead_trunk_answers_at_chance_and_chance_is_its_baseline() -> None:
