@@ -67,7 +67,7 @@ def test_a_downstream_task_runs_on_a_gpu_by_each_of_its_protocols(name: str, pro
 
 
 def test_all_tasks_run_on_a_gpu_and_are_reported(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
-    everything = ("--pretext", "all", "--downstream", "all", "--log", "tensorboard")
+    everything = ("--pretext", "every", "--downstream", "all", "--log", "tensorboard")
     planned = tiny(*QUICK, *everything, "--plan")
     assert planned.code == 0 and "cuda:0" in planned.out, planned.err
     done = tiny(*QUICK, *everything)

@@ -280,9 +280,11 @@ def test_a_fault_in_a_pretext_task_is_found(task: type[Pretext]) -> None:
         steps(task)
 
 
-def test_readmes_plug_in_does_not_wait_and_did_with_an_index_on_the_processor(tmp_path: Path) -> None:
-    text = plugin("README.md", "Rotation")
-    for name, source in (("fine", text), ("faulty", text.replace(", device=inputs.device)]", ")]"))):
+def test_readmes_plug_in_does_not_wait_and_would_with_a_choice_by_truth_values(tmp_path: Path) -> None:
+    text = plugin("README.md", "UpsideDown")
+    chosen = text.replace("turned.flatten()}", "turned.flatten()[turned.flatten() >= 0]}")
+    assert chosen != text
+    for name, source in (("fine", text), ("faulty", chosen)):
         (tmp_path / f"{name}.py").write_text(source)
         registry.add_plugin(tmp_path / f"{name}.py")
     steps(registry.load("pretexts", "fine"))
