@@ -18,7 +18,7 @@ from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from bench.errors import DataError, UsageError, unknown
 from bench.initialisation import INIT
@@ -169,7 +169,7 @@ def names(kind: str, asked: Sequence[str]) -> list[str]:
     if not asked:
         raise UsageError(f"name at least one of the {kind}: {', '.join(known)}.")
     for name in asked:
-        chosen += [name] if name in known else groups(kind, known).get(name, [name])
+        chosen += [name] if name in known else _group(kind, name, known)
     for name in chosen:
         base, _, rest = name.partition(":")
         if base not in known or rest not in ("", *([SHUFFLED] if kind == "pretexts" else [])):
@@ -177,18 +177,19 @@ def names(kind: str, asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def groups(kind: str, known: Iterable[str]) -> dict[str, list[str]]:
-    """Return the names that stand for several plug-ins of a kind, among those `known`."""
-    names = list(known)
+def _group(kind: str, name: str, known: Iterable[str]) -> list[str]:
+    """Return the plug-ins among those `known` that a name stands for: several for a group's name, else itself."""
+    from bench.protocol import Family
+
     if kind != "pretexts":
-        return {"all": names}
-    own = set(names) - set(_files(kind))
-    found = {"all": [name for name in names if name in ALL or name in own], "every": names}
-    for name in names:
-        family = load(kind, name).family
-        if family != "other":
-            found.setdefault(family, []).append(name)
-    return found
+        return list(known) if name == "all" else [name]
+    if name == "every":
+        return list(known)
+    if name == "all":
+        return [one for one in known if one in ALL or one not in _files(kind)]
+    if name in get_args(Family):
+        return [one for one in known if facts(one)["family"] == name]
+    return [name]
 
 
 def check_complete(kind: str, name: str) -> None:
@@ -197,6 +198,8 @@ def check_complete(kind: str, name: str) -> None:
     plugin = load(kind, name)
     missing = [f"{method}()" for method in sorted(plugin.__abstractmethods__)]
     missing += [value for value in NEEDED[kind] if not hasattr(plugin, value)]
+    if kind == "pretexts" and hasattr(plugin, "brings"):  # ignored, an untrained decoder would be taken for a trained one
+        raise DataError(f"the plug-in {plugin.__name__} has `brings`, which is called `trains` now; rename it.")
     if missing:
         file = _given.get(name) or inspect.getsourcefile(plugin)
         base = _base(kind).__name__

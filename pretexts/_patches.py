@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from bench.contract import Batch, Family, Pretext, Trains
 from bench.errors import UsageError
-from pretexts._inference import inference_with
+from bench.models.modes import inference_with
 
 Colours = Literal["drop", "project", "keep"]
 """What becomes of the colours of patches."""

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from bench import colour
 from bench.contract import Batch, Family, Pretext, Recipe, Trunk
-from pretexts._inference import inference_with
+from bench.models.modes import inference_with
 
 
 class AutoencoderRecipe(Recipe):

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench import colour
-from bench.contract import Batch, Family, Pretext, Recipe, Trunk
+from bench.contract import Batch, Pretext, Recipe, Trunk
+from bench.models.modes import inference_with
 from bench.models.unet import initialise
 from pretexts._ab_bins import AbBins, in_gamut, is_coloured
 from pretexts._colorization import Colorization
-from pretexts._inference import inference_with
 
 
 class ClassColorRecipe(Recipe):
@@ -43,7 +43,6 @@ class ClassColor(Colorization):
     """Colorization as classification of each place among 313 bins, with rare colours weighted up."""
 
     paper: ClassVar[str] = "Zhang et al. 2016, https://arxiv.org/abs/1603.08511"
-    family: ClassVar[Family] = "colorization"
     targets: ClassVar[tuple[str, ...]] = ("bins", "shares", "coloured")
     Recipe = ClassColorRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench import colour
-from bench.contract import Batch, Recipe, Trunk
+from bench.contract import Batch, Pretext, Recipe, Trunk
 from pretexts._patches import Classification, check_patch, cut, fed_side, late_fusion, paste, standardised
 from pretexts._permutations import TILES, permutations
 
@@ -53,10 +53,7 @@ class Jigsaw(Classification):
     paper: ClassVar[str] = "Noroozi and Favaro 2016, https://arxiv.org/abs/1603.09246"
     Recipe = JigsawRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {
-            "epochs": 3, "batch_size": 16, "lr": 1e-3, "evaluation_images": 200, "visualize_epochs": (1, 2, 3), "head_width": 256,
-            "puzzles": 4,
-        },
+        "demo": {**Pretext.presets["demo"], "head_width": 256, "puzzles": 4},
         "small": {
             "epochs": 20, "batch_size": 16, "lr": 1e-3, "beta1": 0.9, "lr_schedule": "cosine", "evaluation_images": 200,
             "visualize_epochs": (1, 5, 20), "head_width": 512, "puzzles": 8,

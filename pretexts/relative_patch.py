@@ -23,8 +23,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.contract import Batch, Recipe, Trunk
-from pretexts._inference import inference_with
+from bench.contract import Batch, Pretext, Recipe, Trunk
+from bench.models.modes import inference_with
 from pretexts._patches import Classification, Colours, check_patch, cut, fed_side, hide_colours, late_fusion, paste, place_known
 
 MIDDLE = 4
@@ -56,9 +56,7 @@ class RelativePatch(Classification):
     paper: ClassVar[str] = "Doersch et al. 2015, https://arxiv.org/abs/1505.05192"
     Recipe = RelativePatchRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {
-            "epochs": 3, "batch_size": 16, "lr": 1e-3, "evaluation_images": 200, "visualize_epochs": (1, 2, 3), "head_width": 256,
-        },
+        "demo": {**Pretext.presets["demo"], "head_width": 256},
         "small": {
             "epochs": 40, "batch_size": 16, "lr": 1e-3, "beta1": 0.9, "lr_schedule": "cosine", "evaluation_images": 200,
             "visualize_epochs": (1, 10, 40), "head_width": 512,

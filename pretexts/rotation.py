@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.contract import Batch, Recipe, Trunk
+from bench.contract import Batch, Pretext, Recipe, Trunk
 from bench.views import View
 from pretexts._patches import Classification
 
@@ -38,7 +38,7 @@ class Rotation(Classification):
     paper: ClassVar[str] = "Gidaris et al. 2018, https://arxiv.org/abs/1803.07728"
     Recipe = RotationRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "evaluation_images": 200, "visualize_epochs": (1, 2, 3)},
+        "demo": Pretext.presets["demo"],
         "small": {
             "epochs": 20, "batch_size": 16, "lr": 5e-4, "beta1": 0.9, "lr_schedule": "cosine", "crop": 0.5,
             "evaluation_images": 200, "visualize_epochs": (1, 5, 20),

@@ -41,6 +41,20 @@ def inference(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def inference_with(module: nn.Module, statistics: Literal["running", "batch"]) -> Iterator[None]:
+    """Infer without dropout inside the block, for tasks whose papers switch it off; `statistics` is batch norm's."""
+    with inference(module):
+        use_statistics(module, statistics)
+        for part in module.modules():
+            if isinstance(part, _DropoutNd):
+                part.training = False
+        try:
+            yield
+        finally:
+            use_statistics(module, "running")
+
+
+@contextmanager
 def random_inference(module: nn.Module, statistics: Literal["running", "batch"], generator: torch.Generator) -> Iterator[None]:
     """Infer with dropout on inside the block, as the paper colorizes; `generator` seeds it, `statistics` is batch norm's."""
     devices = [generator.device] if generator.device.type == "cuda" else []

@@ -59,7 +59,7 @@ def rate_of(settings: Optimization, batch_size: int, step: int, per_epoch: int, 
     if settings.lr_schedule == "cosine":
         return scale * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
     if settings.lr_schedule == "step":
-        return scale * settings.lr_drop_factor ** sum(step >= share * steps for share in settings.lr_drops)
+        return scale * settings.lr_drop_factor ** sum(step >= round(share * steps) for share in settings.lr_drops)
     return scale
 
 

@@ -5,16 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from bench import registry
 from bench.contract import Pretext, shuffled
 from bench.errors import UsageError
-from bench.models.modes import inference
 from bench.models.trunk import make_trunk
 from pretexts._patches import SPREAD
 from pretexts._permutations import digest, every_permutation, permutations
+from tests.pretexts.toys import bowls, certainty, livelier, noise, seeded, trained
 
 Jigsaw = registry.load("pretexts", "jigsaw")
 COLOUR = "unet:depth=3,width=8,preprocessing=rgb"
@@ -24,44 +23,11 @@ def task(trunk: str = "unet:depth=3,width=8", cls: type[Pretext] = Jigsaw, **cha
     torch.manual_seed(0)
     pretext = cls(cls.Recipe().with_changes({"head_width": 64, **changes}, "jigsaw"), make_trunk(trunk))
     pretext.trunk.smallest = 8
-    for part in pretext.trunk.down.modules():
-        if isinstance(part, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(part.weight)  # larger than the trunk's own, to learn in a few steps
-    return pretext
+    return livelier(pretext)
 
 
-def images(count: int = 4, size: int = 48) -> Tensor:
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def bowls(count: int, seed: int, size: int = 48) -> Tensor:
-    """Noisy light that falls from the middle outwards: in each cell of a grid it slopes another way."""
-    line = torch.linspace(-1, 1, size)
-    light = 220 - 80 * (line[:, None] ** 2 + line**2)
-    noise = torch.rand((count, 3, size, size), generator=torch.Generator().manual_seed(seed)) * 20
-    return (light + noise).clamp(0, 255).to(torch.uint8)
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
-
-
-def certainty(pretext: Pretext, pictures: Tensor) -> float:
-    """The mean probability of the right answers."""
-    with inference(pretext):
-        batch = pretext.make_batch(pictures, seeded())
-        return float(pretext.logits(batch).softmax(dim=-1).gather(-1, batch["target"][..., None]).mean())
-
-
-def trained(cls: type[Pretext], steps: int = 40) -> Pretext:
-    pretext = task(cls=cls, lr=3e-3, beta1=0.9, permutations=20, puzzles=8).train()
-    optimizer, generator = pretext.optimizers()["loss"], torch.Generator().manual_seed(2)
-    for step in range(steps):
-        ((_, loss),) = pretext.training_step(pretext.make_batch(bowls(8, seed=step), generator))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return pretext
+def taught(cls: type[Pretext]) -> Pretext:
+    return trained(task(cls=cls, lr=3e-3, beta1=0.9, permutations=20, puzzles=8), bowls, 40)
 
 
 def test_candidates_are_all_permutations_in_order() -> None:
@@ -95,8 +61,8 @@ def test_permutations_are_the_same_everywhere_and_a_longer_list_begins_with_a_sh
 
 def test_tiles_are_those_of_a_slow_loop_inside_their_cells() -> None:
     pretext = task()
-    batch = pretext.make_batch(images(40), seeded())
-    lightness = pretext.trunk.preprocessing(images(40)).numpy()
+    batch = pretext.make_batch(noise(40), seeded())
+    lightness = pretext.trunk.preprocessing(noise(40)).numpy()
     moved = []
     for picture, tiles, corners in zip(lightness, batch["tiles"].numpy(), batch["corners"].tolist(), strict=True):
         for place, (tile, (top, left)) in enumerate(zip(tiles, corners, strict=True)):
@@ -110,7 +76,7 @@ def test_tiles_are_those_of_a_slow_loop_inside_their_cells() -> None:
 
 def test_the_loss_joins_the_tiles_in_the_order_asked_about() -> None:
     pretext = task(puzzles=3, permutations=10).eval()
-    batch = pretext.make_batch(images(), seeded())
+    batch = pretext.make_batch(noise(), seeded())
     ((name, loss),) = pretext.training_step(batch)
     losses = []
     for tiles, target in zip(batch["tiles"], batch["target"], strict=True):
@@ -126,41 +92,41 @@ def test_the_loss_joins_the_tiles_in_the_order_asked_about() -> None:
 def test_images_too_small_for_nine_tiles_are_refused_with_numbers() -> None:
     recipe = Jigsaw.Recipe()
     assert Jigsaw.feeds(recipe, 96, 32) == {"tiles": 32} and Jigsaw.feeds(recipe, 224, 32) == {"tiles": 64}
-    for asked in (lambda: Jigsaw.feeds(recipe, 20, 8), lambda: task().make_batch(images(size=20), seeded())):
+    for asked in (lambda: Jigsaw.feeds(recipe, 20, 8), lambda: task().make_batch(noise(size=20), seeded())):
         with pytest.raises(UsageError, match="5 px from images of 20 px, and needs 6 px"):
             asked()
 
 
 def test_it_learns_slopes_and_shuffled_targets_teach_nothing() -> None:
-    assert certainty(trained(Jigsaw), bowls(64, seed=99)) > 0.6
-    assert certainty(trained(shuffled("jigsaw", Jigsaw)), bowls(64, seed=99)) < 0.065
+    assert certainty(taught(Jigsaw), bowls(64, seed=99)) > 0.6
+    assert certainty(taught(shuffled("jigsaw", Jigsaw)), bowls(64, seed=99)) < 0.065
 
 
 def test_a_dead_trunk_answers_at_chance() -> None:
     pretext = task(permutations=10, puzzles=40)
     for weight in pretext.trunk.down.parameters():
         weight.data.zero_()
-    assert pretext.evaluate(images(50), seeded())["accuracy"].mean().item() == pytest.approx(0.1, abs=0.03)
-    assert pretext.baselines(images(8), images())["chance"]["accuracy"].tolist() == pytest.approx([0.1] * 8)
+    assert pretext.evaluate(noise(50), seeded())["accuracy"].mean().item() == pytest.approx(0.1, abs=0.03)
+    assert pretext.baselines(noise(8), noise())["chance"]["accuracy"].tolist() == pytest.approx([0.1] * 8)
 
 
 def test_colour_images_have_shifted_channels_and_grey_images_equal_ones() -> None:
     coloured, grey = (task(COLOUR, grey=share, shift=1 / 12).eval() for share in (0.0, 1.0))
-    picture = images(1)[:, :1].expand(6, 3, -1, -1).contiguous()
+    picture = noise(1)[:, :1].expand(6, 3, -1, -1).contiguous()
     tiles = coloured.make_batch(picture, seeded())["tiles"]
     same = (tiles[:, :, :1] - tiles).abs().amax(dim=(3, 4)) < 1e-5
     assert 0 < same[:, :, 1:].float().mean() < 0.5  # 1 of 9 shifts is the same, but for borders
-    tiles = grey.make_batch(images(6), seeded())["tiles"]
+    tiles = grey.make_batch(noise(6), seeded())["tiles"]
     assert torch.equal(tiles[:, :, 0], tiles[:, :, 1]) and torch.equal(tiles[:, :, 0], tiles[:, :, 2])
 
 
 def test_the_picture_shows_the_puzzle_and_right_answers_solve_it() -> None:
     pretext = task()
     pretext.logits = lambda batch: functional.one_hot(batch["target"], 100)  # type: ignore[method-assign,assignment]
-    rows = pretext.visualize(images(8), seeded())
+    rows = pretext.visualize(noise(8), seeded())
     assert torch.equal(rows["learned"], rows["truth"]) and not torch.equal(rows["asked"], rows["truth"])
     pretext.logits = lambda batch: functional.one_hot((batch["target"] + 1) % 100, 100)  # type: ignore[method-assign,assignment]
-    wrong = pretext.visualize(images(8), seeded())
+    wrong = pretext.visualize(noise(8), seeded())
     assert torch.equal(wrong["asked"], rows["asked"]) and not torch.equal(wrong["learned"], rows["truth"])
 
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 from bench import registry
 from bench.contract import Pretext, shuffled
 from bench.errors import UsageError
-from bench.models.modes import inference
 from bench.models.trunk import make_trunk
 from pretexts._patches import SPREAD, cut, enlarged, fed_side, hide_colours, paste, place_known, standardised
+from tests.pretexts.toys import bowls, certainty, livelier, noise, seeded, trained
 
 RelativePatch = registry.load("pretexts", "relative_patch")
 PLACES = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
@@ -26,26 +26,6 @@ def task(trunk: str = "unet:depth=3,width=8", cls: type[Pretext] = RelativePatch
     return pretext
 
 
-def livelier(pretext: Pretext) -> Pretext:
-    """The task with larger weights, whose untrained features differ more."""
-    for part in pretext.trunk.down.modules():
-        if isinstance(part, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(part.weight)
-    return pretext
-
-
-def images(count: int = 4, size: int = 48) -> Tensor:
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def bowls(count: int, seed: int, size: int = 48) -> Tensor:
-    """Noisy light that falls from the middle outwards: in each cell of a grid it slopes another way."""
-    line = torch.linspace(-1, 1, size)
-    light = 220 - 80 * (line[:, None] ** 2 + line**2)
-    noise = torch.rand((count, 3, size, size), generator=torch.Generator().manual_seed(seed)) * 20
-    return (light + noise).clamp(0, 255).to(torch.uint8)
-
-
 def fringed(count: int, seed: int, size: int = 64) -> Tensor:
     """White noise whose green is moved outwards by up to two pixels: lateral chromatic aberration."""
     grey = torch.rand((count, 1, size, size), generator=torch.Generator().manual_seed(seed))
@@ -55,26 +35,8 @@ def fringed(count: int, seed: int, size: int = 64) -> Tensor:
     return (torch.cat([grey, green, grey], dim=1) * 255).to(torch.uint8)
 
 
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
-
-
-def certainty(pretext: Pretext, pictures: Tensor) -> float:
-    """The mean probability of the right answers."""
-    with inference(pretext):
-        batch = pretext.make_batch(pictures, seeded())
-        return float(pretext.logits(batch).softmax(dim=-1).gather(-1, batch["target"][..., None]).mean())
-
-
-def trained(cls: type[Pretext], steps: int = 30) -> Pretext:
-    pretext = livelier(task(cls=cls, lr=3e-3, beta1=0.9)).train()
-    optimizer, generator = pretext.optimizers()["loss"], torch.Generator().manual_seed(2)
-    for step in range(steps):
-        ((_, loss),) = pretext.training_step(pretext.make_batch(bowls(8, seed=step), generator))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return pretext
+def taught(cls: type[Pretext], steps: int = 30) -> Pretext:
+    return trained(livelier(task(cls=cls, lr=3e-3, beta1=0.9)), bowls, steps)
 
 
 def by_hand(patch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,8 +45,8 @@ def by_hand(patch: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def test_patches_are_those_of_a_slow_loop() -> None:
     pretext = task(neighbours=3)
-    batch = pretext.make_batch(images(), seeded())
-    lightness = pretext.trunk.preprocessing(images()).numpy()
+    batch = pretext.make_batch(noise(), seeded())
+    lightness = pretext.trunk.preprocessing(noise()).numpy()
     for picture, patches, corners in zip(lightness, batch["patches"].numpy(), batch["corners"].tolist(), strict=True):
         for patch, (top, left) in zip(patches, corners, strict=True):
             assert np.allclose(patch, by_hand(picture[:, top : top + 10, left : left + 10]), atol=1e-5)
@@ -95,7 +57,7 @@ def test_patches_have_the_papers_gaps_and_jitter_and_stay_inside_the_image(size:
     pretext = task()
     patch = int(0.22 * size)
     gap, jitter = round(patch * 48 / 96), max(1, round(patch * 7 / 96))
-    corners = pretext.corners(images(300, size=size), seeded()).view(300, 3, 3, 2)
+    corners = pretext.corners(noise(300, size=size), seeded()).view(300, 3, 3, 2)
     assert corners.min() >= 0 and corners.max() + patch <= size
     for down in range(3):
         for right in range(3):
@@ -106,7 +68,7 @@ def test_patches_have_the_papers_gaps_and_jitter_and_stay_inside_the_image(size:
 
 
 def test_targets_say_where_the_neighbours_lie() -> None:
-    batch = task().make_batch(images(20), seeded())
+    batch = task().make_batch(noise(20), seeded())
     corners, target = batch["corners"], batch["target"]
     assert all(sorted(row) == list(range(8)) for row in target.tolist())
     assert len({tuple(row) for row in target.tolist()}) > 10
@@ -118,7 +80,7 @@ def test_targets_say_where_the_neighbours_lie() -> None:
 
 def test_the_loss_joins_the_middle_patch_with_each_neighbour_through_one_encoder() -> None:
     pretext = task(neighbours=2).eval()
-    batch = pretext.make_batch(images(), seeded())
+    batch = pretext.make_batch(noise(), seeded())
     ((name, loss),) = pretext.training_step(batch)
     losses = []
     for patches, target in zip(batch["patches"], batch["target"], strict=True):
@@ -144,24 +106,24 @@ def test_images_too_small_for_the_grid_are_refused_with_numbers(
     size: int, changes: dict[str, float], numbers: tuple[str, ...]
 ) -> None:
     recipe = RelativePatch.Recipe().with_changes(changes, "relative_patch")
-    for asked in (lambda: RelativePatch.feeds(recipe, size, 8), lambda: task(**changes).make_batch(images(size=size), seeded())):
+    for asked in (lambda: RelativePatch.feeds(recipe, size, 8), lambda: task(**changes).make_batch(noise(size=size), seeded())):
         with pytest.raises(UsageError) as found:
             asked()
         assert all(number in str(found.value) for number in numbers)
 
 
 def test_it_learns_slopes_and_shuffled_targets_teach_nothing() -> None:
-    assert certainty(trained(RelativePatch), bowls(64, seed=99)) > 0.6
-    assert certainty(trained(shuffled("relative_patch", RelativePatch)), bowls(64, seed=99)) < 0.155
+    assert certainty(taught(RelativePatch), bowls(64, seed=99)) > 0.6
+    assert certainty(taught(shuffled("relative_patch", RelativePatch)), bowls(64, seed=99)) < 0.155
 
 
 def test_a_dead_trunk_answers_at_chance() -> None:
     pretext = task()
     for weight in pretext.trunk.down.parameters():
         weight.data.zero_()
-    assert pretext.evaluate(images(8), seeded())["accuracy"].tolist() == [0.125] * 8
-    assert pretext.baselines(images(8), images())["chance"]["accuracy"].tolist() == [0.125] * 8
-    assert pretext.audit(images(8), seeded()) == pytest.approx(1 / 9)
+    assert pretext.evaluate(noise(8), seeded())["accuracy"].tolist() == [0.125] * 8
+    assert pretext.baselines(noise(8), noise())["chance"]["accuracy"].tolist() == [0.125] * 8
+    assert pretext.audit(noise(8), seeded()) == pytest.approx(1 / 9)
 
 
 def test_dropped_colours_leave_one_channel_and_noise_of_a_hundredth() -> None:
@@ -206,10 +168,10 @@ def test_the_probe_knows_places_that_features_tell_and_no_others() -> None:
 
 def test_pasted_patches_are_where_they_were_cut() -> None:
     pretext = task()
-    corners = pretext.corners(images(), seeded())
-    patches = cut(images(), corners, 10)
-    assert torch.equal(paste(images(), patches, corners), images())
-    blank = paste(torch.zeros_like(images()), patches, corners)
+    corners = pretext.corners(noise(), seeded())
+    patches = cut(noise(), corners, 10)
+    assert torch.equal(paste(noise(), patches, corners), noise())
+    blank = paste(torch.zeros_like(noise()), patches, corners)
     assert torch.equal(cut(blank, corners, 10), patches)
     assert int((blank != 0).any(dim=1).sum()) <= 4 * 9 * 100
 
@@ -228,10 +190,10 @@ def test_a_flat_patch_stays_flat() -> None:
 def test_the_picture_puts_the_second_patch_where_the_answer_says() -> None:
     pretext = task(jitter=0.0)
     pretext.logits = lambda batch: functional.one_hot(batch["target"], 8)  # type: ignore[method-assign,assignment]
-    rows = pretext.visualize(images(8), seeded())
+    rows = pretext.visualize(noise(8), seeded())
     assert torch.equal(rows["learned"], rows["truth"])
     pretext.logits = lambda batch: functional.one_hot((batch["target"] + 1) % 8, 8)  # type: ignore[method-assign,assignment]
-    wrong = pretext.visualize(images(8), seeded())
+    wrong = pretext.visualize(noise(8), seeded())
     assert torch.equal(wrong["truth"], rows["truth"]) and all(
         not torch.equal(said, true) for said, true in zip(wrong["learned"], wrong["truth"], strict=True)
     )

@@ -8,8 +8,8 @@ from torch.nn.functional import one_hot
 
 from bench import registry
 from bench.contract import Pretext, shuffled
-from bench.models.modes import inference
 from bench.models.trunk import make_trunk
+from tests.pretexts.toys import certainty, seeded, trained
 
 Rotation = registry.load("pretexts", "rotation")
 
@@ -30,27 +30,8 @@ def skies(count: int, seed: int = 0) -> Tensor:
     return (light + noise).clamp(0, 255).to(torch.uint8)
 
 
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
-
-
-def certainty(pretext: Pretext, pictures: Tensor) -> float:
-    """The mean probability of the right answers."""
-    with inference(pretext):
-        batch = pretext.make_batch(pictures, seeded())
-        return float(pretext.logits(batch).softmax(dim=-1).gather(-1, batch["target"][..., None]).mean())
-
-
-def trained(cls: type[Pretext], steps: int = 60) -> Pretext:
-    pretext = task(cls=cls, lr=3e-3, beta1=0.9, crop=0.8).train()
-    optimizer = pretext.optimizers()["loss"]
-    generator = torch.Generator().manual_seed(2)
-    for step in range(steps):
-        ((_, loss),) = pretext.training_step(pretext.make_batch(skies(8, seed=step), generator))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return pretext
+def taught(cls: type[Pretext]) -> Pretext:
+    return trained(task(cls=cls, lr=3e-3, beta1=0.9, crop=0.8), skies, 60)
 
 
 @pytest.mark.parametrize("trunk", ["unet:depth=3,width=8", "unet:depth=3,width=8,preprocessing=rgb"])
@@ -89,8 +70,8 @@ def test_it_trains_the_encoder_and_leaves_the_decoder() -> None:
 
 
 def test_it_learns_where_the_sky_is_and_shuffled_targets_teach_nothing() -> None:
-    assert certainty(trained(Rotation), skies(64, seed=99)) > 0.9
-    assert certainty(trained(shuffled("rotation", Rotation)), skies(64, seed=99)) < 0.3
+    assert certainty(taught(Rotation), skies(64, seed=99)) > 0.9
+    assert certainty(taught(shuffled("rotation", Rotation)), skies(64, seed=99)) < 0.3
 
 
 def test_a_dead_trunk_answers_at_chance_and_chance_is_its_baseline() -> None:

@@ -64,7 +64,7 @@ def test_on_two_devices_each_has_the_negatives_of_both(tmp_path: Any) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     spawn(on_two, (port, str(tmp_path)), nprocs=2)
-    found = [torch.load(tmp_path / str(rank)) for rank in range(2)]
+    found = [torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2)]
     first, second = pairs(8)
     scale = torch.ones((), requires_grad=True)
     whole = nt_xent(first * scale, second + scale - 1, 0.5)
