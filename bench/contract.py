@@ -203,7 +203,8 @@ class Pretext(nn.Module, ABC):
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return scores on uint8 images (N, 3, H, W) that were not trained on: name -> one value per image (N,). Optional.
 
-        Scores named psnr, ssim or accuracy are better when higher; a table says where they are no better than a baseline's.
+        Scores named psnr, psnr_hidden, ssim or accuracy are better when higher; a table says where they are no better than a
+        baseline's.
         `evaluate`, `baselines` and `visualize` are called in eval mode and without gradients.
         """
         return {}

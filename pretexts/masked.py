@@ -131,16 +131,16 @@ class Masked(Pretext):
         return 10 * (4 / error).log10()
 
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the PSNR of hidden pixels, with each hidden cell's mean and deviation given where targets are normalised."""
+        """Return `psnr_hidden`: that of hidden pixels, given each cell's mean and deviation where targets are normalised."""
         batch = self.make_batch(images, generator)
         answer, hidden = self.reconstructed(batch)
-        return {"psnr": self.psnr(answer, batch["inputs"], hidden)}
+        return {"psnr_hidden": self.psnr(answer, batch["inputs"], hidden)}
 
     def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
         """Return the PSNR of each cell's own mean, which for normalised targets is the answer 0."""
         inputs = self.trunk.preprocessing(images)
         everywhere = torch.ones_like(inputs[:, :1], dtype=torch.bool)
-        return {"mean of the patch": {"psnr": self.psnr(self.moments(inputs)[0].expand_as(inputs), inputs, everywhere)}}
+        return {"mean of the patch": {"psnr_hidden": self.psnr(self.moments(inputs)[0].expand_as(inputs), inputs, everywhere)}}
 
     def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return images with the hidden cells grey, predicted, and true."""

@@ -12,7 +12,7 @@ from results.board import Board, Cell
 from results.rows import groups
 
 HEAD = "What speaks against:"
-BETTER = ("psnr", "ssim", "accuracy")
+BETTER = ("psnr", "psnr_hidden", "ssim", "accuracy")
 """Scores of pretext tasks that are better when they are higher."""
 
 

@@ -10,6 +10,9 @@ from bench.job import PretrainJob
 from bench.record import DataFacts, Record
 from results.rows import groups, pretext_key, pretext_label
 
+Summary = Mapping[str, float | None]
+"""Average, least and greatest value of a score over images."""
+
 
 @dataclass(frozen=True)
 class PretextScore:
@@ -50,14 +53,26 @@ def _scores(records: Sequence[Record], data: DataFacts) -> PretextScores:
         label = pretext_label(row[0], records)
         for name in trunks[0].evaluation:
             found.append(_score(label, name, [trunk.evaluation[name] for trunk in trunks], len(trunks)))
-    baselines = {name: scores for record in records for name, scores in record.pretrain.baselines.items()}
-    for label, scores in baselines.items():
-        found += [_score(label, name, [summary], None) for name, summary in scores.items()]
+    found += [_score(label, name, [summary], None) for (label, name), summary in _baselines(records).items()]
     images = tuple(sorted({record.pretrain.evaluation_images for record in records}))
     return PretextScores(data, records[0].job.pretrain, images, tuple(found))
 
 
-def _score(label: str, name: str, summaries: Sequence[Mapping[str, float | None]], trunks: int | None) -> PretextScore:
+def _baselines(records: Sequence[Record]) -> dict[tuple[str, str], Summary]:
+    """Return the baselines' scores by label and score; where tasks differ in one, as in chance, the label names the task."""
+    by_name: dict[tuple[str, str], dict[str, Summary]] = {}
+    for record in records:
+        for label, summaries in record.pretrain.baselines.items():
+            for name, summary in summaries.items():
+                by_name.setdefault((label, name), {})[pretext_label(record, records)] = summary
+    found: dict[tuple[str, str], Summary] = {}
+    for (label, name), of_task in by_name.items():
+        alike = all(summary == next(iter(of_task.values())) for summary in of_task.values())
+        found |= {(label if alike else f"{label} ({task})", name): summary for task, summary in of_task.items()}
+    return found
+
+
+def _score(label: str, name: str, summaries: Sequence[Summary], trunks: int | None) -> PretextScore:
     average, least, most = (_known(summary[what] for summary in summaries) for what in ("average", "min", "max"))
     return PretextScore(
         label, name, statistics.fmean(average) if average else None, min(least, default=None), max(most, default=None), trunks

@@ -17,6 +17,9 @@ from results.statistics import Estimate
 
 SCORES = {
     "psnr": "psnr in dB and ssim (11x11 Gaussian, 1.5) in sRGB, a value an image",
+    "psnr_hidden": "psnr_hidden in dB: hidden pixels of the network's input, with each patch's mean and deviation given where it "
+    "predicts normalised ones; comparable with no other psnr",
+    "accuracy": "accuracy: the share of a task's own questions that are answered right; not comparable between tasks",
     "colourfulness": "colourfulness after Hasler and Suesstrunk, of the result and of the truth",
 }
 READING = (

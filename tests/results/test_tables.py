@@ -149,6 +149,20 @@ def test_table_3_has_average_minimum_and_maximum_over_seeds_and_trivial_answers(
     ]
 
 
+def test_table_3_keeps_each_tasks_own_chance_and_names_what_tasks_have_in_common_once() -> None:
+    summary = {"min": 0.0, "max": 1.0, "not_finite": 0.0}
+    records = []
+    for name, chance in (("rotation", 0.25), ("jigsaw", 0.01)):
+        one = make(name)
+        own = {"accuracy": {"average": 0.5, **summary}}
+        of_all = {"chance": {"accuracy": {"average": chance, **summary}}, "grey image": {"psnr": {"average": 22.0, **summary}}}
+        pretrain = one.pretrain.model_copy(update={"evaluation": own, "baselines": of_all})
+        records.append(one.model_copy(update={"pretrain": pretrain}))
+    (table,) = tables.table3(records)
+    found = {(row.cells[0], row.cells[2]) for row in table.rows if row.cells[5] == "-"}
+    assert found == {("chance (rotation)", "0.250"), ("chance (jigsaw)", "0.010"), ("grey image", "22.000")}
+
+
 def test_the_leaderboard_is_read_back_by_pandas_as_it_was() -> None:
     sheet = csv_files.leaderboard(boards([*three_seeds(), make("l1_color", value=None), make("l1_color", tuning=tuning())]))
     back = pd.read_csv(io.StringIO(sheets.csv_text(sheet)))
