@@ -55,8 +55,8 @@ class Jigsaw(Classification):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {**Pretext.presets["demo"], "head_width": 256, "puzzles": 4},
         "small": {
-            "epochs": 20, "batch_size": 16, "lr": 1e-3, "beta1": 0.9, "lr_schedule": "cosine", "evaluation_images": 200,
-            "visualize_epochs": (1, 5, 20), "head_width": 512, "puzzles": 8,
+            "epochs": 15, "batch_size": 16, "lr": 1e-3, "beta1": 0.9, "lr_schedule": "cosine", "evaluation_images": 200,
+            "visualize_epochs": (1, 5, 15), "head_width": 512, "puzzles": 8,
         },
         "paper": {  # section 4 and the released solver; 350,000 steps of 256 images are 70 epochs of ImageNet
             "epochs": 70, "batch_size": 256, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4,

@@ -52,8 +52,8 @@ class Masked(Pretext):
     Recipe = MaskedRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {**Pretext.presets["demo"], "lr_scaling": "none", "warmup_epochs": 1.0},
-        "small": {"epochs": 60, "batch_size": 64, "lr": 1e-3, "lr_scaling": "none", "warmup_epochs": 5.0,
-                  "evaluation_images": 200, "visualize_epochs": (1, 20, 60)},
+        "small": {"epochs": 8, "batch_size": 32, "lr": 1e-3, "lr_scaling": "none", "warmup_epochs": 1.0,
+                  "evaluation_images": 200, "visualize_epochs": (1, 4, 8)},
     }  # fmt: skip
 
     def __init__(self, recipe: MaskedRecipe, trunk: Trunk) -> None:

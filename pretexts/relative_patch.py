@@ -58,8 +58,8 @@ class RelativePatch(Classification):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {**Pretext.presets["demo"], "head_width": 256},
         "small": {
-            "epochs": 40, "batch_size": 16, "lr": 1e-3, "beta1": 0.9, "lr_schedule": "cosine", "evaluation_images": 200,
-            "visualize_epochs": (1, 10, 40), "head_width": 512,
+            "epochs": 25, "batch_size": 16, "lr": 1e-3, "beta1": 0.9, "lr_schedule": "cosine", "evaluation_images": 200,
+            "visualize_epochs": (1, 10, 25), "head_width": 512,
         },
         "paper": {  # released: 1.7 million steps of 512 patches, 1e-5 on the sum of about 2,000 pairs; the paper names no rate
             "epochs": 75, "batch_size": 57, "optimizer": "sgd", "lr": 0.02, "momentum": 0.0, "visualize_epochs": (1, 25, 75),

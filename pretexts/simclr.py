@@ -60,7 +60,7 @@ class Simclr(Pretext):
     Recipe = SimclrRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {**SMALL, "epochs": 6, "batch_size": 64, "warmup_epochs": 1.0, "visualize_epochs": (1, 3, 6)},
-        "small": {**SMALL, "epochs": 60, "batch_size": 128, "warmup_epochs": 5.0, "visualize_epochs": (1, 20, 60)},
+        "small": {**SMALL, "epochs": 12, "batch_size": 64, "warmup_epochs": 1.0, "visualize_epochs": (1, 4, 12)},
     }  # fmt: skip
 
     def __init__(self, recipe: SimclrRecipe, trunk: Trunk) -> None:
