@@ -170,6 +170,10 @@ class Pretext(nn.Module, ABC):
         """
         return size
 
+    def caveats(self) -> Sequence[str]:
+        """Return what weakens the task with this trunk and recipe, a clause each; a table says it of the row. Optional."""
+        return ()
+
     def optimizer(self, *modules: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
         """Return an optimizer of the modules' parameters as the recipe says, with the base rate `lr`, by default the recipe's."""
         return make_optimizer(self.recipe, self.recipe.lr if lr is None else lr, *modules)

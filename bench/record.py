@@ -203,6 +203,8 @@ class PretrainRecord(Schema):
     evaluation_images: int = 0
     trains: Trains | None = None
     """What the task trained of the trunk; None in records of before it was written."""
+    caveats: tuple[str, ...] = ()
+    """What weakens the task with this trunk and recipe."""
     history: list[dict[str, float]] = []
     watched: tuple[Watched, ...] = ()
     """What a probe saw of it during pretraining (`--watch`)."""

@@ -37,7 +37,8 @@ class MaskedRecipe(Recipe):
     lr_schedule: RateSchedule = "cosine"  # both
     warmup_epochs: float = Field(default=40.0, ge=0)  # SparK's released code; SimMIM 20
     beta1: float = Field(default=0.9, ge=0, lt=1)  # both
-    weight_decay: float = Field(default=0.04, ge=0)  # SparK's released code; SimMIM 0.05
+    weight_decay: float = Field(default=0.04, ge=0)  # SparK's released code, where it rises to 0.2; SimMIM 0.05
+    clip: float | None = Field(default=5.0, gt=0)  # SparK's and SimMIM's released code
     hidden: float = Field(default=0.6, gt=0, lt=1)  # both: the share of an image's cells
     cells: int = Field(default=0, ge=0)  # a side; 0: those of the encoder's level that is nearest to 7, which is 32 px of 224
     normalize: bool = True  # SparK: each patch of the target by its own mean and standard deviation; SimMIM: no

@@ -82,6 +82,12 @@ class Simclr(Pretext):
         """Return the side of the images that views are cut from: `enlarged` times that of a view."""
         return round(size * recipe.enlarged)
 
+    def caveats(self) -> tuple[str, ...]:
+        """Say where the trunk sees no colours."""
+        if self.trunk.preprocessing.channels > 1:
+            return ()
+        return ("the trunk sees lightness alone, so of the jitter of colours only brightness and contrast are left",)
+
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return that of encoder and projector: the decoder is not trained."""
         return {"loss": self.optimizer(self.trunk.down, self.projector)}

@@ -264,7 +264,7 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
     notes += [f"{text}." for text in protocols.explanations(record.job.protocol for record in records)]
     if first.synthetic:
         notes.append("Synthetic data: these figures say nothing about photographs.")
-    notes += data_notes.notes(records) + origins.notes(records)
+    notes += data_notes.notes(records) + origins.notes(records) + origins.caveats(records)
     heads = [column for column, _ in parts if column.evaluation == FINETUNE]
     searched = rows.groups((column for column in heads if column.trials), lambda column: column.searched)
     for text, tuned in searched.items():

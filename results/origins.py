@@ -1,4 +1,4 @@
-"""What a table says of weights from elsewhere: their source, what was loaded, labels, preprocessing, the audit."""
+"""What a table says of where trunks are from: of weights from elsewhere, and of what weakened a pretext task."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def notes(records: Sequence[Record]) -> list[str]:
     if found:
         found["Rows of weights from elsewhere are one network: their seeds vary new parts and the order of data alone."] = None
     return list(found)
+
+
+def caveats(records: Sequence[Record]) -> list[str]:
+    """Return a note for each pretext task that its trunk or recipe weakened, by what the task says."""
+    said = {(record.pretrain.job.pretext, caveat): None for record in records for caveat in record.pretrain.caveats}
+    return [f"{name}: {caveat}." for name, caveat in said]
 
 
 def parts_of_label(record: Record) -> list[str]:

@@ -147,6 +147,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
             baselines=baselines,
             evaluation_images=evaluated if evaluation else 0,
             trains=pretext.trains,
+            caveats=tuple(pretext.caveats()),
             history=history.epochs,
             watched=watching.watched(work),
             cost=cost(history, session.machine, session.cache.peak_memory()),

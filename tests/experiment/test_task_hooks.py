@@ -91,3 +91,12 @@ def test_a_shuffled_control_is_a_row_that_is_made_again_by_its_own_command(tiny:
     assert "--pretext rotation:shuffled" in shown
     report = bench("report", "--out", tmp_path / "runs").out
     assert "rotation:shuffled" in report
+
+
+@pytest.mark.parametrize(("trunk", "said"), [("unet:depth=5,width=8", True), ("unet:depth=5,width=8,preprocessing=rgb", False)])
+def test_a_row_says_that_lightness_alone_weakens_a_contrastive_task(
+    trunk: str, said: bool, tiny: Bench, bench: Bench, tmp_path: Path
+) -> None:
+    assert tiny("--pretext", "simclr,random_init", *QUICK, "--trunk", trunk).code == 0
+    report = " ".join(bench("report", "--out", tmp_path / "runs").out.split())
+    assert ("simclr: the trunk sees lightness alone, so of the jitter" in report) is said
