@@ -27,6 +27,8 @@ NAMES = (
     "resampling",
     "probes",
     "views",
+    "tasks",
+    "epochs",
     "gpu",
 )
 FIELDS = ("benchmark", "what", "value", "unit", "goal")

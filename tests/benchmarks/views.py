@@ -53,14 +53,14 @@ class Files(Dataset[list[torch.Tensor]]):
 
 
 @contextmanager
-def files_of(folder: Path) -> Iterator[list[Path]]:
-    """Give the JPEG files: those of the folder in BENCH_IMAGES, or synthetic ones."""
+def files_of(folder: Path, count: int = IMAGES) -> Iterator[list[Path]]:
+    """Give JPEG files, also in folder / "images": some of the folder in BENCH_IMAGES, or synthetic ones."""
     given = os.environ.get("BENCH_IMAGES")
     if not given:
-        yield photographs(folder / "images", IMAGES, 320, 240)
+        yield photographs(folder / "images", count, 320, 240)
         return
     (folder / "images").mkdir()
-    found = sorted(Path(given).glob("*.jpg"))[:IMAGES]
+    found = sorted(Path(given).glob("*.jpg"))[:count]
     for file in found:
         (folder / "images" / file.name).symlink_to(file.resolve())
     yield found
