@@ -118,7 +118,14 @@ class Pretext(nn.Module, ABC):
     """To be raised when the task or a default of its recipe changes, so that its trunks get new ids."""
     Recipe: ClassVar[type[Recipe]] = Recipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {"epochs": 3, "batch_size": 16, "lr": 1e-3, "evaluation_images": 200, "visualize_epochs": (1, 2, 3)},
+        "demo": {
+            "epochs": 4,
+            "batch_size": 16,
+            "lr": 1e-3,
+            "lr_schedule": "cosine",
+            "evaluation_images": 200,
+            "visualize_epochs": (1, 2, 4),
+        },
         "small": {"epochs": 12, "batch_size": 16, "lr": 2e-4, "evaluation_images": 200, "visualize_epochs": (1, 4, 12)},
         "paper-code": {"epochs": 19, "batch_size": 4, "lr": 2e-4, "statistics": "batch"},
     }

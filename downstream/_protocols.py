@@ -128,7 +128,8 @@ VOC_SEG_STANDARD = Protocol(
 VOC_SEG_DEMO = Protocol(
     summary=DEMO_SUMMARY,
     batch_size=16,
-    schedules=schedules(one_phase=(12, 1e-3), head=(2, 2e-3), everything=(10, 1e-3), frozen=(12, 2e-3)),
+    schedules=schedules(one_phase=(18, 3e-3), head=(3, 2e-3), everything=(15, 3e-3), frozen=(18, 2e-3)),
+    lr_schedule="cosine",  # at a constant rate one trunk scored 24, 34 and 45 % with three seeds of fine-tuning
     metrics=("miou_voc", "miou_paper", "pixel_acc"),
     **SMALL,
 )
@@ -136,6 +137,7 @@ VOC_SEG_FEW_CORES = VOC_SEG_DEMO.with_changes(
     {
         "summary": "photographs on a few cores: the paper's schedule at 64 px, official split scheme, void ignored",
         "schedules": schedules(one_phase=(6, 1e-3), head=(1, 2e-3), everything=(5, 1e-3), frozen=(6, 2e-3)),
+        "lr_schedule": "constant",
     },
     "small",
 )

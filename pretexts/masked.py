@@ -47,6 +47,7 @@ class MaskedRecipe(Recipe):
 class Masked(Pretext):
     """Prediction of hidden pixels by encoder and decoder, with the squared error on hidden places alone."""
 
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Tian et al. 2023, https://arxiv.org/abs/2301.03580"
     family: ClassVar[Family] = "masked"
     targets: ClassVar[tuple[str, ...]] = ("target",)
@@ -67,9 +68,7 @@ class Masked(Pretext):
         near = sorted((side for side in sides if side >= LEAST_CELLS), key=lambda side: (abs(side - USUAL_CELLS), side))
         self.cells = recipe.cells or next(iter(near), 0)
         if not self.cells or size % self.cells:
-            raise UsageError(
-                f"masked needs at least {LEAST_CELLS} x {LEAST_CELLS} cells, but {size} px with this trunk have none."
-            )
+            raise UsageError(f"masked needs {LEAST_CELLS} x {LEAST_CELLS} cells, but {size} px with this trunk have none.")
         embedding = patch_embedding(trunk)
         channels = [level.shape[1] for level in levels if level.shape[-1] % self.cells == 0 and embedding is None]
         self.tokens = nn.ParameterList([nn.Parameter(0.02 * torch.randn(1, count, 1, 1)) for count in channels])

@@ -25,9 +25,21 @@ from bench import seeding as seeding
 from bench.training.machine import processor
 
 GOLDEN = Path(__file__).with_name("golden.json")
+CONSTANT = ("--set", "recipe.lr_schedule=constant", "--set", "recipe.visualize_epochs=[1,2,3]")
+SEGMENTATION = (
+    *("--set", "voc_seg.lr_schedule=constant", "--set"),
+    'voc_seg.schedules={"one-phase":[{"train":"all","epochs":12,"lr":0.001}],"two-phase":[{"train":"head","epochs":2,"lr":0.002},'
+    '{"train":"all","epochs":10,"lr":0.001}],"frozen":[{"train":"head","epochs":12,"lr":0.002}]}',
+)
+"""The presets `demo` when the file was written."""
 GRIDS = {
-    "every task": ("--pretext", "random_init,l1_color,cgan_color,inpainting", "--downstream", "voc_cls,voc_seg"),
-    "searched": ("--pretext", "l1_color", "--downstream", "voc_cls", "--schedule", "two-phase", "--tune", "3", "--seed", "1"),
+    "every task": (
+        *("--pretext", "random_init,l1_color,cgan_color,inpainting", "--downstream", "voc_cls,voc_seg", *CONSTANT),
+        *SEGMENTATION,
+    ),
+    "searched": (
+        *("--pretext", "l1_color", "--downstream", "voc_cls", "--schedule", "two-phase", "--tune", "3", "--seed", "1", *CONSTANT),
+    ),
     "a share of labels, encoder only, augmented": (
         *("--pretext", "l1_color", "--downstream", "voc_cls,voc_seg", "--labels", "0.5", "--transfer", "encoder"),
         *("--protocol", "standard", "--trunk", "unet:depth=5,width=8"),
