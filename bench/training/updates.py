@@ -38,9 +38,15 @@ def next_loss(losses: Losses, name: str, stage: str) -> Tensor:
 
 
 def clip(optimizer: Optimizer, norm: float | None) -> None:
-    """Scale the gradients of an optimizer's weights so that their norm, all taken as one vector, is at most `norm`."""
-    if norm is not None:
-        torch.nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], norm)
+    """Scale the gradients of an optimizer's weights so that their norm, all taken as one vector, is at most `norm`.
+
+    torch's `clip_grad_norm_` without its moves between devices, so that nothing waits for a GPU.
+    """
+    weights = (weight for group in optimizer.param_groups for weight in group["params"])
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    if norm is not None and gradients:
+        total = torch.nn.utils.get_total_norm(gradients)
+        torch._foreach_mul_(gradients, (norm / (total + 1e-6)).clamp(max=1.0))
 
 
 def rate_of(settings: Optimization, batch_size: int, step: int, per_epoch: int, epochs: int) -> float:

@@ -62,7 +62,7 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
     rates = [trial.rates["phase-1"] for trial in one_phase.trials]  # of all layers, the same values as in the other schedule
     assert rates == [trial.rates["phase-2"] for trial in two_phase[0].trials] and len(set(rates)) == 3
     assert [t.rates for t in two_phase[0].trials] == [t.rates for t in two_phase[1].trials]
-    assert two_phase[0].trials[0].rates == {"phase-1": 2e-3, "phase-2": 1e-3}  # the protocol's own
+    assert two_phase[0].trials[0].rates == {"phase-1": 2e-3, "phase-2": 3e-3}  # the protocol's own
     for one in found:
         assert one.best_value == max(trial.value for trial in one.trials if trial.value is not None)
         assert all(trial.state in ("complete", "pruned") and trial.epochs for trial in one.trials)
@@ -134,7 +134,7 @@ def test_what_cells_share_gets_the_same_rates_whatever_else_they_search(space: s
 
     both, one, frozen = (first(schedule, "random_init") for schedule in ("two-phase", "one-phase", "frozen"))
     assert both["phase-2"] == one["phase-1"] and both["phase-1"] == frozen["phase-1"]
-    assert one["phase-1"][0] == 1e-3 and frozen["phase-1"][0] == (1e-3 if space == "head=1e-3" else 2e-3)
+    assert one["phase-1"][0] == 3e-3 and frozen["phase-1"][0] == (1e-3 if space == "head=1e-3" else 2e-3)
     trained = first("two-phase", "l1_color")
     assert {name: trained[name] for name in both} == both and ("pretext" in trained) == space.startswith("pretext")
     thrice = first("two-phase", "random_init", THRICE)
