@@ -115,8 +115,8 @@ def test_a_study_in_a_database_has_one_output_folder(tiny: Bench, tmp_path: Path
 
 
 THRICE = (
-    'voc_seg.schedules={"two-phase": [{"train": "head", "epochs": 1, "lr": 2e-3}, {"train": "all", "epochs": 1, "lr": 1e-3}, \
-{"train": "all", "epochs": 1, "lr": 1e-4}], "one-phase": [{"train": "all", "epochs": 1, "lr": 1e-3}]}'
+    'voc_seg.schedules={"two-phase": [{"train": "head", "epochs": 1, "lr": 2e-3}, {"train": "all", "epochs": 1, "lr": 3e-3}, \
+{"train": "all", "epochs": 1, "lr": 1e-4}], "one-phase": [{"train": "all", "epochs": 1, "lr": 3e-3}]}'
 )
 
 
