@@ -129,7 +129,7 @@ VOC_SEG_DEMO = Protocol(
     summary=DEMO_SUMMARY,
     batch_size=16,
     schedules=schedules(one_phase=(18, 3e-3), head=(3, 2e-3), everything=(15, 3e-3), frozen=(18, 2e-3)),
-    lr_schedule="cosine",  # at a constant rate one trunk scored 24, 34 and 45 % with three seeds of fine-tuning
+    lr_schedule="cosine",  # at a constant rate scores differ by the seed of fine-tuning: docs/getting-started.md
     metrics=("miou_voc", "miou_paper", "pixel_acc"),
     **SMALL,
 )

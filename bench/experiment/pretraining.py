@@ -114,6 +114,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
     origin = provenance(session)
     untrained = make_pretext(job)
     origin_of_weights = weights.begin(job, untrained.trunk, session) if job.weights is not None else None
+    caveats = tuple(untrained.caveats())
     pretext = session.machine.place(untrained)
     work = work_folder(job, session.out)
     history, data, evaluated = History(), None, 0
@@ -147,7 +148,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
             baselines=baselines,
             evaluation_images=evaluated if evaluation else 0,
             trains=pretext.trains,
-            caveats=tuple(pretext.caveats()),
+            caveats=caveats,
             history=history.epochs,
             watched=watching.watched(work),
             cost=cost(history, session.machine, session.cache.peak_memory()),

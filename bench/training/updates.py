@@ -40,7 +40,7 @@ def next_loss(losses: Losses, name: str, stage: str) -> Tensor:
 def clip(optimizer: Optimizer, norm: float | None) -> None:
     """Scale the gradients of an optimizer's weights so that their norm, all taken as one vector, is at most `norm`.
 
-    torch's `clip_grad_norm_` without its moves between devices, so that nothing waits for a GPU.
+    What torch's `clip_grad_norm_` computes, for weights that are all on one device.
     """
     weights = (weight for group in optimizer.param_groups for weight in group["params"])
     gradients = [weight.grad for weight in weights if weight.grad is not None]

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bench import registry
 from bench.experiment.pretraining import make_pretext
 from bench.experiment.session import Session
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
@@ -80,7 +79,6 @@ def speed(epoch: Callable[[], object], images: int) -> float:
 
 def simclr(folder: Path, images: Path, size: int) -> Session:
     """Return a session of one epoch of SimCLR on the images, with the optimizer and the projector of lightly's."""
-    registry.load("pretexts", "simclr")
     own = {"batch_size": BATCH, "projector_width": WIDTH, "projector_channels": CHANNELS, "lr": RATE, "warmup_epochs": 0,
            "crop_scale": 0.08, "colour_strength": 1.0, "blur": 0.5}  # fmt: skip
     settings = (f"simclr.{name}={value}" for name, value in own.items())

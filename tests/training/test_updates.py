@@ -202,6 +202,19 @@ def test_gradients_are_clipped_by_the_norm_of_all_of_an_optimizers(machine: Mach
         assert torch.allclose(one, two * scale, atol=1e-7)
 
 
+@pytest.mark.parametrize("norm", [1e-3, 1.0, 1e3])
+def test_clipped_gradients_are_those_of_torch(norm: float) -> None:
+    one = network()
+    one(images()["images"]).square().sum().backward()
+    other, optimizer = copy.deepcopy(one), torch.optim.SGD([*one.parameters(), nn.Parameter(torch.ones(2))], lr=1.0)
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        theirs.grad = mine.grad.clone()
+    updates.clip(optimizer, norm)
+    torch.nn.utils.clip_grad_norm_(other.parameters(), norm)
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+
+
 class Distilled(nn.Module):
     """A task with a teacher and a queue of what the teacher said."""
 
