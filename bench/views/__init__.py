@@ -6,9 +6,8 @@ RandomResizedCrop, RandomHorizontalFlip, ColorJitter, RandomGrayscale, GaussianB
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -16,10 +15,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from bench.schema import Schema
-from bench.views import blur, colour, crop, threads
-
-CHUNK, PARTS = 1 << 20, 4
-"""Values of views that a CPU makes together at most, so that what they need stays in its cache, and the least number of parts."""
+from bench.views import blur, colour, cpu, crop
 
 
 def _increasing(values: tuple[float, float]) -> tuple[float, float]:
@@ -115,50 +111,23 @@ class View(Schema):
     def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
         """Return the views that were drawn of uint8 images (N, 3, H, W): float32 (N, 3, size, size) in [0, 1].
 
-        Steps whose chance is 0 in this view are left out. On a CPU a step is computed only for the images that take it; elsewhere
-        for all, so that nothing waits for the device.
+        Elsewhere than on a CPU a step is computed for all images, so that nothing waits for the device, unless its chance is 0.
         """
         with torch.autocast(images.device.type, enabled=False):
             if images.device.type == "cpu":
-                return self._in_parts(images, drawn)
-            views = self._coloured(crop.resized(images, drawn.boxes, drawn.flips, self.size), drawn)
+                return cpu.make(images, drawn, self.size, self.radius, self.solarize_threshold)
+            views = crop.by_matrices(images, drawn.boxes, drawn.flips, self.size)
+            if self.jitter:
+                weights = colour.blend_weights(drawn.factors, drawn.order)
+                jittered = colour.jitter_in_any_order(views.clone(), weights, drawn.factors[:, colour.HUE], drawn.order)
+                views = _chosen(drawn.jitters, jittered, views)
+            if self.grey:
+                views = _chosen(drawn.greys, colour.grey(views), views)
             if self.blur and self.radius:
-                views = _changed(views, drawn, drawn.sigmas > 0, partial(_blurred, self.radius))
+                views = _chosen(drawn.sigmas > 0, blur.gaussian_blur(views, drawn.sigmas, self.radius), views)
             if self.solarize:
-                views = _changed(views, drawn, drawn.solarized, partial(_solarized, self.solarize_threshold))
+                views = _chosen(drawn.solarized, colour.solarize(views, self.solarize_threshold), views)
             return views
-
-    def _in_parts(self, images: Tensor, drawn: Drawn) -> Tensor:
-        """Return the views, made of few images at a time, in threads: images with the same steps together."""
-        # torch resamples bytes several times as fast with the channels last, which is also how packs hold them.
-        pixels = images.permute(0, 2, 3, 1).contiguous()
-        views = torch.empty((len(images), 3, self.size, self.size))
-
-        def crop_and_colour(rows: Tensor) -> None:
-            its = drawn[rows]
-            crops = crop.resized(pixels.index_select(0, rows).permute(0, 3, 1, 2), its.boxes, its.flips, self.size)
-            views.index_copy_(0, rows, self._coloured(crops, its))
-
-        def blurred(rows: Tensor) -> None:
-            views.index_copy_(0, rows, blur.gaussian_blur(views.index_select(0, rows), drawn.sigmas[rows], self.radius))
-
-        def solarized(rows: Tensor) -> None:
-            views.index_copy_(0, rows, colour.solarize(views.index_select(0, rows), self.solarize_threshold))
-
-        parts = max(PARTS, -(-views.numel() // CHUNK))
-        rows = torch.where(drawn.jitters, _hue_places(drawn), 4).argsort(stable=True)
-        threads.each(crop_and_colour, rows.tensor_split(parts))
-        if self.blur and self.radius:
-            by_sigma = drawn.sigmas.argsort(stable=True)
-            threads.each(blurred, _groups(by_sigma[drawn.sigmas[by_sigma] > 0]))
-        if self.solarize:
-            threads.each(solarized, _groups(drawn.solarized.nonzero()[:, 0]))
-        return views
-
-    def _coloured(self, views: Tensor, drawn: Drawn) -> Tensor:
-        if self.jitter:
-            views = _jittered(views, drawn)
-        return _changed(views, drawn, drawn.greys, _greyed) if self.grey else views
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return a view of each of uint8 images (N, 3, H, W): float32 (N, 3, size, size) in [0, 1]."""
@@ -173,52 +142,5 @@ def multi_crop(images: Tensor, views: Sequence[tuple[View, int]], generator: tor
     return [view(images, generator) for view, count in views for _ in range(count)]
 
 
-def _groups(rows: Tensor) -> tuple[Tensor, ...]:
-    return rows.tensor_split(tuple(range(blur.TOGETHER, len(rows), blur.TOGETHER)))
-
-
-def _hue_places(drawn: Drawn) -> Tensor:
-    return (drawn.order == colour.HUE).int().argmax(dim=1)
-
-
-def _jittered(views: Tensor, drawn: Drawn) -> Tensor:
-    """Change colours; on a CPU the images whose hue is changed at the same place of the order together."""
-    if views.device.type != "cpu":
-        return _changed(views, drawn, drawn.jitters, partial(_jittered_at, None))
-    places = _hue_places(drawn)
-    for place in range(4):
-        views = _changed(views, drawn, drawn.jitters & (places == place), partial(_jittered_at, place))
-    return views
-
-
-def _jittered_at(hue_place: int | None, views: Tensor, drawn: Drawn) -> Tensor:
-    return colour.jitter(views, drawn.factors, drawn.order, hue_place)
-
-
-def _greyed(views: Tensor, _: Drawn) -> Tensor:
-    return colour.grey(views).repeat(1, 3, 1, 1)
-
-
-def _blurred(radius: int, views: Tensor, drawn: Drawn) -> Tensor:
-    return blur.gaussian_blur(views, drawn.sigmas, radius)
-
-
-def _solarized(threshold: float, views: Tensor, _: Drawn) -> Tensor:
-    return colour.solarize(views, threshold)
-
-
-def _changed(views: Tensor, drawn: Drawn, chosen: Tensor, change: Callable[[Tensor, Drawn], Tensor]) -> Tensor:
-    """Return the views with those that are `chosen` (N,) changed; the change may write into what it is given."""
-    if views.device.type != "cpu":
-        return torch.where(chosen[:, None, None, None], change(views.clone(), drawn), views)
-    rows = chosen.nonzero()[:, 0]
-    if not len(rows):
-        return views
-    first, last = rows[[0, -1]].tolist()
-    some = views[first : last + 1]
-    if len(some) > len(rows):
-        return views.index_copy_(0, rows, change(views.index_select(0, rows), drawn[rows]))
-    changed = change(some, drawn[first : last + 1])
-    if changed.data_ptr() != some.data_ptr():
-        some.copy_(changed)
-    return views
+def _chosen(chosen: Tensor, changed: Tensor, views: Tensor) -> Tensor:
+    return torch.where(chosen[:, None, None, None], changed, views)

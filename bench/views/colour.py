@@ -15,37 +15,51 @@ def grey(images: Tensor) -> Tensor:
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(1)
 
 
-def jitter(images: Tensor, factors: Tensor, order: Tensor, hue_place: int | None = None) -> Tensor:
-    """Return images (N, 3, H, W) with brightness, contrast, saturation and hue changed in each image's own order; in place.
+def hue_places(order: Tensor) -> Tensor:
+    """Return when the hue is changed (N,), 0 to 3, in an `order` (N, 4) of operations by number."""
+    return (order == HUE).int().argmax(dim=1)
 
-    `factors` (N, 4): three factors, 1 for no change, and the shift of the hue in turns; `order` (N, 4): the operations by
-    number, first to last. `hue_place` says when all images have the hue changed at that place, which saves half of the work:
-    without it, the three others are each computed before the hue and again after it, once with a factor of 1.
+
+def blend_weights(factors: Tensor, order: Tensor) -> Tensor:
+    """Return what `blend` does at each of four places (N, 4, 3); those of the hue have no meaning.
+
+    `factors` (N, 4): those of brightness, contrast and saturation, 1 for no change; `order` (N, 4): the operations by number,
+    first to last.
     """
-    place = (order == HUE).int().argmax(dim=1)
-    for after in (False, True):
-        if after:
-            images = shift_hue(images, factors[:, HUE])
-        for number in range(3):
-            if hue_place is not None and (number >= hue_place) != after:
-                continue
-            kind = order.gather(1, (number + (number >= place).long())[:, None])[:, 0]
-            factor = factors.gather(1, kind[:, None])[:, 0]
-            factor = torch.where((number >= place) == after, factor, 1)
-            images = blend(images, kind, factor)
+    factor = factors.gather(1, order)
+    rest = 1 - factor
+    return torch.stack([factor, rest * (order == SATURATION), rest * (order == CONTRAST)], dim=2)
+
+
+def jitter(images: Tensor, weights: Tensor, turns: Tensor, hue_place: int) -> Tensor:
+    """Return images (N, 3, H, W) whose hue is all changed at the same place, the rest by `blend_weights`; may change `images`."""
+    for place in range(4):
+        images = shift_hue(images, turns) if place == hue_place else blend(images, weights[:, place])
     return images
 
 
-def blend(images: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
-    """Return images times `factor` (N,) plus the rest of black, their mean lightness or their lightness, clamped; in place.
+def jitter_in_any_order(images: Tensor, weights: Tensor, turns: Tensor, order: Tensor) -> Tensor:
+    """Return images as `jitter`, each with the hue at its own place in `order` (N, 4); may change `images`.
 
-    `kind` (N,) says which: BRIGHTNESS, CONTRAST or SATURATION.
+    The three others are each computed before the hue and again after it, once with weights that change nothing.
     """
-    kind, factor = kind[:, None, None, None], factor[:, None, None, None]
+    places = hue_places(order)[:, None, None]
+    nothing = torch.eye(3, device=images.device)[0]
+    for after in (False, True):
+        if after:
+            images = shift_hue(images, turns)
+        for number in range(3):
+            its = weights.gather(1, (number + (number >= places).long()).expand(-1, 1, 3))
+            images = blend(images, torch.where((number >= places) == after, its, nothing)[:, 0])
+    return images
+
+
+def blend(images: Tensor, weights: Tensor) -> Tensor:
+    """Return weighted sums of images, their lightness and their mean lightness, clamped; in place. `weights` are (N, 3)."""
+    its, lightness_weight, mean_weight = weights[:, :, None, None, None].unbind(dim=1)
     lightness = grey(images)
     mean = lightness.mean(dim=(2, 3), keepdim=True)
-    other = lightness.mul_((1 - factor) * (kind == SATURATION)).add_(mean * (1 - factor) * (kind == CONTRAST))
-    return images.mul_(factor).add_(other).clamp_(0, 1)
+    return images.mul_(its).add_(lightness.mul_(lightness_weight).add_(mean * mean_weight)).clamp_(0, 1)
 
 
 def shift_hue(images: Tensor, turns: Tensor) -> Tensor:

@@ -49,19 +49,11 @@ def fallback(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, 
     return height, width
 
 
-def resized(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
+def by_matrices(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
     """Return the boxes of uint8 images (N, 3, H, W), mirrored where `flips` (N,), as float32 (N, 3, size, size) in [0, 1].
 
-    Bilinear, with antialiasing where a side is reduced, from pixels of the box alone, rounded to bytes: torchvision's
-    `resized_crop`. On a CPU an image at a time by torch's own resampling of bytes, elsewhere all at once `by_matrices`.
-    """
-    return (_one_by_one if images.device.type == "cpu" else by_matrices)(images, boxes, flips, size)
-
-
-def by_matrices(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
-    """Return what `resized` returns, as two products of matrices: across, then down, rounded after each as torch rounds bytes.
-
-    Equal to torch's resampling of bytes for 98 % of values, whose weights have fewer digits, and within two levels of it.
+    As `one_by_one`, by two products of matrices: across, then down, rounded after each as torch rounds bytes. Equal to torch's
+    resampling of bytes for 98 % of values, whose weights have fewer digits, and within two levels of it.
     """
     top, left, tall, wide = boxes.unbind(dim=1)
     count, _, height, width = images.shape
@@ -72,13 +64,19 @@ def by_matrices(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tens
     return torch.bmm(rows, lines).add_(0.5).floor_().div_(255).view(count, size, 3, size).transpose(1, 2)
 
 
-def _one_by_one(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
-    out = torch.empty((len(images), 3, size, size))
-    for place, ((top, left, height, width), flip) in enumerate(zip(boxes.tolist(), flips.tolist(), strict=True)):
-        box = images[place : place + 1, :, top : top + height, left : left + width]
-        pixels = functional.interpolate(box, (size, size), mode="bilinear", antialias=True)
-        out[place] = (pixels.flip(3) if flip else pixels)[0]
-    return out.div_(255)
+def one_by_one(images: Tensor, boxes: Tensor, rows: Tensor, size: int) -> Tensor:
+    """Return the boxes of some `rows` (K,) of uint8 images (N, 3, H, W) as float32 (K, 3, size, size) in [0, 1].
+
+    By torch's own resampling of bytes: bilinear, with antialiasing where a side is reduced, from pixels of the box alone, rounded
+    to bytes: torchvision's `resized_crop`.
+    """
+    crops = [
+        functional.interpolate(
+            images[row, None, :, top : top + tall, left : left + wide], (size, size), mode="bilinear", antialias=True
+        )
+        for row, (top, left, tall, wide) in zip(rows.tolist(), boxes[rows].tolist(), strict=True)
+    ]
+    return torch.empty((len(crops), 3, size, size)).copy_(torch.cat(crops)).div_(255)
 
 
 def matrices(starts: Tensor, lengths: Tensor, flips: Tensor, source: int, size: int) -> Tensor:

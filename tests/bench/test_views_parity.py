@@ -1,6 +1,7 @@
 """What views do, given what was drawn: torchvision's operations, an image at a time."""
 
 from dataclasses import replace
+from threading import Barrier, current_thread
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as theirs
 
-from bench.views import Drawn, View, blur, colour, crop, multi_crop
+from bench.views import Drawn, View, blur, colour, cpu, crop, multi_crop
 from tests.standin import StandIn
 
 LEVEL = 1 / 255
@@ -90,7 +91,8 @@ def test_each_operation_of_the_jitter_is_torchvisions_and_none_is_dead(operation
     order = torch.arange(4).expand(5, 4)
     change = [theirs.adjust_brightness, theirs.adjust_contrast, theirs.adjust_saturation, theirs.adjust_hue][operation]
     expected = torch.stack([change(image, strength.item()) for image, strength in zip(images, strengths, strict=True)])
-    ours = colour.jitter(images.clone(), factors, order)
+    weights = colour.blend_weights(factors, order)
+    ours = colour.jitter(images.clone(), weights, factors[:, colour.HUE], colour.HUE)
     assert (ours - expected).abs().max() < LEVEL / 10
     assert (ours - images).abs().mean() > LEVEL
 
@@ -98,12 +100,13 @@ def test_each_operation_of_the_jitter_is_torchvisions_and_none_is_dead(operation
 def test_knowing_the_place_of_the_hue_changes_nothing() -> None:
     images = photographs(24).float() / 255
     drawn = draw(View(), photographs(24))
-    places = (drawn.order == colour.HUE).int().argmax(dim=1)
+    places, turns = colour.hue_places(drawn.order), drawn.factors[:, colour.HUE]
     assert set(places.tolist()) == {0, 1, 2, 3}
-    general = colour.jitter(images.clone(), drawn.factors, drawn.order)
+    weights = colour.blend_weights(drawn.factors, drawn.order)
+    general = colour.jitter_in_any_order(images.clone(), weights, turns, drawn.order)
     for place in range(4):
         rows = (places == place).nonzero()[:, 0]
-        known = colour.jitter(images[rows], drawn.factors[rows], drawn.order[rows], place)
+        known = colour.jitter(images[rows], weights[rows], turns[rows], place)
         assert (known - general[rows]).abs().max() < 1e-6
 
 
@@ -167,10 +170,29 @@ def test_autocast_changes_nothing() -> None:
     assert torch.equal(inside, view.apply(images, drawn))
 
 
-def test_the_number_of_threads_and_of_other_images_changes_no_bit() -> None:
+def test_a_part_is_made_by_one_thread_among_as_many_as_are_worth_it() -> None:
+    """A thread that torch meets for the first time computes in as many threads as the first, whatever it was told before."""
+    seen: list[tuple[str, int]] = []
+    meeting = Barrier(2)
+
+    def work(part: torch.Tensor) -> None:
+        meeting.wait(10)
+        seen.append((current_thread().name, torch.get_num_threads()))
+
+    torch.set_num_threads(3)
+    try:
+        cpu.share(work, torch.arange(4).split(1), most=2)
+    finally:
+        torch.set_num_threads(1)
+    assert len({name for name, _ in seen}) == 2
+    assert [count for _, count in seen] == [1] * 4
+
+
+def test_the_number_of_threads_and_of_other_images_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     view, images = View(size=32, solarize=0.3), photographs(30)
     drawn = draw(view, images)
     alone = view.apply(images, drawn)
+    monkeypatch.setattr(cpu, "THREAD", 1)
     torch.set_num_threads(3)
     try:
         together = view.apply(images, drawn)
