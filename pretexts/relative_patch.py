@@ -1,4 +1,4 @@
-"""Relative patches: at which of eight places around one patch of an image does a second one lie?
+"""Relative patches: at which of the eight places around one patch of an image does a second one lie?
 
 Doersch et al. 2015, https://arxiv.org/abs/1505.05192, on the bench's trunk. Its released code reports 51.4 % mAP on VOC 2007
 detection, after 1.7 million steps on ImageNet.
@@ -6,12 +6,11 @@ detection, after 1.7 million steps on ImageNet.
     bench run --pretext relative_patch --downstream voc_cls --trunk timm:resnet18 --size 96
 
 A grid of nine patches, with gaps and jitter, goes through the encoder once, each patch enlarged to the smallest size that the
-trunk takes: that is the cost of a step. The features of the middle patch and of a neighbour are joined by two dense layers (late
-fusion), for as many neighbours as the recipe says. Each patch has its own mean and deviation removed, as in the released code.
+trunk takes: that is the cost of a step. The features of two patches side by side are joined by two dense layers (late fusion); a
+patch is in many pairs, and every place is asked about as often. Each patch has its own mean and deviation removed.
 Against chromatic aberration, which tells where in the image a patch lies, colours are dropped or projected; a trunk that sees
-lightness alone has no colours to drop. `audit` measures what is left. The grid fills the image, unlike the paper's, whose images
-are larger: here a patch's place in the image is its place in the grid, so what tells the one tells the other. The paper's random
-reduction of patches is left out: ours are small as it is.
+lightness alone has none. `audit` measures what is left. The grid fills the image, unlike the paper's: what tells a patch's place
+in the image tells its place in the grid. The paper's random reduction of patches is left out: ours are small as it is.
 """
 
 from __future__ import annotations
@@ -25,10 +24,8 @@ from torch import Tensor
 
 from bench.contract import Batch, Pretext, Recipe, Trunk
 from bench.models.modes import inference_with
+from pretexts._grid import at_cells, draw_pairs, steps
 from pretexts._patches import Classification, Colours, check_patch, cut, fed_side, hide_colours, late_fusion, paste, place_known
-
-MIDDLE = 4
-"""The middle cell of the grid of nine, which are counted by rows."""
 
 
 class RelativePatchRecipe(Recipe):
@@ -38,7 +35,7 @@ class RelativePatchRecipe(Recipe):
     gap: float = Field(default=0.5, ge=0)  # between patches, in sides of a patch; section 3.1, 48 of 96 px
     jitter: float = Field(default=7 / 96, ge=0)  # of a patch's place to either side, in sides of a patch; section 3.1, 7 of 96 px
     colours: Colours = "drop"  # of trunks that see colour; section 3.1 has both
-    neighbours: int = Field(default=8, ge=1, le=8)  # questions an image; up to 8 share a patch in the paper
+    pairs: int = Field(default=4, ge=1, le=4)  # of each place an image; section 3.1 has up to 8 pairs a patch, 4 are 7.1
     head_width: int = Field(default=4096, ge=1)  # figure 3
 
 
@@ -65,6 +62,8 @@ class RelativePatch(Classification):
             "epochs": 75, "batch_size": 57, "optimizer": "sgd", "lr": 0.02, "momentum": 0.0, "visualize_epochs": (1, 25, 75),
         },
     }  # fmt: skip
+    version: ClassVar[int] = 2
+    """2: pairs all over the grid. In version 1 the first was always the middle patch."""
     classes = 8
 
     def __init__(self, recipe: RelativePatchRecipe, trunk: Trunk) -> None:
@@ -84,23 +83,17 @@ class RelativePatch(Classification):
         free = size - 3 * patch - 2 * gap - 2 * jitter
         start = torch.randint(free + 1, (count, 1, 2), generator=generator, device=device)
         moved = torch.randint(2 * jitter + 1, (count, 9, 2), generator=generator, device=device)
-        steps = torch.arange(3, device=device) * (patch + gap)
-        return start + torch.cartesian_prod(steps, steps) + moved
+        lines = torch.arange(3, device=device) * (patch + gap)
+        return start + torch.cartesian_prod(lines, lines) + moved
 
     def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
-        """Return `patches` (N, 1 + neighbours, C, side, side), the middle one first, and `target` (N, neighbours).
+        """Return nine `patches` (N, 9, C, side, side), the cells of their `pairs` (N, Q, 2) and `target` (N, Q), places 0 to 7.
 
-        The neighbours are drawn without replacement; targets count the places by rows, 0 to 7. `corners` (N, 1 + neighbours, 2)
-        has the first pixel of each patch.
+        The pairs and their order are drawn; `corners` (N, 9, 2) has the first pixel of each patch.
         """
         corners = self.corners(images, generator)
-        target = torch.rand((len(images), 8), generator=generator, device=images.device).argsort(dim=1)[
-            :, : self.recipe.neighbours
-        ]
-        around = target + (target >= MIDDLE)
-        chosen = torch.cat([torch.full_like(around[:, :1], MIDDLE), around], dim=1)
-        corners = corners.gather(1, chosen[..., None].expand(-1, -1, 2))
-        return {"patches": self.patches(images, corners, generator), "target": target, "corners": corners}
+        pairs, target = draw_pairs(len(images), self.recipe.pairs, generator)
+        return {"patches": self.patches(images, corners, generator), "corners": corners, "pairs": pairs, "target": target}
 
     def patches(self, images: Tensor, corners: Tensor, generator: torch.Generator) -> Tensor:
         """Return the patches at `corners` (N, P, 2) as they are fed but for their size: (N, P, C, side, side)."""
@@ -108,22 +101,20 @@ class RelativePatch(Classification):
         return hide_colours(cut(self.trunk.preprocessing(images), corners, patch), self.recipe.colours, generator)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return the scores of the eight places for each neighbour, (N, neighbours, 8)."""
-        first, second = self.pooled_patches(batch["patches"]).tensor_split([1], dim=1)
-        pairs = torch.cat([first.expand_as(second), second], dim=2)
-        scores: Tensor = self.head(pairs.flatten(end_dim=1))
-        return scores.view(*pairs.shape[:2], -1)
+        """Return the scores of the eight places for each pair, (N, Q, 8)."""
+        joined = at_cells(self.pooled_patches(batch["patches"]), batch["pairs"]).flatten(start_dim=2)
+        scores: Tensor = self.head(joined.flatten(end_dim=1))
+        return scores.view(*joined.shape[:2], -1)
 
     def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return two patches side by side, then on the darkened image the second where the answer puts it, and where it lies."""
         batch, chosen = self.answers(images, generator)
-        size, device, corners = images.shape[-1], images.device, batch["corners"][:, :2]
+        size, device, corners = images.shape[-1], images.device, at_cells(batch["corners"], batch["pairs"][:, :1])[:, 0]
         patch, gap, _ = layout(self.recipe, size)
         patches = cut(images, corners, patch)
         left = (size - 2 * patch - gap) // 2
         aside = torch.tensor([[(size - patch) // 2, left], [(size - patch) // 2, left + patch + gap]], device=device)
-        cell = chosen[:, :1] + (chosen[:, :1] >= MIDDLE)
-        offset = torch.stack([cell // 3 - 1, cell % 3 - 1], dim=2) * (patch + gap)
+        offset = steps(chosen[:, :1]) * (patch + gap)
         said = torch.cat([corners[:, :1], (corners[:, :1] + offset).clamp(0, size - patch)], dim=1)
         return {
             "asked": paste(torch.zeros_like(images), patches, aside.expand(len(images), -1, -1)),

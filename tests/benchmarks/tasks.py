@@ -54,9 +54,10 @@ def jigsaws(features: Tensor) -> Tensor:
 
 
 def pairs_of(features: Tensor) -> Tensor:
-    """Return each neighbour beside the middle patch: (8 N, 2 C) of (9 N, C)."""
-    first, second = features.view(BATCH, 9, -1).tensor_split([1], dim=1)
-    return torch.cat([first.expand_as(second), second], dim=2).flatten(end_dim=1)
+    """Return as many pairs of each image's patches as the preset asks about: (32 N, 2 C) of (9 N, C)."""
+    of_images = features.view(BATCH, 9, -1)
+    firsts, seconds = (torch.arange(32) * step % 9 for step in (1, 2))
+    return torch.cat([of_images[:, firsts], of_images[:, seconds]], dim=2).flatten(end_dim=1)
 
 
 def embedded(task: Any, batch: dict[str, Tensor]) -> Tensor:

@@ -1,5 +1,7 @@
 """Relative patches: their places and pixels against slow loops, colours against Doersch et al. 2015, and the shortcut audit."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from bench import registry
 from bench.contract import Pretext, shuffled
 from bench.errors import UsageError
 from bench.models.trunk import make_trunk
+from pretexts._grid import draw_pairs
 from pretexts._patches import SPREAD, cut, enlarged, fed_side, hide_colours, paste, place_known, standardised
 from tests.pretexts.toys import bowls, certainty, livelier, noise, seeded, trained
 
@@ -44,7 +47,7 @@ def by_hand(patch: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def test_patches_are_those_of_a_slow_loop() -> None:
-    pretext = task(neighbours=3)
+    pretext = task()
     batch = pretext.make_batch(noise(), seeded())
     lightness = pretext.trunk.preprocessing(noise()).numpy()
     for picture, patches, corners in zip(lightness, batch["patches"].numpy(), batch["corners"].tolist(), strict=True):
@@ -67,27 +70,36 @@ def test_patches_have_the_papers_gaps_and_jitter_and_stay_inside_the_image(size:
     assert beside.min() == gap - 2 * jitter and beside.max() == gap + 2 * jitter
 
 
-def test_targets_say_where_the_neighbours_lie() -> None:
-    batch = task().make_batch(noise(20), seeded())
-    corners, target = batch["corners"], batch["target"]
-    assert all(sorted(row) == list(range(8)) for row in target.tolist())
-    assert len({tuple(row) for row in target.tolist()}) > 10
-    for (first, *others), answers in zip(corners.tolist(), target.tolist(), strict=True):
-        for (top, left), answer in zip(others, answers, strict=True):
-            away = ((top - first[0]) / 15, (left - first[1]) / 15)
+@pytest.mark.parametrize("each", [1, 3, 4])
+def test_targets_say_where_the_second_of_each_pair_lies(each: int) -> None:
+    batch = task(pairs=each).make_batch(noise(20), seeded())
+    assert len({tuple(row) for row in batch["target"].tolist()}) == 20
+    for corners, pairs, answers in zip(*(batch[name].tolist() for name in ("corners", "pairs", "target")), strict=True):
+        assert sorted(answers) == sorted(list(range(8)) * each)
+        assert len({tuple(pair) for pair in pairs}) == 8 * each
+        for (first, second), answer in zip(pairs, answers, strict=True):
+            away = ((to - start) / 15 for start, to in zip(corners[first], corners[second], strict=True))
             assert tuple(round(each) for each in away) == PLACES[answer]
 
 
-def test_the_loss_joins_the_middle_patch_with_each_neighbour_through_one_encoder() -> None:
-    pretext = task(neighbours=2).eval()
+def test_each_pair_of_a_place_is_drawn_as_often() -> None:
+    pairs, places = draw_pairs(6000, 1, seeded())
+    for place, (down, right) in enumerate(PLACES):
+        of_place = Counter(map(tuple, pairs[places == place].tolist()))
+        assert len(of_place) == (3 - abs(down)) * (3 - abs(right))
+        assert max(abs(count * len(of_place) / 6000 - 1) for count in of_place.values()) < 0.15
+
+
+def test_the_loss_joins_the_patches_of_each_pair_through_one_encoder() -> None:
+    pretext = task(pairs=1).eval()
     batch = pretext.make_batch(noise(), seeded())
     ((name, loss),) = pretext.training_step(batch)
     losses = []
-    for patches, target in zip(batch["patches"], batch["target"], strict=True):
+    for patches, pairs, target in zip(batch["patches"], batch["pairs"].tolist(), batch["target"], strict=True):
         fed = functional.interpolate(patches, size=(16, 16), mode="bilinear")
-        middle, *others = (pretext.trunk.encode(each[None])[-1].mean(dim=(2, 3)) for each in fed)
-        for other, answer in zip(others, target, strict=True):
-            scores = pretext.head(torch.cat([middle, other], dim=1)).double()[0]
+        features = [pretext.trunk.encode(each[None])[-1].mean(dim=(2, 3)) for each in fed]
+        for (first, second), answer in zip(pairs, target, strict=True):
+            scores = pretext.head(torch.cat([features[first], features[second]], dim=1)).double()[0]
             losses.append((scores.exp().sum().log() - scores[answer]).item())
     assert name == "loss" and loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
 
@@ -113,7 +125,7 @@ def test_images_too_small_for_the_grid_are_refused_with_numbers(
 
 
 def test_it_learns_slopes_and_shuffled_targets_teach_nothing() -> None:
-    assert certainty(taught(RelativePatch), bowls(64, seed=99)) > 0.6
+    assert certainty(taught(RelativePatch), bowls(64, seed=99)) > 0.5
     assert certainty(taught(shuffled("relative_patch", RelativePatch)), bowls(64, seed=99)) < 0.155
 
 
