@@ -14,11 +14,11 @@ def make_optimizer(settings: Recipe | Protocol, lr: float, *modules: nn.Module) 
     """Return an optimizer of the modules' parameters, each once, with the base rate `lr`.
 
     Weights decay where the settings say so, but biases and parameters of one dimension, such as those of norms, do not. LARS
-    adapts the rate of the weights that decay alone, as in SimCLR (https://arxiv.org/abs/2002.05709, appendix B.6).
+    adapts the rate of the others alone, whatever their decay, as in SimCLR (https://arxiv.org/abs/2002.05709, appendix B.6).
     """
     named = {id(weight): (name, weight) for module in modules for name, weight in module.named_parameters()}
     groups: list[dict[str, Any]] = [{"params": [weight for _, weight in named.values()]}]
-    if settings.weight_decay:
+    if settings.weight_decay or settings.optimizer == "lars":
         spared = [weight for name, weight in named.values() if weight.ndim <= 1 or name.endswith("bias")]
         decaying = [weight for name, weight in named.values() if weight.ndim > 1 and not name.endswith("bias")]
         groups = [{"params": decaying, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
@@ -26,6 +26,8 @@ def make_optimizer(settings: Recipe | Protocol, lr: float, *modules: nn.Module) 
     if settings.optimizer == "lars":
         from timm.optim import Lars
 
+        for group in groups:  # by default timm's adapts none whose decay is 0
+            group["always_adapt"] = group["params"][0] is decaying[0] if decaying else False
         lars: torch.optim.Optimizer = Lars(groups, lr=lr, momentum=settings.momentum)
         return lars
     if settings.optimizer == "sgd":

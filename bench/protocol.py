@@ -61,7 +61,8 @@ class Recipe(Optimization):
     """How a pretext task trains. Defaults are from the paper (Sensors 2022, 22, 1599, section 4.1); each names its source.
 
     With `accumulate` a step is the same as without, but for batch norm, which sees a part of a batch at a time, for dropout and
-    random masks, and for losses that compare the images of a batch: a contrastive loss has only its part's negatives.
+    random masks, and for losses that compare the images of a batch, as a contrastive loss, which has only its part's negatives,
+    or that leave some out, as that of `class_color`, a mean over the coloured images of a part.
     """
 
     epochs: int = Field(default=20, ge=0)  # the paper's text

@@ -54,6 +54,11 @@ def draw_mask(images: int, cells: int, hidden: float, generator: torch.Generator
     return (order < visible_cells(cells, hidden)).view(images, 1, cells, cells)
 
 
+def fixed_generator(device: torch.device) -> torch.Generator:
+    """Return a generator whose numbers are always the same, so that scores and those of baselines are of the same masks."""
+    return torch.Generator(device).manual_seed(0)
+
+
 def visible_cells(cells: int, hidden: float) -> int:
     """Return how many of an image's cells are visible, at least one."""
     return max(1, round(cells * cells * (1 - hidden)))

@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from bench.contract import Batch, Family, Pretext, Recipe, Trains, Trunk
+from bench.models.modes import inference_with
 from bench.protocol import OptimizerName, RateScaling, RateSchedule
 from bench.views import View
 from pretexts._contrastive import Projector, nt_xent, similarities
@@ -109,12 +111,15 @@ class Simclr(Pretext):
 
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return how often the nearest of all other views is that of the same image: `accuracy`, a mean of both views (N,)."""
-        found, right = similarities(*self.embeddings(self.make_batch(images, generator)))
-        return {"accuracy": (found.argmax(dim=1) == right).float().view(2, -1).mean(dim=0)}
+        with inference_with(self, self.recipe.statistics):
+            return {"accuracy": _found(*self.embeddings(self.make_batch(images, generator)))}
 
     def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Return the accuracy of a guess."""
-        return {"chance": {"accuracy": torch.full((len(images),), 1 / (2 * len(images) - 1), device=images.device)}}
+        """Return the accuracy of a guess, and that of `pixels`: two views of an image are alike before anything is learned."""
+        chance = torch.full((len(images),), 1 / (2 * len(images) - 1), device=images.device)
+        views = self.make_batch(images, torch.Generator(images.device).manual_seed(0))
+        pixels = (functional.normalize((view - view.mean(dim=(2, 3), keepdim=True)).flatten(1)) for view in views.values())
+        return {"chance": {"accuracy": chance}, "pixels": {"accuracy": _found(*pixels)}}
 
     def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the first view of each image, the view that it is nearest to, and its true second view."""
@@ -123,3 +128,9 @@ class Simclr(Pretext):
         nearest = similarities(*self.embeddings(batch))[0][: len(images)].argmax(dim=1)
         rows = {"asked": first, "learned": torch.cat([first, second])[nearest], "truth": second}
         return {name: (row * 255).round().to(torch.uint8) for name, row in rows.items()}
+
+
+def _found(first: Tensor, second: Tensor) -> Tensor:
+    """Return how often the nearest of all other views is that of the same image, a mean of both views (N,)."""
+    found, right = similarities(first, second)
+    return (found.argmax(dim=1) == right).float().view(2, -1).mean(dim=0)

@@ -29,7 +29,7 @@ class Teacher(nn.Module):
     def follow(self, student: nn.Module, momentum: float) -> None:
         """Set each weight to `momentum` x its own value + (1 - `momentum`) x the student's; 0 copies, 1 changes nothing.
 
-        Buffers, such as the statistics of batch norms, are copied, as in He et al. 2020 (https://arxiv.org/abs/1911.05722).
+        Buffers, such as the statistics of batch norms, are copied; in MoCo's released code the teacher measures its own.
         """
         mine: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(mine, [weight.detach() for weight in student.parameters()], 1 - momentum)

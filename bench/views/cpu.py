@@ -72,10 +72,10 @@ def share(work: Callable[[Tensor], None], parts: Sequence[Tensor], most: int) ->
         for part in parts:
             work(part)
         return
-    left = iter(parts)
+    left, in_inference = iter(parts), torch.is_inference_mode_enabled()
 
     def alone() -> None:
-        with torch.no_grad():  # a setting of each thread
+        with torch.inference_mode(in_inference), torch.no_grad():  # settings of each thread
             for part in left:
                 work(part)
 

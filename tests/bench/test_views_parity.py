@@ -202,6 +202,19 @@ def test_the_number_of_threads_and_of_other_images_changes_no_bit(monkeypatch: p
     assert torch.equal(alone, together)
 
 
+def test_views_can_be_made_in_inference_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, images = View(size=32), photographs(30)
+    drawn = draw(view, images)
+    monkeypatch.setattr(cpu, "THREAD", 1)
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode():
+            made = view.apply(images, drawn)
+        assert torch.equal(made, view.apply(images, drawn))
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_an_error_in_a_thread_is_raised() -> None:
     view, images = View(size=32), photographs(30)
     drawn = draw(view, images)

@@ -115,7 +115,7 @@ def test_the_patchs_mean_is_the_trivial_answer_beside_a_dead_networks_score() ->
     with inference(made):
         dead = made.evaluate(pictures(16), seeded())["psnr_hidden"].mean().item()
     trivial = made.baselines(pictures(16), pictures(2))["mean of the patch"]["psnr_hidden"].mean().item()
-    assert dead == pytest.approx(trivial, abs=0.1)
+    assert dead == pytest.approx(trivial, abs=1e-4)
 
 
 def test_images_without_a_level_of_cells_are_refused() -> None:

@@ -109,6 +109,14 @@ def test_it_finds_the_other_view_and_its_shuffled_twin_does_not() -> None:
     assert found["simclr"] > 0.5 and found["simclr"] > found["simclr:shuffled"] + 0.2
 
 
+def test_pixels_find_views_that_are_alike_before_anything_is_learned() -> None:
+    def pixels(**changes: object) -> float:
+        return task(**changes).baselines(coloured(32), coloured(2))["pixels"]["accuracy"].mean().item()
+
+    assert pixels(crop_scale=1.0, colour_strength=0.0, blur=0.0) > 0.4, "those that are mirrored alike"
+    assert pixels() < 0.3
+
+
 def test_accuracy_is_one_for_equal_views_and_at_chance_for_strangers() -> None:
     first, _ = pairs(50)
     found, right = similarities(first, first)

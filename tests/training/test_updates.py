@@ -75,27 +75,28 @@ def test_drops_are_shares_in_ascending_order() -> None:
             Optimization(lr_drops=wrong)
 
 
-def lars_by_hand(weights: list[Tensor], slopes: list[list[Tensor]], decays: list[float], lr: float) -> list[Tensor]:
-    """You et al. 2017, algorithm 1, with the local rate on weights that decay alone; momentum is torch's."""
+def lars_by_hand(weights: list[Tensor], slopes: list[list[Tensor]], adapted: list[bool], decay: float, lr: float) -> list[Tensor]:
+    """You et al. 2017, algorithm 1, with decay and the local rate for the `adapted` alone; momentum is torch's."""
     moved = [torch.zeros_like(weight) for weight in weights]
     for step in slopes:
-        for place, (weight, slope, decay) in enumerate(zip(weights, step, decays, strict=True)):
-            change = slope + decay * weight
-            if decay:
-                change = change * 0.001 * weight.norm() / (slope.norm() + decay * weight.norm())
+        for place, (weight, slope, is_adapted) in enumerate(zip(weights, step, adapted, strict=True)):
+            change = slope
+            if is_adapted:
+                change = (slope + decay * weight) * 0.001 * weight.norm() / (slope.norm() + decay * weight.norm())
             moved[place] = 0.9 * moved[place] + change
             weights[place] = weight - lr * moved[place]
     return weights
 
 
-def test_lars_adapts_the_rates_of_weights_that_decay_alone() -> None:
+@pytest.mark.parametrize("decay", [1e-2, 0.0])
+def test_lars_adapts_the_rates_of_weights_but_not_of_biases_and_norms(decay: float) -> None:
     net = network()
-    made = make_optimizer(Recipe(optimizer="lars", weight_decay=1e-2), 0.5, net)
+    made = make_optimizer(Recipe(optimizer="lars", weight_decay=decay), 0.5, net)
     names = [name for name, _ in net.named_parameters()]
-    decays = [1e-2 if name in ("0.weight", "4.weight") else 0.0 for name in names]
+    adapted = [name in ("0.weight", "4.weight") for name in names]
     generator = torch.Generator().manual_seed(0)
     slopes = [[torch.randn(weight.shape, generator=generator) for weight in net.parameters()] for _ in range(4)]
-    expected = lars_by_hand([weight.detach().clone() for weight in net.parameters()], slopes, decays, 0.5)
+    expected = lars_by_hand([weight.detach().clone() for weight in net.parameters()], slopes, adapted, decay, 0.5)
     for step in slopes:
         for weight, slope in zip(net.parameters(), step, strict=True):
             weight.grad = slope.clone()
