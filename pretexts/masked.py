@@ -1,9 +1,9 @@
 """Masked image modelling: most of an image is hidden from the encoder, and the hidden pixels are to be predicted.
 
 For networks of convolutions after SparK (Tian et al. 2023, https://arxiv.org/abs/2301.03580): every level is masked again, and
-the decoder, with the trunk's skip connections, gets a learned token at hidden places. For transformers after SimMIM (Xie et al.
-2022, https://arxiv.org/abs/2111.09886): a learned token replaces hidden patches. A run here: `bench run --pretext masked --trunk
-timm:resnet18,preprocessing=rgb`. A step costs about one of the trunk. It should beat the hidden patch's own mean in PSNR.
+the decoder gets a learned token at hidden places. Transformers after SimMIM (Xie et al. 2022, https://arxiv.org/abs/2111.09886):
+a token replaces them. `bench run --pretext masked --trunk timm:resnet18,preprocessing=rgb`. It should beat the hidden patch's own
+mean in PSNR; a step costs about one of the trunk.
 """
 
 from __future__ import annotations
@@ -131,17 +131,17 @@ class Masked(Pretext):
 
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return `psnr_hidden`, with masks that are always the same, given each cell's moments where targets are normalised."""
+        batch = self.make_batch(images, fixed_generator(images.device))
         with inference_with(self, self.recipe.statistics):
-            batch = self.make_batch(images, fixed_generator(images.device))
             answer, hidden = self.reconstructed(batch)
         return {"psnr_hidden": self.psnr(answer, batch["inputs"], hidden)}
 
     def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
         """Return the PSNR of each hidden cell's own mean, which for normalised targets is the answer 0; masks of `evaluate`."""
-        inputs = self.trunk.preprocessing(images)
-        visible = draw_mask(len(inputs), self.cells, self.recipe.hidden, fixed_generator(images.device))
-        hidden = ~Mask(visible, visible_cells(self.cells, self.recipe.hidden)).at(inputs.shape[-1])
-        return {"mean of the patch": {"psnr_hidden": self.psnr(self.moments(inputs)[0].expand_as(inputs), inputs, hidden)}}
+        batch = self.make_batch(images, fixed_generator(images.device))
+        hidden = ~Mask(batch["visible"], visible_cells(self.cells, self.recipe.hidden)).at(images.shape[-1])
+        mean = self.moments(batch["inputs"])[0].expand_as(batch["inputs"])
+        return {"mean of the patch": {"psnr_hidden": self.psnr(mean, batch["inputs"], hidden)}}
 
     def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return images with the hidden cells grey, predicted, and true."""
