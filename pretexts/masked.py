@@ -124,7 +124,7 @@ class Masked(Pretext):
             predicted = predicted * deviation + mean
         return torch.where(hidden, predicted, batch["inputs"]), hidden
 
-    def psnr(self, answer: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
+    def psnr(self, answer: Tensor, hidden: Tensor, truth: Tensor) -> Tensor:
         """Return the PSNR (N,) in dB of the hidden pixels of preprocessed images, whose range is 2."""
         error = ((answer - truth).square().mean(dim=1, keepdim=True) * hidden).sum(dim=(1, 2, 3)) / hidden.sum(dim=(1, 2, 3))
         return 10 * (4 / error).log10()
@@ -133,15 +133,14 @@ class Masked(Pretext):
         """Return `psnr_hidden`, with masks that are always the same, given each cell's moments where targets are normalised."""
         batch = self.make_batch(images, fixed_generator(images.device))
         with inference_with(self, self.recipe.statistics):
-            answer, hidden = self.reconstructed(batch)
-        return {"psnr_hidden": self.psnr(answer, batch["inputs"], hidden)}
+            return {"psnr_hidden": self.psnr(*self.reconstructed(batch), batch["inputs"])}
 
     def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
         """Return the PSNR of each hidden cell's own mean, which for normalised targets is the answer 0; masks of `evaluate`."""
         batch = self.make_batch(images, fixed_generator(images.device))
         hidden = ~Mask(batch["visible"], visible_cells(self.cells, self.recipe.hidden)).at(images.shape[-1])
         mean = self.moments(batch["inputs"])[0].expand_as(batch["inputs"])
-        return {"mean of the patch": {"psnr_hidden": self.psnr(mean, batch["inputs"], hidden)}}
+        return {"mean of the patch": {"psnr_hidden": self.psnr(mean, hidden, batch["inputs"])}}
 
     def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return images with the hidden cells grey, predicted, and true."""
