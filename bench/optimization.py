@@ -21,13 +21,13 @@ def make_optimizer(settings: Recipe | Protocol, lr: float, *modules: nn.Module) 
     if settings.weight_decay or settings.optimizer == "lars":
         spared = [weight for name, weight in named.values() if weight.ndim <= 1 or name.endswith("bias")]
         decaying = [weight for name, weight in named.values() if weight.ndim > 1 and not name.endswith("bias")]
-        groups = [{"params": decaying, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+        # timm's LARS adapts what does not decay only where it is told to.
+        adapts = {"always_adapt": True} if settings.optimizer == "lars" else {}
+        groups = [{"params": decaying, "weight_decay": settings.weight_decay, **adapts}, {"params": spared, "weight_decay": 0.0}]
         groups = [group for group in groups if group["params"]]
     if settings.optimizer == "lars":
         from timm.optim import Lars
 
-        for group in groups:  # by default timm's adapts none whose decay is 0
-            group["always_adapt"] = group["params"][0] is decaying[0] if decaying else False
         lars: torch.optim.Optimizer = Lars(groups, lr=lr, momentum=settings.momentum)
         return lars
     if settings.optimizer == "sgd":

@@ -66,7 +66,7 @@ class Classification(Pretext):
         return self.pooled(enlarged(patches, side)).view(*patches.shape[:2], -1)
 
     def answers(self, images: Tensor, generator: torch.Generator) -> tuple[Batch, Tensor]:
-        """Return a batch of images, whose colours are still hidden, and the most probable class of each of its targets."""
+        """Return a batch of images, made as in evaluation, and the most probable class of each of its targets."""
         with inference_with(self, self.recipe.statistics):
             batch = self.make_batch(images, generator)
             return batch, self.logits(batch).argmax(dim=-1)

@@ -6,8 +6,9 @@ detection, after 1.7 million steps on ImageNet.
     bench run --pretext relative_patch --downstream voc_cls --trunk timm:resnet18 --size 96
 
 A grid of nine patches, with gaps and jitter, goes through the encoder once, each patch enlarged to the smallest size that the
-trunk takes: that is the cost of a step. The features of two patches side by side are joined by two dense layers (late fusion); a
-patch is in many pairs, and every place is asked about as often. Each patch has its own mean and deviation removed.
+trunk takes: that is the cost of a step. The features of two patches side by side are joined by two dense layers (late fusion; the
+released code has three); a patch is in many pairs, and every place is asked about as often. Each patch has its own mean and
+deviation removed.
 Against chromatic aberration, which tells where in the image a patch lies, colours are dropped or projected; a trunk that sees
 lightness alone has none. `audit` measures what is left, and knowing the place of one of two patches alone would answer 28 %. The
 grid fills the image, unlike the paper's: what tells a patch's place in the image tells its place in the grid. The paper's random
@@ -36,7 +37,7 @@ class RelativePatchRecipe(Recipe):
     gap: float = Field(default=0.5, ge=0)  # between patches, in sides of a patch; section 3.1, 48 of 96 px
     jitter: float = Field(default=7 / 96, ge=0)  # of a patch's place to either side, in sides of a patch; section 3.1, 7 of 96 px
     colours: Colours = "drop"  # of trunks that see colour; section 3.1 has both
-    pairs: int = Field(default=4, ge=1, le=4)  # of each place an image; section 3.1 has up to 8 pairs a patch, 4 are 7.1
+    pairs: int = Field(default=4, ge=1, le=4)  # of each place an image; the released code has all, 4 or 6 a place
     head_width: int = Field(default=4096, ge=1)  # figure 3
 
 

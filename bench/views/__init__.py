@@ -7,7 +7,7 @@ RandomResizedCrop, RandomHorizontalFlip, ColorJitter, RandomGrayscale, GaussianB
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -50,10 +50,6 @@ class Drawn:
     """float32 (N,): standard deviation of the blur in pixels; 0 for none."""
     solarized: Tensor
     """bool (N,): solarized or not."""
-
-    def __getitem__(self, rows: slice | Tensor) -> Drawn:
-        """Return what was drawn for some of the images."""
-        return Drawn(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class View(Schema):

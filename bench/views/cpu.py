@@ -21,7 +21,7 @@ from bench.views import blur, colour, crop
 if TYPE_CHECKING:
     from bench.views import Drawn
 
-TOGETHER, THREAD = 1 << 20, 1 << 19
+PART, THREAD = 1 << 20, 1 << 19
 """Values of views that are made together at most, and those for which a further thread is worth its handing over."""
 
 
@@ -55,7 +55,7 @@ def make(images: Tensor, drawn: Drawn, size: int, radius: int, threshold: float)
     threads = max(1, views.numel() // THREAD)
     alike = torch.where(drawn.jitters, hue_places, 4)
     groups = torch.split(alike.argsort(stable=True), alike.bincount(minlength=5).tolist())
-    together = max(1, TOGETHER // (3 * size**2))
+    together = max(1, PART // (3 * size**2))
     share(crop_and_colour, [part for rows in groups for part in torch.split(rows, together)], threads)
     by_sigma = drawn.sigmas.argsort(stable=True)
     if radius:

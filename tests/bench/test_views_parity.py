@@ -76,7 +76,7 @@ def test_each_image_has_settings_of_its_own() -> None:
 def test_settings_that_are_swapped_between_images_are_noticed() -> None:
     view, images = View(size=32), photographs(8)
     drawn = draw(view, images)
-    swapped = drawn[torch.arange(8).roll(1)]
+    swapped = Drawn(**{name: value.roll(1, dims=0) for name, value in vars(drawn).items()})
     assert (view.apply(images, drawn) - one_by_one(view, images, swapped)).abs().mean() > 10 * LEVEL
 
 
