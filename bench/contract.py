@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.colour import join_lab, lightness_of, unit
+from bench.colour import join_lab, lightness_of, split_lab, unit
 from bench.errors import UsageError
 from bench.metrics import PADDING, VOID
 from bench.optimization import make_optimizer
@@ -31,11 +31,11 @@ Batch = dict[str, Tensor]
 `target` and `images` (uint8 (N, 3, H, W) sRGB); while the trunk is frozen it may get `features`, the head's input, instead of
 `images`."""
 
-PreprocessingName = Literal["l", "rgb"]
+PreprocessingName = Literal["l", "rgb", "l+ab"]
 
 
 class Preprocessing(nn.Module):
-    """Turns images into a trunk's inputs: lightness (`l`, as in the paper) or colour (`rgb`), in about [-1, 1].
+    """Turns images into a trunk's inputs, in about [-1, 1]: lightness (`l`, as in the paper), colour (`rgb`) or Lab (`l+ab`).
 
     Colour is normalised by a `mean` and a `std` of each channel in [0, 1]: 0.5 and 0.5, or those that weights were trained with.
     """
@@ -47,8 +47,8 @@ class Preprocessing(nn.Module):
         super().__init__()
         self.name = name
         self.channels = 1 if name == "l" else 3
-        if name == "l" and (mean or std):
-            raise ValueError("lightness has one normalisation")
+        if name != "rgb" and (mean or std):
+            raise ValueError("lightness and ab have one normalisation")
         self.register_buffer("mean", torch.tensor(mean or [0.5] * 3).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std or [0.5] * 3).view(1, 3, 1, 1), persistent=False)
 
@@ -56,17 +56,23 @@ class Preprocessing(nn.Module):
         """Return the trunk's inputs (N, channels, H, W) for sRGB images (N, 3, H, W), uint8 or float in [0, 1]."""
         if self.name == "rgb":
             return (unit(images.contiguous()) - self.mean) / self.std
-        return lightness_of(images)
+        return lightness_of(images) if self.name == "l" else torch.cat(split_lab(images), dim=1)
 
     def shown(self, inputs: Tensor) -> Tensor:
         """Return the images, sRGB uint8 (N, 3, H, W), of a trunk's inputs (N, channels, H, W): grey ones for lightness."""
         if self.name == "rgb":
             return ((inputs.float() * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
-        return join_lab(inputs, torch.zeros_like(inputs).expand(-1, 2, -1, -1))
+        chroma = torch.zeros_like(inputs).expand(-1, 2, -1, -1) if self.name == "l" else inputs[:, 1:]
+        return join_lab(inputs[:, :1], chroma)
 
     def grey(self, lightness: Tensor) -> Tensor:
-        """Return the trunk's inputs (N, channels, H, W) for grey images, given their normalised lightness (N, 1, H, W)."""
-        return lightness.expand(-1, self.channels, -1, -1)
+        """Return the trunk's inputs (N, channels, H, W) for grey images, given their normalised lightness (N, 1, H, W).
+
+        For colour, grey is L / 100, which is within 0.04 of sRGB's, normalised by `mean` and `std`.
+        """
+        if self.name == "l+ab":
+            return torch.cat([lightness, torch.zeros_like(lightness).expand(-1, 2, -1, -1)], dim=1)
+        return lightness if self.name == "l" else lightness * (0.5 / self.std) + (0.5 - self.mean) / self.std
 
 
 class Trunk(nn.Module, ABC):
@@ -139,6 +145,10 @@ class Pretext(nn.Module, ABC):
     """The tensors of a batch that are the answers, by name, first axis N: NAME:shuffled trains on them in another order."""
     trains: ClassVar[Trains] = "all"
     """What it trains of the trunk: `all` is encoder and decoder. After `encoder` alone a downstream task gets a new decoder."""
+    preprocessing: ClassVar[PreprocessingName | None] = None
+    """What its trunk must see, where it takes no other; None: anything."""
+    progress: float = 0.0
+    """The share of the training steps that are done, set before each: for a momentum or a temperature that changes."""
     schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
     """The schedules by which this trunk is fine-tuned when --schedule is left out; random initialisation has two."""
 
@@ -178,7 +188,10 @@ class Pretext(nn.Module, ABC):
         return size
 
     def caveats(self) -> Sequence[str]:
-        """Return what weakens the task with this trunk and recipe, a clause each; a table says it of the row. Optional."""
+        """Return what weakens the task, a clause each; a table says it of the row. Optional.
+
+        Asked after training, so it can also say what went wrong in it.
+        """
         return ()
 
     def optimizer(self, *modules: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:

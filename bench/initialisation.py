@@ -44,7 +44,7 @@ class Weights(Schema):
 
     sha256: str
     """Of the file; of all tensors' names and content where timm or a hub provides them."""
-    preprocessing: Literal["l", "rgb"]
+    preprocessing: Literal["l", "rgb", "l+ab"]
     mean: tuple[float, ...] = ()
     """Of each colour in [0, 1]; empty for lightness, which has one normalisation."""
     std: tuple[float, ...] = ()

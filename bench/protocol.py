@@ -12,7 +12,7 @@ Schedule = Literal["one-phase", "two-phase", "frozen"]
 """one-phase trains trunk and head at once; two-phase the head on a frozen trunk, then both; frozen trains the head alone."""
 Transfer = Literal["all", "encoder"]
 """What a downstream task inherits: the whole trunk, or its encoder with a new decoder."""
-Family = Literal["colorization", "classic", "contrastive", "masked", "control", "other"]
+Family = Literal["colorization", "classic", "contrastive", "distillation", "masked", "control", "other"]
 """What kind of pretext task one is; `--pretext FAMILY` names all of a kind."""
 Trains = Literal["all", "encoder", "decoder", "nothing"]
 """What a pretext task trains of the trunk."""
@@ -66,6 +66,7 @@ class Recipe(Optimization):
     """
 
     epochs: int = Field(default=20, ge=0)  # the paper's text
+    images: int | None = Field(default=None, ge=2)  # of the training images, as many; None: all, as in the paper
     batch_size: int = Field(default=32, ge=2)  # the paper's text; images in an update of the weights
     lr: float = Field(default=2e-3, gt=0)  # the paper's text
     beta1: float = Field(default=0.5, ge=0, lt=1)  # Adam's and AdamW's; the released code; the paper's text names Adam only

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, model_validator
 
 from bench.errors import DataError
 from bench.feature_spread import FeatureSpread
-from bench.initialisation import Origin
+from bench.initialisation import INIT, Origin
 from bench.job import Job, PretrainJob
 from bench.protocol import Trains
 from bench.schema import Schema
@@ -217,6 +217,12 @@ class PretrainRecord(Schema):
     provenance: dict[str, Any]
 
     @property
+    def label(self) -> str:
+        """The pretext task, the label of weights from elsewhere, or both as TASK@LABEL."""
+        task = self.job.pretext
+        return task if self.origin is None else self.origin.label if task == INIT else f"{task}@{self.origin.label}"
+
+    @property
     def supervision(self) -> str:
         """Which labels were used to train the trunk: none, a text, or unknown, as for a plug-in that trains nothing here."""
         if self.origin is not None:
@@ -286,8 +292,8 @@ class Record(Schema):
 
     @property
     def pretext(self) -> str:
-        """The pretext task, or the label of weights from elsewhere."""
-        return self.pretrain.origin.label if self.pretrain.origin is not None else self.job.pretrain.pretext
+        """The pretext task, the label of weights from elsewhere, or both as TASK@LABEL."""
+        return self.pretrain.label
 
     @property
     def downstream(self) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.initialisation import INIT
 from bench.record import Record
 
 
 def notes(records: Sequence[Record]) -> list[str]:
     """Return a note for each row of weights from elsewhere, and one on what their seeds vary."""
     found: dict[str, None] = {}
+    given = any(record.pretrain.job.pretext == INIT for record in records)
     for record in records:
         origin, weights = record.pretrain.origin, record.pretrain.job.weights
         if origin is None or weights is None:
@@ -28,7 +30,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         found[f"{'; '.join(parts)}."] = None
         if origin.audit is not None and origin.audit.problem:
             found[f"{origin.label}: the audit warns: {origin.audit.problem}."] = None
-    if found:
+    if found and given:
         found["Rows of weights from elsewhere are one network: their seeds vary new parts and the order of data alone."] = None
     return list(found)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from bench.initialisation import INIT
 from bench.metrics import METRICS
 from bench.record import Record
 from bench.schema import Schema, canonical, identity_of
@@ -158,7 +159,7 @@ class Members:
     @property
     def vary(self) -> str:
         """What the seeds of the row vary: all, or fine-tuning alone (finetune)."""
-        given = self.records[0].job.pretrain.weights is not None  # one network, whatever the seed
+        given = self.records[0].job.pretrain.pretext == INIT  # one network, whatever the seed
         return "all" if self.trunk_seed is None and not given else "finetune"
 
 
@@ -258,7 +259,8 @@ def pretext_key(record: Record) -> tuple[str, ...]:
     """Return what the pretrained trunks of a row share: everything but the seed."""
     job = record.pretrain.job
     recipe = canonical(recipe_of(record, job.recipe))
-    name = job.pretext if job.weights is None else canonical(job.weights.identity())  # a label may change
+    begins = "" if job.weights is None else canonical(job.weights.identity())  # a label may change
+    name = begins if job.pretext == INIT else job.pretext + begins
     return name, recipe, job.data_fingerprint, job.splits_fingerprint, str(job.version), job.source
 
 

@@ -106,6 +106,7 @@ TRUNKS = {
     "timm:ENCODER": "a timm encoder with random weights and a U-Net decoder, for example timm:resnet18",
     "timm:vit_tiny_patch16_224": "a plain vision transformer of timm with a light pyramid decoder",
     "NAME,preprocessing=rgb": "the trunk NAME with colour as its input instead of lightness (preprocessing=l, the paper's)",
+    "unet:preprocessing=l+ab": "a U-Net whose encoder is two of half the width, one that sees lightness and one that sees ab",
 }
 
 

@@ -14,11 +14,17 @@ from bench.experiment.finetuning import make_model
 from bench.experiment.pretraining import load_pretrained
 from bench.experiment.runs import NETWORK
 from bench.models import exported
+from bench.models.trunk import TrunkName
 from bench.record import PretrainRecord, Record
 from bench.storage import files
 from bench.text import duration, plain
 from bench.training import checkpoint
 
+INPUTS = {
+    "l": "lightness (CIE L*, -1 to 1).",
+    "rgb": "colour, normalised as config.json says.",
+    "l+ab": "lightness and ab (CIE L* / 50 - 1, ab / 128).",
+}
 CITE = "Treneska et al. 2022, GAN-Based Image Colorization for Self-Supervised Visual Feature Learning, doi:10.3390/s22041599"
 
 
@@ -66,7 +72,7 @@ def export(chosen: Chosen, out: Path, folder: Path, licence: str) -> list[str]:
     job = pretrained.job
     trunk = load_pretrained(pretrained, out)
     facts: dict[str, Any] = {
-        "label": pretrained.origin.label if pretrained.origin else job.pretext,
+        "label": pretrained.label,
         "made_by": f"pretext-bench {__version__}",
         "pretrained": pretrained.id,
         "supervision": pretrained.supervision,
@@ -111,8 +117,7 @@ def _card(chosen: Chosen, facts: dict[str, Any], filled: Sequence[str], licence:
         "---",
         f"# {facts['label']}: {what} {job.trunk}",
         "",
-        f"Made by pretext-bench {__version__} at {job.size} px; input: "
-        + ("lightness (CIE L*, -1 to 1)." if "preprocessing=rgb" not in job.trunk else "colour, normalised as config.json says."),
+        f"Made by pretext-bench {__version__} at {job.size} px; input: " + INPUTS[TrunkName.parse(job.trunk).preprocessing],
         "",
         "| What | Value |",
         "|---|---|",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bench import registry
 from bench.config import RunConfig
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, UsageError, unknown
 from bench.initialisation import SHOWN, Init, Origin, Weights
 from bench.job import PretrainJob
 from bench.models import matching, sources
@@ -75,6 +75,13 @@ def initialise(
             echo(f"{init.label}: {line}")
         found.append(Initialisation(init.label, weights, matched, _origin(init, source, matched)))
     return found
+
+
+def begun_with(label: str, loaded: Sequence[Initialisation]) -> Weights | None:
+    """Return the weights of a label, None for no label; UsageError when no `--init` has it."""
+    if label and label not in {one.label for one in loaded}:
+        raise unknown("label", label, [one.label for one in loaded], " of --init")
+    return next((one.weights for one in loaded if one.label == label), None)
 
 
 def of_record(config: RunConfig, job: PretrainJob, echo: Echo) -> list[Initialisation]:

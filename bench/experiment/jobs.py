@@ -76,7 +76,7 @@ def _of_seed(job: Job, seed: int, trunk: PretrainJob) -> Job:
     """Return a job with another seed and its trunk. A probe has the trunk's seed, and where neither varies there is one run."""
     if job.probe is None:
         return job.model_copy(update={"seed": seed, "pretrain": trunk})
-    if trunk.weights is not None and not job.probe.varies:
+    if trunk.pretext == INIT and not job.probe.varies:
         return job
     return job.model_copy(update={"seed": trunk.seed, "pretrain": trunk})
 
@@ -206,9 +206,15 @@ def _transfers(config: RunConfig, row: Row, dense: bool, mixed: bool) -> Sequenc
 
 
 def pretrain_job(
-    pretext: str, recipe: Recipe, trunk: str, size: int, images: Splits | None, held_out: HeldOut | None
+    pretext: str,
+    recipe: Recipe,
+    trunk: str,
+    size: int,
+    images: Splits | None,
+    held_out: HeldOut | None,
+    weights: Weights | None = None,
 ) -> PretrainJob:
-    """Return the job of one pretrained trunk, with seed 0; a recipe of 0 epochs needs no images."""
+    """Return the job of one pretrained trunk, with seed 0; a recipe of 0 epochs needs no images. It may begin with weights."""
     plugin = registry.load("pretexts", pretext)
     trained = images if recipe.epochs else None
     return PretrainJob(
@@ -222,6 +228,7 @@ def pretrain_job(
         splits_fingerprint=trained.fingerprint if trained else NO_DATA,
         seed=0,
         held_out=held_out if trained else None,
+        weights=weights,
     )
 
 

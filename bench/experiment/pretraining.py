@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,7 @@ from bench import record, registry, seeding
 from bench.contract import Preprocessing, Pretext, Trunk
 from bench.data import packs, splits
 from bench.data.batches import SplitData
-from bench.errors import BenchError
+from bench.errors import BenchError, UsageError
 from bench.experiment import figure7, watching, weights
 from bench.experiment.jobs import recipe_of
 from bench.experiment.leaks import pretraining_splits
@@ -45,14 +45,20 @@ def find_pretrained(job: PretrainJob, out: Path) -> PretrainRecord | None:
     return record.read_pretrained(path) if path.is_file() else None
 
 
-def make_pretext(job: PretrainJob) -> Pretext:
-    """Return a job's pretext task, untrained, with random weights; for the same seed all tasks start from the same trunk."""
+def make_pretext(job: PretrainJob, load: Callable[[Trunk], None] | None = None) -> Pretext:
+    """Return a job's pretext task, untrained, on a trunk with random weights that `load` may replace.
+
+    For the same seed all tasks start from the same trunk. The task is made after `load`, so that a copy which it keeps of the
+    trunk, as a teacher, has the weights that it begins with.
+    """
     plugin = registry.load("pretexts", job.pretext)
     torch.manual_seed(key("trunk", job.seed))
     trunk = make_trunk(job.trunk)
     trunk.smallest, trunk.trained_at = smallest_size(job.trunk), job.size
     if job.weights is not None:
         trunk.preprocessing = Preprocessing(job.weights.preprocessing, job.weights.mean, job.weights.std)
+    if load is not None:
+        load(trunk)
     torch.manual_seed(key("pretext", job.seed))
     return cast(Pretext, plugin(recipe_of(job), trunk))
 
@@ -112,10 +118,12 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
 def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
     session.cache.begin()
     origin = provenance(session)
-    untrained = make_pretext(job)
-    origin_of_weights = weights.begin(job, untrained.trunk, session) if job.weights is not None else None
-    caveats = tuple(untrained.caveats())
-    pretext = session.machine.place(untrained)
+    origins: list[Origin] = []
+
+    def load(trunk: Trunk) -> None:
+        origins.append(weights.begin(job, trunk, session))
+
+    pretext = session.machine.place(make_pretext(job, load if job.weights is not None else None))
     work = work_folder(job, session.out)
     history, data, evaluated = History(), None, 0
     evaluation: Summary = {}
@@ -148,12 +156,12 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
             baselines=baselines,
             evaluation_images=evaluated if evaluation else 0,
             trains=pretext.trains,
-            caveats=caveats,
+            caveats=tuple(pretext.caveats()),
             history=history.epochs,
             watched=watching.watched(work),
             cost=cost(history, session.machine, session.cache.peak_memory()),
             weights=files.sha256(folder / WEIGHTS),
-            origin=origin_of_weights,
+            origin=next(iter(origins), None),
             precision=session.machine.arithmetic,
             provenance=origin,
         )
@@ -174,10 +182,24 @@ def pretraining_data(job: PretrainJob, session: Session) -> tuple[DataFacts, Spl
     packed = splits.open_splits(dataset, "pretraining", "images").ids("train", "test")  # with what is dropped, for other jobs
     wanted = packs.Order(dataset, "images", packs.PackRule(size=side_of(job)), tuple(packed))
     pack = packs.open_pack(wanted, session.echo, session.packing)
-    training = SplitData(pack, pack.places(made.ids("train")), seed=job.seed)
+    ids = chosen(made.ids("train"), recipe_of(job).images)
+    training = SplitData(pack, pack.places(ids), seed=job.seed)
     test = SplitData(pack, pack.places(made.ids("test")))
-    facts = data_facts(dataset, made, made.ids("train"), {"test": len(test)})
+    facts = data_facts(dataset, made, ids, {"test": len(test)})
     return facts, session.cache.resident(training), test
+
+
+def chosen(ids: Sequence[str], count: int | None) -> list[str]:
+    """Return `count` of the training images in their order, all for None; of two counts the larger has all of the smaller's.
+
+    UsageError when there are fewer.
+    """
+    if count is None:
+        return list(ids)
+    if count > len(ids):
+        raise UsageError(f"the recipe asks for {count:,} images to train on, but there are {len(ids):,}.")
+    places = seeding.permutation(len(ids), key("images"), 0)[:count]
+    return [ids[place] for place in sorted(places)]
 
 
 def side_of(job: PretrainJob) -> int:
@@ -207,6 +229,7 @@ def pretraining_stage(job: PretrainJob, pretext: Pretext) -> Stage:
         epochs=recipe.epochs,
         seed=job.seed,
         facts={"id": job.id},
+        before_step=partial(setattr, pretext, "progress"),
     )
 
 

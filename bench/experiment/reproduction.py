@@ -20,7 +20,7 @@ from bench.experiment.leaks import told
 from bench.experiment.resolve import Grid
 from bench.experiment.runs import run
 from bench.experiment.session import Screen, make_session
-from bench.initialisation import as_text
+from bench.initialisation import INIT, as_text
 from bench.job import NO_DATA
 from bench.probe import DECODED, OF_EVALUATION, Probe, make
 from bench.protocol import Protocol
@@ -112,7 +112,9 @@ def _initialisation(record: Record) -> list[tuple[str, str]]:
         return [("pretext task", f"{record.pretext}: {plain(record.pretrain.recipe)}")]
     loaded = f"{origin.loaded} of {origin.wanted} tensors, {100 * origin.share:.4g} % of the encoder's parameters"
     facts = weights.model_dump(exclude={"sha256"}, exclude_defaults=True)
+    task = record.job.pretrain.pretext != INIT
     return [
+        *([("pretext task", f"{record.pretext}: {plain(record.pretrain.recipe)}")] if task else []),
         ("weights", f"{origin.label}: {origin.source}, SHA-256 {weights.sha256}"),
         ("loaded", f"{loaded}, named as {origin.naming}" + (f", from {origin.part!r}" if origin.part else "")),
         *((what, ", ".join(some)) for what, some in (("missing", origin.missing), ("left over", origin.left_over)) if some),
@@ -185,7 +187,8 @@ def _row(record: Record) -> list[str]:
     origin, weights = record.pretrain.origin, record.job.pretrain.weights
     if origin is None or weights is None:
         return ["--pretext", record.job.pretrain.pretext]
-    words = ["--init", as_text(origin, weights)]
+    task = ["--pretext", record.pretrain.label] if record.job.pretrain.pretext != INIT else []
+    words = [*task, "--init", as_text(origin, weights)]
     words += ["--match", weights.match] if weights.match != "name" else []
     return [*words, "--partial"] if weights.partial else words
 
@@ -258,6 +261,8 @@ def config_of(record: Record, machine: MachineConfig) -> RunConfig:
     row: dict[str, Any] = {"pretext": (record.job.pretrain.pretext,)}
     if origin is not None and weights is not None:
         row = {"init": (as_text(origin, weights),), "match": weights.match, "partial": weights.partial}
+        if record.job.pretrain.pretext != INIT:
+            row["pretext"] = (record.pretrain.label,)
     return RunConfig.model_validate({**row, "downstream": (record.downstream,), **given})
 
 

@@ -55,8 +55,9 @@ class Grid:
     """What was found of leaks, by the fingerprints of the pretraining split and of the scored one (`bench.experiment.leaks`)."""
 
     def label_of(self, job: PretrainJob) -> str:
-        """Return what a row is called: the pretext task, or the label of weights from elsewhere."""
-        return next((one.label for one in self.initialisations if one.weights == job.weights), job.pretext)
+        """Return what a row is called: the pretext task, the label of weights from elsewhere, or both as TASK@LABEL."""
+        label = next((one.label for one in self.initialisations if one.weights == job.weights), "")
+        return "@".join(filter(None, ("" if job.pretext == INIT else job.pretext, label)))
 
 
 def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None = None) -> Grid:
@@ -65,7 +66,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     `known` are data sets that are open already, by name.
     """
     asked = _asked(config.pretext)
-    pretexts = list(dict.fromkeys(name for name, _ in asked))
+    pretexts = list(dict.fromkeys(one.name for one in asked))
     downstreams = registry.names("downstreams", config.tasks)
     for kind, chosen in (("pretexts", pretexts), ("downstreams", downstreams)):
         for name in chosen:
@@ -84,7 +85,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     sizes = {name: config.size or protocol.size or size for name, (_, protocol) in protocols.items()}
     weights = initialisations.open_sources(initialisations.parse(config))
     default = initialisations.trunk_for(weights) or protocols[downstreams[0]][1].trunk
-    trunk = TrunkName.parse(config.trunk or default).fitted(size)
+    trunk = _seen(TrunkName.parse(config.trunk or default), pretexts, bool(config.trunk)).fitted(size)
     for fitting in {size, *sizes.values()}:
         check_size(str(trunk), fitting)
     _check_feeds(recipes, str(trunk), size)
@@ -117,8 +118,8 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
         whole, pretrain_splits = pretrain_splits, leaks.without(pretrain_splits, pretrain_data, data, held_out, echo)
         held_out = held_out if pretrain_splits != whole else None
     rows = [
-        Row(pretrain_job(name, recipes[name], str(trunk), size, pretrain_splits, held_out), brings, name)
-        for name, brings in asked
+        Row(pretrain_job(one.name, recipes[one.name], str(trunk), size, pretrain_splits, held_out, given), one.brings, one.label)
+        for one, given in ((one, initialisations.begun_with(one.begins, loaded)) for one in asked)
     ]
     rows += [Row(weights_job(one.weights, str(trunk), size), one.origin.brings, one.label) for one in loaded]
     evaluations.check(tasks, str(trunk), data)
@@ -129,24 +130,55 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, protocol_name, notes, loaded)
 
 
-def _asked(pretexts: Sequence[str]) -> list[tuple[str, Transfer]]:
-    """Return the pretext tasks asked for, and what each brings: its own, or an encoder alone where NAME:encoder says so.
+@dataclass(frozen=True)
+class _Asked:
+    """A pretext task that was asked for, what it brings, and the label of the weights that it begins with, "" for random ones."""
 
-    NAME:shuffled is a task of its own, with other targets, so NAME:shuffled:encoder is possible too.
+    name: str
+    brings: Transfer
+    begins: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.begins}" if self.begins else self.name
+
+
+def _asked(pretexts: Sequence[str]) -> list[_Asked]:
+    """Return the pretext tasks asked for: NAME, NAME:shuffled, each with @LABEL where it begins with the weights of an `--init`.
+
+    What each brings is its own, or an encoder alone where :encoder stands at the end. NAME:shuffled is a task of its own, with
+    other targets, so NAME:shuffled:encoder is possible too.
     """
-    found: dict[tuple[str, Transfer], None] = {}
+    found: dict[_Asked, None] = {}
     for text in pretexts:
-        name, colon, part = text.rpartition(":")
+        first, at, label = text.partition("@")
+        label, colon_of_label, part_of_label = label.partition(":")
+        name, colon, part = (first + colon_of_label + part_of_label).rpartition(":")
         if not colon or part == registry.SHUFFLED:
-            name, part = text, ""
-        if part not in ("", "encoder"):
+            name, part = first, ""
+        if part not in ("", "encoder") or (at and not label):
             raise UsageError(
-                f"--pretext takes NAME, NAME:encoder, which brings its encoder alone, or NAME:{registry.SHUFFLED}, whose answers "
-                f"belong to other images, but got {quoted(text)}."
+                f"--pretext takes NAME, NAME:encoder, which brings its encoder alone, NAME:{registry.SHUFFLED}, whose answers "
+                f"belong to other images, or NAME@LABEL, which begins with the weights of --init LABEL, but got {quoted(text)}."
             )
         for one in registry.names("pretexts", [name]):
-            found[one, "encoder" if part or registry.load("pretexts", one).trains == "encoder" else "all"] = None
+            task = registry.load("pretexts", one)
+            if label and not task.Recipe().epochs:
+                raise UsageError(f"{one} trains nothing, so {text} would be the row {label} again; leave it out.")
+            found[_Asked(one, "encoder" if part or task.trains == "encoder" else "all", label)] = None
     return list(found)
+
+
+def _seen(trunk: TrunkName, pretexts: Sequence[str], named: bool) -> TrunkName:
+    """Return the trunk with the preprocessing that a pretext task needs; UsageError where the user `named` one with another."""
+    for name in pretexts:
+        needed = registry.load("pretexts", name).preprocessing
+        if needed is not None and needed != trunk.preprocessing:
+            if named:
+                example = f"--trunk unet:preprocessing={needed}"
+                raise UsageError(f"{name} needs a trunk with preprocessing={needed}, such as {example}.")
+            trunk = trunk.model_copy(update={"preprocessing": needed})
+    return trunk
 
 
 def _check_feeds(recipes: Mapping[str, Recipe], trunk: str, size: int) -> None:

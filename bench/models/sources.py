@@ -106,7 +106,7 @@ def weights_of(init: Init, source: Source, trunk: TrunkName, match: Any, partial
         )
     mean = init.mean or ours.get("mean") or source.config.get("mean")
     std = init.std or ours.get("std") or source.config.get("std")
-    if trunk.preprocessing == "l":
+    if trunk.preprocessing != "rgb":
         if init.mean:
             raise UsageError(f"--init {init.label}: the trunk {trunk} takes lightness, which has no mean and std to choose.")
         mean = std = ()

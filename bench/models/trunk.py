@@ -1,8 +1,8 @@
 """Trunks by name: the network that a pretext task trains and a downstream task inherits.
 
-A trunk has its own preprocessing of sRGB images: lightness (`l`, as in the paper) or colour (`rgb`). The preprocessing is part of
-the trunk's name and is inherited with its weights. A trunk declares the channels of its bottleneck and of its last decoder
-activation, and the stride that image sizes must be multiples of.
+A trunk has its own preprocessing of sRGB images: lightness (`l`, as in the paper), colour (`rgb`), or lightness and ab for the
+halves of a divided U-Net (`l+ab`). The preprocessing is part of the trunk's name and is inherited with its weights. A trunk
+declares the channels of its bottleneck and of its last decoder activation, and the stride that image sizes must be multiples of.
 
     unet                                depth from the image's size, width 64, lightness: the paper's at 256 px
     unet:depth=6,width=32               for smaller images
@@ -69,6 +69,8 @@ class TrunkName(Schema):
         if family == "timm" and not options.get("encoder"):
             raise UsageError("trunk 'timm' needs an encoder, for example timm:resnet18.")
         parsed = cls(family=cast(Literal["unet", "timm"], family)).with_changes(options, f"trunk {quoted(text)}")
+        if parsed.preprocessing == "l+ab" and (family == "timm" or parsed.width % 2):
+            raise UsageError(f"trunk {quoted(text)}: preprocessing=l+ab divides the encoder of a U-Net of even width in two.")
         if "depth" in options and parsed.depth < LEAST_DEPTH:
             raise UsageError(
                 f"trunk {quoted(text)}: depth takes {LEAST_DEPTH} to {MOST_DEPTH}, but got {parsed.depth}; leave it out, and it "

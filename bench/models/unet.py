@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,22 +20,18 @@ class UNet(Trunk):
     `depth` convolutions 4x4 of stride 2, so an image of side 2^depth pixels ends as 1x1; channels grow from `width` to
     8 x `width`. Dropout 0.5 in the decoder's first three blocks. At depth 8 and width 64, with a two-channel output layer, the
     network has the paper's 54.4 million parameters.
+
+    With preprocessing `l+ab` the encoder is two of half the width, one for L and one for ab, whose features are joined at each
+    level and which share nothing (Zhang et al. 2017, https://arxiv.org/abs/1611.09842). The decoder is as before.
     """
 
     def __init__(self, depth: int, width: int, preprocessing: PreprocessingName) -> None:
         super().__init__(preprocessing)
         sizes = [width * min(2**level, 8) for level in range(depth)]
         self.bottleneck_channels, self.channels, self.stride = sizes[-1], 2 * sizes[0], 2**depth
-        self.down: nn.ModuleList = nn.ModuleList()
-        for level, (before, after) in enumerate(zip([self.preprocessing.channels, *sizes], sizes, strict=False)):
-            first, last = level == 0, level == depth - 1
-            self.down.append(
-                nn.Sequential(
-                    nn.Conv2d(before, after, 4, stride=2, padding=1),
-                    nn.Identity() if first or last else nn.BatchNorm2d(after),
-                    nn.ReLU() if last else nn.LeakyReLU(0.2),
-                )
-            )
+        seen = (1, 2) if preprocessing == "l+ab" else (self.preprocessing.channels,)
+        encoders = [_encoder(channels, [size // len(seen) for size in sizes]) for channels in seen]
+        self.down: nn.ModuleList = encoders[0] if len(encoders) == 1 else nn.ModuleList(encoders)
         self.up: nn.ModuleList = nn.ModuleList()
         for place, level in enumerate(reversed(range(1, depth))):
             before = sizes[level] * (1 if place == 0 else 2)
@@ -49,11 +46,14 @@ class UNet(Trunk):
 
     def encode(self, inputs: Tensor) -> list[Tensor]:
         """Return `depth` features, (N, width, H/2, W/2) down to (N, 8 width, H/2^depth, W/2^depth)."""
-        features = []
-        for block in self.down:
-            inputs = block(inputs)
-            features.append(inputs)
-        return features
+        if self.preprocessing.name == "l+ab":
+            return [torch.cat(both, dim=1) for both in zip(*self.halves(inputs), strict=True)]
+        return _through(self.down, inputs)
+
+    def halves(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the features of each half of a divided encoder: of L and of ab, with half of the channels each."""
+        lightness, chroma = cast("Iterable[nn.ModuleList]", self.down)
+        return _through(lightness, inputs[:, :1]), _through(chroma, inputs[:, 1:])
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Return (N, 2 width, H/2, W/2): the last block's output concatenated with the first skip, after ReLU."""
@@ -65,6 +65,31 @@ class UNet(Trunk):
     def output(self, channels: int) -> nn.Module:
         """Return the paper's output layer, a transposed 4x4 convolution of stride 2, without its activation."""
         return initialise(nn.ConvTranspose2d(self.channels, channels, 4, stride=2, padding=1))
+
+
+def _encoder(before: int, sizes: Sequence[int]) -> nn.ModuleList:
+    """Return the blocks of an encoder of `before` channels, one for each of the `sizes`, its numbers of channels."""
+    blocks = nn.ModuleList()
+    for level, after in enumerate(sizes):
+        first, last = level == 0, level == len(sizes) - 1
+        blocks.append(
+            nn.Sequential(
+                nn.Conv2d(before, after, 4, stride=2, padding=1),
+                nn.Identity() if first or last else nn.BatchNorm2d(after),
+                nn.ReLU() if last else nn.LeakyReLU(0.2),
+            )
+        )
+        before = after
+    return blocks
+
+
+def _through(blocks: Iterable[nn.Module], inputs: Tensor) -> list[Tensor]:
+    """Return what each of the blocks makes of the one's before it."""
+    features = []
+    for block in blocks:
+        inputs = block(inputs)
+        features.append(inputs)
+    return features
 
 
 def initialise(module: M) -> M:

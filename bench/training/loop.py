@@ -80,6 +80,8 @@ class Stage:
     """How rates go on from step to step, how gradients are clipped, and in how many parts a batch is computed."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What identifies the stage: a checkpoint is resumed only if it was saved with the same values."""
+    before_step: Callable[[float], None] = lambda share: None
+    """Called before every training step with the share of the stage's steps that are done."""
     after_epoch: Callable[[int], None] = lambda epoch: None
     """Called after every epoch with the number of epochs done; its time is part of the cost of training."""
     watch: Callable[[int], None] = lambda epoch: None
@@ -126,6 +128,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
         for epoch, batch in stream:
             count = len(batch["features"] if "features" in batch else batch["images"])
             rates.set(state.step)
+            stage.before_step(state.step / (per_epoch * stage.epochs))
             state.add(take_step(stage, machine, batch, state.step), count)
             logger.step(epoch, state.sums.latest, count)
             if state.step % per_epoch == 0:
