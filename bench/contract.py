@@ -187,10 +187,10 @@ class Pretext(nn.Module, ABC):
         """
         return size
 
-    def caveats(self) -> Sequence[str]:
-        """Return what weakens the task, a clause each; a table says it of the row. Optional.
+    def caveats(self, scores: Mapping[str, float]) -> Sequence[str]:
+        """Return what weakens the task, or went wrong in training, a clause each; a table says it of the row. Optional.
 
-        Asked after training, so it can also say what went wrong in it.
+        Asked after training; `scores` are the averages of what `evaluate` returned, by name.
         """
         return ()
 

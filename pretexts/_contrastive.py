@@ -1,11 +1,112 @@
-"""What contrastive tasks share: the loss that finds an image's other view among many, the projector, and the views."""
+"""What tasks on two views of an image share: the views, the score of finding the other one, the projector, and the alarm."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import get_world_size, is_available, is_initialized
 from torch.nn.functional import cross_entropy, normalize
+
+from bench.contract import Batch, Family, Pretext, Trains, Trunk
+from bench.models.modes import inference_with
+from bench.views import View
+
+COLLAPSED = 0.02
+"""The spread below which a network counts as collapsed: its outputs for different images then have a mean cosine above 0.98."""
+
+
+class TwoViews(Pretext):
+    """A pretext task on two views of each image. Its own score is how often it finds an image's other view in a batch."""
+
+    family: ClassVar[Family] = "contrastive"
+    trains: ClassVar[Trains] = "encoder"
+    targets: ClassVar[tuple[str, ...]] = ("second",)
+
+    def __init__(self, recipe: Any, trunk: Trunk) -> None:
+        super().__init__(recipe, trunk)
+        strength = recipe.colour_strength
+        self.view = View(
+            size=trunk.trained_at or 224,
+            scale=(recipe.crop_scale, 1.0),
+            brightness=0.8 * strength,
+            contrast=0.8 * strength,
+            saturation=0.8 * strength,
+            hue=min(0.5, 0.2 * strength),
+            blur=recipe.blur,
+        )
+
+    @classmethod
+    def reads(cls, recipe: Any, size: int) -> int:
+        """Return the side of the images that views are cut from: `enlarged` times that of a view."""
+        side: int = round(size * recipe.enlarged)
+        return side
+
+    def caveats(self, scores: Mapping[str, float]) -> list[str]:
+        """Say where the trunk sees no colours, and where the network collapsed."""
+        found = []
+        if self.trunk.preprocessing.channels == 1:
+            found.append("the trunk sees lightness alone, so of the jitter of colours only brightness and contrast are left")
+        if scores.get("spread", 1) < COLLAPSED:
+            found.append(f"it collapsed: the spread of its outputs over images is {scores['spread']:.2g} of 1")
+        return found
+
+    def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
+        """Return two views of each image, `first` and `second`, both preprocessed (N, C, size, size)."""
+        views = (self.view(images, generator) for _ in range(2))
+        return dict(zip(("first", "second"), map(self.trunk.preprocessing, views), strict=True))
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """Return the embeddings (N, C) of the bottleneck's averages over places (N, `bottleneck_channels`)."""
+
+    def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of the two views, (N, C) each; batch norm sees both views at once."""
+        features = self.trunk.encode(torch.cat([batch["first"], batch["second"]]))[-1].mean(dim=(2, 3))
+        first, second = self.project(features).chunk(2)
+        return first, second
+
+    def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return how often the nearest of all other views is that of the same image, and the `spread` of the first views, (N,).
+
+        `accuracy` is a mean of both views.
+        """
+        with inference_with(self, self.recipe.statistics):
+            first, second = self.embeddings(TwoViews.make_batch(self, images, generator))
+        return {"accuracy": _found(first, second), "spread": spread(first)}
+
+    def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Return the accuracy of a guess, and that of `pixels`: two views of an image are alike before anything is learned."""
+        chance = torch.full((len(images),), 1 / (2 * len(images) - 1), device=images.device)
+        views = TwoViews.make_batch(self, images, torch.Generator(images.device).manual_seed(0))
+        pixels = (normalize((view - view.mean(dim=(2, 3), keepdim=True)).flatten(1)) for view in views.values())
+        return {"chance": {"accuracy": chance}, "pixels": {"accuracy": _found(*pixels)}}
+
+    def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the first view of each image, the view that it is nearest to, and its true second view."""
+        first, second = (self.view(images, generator) for _ in range(2))
+        batch = {"first": self.trunk.preprocessing(first), "second": self.trunk.preprocessing(second)}
+        nearest = similarities(*self.embeddings(batch))[0][: len(images)].argmax(dim=1)
+        rows = {"asked": first, "learned": torch.cat([first, second])[nearest], "truth": second}
+        return {name: (row * 255).round().to(torch.uint8) for name, row in rows.items()}
+
+
+def _found(first: Tensor, second: Tensor) -> Tensor:
+    """Return how often the nearest of all other views is that of the same image, a mean of both views (N,)."""
+    found, right = similarities(first, second)
+    return (found.argmax(dim=1) == right).float().view(2, -1).mean(dim=0)
+
+
+def spread(embeddings: Tensor) -> Tensor:
+    """Return how far each of the normalised embeddings (N, C) is from their mean, squared, (N,): all 0 where they are equal.
+
+    Its mean over images is 1 - |mean|^2, so 1 where they point everywhere alike.
+    """
+    unit = normalize(embeddings.float(), dim=1)
+    return (unit - unit.mean(dim=0)).square().sum(dim=1)
 
 
 def similarities(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

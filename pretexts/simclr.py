@@ -15,13 +15,10 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
-from bench.contract import Batch, Family, Pretext, Recipe, Trains, Trunk
-from bench.models.modes import inference_with
+from bench.contract import Batch, Recipe, Trunk
 from bench.protocol import OptimizerName, RateScaling, RateSchedule
-from bench.views import View
-from pretexts._contrastive import Projector, nt_xent, similarities
+from pretexts._contrastive import Projector, TwoViews, nt_xent
 
 
 class SimclrRecipe(Recipe):
@@ -52,13 +49,10 @@ SMALL: dict[str, Any] = {
 """For small images, which the paper's appendix B.9 neither blurs nor colours as strongly."""
 
 
-class Simclr(Pretext):
+class Simclr(TwoViews):
     """Contrastive learning with in-batch negatives on the bottleneck, averaged over places."""
 
     paper: ClassVar[str] = "Chen et al. 2020, https://arxiv.org/abs/2002.05709"
-    family: ClassVar[Family] = "contrastive"
-    trains: ClassVar[Trains] = "encoder"
-    targets: ClassVar[tuple[str, ...]] = ("second",)
     Recipe = SimclrRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "demo": {**SMALL, "epochs": 6, "batch_size": 64, "warmup_epochs": 1.0, "visualize_epochs": (1, 3, 6)},
@@ -68,69 +62,16 @@ class Simclr(Pretext):
     def __init__(self, recipe: SimclrRecipe, trunk: Trunk) -> None:
         super().__init__(recipe, trunk)
         self.projector = Projector(trunk.bottleneck_channels, recipe.projector_width, recipe.projector_channels)
-        strength = recipe.colour_strength
-        self.view = View(
-            size=trunk.trained_at or 224,
-            scale=(recipe.crop_scale, 1.0),
-            brightness=0.8 * strength,
-            contrast=0.8 * strength,
-            saturation=0.8 * strength,
-            hue=min(0.5, 0.2 * strength),
-            blur=recipe.blur,
-        )
-
-    @classmethod
-    def reads(cls, recipe: SimclrRecipe, size: int) -> int:
-        """Return the side of the images that views are cut from: `enlarged` times that of a view."""
-        return round(size * recipe.enlarged)
-
-    def caveats(self) -> tuple[str, ...]:
-        """Say where the trunk sees no colours."""
-        if self.trunk.preprocessing.channels > 1:
-            return ()
-        return ("the trunk sees lightness alone, so of the jitter of colours only brightness and contrast are left",)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return that of encoder and projector: the decoder is not trained."""
         return {"loss": self.optimizer(self.trunk.down, self.projector)}
 
-    def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
-        """Return two views of each image, `first` and `second`, both preprocessed (N, C, size, size)."""
-        views = (self.view(images, generator) for _ in range(2))
-        return dict(zip(("first", "second"), map(self.trunk.preprocessing, views), strict=True))
-
-    def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the projections of the two views, (N, `projector_channels`) each; batch norm sees both views at once."""
-        features = self.trunk.encode(torch.cat([batch["first"], batch["second"]]))[-1].mean(dim=(2, 3))
-        first, second = self.projector(features).chunk(2)
-        return first, second
+    def project(self, features: Tensor) -> Tensor:
+        """Return the projections (N, `projector_channels`) of averaged bottlenecks."""
+        projected: Tensor = self.projector(features)
+        return projected
 
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield the contrastive loss of the batch."""
         yield "loss", nt_xent(*self.embeddings(batch), self.recipe.temperature)
-
-    def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return how often the nearest of all other views is that of the same image: `accuracy`, a mean of both views (N,)."""
-        with inference_with(self, self.recipe.statistics):
-            return {"accuracy": _found(*self.embeddings(self.make_batch(images, generator)))}
-
-    def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Return the accuracy of a guess, and that of `pixels`: two views of an image are alike before anything is learned."""
-        chance = torch.full((len(images),), 1 / (2 * len(images) - 1), device=images.device)
-        views = self.make_batch(images, torch.Generator(images.device).manual_seed(0))
-        pixels = (functional.normalize((view - view.mean(dim=(2, 3), keepdim=True)).flatten(1)) for view in views.values())
-        return {"chance": {"accuracy": chance}, "pixels": {"accuracy": _found(*pixels)}}
-
-    def visualize(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the first view of each image, the view that it is nearest to, and its true second view."""
-        first, second = (self.view(images, generator) for _ in range(2))
-        batch = {"first": self.trunk.preprocessing(first), "second": self.trunk.preprocessing(second)}
-        nearest = similarities(*self.embeddings(batch))[0][: len(images)].argmax(dim=1)
-        rows = {"asked": first, "learned": torch.cat([first, second])[nearest], "truth": second}
-        return {name: (row * 255).round().to(torch.uint8) for name, row in rows.items()}
-
-
-def _found(first: Tensor, second: Tensor) -> Tensor:
-    """Return how often the nearest of all other views is that of the same image, a mean of both views (N,)."""
-    found, right = similarities(first, second)
-    return (found.argmax(dim=1) == right).float().view(2, -1).mean(dim=0)

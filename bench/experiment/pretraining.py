@@ -142,6 +142,8 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
         session.doing(f"scoring {job.pretext} at its own task on {evaluated:,} images")
         evaluation, baselines = _evaluate(pretext, test, training, evaluated, job.seed)
 
+    averages = {name: figures["average"] for name, figures in evaluation.items() if figures["average"] is not None}
+
     def fill(folder: Path) -> None:
         checkpoint.save_weights(folder / WEIGHTS, pretext, {"id": job.id, "job": job.model_dump(mode="json")})
         loggers.keep(work, folder)
@@ -156,7 +158,7 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
             baselines=baselines,
             evaluation_images=evaluated if evaluation else 0,
             trains=pretext.trains,
-            caveats=tuple(pretext.caveats()),
+            caveats=tuple(pretext.caveats(averages)),
             history=history.epochs,
             watched=watching.watched(work),
             cost=cost(history, session.machine, session.cache.peak_memory()),
