@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.distributed import get_world_size, is_available, is_initialized
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, linear, normalize
 
 from bench.contract import Batch, Family, Pretext, Trains, Trunk
 from bench.models.modes import inference_with
+from bench.models.teacher import Teacher
+from bench.models.unet import initialise
 from bench.views import View
 
 COLLAPSED = 0.02
@@ -65,8 +67,7 @@ class TwoViews(Pretext):
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the embeddings of the two views, (N, C) each; batch norm sees both views at once."""
-        features = self.trunk.encode(torch.cat([batch["first"], batch["second"]]))[-1].mean(dim=(2, 3))
-        first, second = self.project(features).chunk(2)
+        first, second = self.project(pooled(self.trunk, torch.cat([batch["first"], batch["second"]]))).chunk(2)
         return first, second
 
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -92,6 +93,11 @@ class TwoViews(Pretext):
         nearest = similarities(*self.embeddings(batch))[0][: len(images)].argmax(dim=1)
         rows = {"asked": first, "learned": torch.cat([first, second])[nearest], "truth": second}
         return {name: (row * 255).round().to(torch.uint8) for name, row in rows.items()}
+
+
+def pooled(trunk: Trunk | Teacher, inputs: Tensor) -> Tensor:
+    """Return the bottleneck of preprocessed images, averaged over places: (N, `bottleneck_channels`)."""
+    return trunk.encode(inputs)[-1].mean(dim=(2, 3))
 
 
 def _found(first: Tensor, second: Tensor) -> Tensor:
@@ -149,3 +155,22 @@ class Projector(nn.Sequential):
             nn.Linear(width, channels, bias=False),
             nn.BatchNorm1d(channels, affine=False),
         )
+
+
+class PrototypeHead(nn.Module):
+    """Three dense layers with GELU between them, and the cosines of what they give with prototypes: (N, C) to (N, `prototypes`).
+
+    Caron et al. 2021, https://arxiv.org/abs/2104.14294, section 3.2 and appendix C, with prototypes of length 1.
+    """
+
+    def __init__(self, before: int, width: int, channels: int, prototypes: int) -> None:
+        super().__init__()
+        layers = (nn.Linear(before, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, channels))
+        self.embed, self.prototypes = nn.Sequential(*layers), nn.Linear(channels, prototypes, bias=False)
+        initialise(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the cosines of the embeddings with the prototypes, each in [-1, 1], in float32: they are sharpened later."""
+        embedded = normalize(self.embed(features).float(), dim=1)
+        with torch.autocast(features.device.type, enabled=False):
+            return linear(embedded, normalize(self.prototypes.weight, dim=1))

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, normalize
 from bench.contract import Batch, Recipe, Trunk
 from bench.models.teacher import Teacher
 from bench.protocol import OptimizerName, RateScaling, RateSchedule
-from pretexts._contrastive import TwoViews
+from pretexts._contrastive import TwoViews, pooled
 
 
 class MocoRecipe(Recipe):
@@ -102,12 +102,12 @@ class Moco(TwoViews):
         """
         order = torch.randperm(len(views), device=views.device)
         parts = views[order].chunk(max(1, min(self.recipe.key_groups, len(views) // 4)))
-        found = torch.cat([self.key_projector(self.teacher.encode(part)[-1].mean(dim=(2, 3))) for part in parts])
+        found = torch.cat([self.key_projector(pooled(self.teacher, part)) for part in parts])
         return normalize(found.float()[order.argsort()], dim=1)
 
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield the loss of finding each query's key among those of the queue; then the teacher follows, and keys are queued."""
-        queries = normalize(self.project(self.trunk.encode(batch["first"])[-1].mean(dim=(2, 3))).float(), dim=1)
+        queries = normalize(self.project(pooled(self.trunk, batch["first"])).float(), dim=1)
         keys = self.keys(batch["second"])
         right, wrong = (queries * keys).sum(dim=1, keepdim=True), queries @ self.queue[: self.length].T
         logits = torch.cat([right, wrong], dim=1) / self.recipe.temperature
