@@ -47,7 +47,7 @@ class Taught(Pretext):
 UPDATES = ("optimizer=lars", "lr=0.3", "lr_schedule=cosine", "warmup_epochs=1", "weight_decay=1e-4", "epochs=3", "batch_size=8")
 
 
-@pytest.mark.parametrize("name", ["simclr", "taught"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "dino", "taught"])
 def test_a_killed_task_ends_bit_equal_to_an_undisturbed_one(name: str, drawn: dict[str, Path], tmp_path: Path) -> None:
     plugin = tmp_path / "taught.py"
     plugin.write_text(TEACHING)
