@@ -179,7 +179,8 @@ class RunConfig(MachineConfig):
     pretext: Names = Field(
         (),
         description="Pretext tasks, separated by commas: by name, all (the usual four), every, or a family such as classic; "
-        "NAME:encoder brings its encoder alone, NAME:shuffled trains on answers of other images.",
+        "NAME:encoder brings its encoder alone, NAME:shuffled trains on answers of other images, NAME@LABEL begins with an "
+        "--init.",
     )
     init: tuple[str, ...] = Field(
         (), description="A row of weights from elsewhere, LABEL=SOURCE: a file, timm:NAME.TAG, hf_hub:NAME or local-dir:FOLDER."

@@ -74,4 +74,4 @@ def test_the_contract_of_the_documentation_is_that_of_the_code() -> None:
     assert {*methods, *attributes} == {
         name for name in (*methods, *attributes) if re.search(rf"^\| `{name}[`(]", text, re.MULTILINE)
     }
-    assert len(methods) == 9 and len(attributes) == 9
+    assert len(methods) == 9 and len(attributes) == 11

@@ -88,9 +88,7 @@ def test_it_is_made_again_by_its_own_command_and_by_reproduce(tiny: Run, tmp_pat
         ("l1_color@", "NAME@LABEL, which begins with the weights of --init LABEL"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_trained(
-    rows: str, said: str, tiny: Run, tmp_path: Path, weights: Path
-) -> None:
+def test_what_is_wrong_is_said_before_anything_is_trained(rows: str, said: str, tiny: Run, tmp_path: Path, weights: Path) -> None:
     done = tiny("--pretext", rows, "--init", f"mine={weights},{HALF}", *ASKED)
     assert done.code == 2 and said in done.err, done.err
     assert not (tmp_path / "runs" / "pretrained").exists()

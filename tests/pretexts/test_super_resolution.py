@@ -1,4 +1,4 @@
-"""Super-resolution: its input beside Pillow's, bicubic as the trivial answer, what skips carry, and with and without adversary."""
+"""Super-resolution: its input beside Pillow's, bicubic as the trivial answer, what skips carry, the adversary on and off."""
 
 from typing import Any
 
