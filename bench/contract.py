@@ -145,8 +145,8 @@ class Pretext(nn.Module, ABC):
     """The tensors of a batch that are the answers, by name, first axis N: NAME:shuffled trains on them in another order."""
     trains: ClassVar[Trains] = "all"
     """What it trains of the trunk: `all` is encoder and decoder. After `encoder` alone a downstream task gets a new decoder."""
-    preprocessing: ClassVar[PreprocessingName | None] = None
-    """What its trunk must see, where it takes no other; None: anything."""
+    preprocessing: ClassVar[tuple[PreprocessingName, ...]] = ()
+    """What its trunk may see, the usual first; (): anything."""
     progress: float = 0.0
     """The share of the training steps that are done, set before each: for a momentum or a temperature that changes."""
     schedules: ClassVar[tuple[Schedule, ...]] = ("two-phase",)
@@ -205,7 +205,8 @@ class Pretext(nn.Module, ABC):
     def prepare(self, batches: Iterator[Tensor]) -> None:
         """Measure on the training images what the task needs before training, and keep it in buffers. Optional.
 
-        `batches` are all training images in order, uint8 (N, 3, H, W) on the device, read as they are asked for.
+        `batches` are all training images, uint8 (N, 3, H, W) on the device, mixed in an order that no seed changes, and read as
+        they are asked for.
         """
 
     @abstractmethod
@@ -227,8 +228,8 @@ class Pretext(nn.Module, ABC):
     def evaluate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return scores on uint8 images (N, 3, H, W) that were not trained on: name -> one value per image (N,). Optional.
 
-        Scores named psnr, psnr_hidden, ssim or accuracy are better when higher; a table says where they are no better than a
-        baseline's.
+        Scores named psnr, psnr_hidden, ssim, accuracy or information are better when higher, loss and error when lower; a table
+        says where they are no better than a baseline's.
         `evaluate`, `baselines` and `visualize` are called in eval mode and without gradients.
         """
         return {}

@@ -62,7 +62,8 @@ class Recipe(Optimization):
 
     With `accumulate` a step is the same as without, but for batch norm, which sees a part of a batch at a time, for dropout and
     random masks, and for losses that compare the images of a batch, as a contrastive loss, which has only its part's negatives,
-    or that leave some out, as that of `class_color`, a mean over the coloured images of a part.
+    or that leave some out, as that of `class_color`, a mean over the coloured images of a part. What a task does after a step, as
+    `moco` with its queue and `dino` with its centre, it does with the first part alone.
     """
 
     epochs: int = Field(default=20, ge=0)  # the paper's text

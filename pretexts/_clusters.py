@@ -15,7 +15,7 @@ from bench.contract import Trunk
 from bench.models import batch_norm
 from bench.models.teacher import Teacher
 
-MOST = 8192
+MOST = 4096
 """The most images that clusters are found among."""
 
 
@@ -51,7 +51,7 @@ class Clusters(nn.Module):
         return (found - self.mean) / self.deviation
 
     def forward(self, lightness: Tensor) -> Tensor:
-        """Return how probable each cluster is: Gaussians around the centres with the clusters' mean variance."""
+        """Return how probable each cluster is: Gaussians around the centres with the clusters' mean variance; nearly 0 or 1."""
         distance = torch.cdist(self.features(lightness), self.centres).square()
         return (distance / (-2 * self.variance)).softmax(dim=1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import colour
-from bench.contract import Batch, Family, Pretext, Trunk
+from bench.contract import Batch, Family, PreprocessingName, Pretext, Trunk
 from bench.models.modes import random_inference
 
 
@@ -18,6 +18,7 @@ class Colorization(Pretext):
 
     family: ClassVar[Family] = "colorization"
     targets: ClassVar[tuple[str, ...]] = ("chroma",)
+    preprocessing: ClassVar[tuple[PreprocessingName, ...]] = ("l", "rgb")  # half of an l+ab trunk would see grey alone
 
     def __init__(self, recipe: Any, trunk: Trunk) -> None:
         super().__init__(recipe, trunk)

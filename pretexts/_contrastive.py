@@ -17,8 +17,12 @@ from bench.models.teacher import Teacher
 from bench.models.unet import initialise
 from bench.views import View
 
-COLLAPSED = 0.02
-"""The spread below which a network counts as collapsed: its outputs for different images then have a mean cosine above 0.98."""
+COLLAPSED = {
+    "spread": (0.02, "the spread of its outputs over images is {:.2g} of 1"),
+    "information": (0.05, "its answers tell {:.2g} nats about which image was asked"),
+}
+"""The scores below which a network counts as collapsed, and what is said then. Outputs of a spread of 0.02 have a mean cosine of
+0.98."""
 
 
 class TwoViews(Pretext):
@@ -52,8 +56,9 @@ class TwoViews(Pretext):
         found = []
         if self.trunk.preprocessing.channels == 1:
             found.append("the trunk sees lightness alone, so of the jitter of colours only brightness and contrast are left")
-        if scores.get("spread", 1) < COLLAPSED:
-            found.append(f"it collapsed: the spread of its outputs over images is {scores['spread']:.2g} of 1")
+        for name, (least, said) in COLLAPSED.items():
+            if scores.get(name, least) < least:
+                found.append(f"it collapsed: {said.format(scores[name])}")
         return found
 
     def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:

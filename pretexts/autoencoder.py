@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench import colour
-from bench.contract import Batch, Family, Pretext, Recipe, Trunk
+from bench.contract import Batch, Family, PreprocessingName, Pretext, Recipe, Trunk
 from bench.models.modes import inference_with
 
 
@@ -36,6 +36,7 @@ class Autoencoder(Pretext):
     paper: ClassVar[str] = "Hinton and Salakhutdinov 2006, https://doi.org/10.1126/science.1127647"
     family: ClassVar[Family] = "control"
     targets: ClassVar[tuple[str, ...]] = ("truth",)
+    preprocessing: ClassVar[tuple[PreprocessingName, ...]] = ("l", "rgb")
     Recipe = AutoencoderRecipe
 
     def __init__(self, recipe: Any, trunk: Trunk) -> None:

@@ -37,7 +37,7 @@ class CganRecipe(Recipe):
     adversarial_loss: GanLoss = "bce"  # the paper's text
     gradient_penalty: float = Field(default=10.0, gt=0)  # of `wgan-gp`; Gulrajani et al. 2017
     spectral_norm: bool = False  # in place of the discriminator's batch norm; not in the paper
-    feature_matching: float = Field(default=0.0, ge=0)  # weight; none in the paper, 10 in Wang et al. 2018, arXiv:1711.11585
+    feature_matching: float = Field(default=0.0, ge=0)  # weight of its sum over layers; 10 in Wang et al. 2018, arXiv:1711.11585
 
 
 class CganColor(Adversarial, Colorization):
@@ -84,7 +84,7 @@ class CganColor(Adversarial, Colorization):
                 with torch.no_grad():
                     wanted = self.discriminator.features(self.conditioned(batch, real))
                 errors = [l1_loss(found, right) for found, right in zip(features, wanted, strict=False)]
-                loss = loss + recipe.feature_matching * torch.stack(errors).mean()
+                loss = loss + recipe.feature_matching * torch.stack(errors).sum()
         yield "generator", loss
 
     def judge(self, batch: Batch, chroma: Tensor) -> Tensor:

@@ -33,9 +33,9 @@ from pretexts._colorization import Colorization
 
 
 class ChromaGanRecipe(Recipe):
-    """Weights as in Vitoria et al., whose ab is in [0, 1]; epochs, batch size and rate as for the other colorization tasks."""
+    """Weights as in Vitoria et al. and in their units, ab with a range of 1; the rest as in the other colorization tasks."""
 
-    adversarial_weight: float = Field(default=0.1, ge=0)  # section 3.2
+    adversarial_weight: float = Field(default=0.1, ge=0)  # section 3.2; at 64 px 0.015 is as strong against the squared error
     class_weight: float = Field(default=0.003, ge=0)  # section 3.2
     gradient_penalty: float = Field(default=10.0, gt=0)  # the released code
     discriminator_width: int = Field(default=64, ge=1)  # the released code
@@ -49,8 +49,8 @@ class ChromaGan(Adversarial, Colorization):
     targets: ClassVar[tuple[str, ...]] = ("chroma", "classes")
     Recipe = ChromaGanRecipe
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {**Pretext.presets["demo"], "discriminator_width": 16, "classes": 20},
-        "small": {**Pretext.presets["small"], "discriminator_width": 16},
+        "demo": {**Pretext.presets["demo"], "discriminator_width": 16, "classes": 20, "adversarial_weight": 0.015},
+        "small": {**Pretext.presets["small"], "discriminator_width": 16, "adversarial_weight": 0.015},
         "paper": {"epochs": 5, "batch_size": 10, "lr": 2e-5},  # section 3.4 and the released code
     }
 
@@ -82,8 +82,8 @@ class ChromaGan(Adversarial, Colorization):
 
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield the discriminator's loss with its gradient penalty, then the generator's against the updated discriminator."""
-        recipe, real = self.recipe, batch["chroma"]
-        fake, classes = self.told(batch["lightness"])
+        chroma, classes = self.told(batch["lightness"])
+        recipe, real, fake = self.recipe, batch["chroma"] / 2, chroma / 2
         judge = partial(self.judge, batch)
         loss = loss_of_real("wgan-gp", judge(real)) + loss_of_fakes("wgan-gp", judge(fake.detach()))
         yield "discriminator", loss + recipe.gradient_penalty * gradient_penalty(judge, real, fake)
@@ -94,7 +94,7 @@ class ChromaGan(Adversarial, Colorization):
         yield "generator", mse_loss(fake, real) + recipe.adversarial_weight * fooled + recipe.class_weight * divergence
 
     def judge(self, batch: Batch, chroma: Tensor) -> Tensor:
-        """Return the discriminator's logits (N, 1, h, w) for chroma (N, 2, H, W) with the batch's lightness."""
+        """Return the discriminator's logits (N, 1, h, w) for half of the chroma (N, 2, H, W) with the batch's lightness."""
         logits: Tensor = self.discriminator(torch.cat([batch["lightness"], chroma], dim=1))
         return logits
 

@@ -13,6 +13,7 @@ costs a forward pass of the encoder, and forward and backward of the decoder. Un
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, ClassVar, Self
 
@@ -23,6 +24,7 @@ from torch.nn.functional import mse_loss
 from bench import colour
 from bench.contract import Batch, Pretext, Trains
 from bench.models import batch_norm
+from bench.models.modes import use_statistics
 from pretexts._colorization import Colorization
 
 BATCHES = 32
@@ -48,6 +50,13 @@ class FrozenColor(Colorization):
         if norms:
             some = islice(batches, BATCHES)
             batch_norm.measure(self.trunk, norms, lambda images: self.encode(colour.lightness_of(images)), some)
+
+    @contextmanager
+    def answering(self, generator: torch.Generator) -> Iterator[None]:
+        """Colour as the base does, but with the statistics of the frozen encoder's batch norms, whatever those of the rest."""
+        with super().answering(generator):
+            use_statistics(self.trunk.down.eval(), "running")
+            yield
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return that of decoder and output layer."""

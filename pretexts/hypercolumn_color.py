@@ -108,9 +108,11 @@ class HypercolumnColor(Colorization):
         return {**super().evaluate(images, generator), "loss": loss}
 
     def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Return the scores of one colour, and the loss of the training images' mean histograms on the pixels of `evaluate`."""
+        """Return the scores of one colour, and the loss of the best constant histograms on the pixels of `evaluate`."""
         asked, known = (
             self.make_batch(some, torch.Generator(images.device).manual_seed(0)) for some in (images, training_images)
         )
-        hues, chromas = (known[name].mean(dim=(0, 1)).clamp(min=1e-6).log() for name in ("hues", "chromas"))
+        weight = known["strength"][..., None]
+        means = (known["hues"] * weight).sum(dim=(0, 1)) / weight.sum().clamp(min=1e-6), known["chromas"].mean(dim=(0, 1))
+        hues, chromas = (mean.clamp(min=1e-6).log() for mean in means)
         return {**super().baselines(images, training_images), "mean histogram": {"loss": self.loss(asked, hues, chromas)}}

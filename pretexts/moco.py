@@ -35,7 +35,7 @@ class MocoRecipe(Recipe):
     beta1: float = Field(default=0.9, ge=0, lt=1)  # Adam's alone; torch's default
     temperature: float = Field(default=0.2, gt=0)  # v2
     momentum_of_keys: float = Field(default=0.999, ge=0, le=1)  # of the network that embeds the keys; He et al., section 4.1
-    queue: int = Field(default=65_536, ge=2)  # keys that are kept; at most as many as there are training images
+    queue: int = Field(default=65_536, ge=2)  # keys that are kept, at most a quarter of the images; v2
     key_groups: int = Field(default=8, ge=1)  # shuffled parts of a batch with batch norms of their own: the paper's 8 devices
     projector_width: int = Field(default=2048, ge=1)  # v2: as wide as the last level of its ResNet-50
     projector_channels: int = Field(default=128, ge=1)  # the released code
@@ -77,13 +77,13 @@ class Moco(TwoViews):
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))
 
     def prepare(self, batches: Iterator[Tensor]) -> None:
-        """Count the training images, so that the queue is no longer than the data and has each image about once."""
+        """Keep the queue to a quarter of the training images: in a longer one a query often meets its own image's old key."""
         count = 0
         for images in batches:
             count += len(images)
-            if count >= self.recipe.queue:
+            if count >= 4 * self.recipe.queue:
                 return
-        self.length = max(1, count)
+        self.length = max(1, count // 4)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return that of encoder and projector: the decoder is not trained."""
@@ -101,7 +101,7 @@ class Moco(TwoViews):
         section 3.3).
         """
         order = torch.randperm(len(views), device=views.device)
-        parts = views[order].chunk(max(1, min(self.recipe.key_groups, len(views) // 4)))
+        parts = views[order].tensor_split(max(1, min(self.recipe.key_groups, len(views) // 4)))
         found = torch.cat([self.key_projector(pooled(self.teacher, part)) for part in parts])
         return normalize(found.float()[order.argsort()], dim=1)
 

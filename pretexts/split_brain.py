@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, mse_loss
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate, mse_loss
 
 from bench.contract import Batch, PreprocessingName, Pretext, Recipe, Trains
 from bench.models.modes import inference
@@ -41,7 +41,7 @@ class SplitBrain(Colorization):
 
     paper: ClassVar[str] = "Zhang et al. 2017, https://arxiv.org/abs/1611.09842"
     trains: ClassVar[Trains] = "encoder"
-    preprocessing: ClassVar[PreprocessingName | None] = "l+ab"
+    preprocessing: ClassVar[tuple[PreprocessingName, ...]] = ("l+ab",)
     targets: ClassVar[tuple[str, ...]] = ("colours", "lightnesses")
     Recipe = SplitBrainRecipe
     output: Any
@@ -68,16 +68,20 @@ class SplitBrain(Colorization):
 
     def answers(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return colours and lightnesses of inputs (N, 3, H, W): int64 bins (N, h, w), or in regression ab and L, float."""
-        reduced = avg_pool2d(inputs, self.recipe.reduction)
+        reduced = adaptive_avg_pool2d(inputs, self.side(inputs))
         lightness, chroma = reduced[:, :1], reduced[:, 1:]
         if self.recipe.form == "regression":
             return chroma, lightness
         levels = ((lightness[:, 0] + 1) / 2 * self.recipe.lightnesses).long()
         return self.bins.encode(chroma)[0][:, 0], levels.clamp(0, self.recipe.lightnesses - 1)
 
+    def side(self, inputs: Tensor) -> int:
+        """Return the target's side."""
+        return max(1, int(inputs.shape[-1] // self.recipe.reduction))
+
     def told(self, inputs: Tensor) -> list[Tensor]:
         """Return what each half tells, (N, channels, h, w): scores of colours by L, and of lightnesses by ab, or values."""
-        side = inputs.shape[-1] // self.recipe.reduction
+        side = self.side(inputs)
         return [layer(half, side).float() for layer, half in zip(self.output, cast(UNet, self.trunk).halves(inputs), strict=True)]
 
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:

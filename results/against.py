@@ -12,8 +12,9 @@ from results.board import Board, Cell
 from results.rows import groups
 
 HEAD = "What speaks against:"
-BETTER = ("psnr", "psnr_hidden", "ssim", "accuracy")
-"""Scores of pretext tasks that are better when they are higher."""
+HIGHER = ("psnr", "psnr_hidden", "ssim", "accuracy", "accuracy_lightness", "information")
+LOWER = ("loss", "error", "error_lightness")
+"""Scores of pretext tasks that are better when they are higher, and when they are lower."""
 
 
 def against(board: Board, by_metric: Sequence[Board]) -> list[str]:
@@ -112,7 +113,7 @@ def _below(records: Sequence[Record]) -> list[str]:
     for pretext, members in groups(records, lambda record: record.pretext).items():
         trunks = list({record.pretrain.id: record.pretrain for record in members}.values())
         said = []
-        for score in BETTER:
+        for score in (*HIGHER, *LOWER):
             own = [value for one in trunks if (value := one.evaluation.get(score, {}).get("average")) is not None]
             answers = {
                 name: value
@@ -120,8 +121,9 @@ def _below(records: Sequence[Record]) -> list[str]:
                 for name, scores in one.baselines.items()
                 if (value := scores.get(score, {}).get("average")) is not None
             }
-            best = max(answers, key=lambda name: answers[name], default=None)
-            if own and best is not None and fmean(own) <= answers[best]:
+            sign = 1 if score in HIGHER else -1
+            best = max(answers, key=lambda name: sign * answers[name], default=None)
+            if own and best is not None and sign * fmean(own) <= sign * answers[best]:
                 said.append(f"{score} {fmean(own):.3f} ({best} {answers[best]:.3f})")
         if said:
             found.append(f"at its own task {pretext} is no better than a baseline: {', '.join(said)}")

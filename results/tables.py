@@ -20,6 +20,10 @@ SCORES = {
     "psnr_hidden": "psnr_hidden in dB: hidden pixels of the network's input, with each patch's mean and deviation given where it "
     "predicts normalised ones; comparable with no other psnr",
     "accuracy": "accuracy: the share of a task's own questions that are answered right; not comparable between tasks",
+    "loss": "loss, error: the task's own on held-out images, lower is better; not comparable between tasks",
+    "spread": "spread: how far outputs are from their mean; 0 where all images have one, 1 where they point everywhere alike",
+    "information": "information: nats that an answer tells about which image of a batch was asked; 0 for a collapsed network",
+    "psnr_skips_alone": "psnr_skips_alone: the same with the bottleneck hidden from the decoder, so what skip connections carry",
     "colourfulness": "colourfulness after Hasler and Suesstrunk, of the result and of the truth",
 }
 READING = (

@@ -210,9 +210,10 @@ def side_of(job: PretrainJob) -> int:
 
 
 def _batches(split: SplitData, machine: Machine) -> Iterator[torch.Tensor]:
-    """Yield the images of a split in order, uint8 (N, 3, H, W) on the device."""
+    """Yield the images of a split, mixed, uint8 (N, 3, H, W) on the device: in a folder's order the first may be of one kind."""
+    order = seeding.permutation(len(split), key("prepare"), 0)
     for first in range(0, len(split), EVALUATION_BATCH):
-        positions = np.arange(first, min(first + EVALUATION_BATCH, len(split)))
+        positions = np.sort(order[first : first + EVALUATION_BATCH])
         yield split[0, positions]["images"].to(machine.device)
 
 

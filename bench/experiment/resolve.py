@@ -65,7 +65,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
 
     `known` are data sets that are open already, by name.
     """
-    asked = _asked(config.pretext)
+    asked = _asked(config.pretext, TrunkName.parse(config.trunk or "unet").preprocessing)
     pretexts = list(dict.fromkeys(one.name for one in asked))
     downstreams = registry.names("downstreams", config.tasks)
     for kind, chosen in (("pretexts", pretexts), ("downstreams", downstreams)):
@@ -85,7 +85,8 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     sizes = {name: config.size or protocol.size or size for name, (_, protocol) in protocols.items()}
     weights = initialisations.open_sources(initialisations.parse(config))
     default = initialisations.trunk_for(weights) or protocols[downstreams[0]][1].trunk
-    trunk = _seen(TrunkName.parse(config.trunk or default), pretexts, bool(config.trunk)).fitted(size)
+    parsed, of_trunk = _seen(TrunkName.parse(config.trunk or default), pretexts, bool(config.trunk))
+    trunk, notes = parsed.fitted(size), [*notes, *of_trunk]
     for fitting in {size, *sizes.values()}:
         check_size(str(trunk), fitting)
     _check_feeds(recipes, str(trunk), size)
@@ -143,9 +144,10 @@ class _Asked:
         return f"{self.name}@{self.begins}" if self.begins else self.name
 
 
-def _asked(pretexts: Sequence[str]) -> list[_Asked]:
+def _asked(pretexts: Sequence[str], seen: str) -> list[_Asked]:
     """Return the pretext tasks asked for: NAME, NAME:shuffled, each with @LABEL where it begins with the weights of an `--init`.
 
+    Of a group's tasks those are left out that do not take a trunk with the preprocessing `seen`.
     What each brings is its own, or an encoder alone where :encoder stands at the end. NAME:shuffled is a task of its own, with
     other targets, so NAME:shuffled:encoder is possible too.
     """
@@ -153,32 +155,46 @@ def _asked(pretexts: Sequence[str]) -> list[_Asked]:
     for text in pretexts:
         first, at, label = text.partition("@")
         label, colon_of_label, part_of_label = label.partition(":")
-        name, colon, part = (first + colon_of_label + part_of_label).rpartition(":")
+        whole = first + colon_of_label + part_of_label
+        name, colon, part = whole.rpartition(":")
         if not colon or part == registry.SHUFFLED:
-            name, part = first, ""
+            name, part = whole, ""
         if part not in ("", "encoder") or (at and not label):
             raise UsageError(
                 f"--pretext takes NAME, NAME:encoder, which brings its encoder alone, NAME:{registry.SHUFFLED}, whose answers "
                 f"belong to other images, or NAME@LABEL, which begins with the weights of --init LABEL, but got {quoted(text)}."
             )
-        for one in registry.names("pretexts", [name]):
+        chosen = registry.names("pretexts", [name])
+        for one in chosen:
             task = registry.load("pretexts", one)
+            if chosen != [name] and task.preprocessing and seen not in task.preprocessing:
+                continue  # a group is those of its tasks that take the trunk
             if label and not task.Recipe().epochs:
                 raise UsageError(f"{one} trains nothing, so {text} would be the row {label} again; leave it out.")
             found[_Asked(one, "encoder" if part or task.trains == "encoder" else "all", label)] = None
     return list(found)
 
 
-def _seen(trunk: TrunkName, pretexts: Sequence[str], named: bool) -> TrunkName:
-    """Return the trunk with the preprocessing that a pretext task needs; UsageError where the user `named` one with another."""
-    for name in pretexts:
-        needed = registry.load("pretexts", name).preprocessing
-        if needed is not None and needed != trunk.preprocessing:
-            if named:
-                example = f"--trunk unet:preprocessing={needed}"
-                raise UsageError(f"{name} needs a trunk with preprocessing={needed}, such as {example}.")
-            trunk = trunk.model_copy(update={"preprocessing": needed})
-    return trunk
+def _seen(trunk: TrunkName, pretexts: Sequence[str], named: bool) -> tuple[TrunkName, list[str]]:
+    """Return the trunk with a preprocessing that all pretext tasks take, and a note where it is not the usual one.
+
+    UsageError where there is none, and where the user `named` a trunk that one of them does not take.
+    """
+    taken = {name: registry.load("pretexts", name).preprocessing for name in pretexts}
+    choosy = {name: accepted for name, accepted in taken.items() if accepted and trunk.preprocessing not in accepted}
+    if not choosy:
+        return trunk, []
+    name, accepted = next(iter(choosy.items()))
+    others = [other for other, takes in taken.items() if takes and accepted[0] not in takes]
+    if others:
+        raise UsageError(
+            f"{name} takes a trunk with preprocessing={accepted[0]} and {others[0]} takes none such; run them apart."
+        )
+    if named or trunk.family != "unet":
+        example = f"--trunk unet:preprocessing={accepted[0]}"
+        raise UsageError(f"{name} takes no trunk {trunk}, but one with preprocessing={accepted[0]}, such as {example}.")
+    fitting = trunk.model_copy(update={"preprocessing": accepted[0]})
+    return fitting, [f"{name} takes a trunk with preprocessing={accepted[0]}, so every row here has one"]
 
 
 def _check_feeds(recipes: Mapping[str, Recipe], trunk: str, size: int) -> None:

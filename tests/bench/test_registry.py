@@ -155,7 +155,10 @@ def test_a_list_tells_of_a_task_what_its_class_says() -> None:
 
 def test_groups_stand_for_several_tasks() -> None:
     assert registry.names("pretexts", ["all"]) == ["cgan_color", "inpainting", "l1_color", "random_init"]
-    assert {"cgan_color", "class_color", "l1_color"} == set(registry.names("pretexts", ["colorization"]))
+    coloured = {name for name in registry.summaries("pretexts") if name.endswith("_color")}
+    assert {*coloured, "chroma_gan", "split_brain"} == set(registry.names("pretexts", ["colorization"])) and len(coloured) == 5
+    assert registry.names("pretexts", ["contrastive"]) == ["moco", "simclr"]
+    assert registry.names("pretexts", ["distillation"]) == ["dino"]
     assert registry.names("pretexts", ["every"]) == list(registry.summaries("pretexts"))
     assert registry.names("pretexts", ["rotation:shuffled", "rotation"]) == ["rotation:shuffled", "rotation"]
     for wrong in ("rotation:sorted", "all:shuffled", "nobody:shuffled"):

@@ -94,8 +94,9 @@ def test_what_is_wrong_is_said_before_anything_is_trained(rows: str, said: str, 
     assert not (tmp_path / "runs" / "pretrained").exists()
 
 
-def test_a_label_and_a_part_may_both_be_asked_for(tiny: Run, tmp_path: Path, weights: Path) -> None:
-    done = tiny("--pretext", "l1_color:shuffled@mine:encoder", "--init", f"mine={weights},{HALF}", *ASKED)
+@pytest.mark.parametrize("row", ["l1_color:shuffled@mine:encoder", "l1_color@mine:shuffled"])
+def test_a_label_and_a_part_may_both_be_asked_for(row: str, tiny: Run, tmp_path: Path, weights: Path) -> None:
+    done = tiny("--pretext", row, "--init", f"mine={weights},{HALF}", *ASKED)
     assert done.code == 0, done.err
     assert "l1_color:shuffled@mine" in of_rows(tmp_path / "runs")
 

@@ -68,14 +68,15 @@ def test_losses_are_the_papers_sums() -> None:
     steps = made.training_step(batch)
     _, critic = next(steps)
     torch.manual_seed(4)
-    fake, classes = made.told(batch["lightness"])
-    real, unreal = made.judge(batch, batch["chroma"]), made.judge(batch, fake)
-    penalty = gradient_penalty(lambda chroma: made.judge(batch, chroma), batch["chroma"], fake)
+    chroma, classes = made.told(batch["lightness"])
+    true, fake = batch["chroma"] * 128 / 256, chroma * 128 / 256  # the released code: ab / 255 + 1/2
+    real, unreal = made.judge(batch, true), made.judge(batch, fake)
+    penalty = gradient_penalty(lambda some: made.judge(batch, some), true, fake)
     assert critic.item() == pytest.approx((unreal.mean() - real.mean() + 10 * penalty).item(), rel=1e-4)
     _, generator = next(steps)
     truth = batch["classes"]
     divergence = torch.where(truth > 0, truth * (truth.clamp(min=1e-30).log() - classes), 0).sum(dim=1).mean()
-    squared = (fake - batch["chroma"]).pow(2).mean()
+    squared = (fake - true).pow(2).mean()
     expected = squared - 0.1 * made.judge(batch, fake).mean() + 0.003 * divergence
     assert generator.item() == pytest.approx(expected.item(), rel=1e-4)
 

@@ -20,7 +20,7 @@ DIVIDED = "unet:depth=5,width=8,preprocessing=l+ab"
 
 def job(name: str, trunk: str = TRUNKS[0], **changes: object) -> PretrainJob:
     plugin = registry.load("pretexts", name)
-    trunk = trunk if plugin.preprocessing is None else DIVIDED
+    trunk = trunk if not plugin.preprocessing or "l" in plugin.preprocessing else DIVIDED
     recipe = plugin.Recipe().with_changes(changes, name).identity()
     return PretrainJob(
         pretext=name, version=1, recipe=recipe, trunk=trunk, size=32, data_fingerprint="none", splits_fingerprint="none", seed=0

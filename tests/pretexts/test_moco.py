@@ -62,9 +62,9 @@ def test_the_queue_holds_the_newest_keys_and_begins_anew_at_its_end() -> None:
         assert torch.equal(made.queue[number % 24], everything[number])
 
 
-def test_the_queue_is_no_longer_than_the_data() -> None:
+def test_the_queue_is_no_longer_than_a_quarter_of_the_data() -> None:
     made = task(queue=1000)
-    made.prepare(iter([coloured(20), coloured(13)]))
+    made.prepare(iter([coloured(33)] * 4))
     assert made.length == 33
     before = made.queue.clone()
     for seed in range(6):
@@ -72,8 +72,17 @@ def test_the_queue_is_no_longer_than_the_data() -> None:
     assert torch.equal(made.queue[33:], before[33:]), "what is behind the length is never written"
     assert not (made.queue[:33] == before[:33]).all(dim=1).any()
     other = task(queue=8)
-    other.prepare(iter([coloured(20), *[]]))
+    other.prepare(iter([coloured(20), coloured(20)]))
     assert other.length == 8
+
+
+@pytest.mark.parametrize("count", [2, 4, 7, 21, 36, 50, 57])
+def test_no_part_of_a_batch_has_one_image(count: int) -> None:
+    made, seen = task(key_groups=8), []
+    encode = made.teacher.encode
+    made.teacher.encode = lambda part: seen.append(len(part)) or encode(part)  # type: ignore[method-assign, func-returns-value]
+    keys = made.keys(torch.rand(count, 3, 32, 32))
+    assert len(keys) == count == sum(seen) and min(seen) >= min(count, 4) and max(seen) - min(seen) <= 1
 
 
 def test_the_teacher_follows_after_the_step_and_gets_no_gradient() -> None:

@@ -107,7 +107,7 @@ def test_only_a_u_net_of_even_width_is_divided(name: str) -> None:
 def test_every_row_of_its_table_has_its_trunk(tiny: Callable[..., Any], tmp_path: Path) -> None:
     asked = ("--pretext", "random_init,split_brain", "--downstream", "voc_cls", "--evaluate", "knn", "--set", "recipe.epochs=1")
     refused = tiny(*asked)
-    assert refused.code == 2 and "needs a trunk with preprocessing=l+ab" in refused.err
+    assert refused.code == 2 and "but one with preprocessing=l+ab, such as --trunk unet:preprocessing=l+ab" in refused.err
     assert not (tmp_path / "runs" / "pretrained").exists()
     done = tiny(*asked, "--trunk", DIVIDED)
     assert done.code == 0, done.err
@@ -115,9 +115,34 @@ def test_every_row_of_its_table_has_its_trunk(tiny: Callable[..., Any], tmp_path
 
 
 def test_a_trunk_that_nobody_named_is_divided_for_all(drawn: dict[str, Path]) -> None:
-    config = RunConfig(
-        pretext=("random_init", "split_brain"), downstream=("voc_cls",), protocol="demo", size=32,
-        data=str(drawn["demo"]), pretrain_data=str(drawn["demo_unlabelled"]),
-    )  # fmt: skip
-    trunks = {job.pretrain.trunk for job in resolve(config, lambda text: None).jobs}
+    grid = resolve(config(drawn, "random_init", "split_brain"), lambda text: None)
+    trunks = {job.pretrain.trunk for job in grid.jobs}
     assert len(trunks) == 1 and trunks.pop().endswith("preprocessing=l+ab")
+    assert any("so every row here has one" in note for note in grid.notes)
+
+
+def config(drawn: dict[str, Path], *pretexts: str, **more: Any) -> RunConfig:
+    data = {"data": str(drawn["demo"]), "pretrain_data": str(drawn["demo_unlabelled"])}
+    return RunConfig(pretext=pretexts, downstream=("voc_cls",), protocol="demo", size=32, **data, **more)
+
+
+def test_tasks_that_would_leave_half_of_it_unseen_are_run_apart(drawn: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="l1_color takes none such; run them apart"):
+        resolve(config(drawn, "l1_color", "split_brain"), lambda text: None)
+    with pytest.raises(UsageError, match="l1_color takes no trunk unet:"):
+        resolve(config(drawn, "l1_color", trunk=DIVIDED), lambda text: None)
+
+
+@pytest.mark.parametrize(("trunk", "there"), [(None, False), ("unet:depth=5,width=8", False), (DIVIDED, True)])
+def test_a_group_is_those_of_its_tasks_that_take_the_trunk(drawn: dict[str, Path], trunk: str | None, there: bool) -> None:
+    for group in ("colorization", "every"):
+        found = {job.pretrain.pretext for job in resolve(config(drawn, group, trunk=trunk), lambda text: None).jobs}
+        assert ("split_brain" in found, "l1_color" in found) == (there, not there)
+
+
+@pytest.mark.parametrize("reduction", [5, 40])
+def test_a_target_covers_the_image_whatever_its_side(reduction: int) -> None:
+    made = task(reduction=reduction)
+    batch = made.make_batch(images(), seeded())
+    assert batch["colours"].shape[1:] == made.told(batch["inputs"])[0].shape[2:]
+    assert torch.isfinite(next(made.training_step(batch))[1])
