@@ -47,7 +47,8 @@ class HypercolumnColor(Colorization):
     Recipe = HypercolumnRecipe
     output: Any
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        name: {**Pretext.presets[name], "width": 256} for name in ("demo", "small")
+        "demo": {**Pretext.presets["demo"], "width": 256},
+        "small": {**Pretext.presets["small"], "width": 256, "epochs": 3, "visualize_epochs": (1, 2, 3)},
     }
 
     def make_output(self) -> nn.Module:

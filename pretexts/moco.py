@@ -46,8 +46,8 @@ class MocoRecipe(Recipe):
 
 
 SMALL: dict[str, Any] = {
-    "batch_size": 64, "optimizer": "adam", "lr": 1e-3, "lr_scaling": "none", "warmup_epochs": 1.0, "momentum_of_keys": 0.99,
-    "queue": 1024, "key_groups": 2, "blur": 0.0, "projector_width": 512, "evaluation_images": 200,
+    "batch_size": 64, "optimizer": "adam", "lr": 3e-4, "lr_scaling": "none", "warmup_epochs": 1.0, "momentum_of_keys": 0.99,
+    "queue": 512, "key_groups": 2, "blur": 0.0, "projector_width": 512, "evaluation_images": 200,
 }  # fmt: skip
 """A short training needs a network that follows faster: 0.99 as in the authors' example for CIFAR-10."""
 
