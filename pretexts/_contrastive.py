@@ -58,7 +58,7 @@ class TwoViews(Pretext):
             found.append("the trunk sees lightness alone, so of the jitter of colours only brightness and contrast are left")
         for name, (least, said) in COLLAPSED.items():
             if scores.get(name, least) < least:
-                found.append(f"it collapsed: {said.format(scores[name])}")
+                found.append(f"it may have collapsed: {said.format(scores[name])}")
         return found
 
     def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:

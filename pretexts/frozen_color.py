@@ -36,7 +36,11 @@ class FrozenColor(Colorization):
 
     paper: ClassVar[str] = "Shashank and Sarkar, Image colorization using transfer learning"
     trains: ClassVar[Trains] = "decoder"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {**Pretext.presets, "paper": {"images": 700, "epochs": 200}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **Pretext.presets,
+        "small": {**Pretext.presets["small"], "epochs": 2, "visualize_epochs": (1, 2)},  # more learn the images by heart
+        "paper": {"images": 700, "epochs": 200},
+    }
 
     def train(self, mode: bool = True) -> Self:
         """Put all but the encoder into training mode, whose batch norms keep their statistics."""

@@ -147,4 +147,5 @@ def test_a_collapsed_network_is_said_below_the_table(
     small = [f"moco.{name}" for name in ("projector_width=16", "projector_channels=16", "queue=16", "epochs=1")]
     asked = [word for setting in small for word in ("--set", setting)]
     assert tiny("--pretext", "moco", "--downstream", "voc_cls", "--evaluate", "knn", *asked).code == 0
-    assert "moco: it collapsed: the spread of its outputs over images is" in bench("report", "--out", tmp_path / "runs").out
+    said = "moco: it may have collapsed: the spread of its outputs over images is"
+    assert said in bench("report", "--out", tmp_path / "runs").out
