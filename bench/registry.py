@@ -200,6 +200,10 @@ def check_complete(kind: str, name: str) -> None:
     missing += [value for value in NEEDED[kind] if not hasattr(plugin, value)]
     if kind == "pretexts" and hasattr(plugin, "brings"):  # ignored, an untrained decoder would be taken for a trained one
         raise DataError(f"the plug-in {plugin.__name__} has `brings`, which is called `trains` now; rename it.")
+    if kind == "pretexts" and len(inspect.signature(plugin.caveats).parameters) != 2:  # it is called after training, too late
+        raise DataError(
+            f"caveats() of the plug-in {plugin.__name__} takes `scores`, the averages of its own scores, now; add it."
+        )
     if missing:
         file = _given.get(name) or inspect.getsourcefile(plugin)
         base = _base(kind).__name__

@@ -100,3 +100,12 @@ def test_a_row_says_that_lightness_alone_weakens_a_contrastive_task(
     assert tiny("--pretext", "simclr,random_init", *QUICK, "--trunk", trunk).code == 0
     report = " ".join(bench("report", "--out", tmp_path / "runs").out.split())
     assert ("simclr: the trunk sees lightness alone, so of the jitter" in report) is said
+
+
+def test_a_plug_in_whose_caveats_take_no_scores_is_told_so_before_training(tiny: Bench, tmp_path: Path) -> None:
+    plugin = tmp_path / "older.py"
+    body = "class Older(Base):\n    def caveats(self):\n        return ()\n"
+    plugin.write_text(f'"""Of before."""\nfrom pretexts.l1_color import L1Color as Base\n{body}')
+    refused = tiny("--plugin", plugin, "--pretext", "older", *QUICK)
+    assert refused.code != 0 and "caveats() of the plug-in Older takes `scores`" in refused.err
+    assert not (tmp_path / "runs" / "pretrained").exists()
