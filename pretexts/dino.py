@@ -143,4 +143,4 @@ class Dino(TwoViews):
     def baselines(self, images: Tensor, training_images: Tensor) -> dict[str, dict[str, Tensor]]:
         """Return those of all tasks on two views; a guess tells nothing."""
         found = super().baselines(images, training_images)
-        return {**found, "chance": {**found["chance"], "information": torch.zeros(len(images))}}
+        return {**found, "chance": {**found["chance"], "information": torch.zeros(len(images), device=images.device)}}

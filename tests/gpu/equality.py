@@ -46,11 +46,13 @@ def exact() -> Iterator[None]:
 def of_pretext(name: str, device: str, precision: str) -> Found:
     """Return the losses and gradients of a pretext task's first step, and with fp32 its baselines' scores.
 
-    The batch is made on the processor and there is no dropout, since the devices' random numbers differ.
+    The batch, and what is measured before training, are made on the processor. There is no dropout, since the devices' random
+    numbers differ.
     """
     made = make_machine(MachineConfig.model_validate({"device": device, "precision": precision}))
     asked = job(name)
     pretext = make_pretext(asked)
+    pretext.prepare(iter([images()]))
     batch = pretext.make_batch(images(), torch.Generator().manual_seed(1))
     pretext = made.place(pretext).train()
     _without_dropout(pretext)

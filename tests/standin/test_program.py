@@ -72,7 +72,7 @@ def test_all_tasks_run_on_a_gpu_and_are_reported(tiny: Bench, bench: Bench, tmp_
     assert planned.code == 0 and "cuda:0" in planned.out, planned.err
     done = tiny(*QUICK, *everything)
     assert done.code == 0, done.err
-    assert {one.pretext for one in record.read(tmp_path / "runs")} == set(NAMES)
+    assert {one.pretext for one in record.read(tmp_path / "runs")} == set(NAMES) - {"split_brain"}, "which takes another trunk"
     assert bench("report", "--out", tmp_path / "runs", "--html").code == 0
     with (tmp_path / "runs" / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
