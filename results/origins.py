@@ -37,7 +37,7 @@ def notes(records: Sequence[Record]) -> list[str]:
 
 def caveats(records: Sequence[Record]) -> list[str]:
     """Return a note for each pretext task that its trunk or recipe weakened, by what the task says."""
-    said = {(record.pretrain.job.pretext, caveat): None for record in records for caveat in record.pretrain.caveats}
+    said = {(record.pretext, caveat): None for record in records for caveat in record.pretrain.caveats}
     return [f"{name}: {caveat}." for name, caveat in said]
 
 

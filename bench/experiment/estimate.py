@@ -75,7 +75,7 @@ class Estimate:
             return 0.0
         assert dataset is not None, "a job that trains has data"
         made = pretraining_splits(job.pretrain, self.grid, lambda text: None)
-        count, scored = len(made.ids("train")), min(len(made.ids("test")), recipe.evaluation_images)
+        count, scored = recipe.images or len(made.ids("train")), min(len(made.ids("test")), recipe.evaluation_images)
         batch = min(recipe.batch_size, max(1, count))
         step = self.times.step(pretext_kind(job.pretrain, dataset, self.machine), batch)
         return step * (recipe.epochs * seeding.steps_per_epoch(count, recipe.batch_size) + FORWARD * scored / batch)

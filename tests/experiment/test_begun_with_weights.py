@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from safetensors.torch import load_file
 
 from bench import record
 from bench.cli.screen import Screen
-from bench.config import MachineConfig
+from bench.config import MachineConfig, RunConfig
+from bench.experiment import estimate
 from bench.experiment.reproduction import command, reproduce
+from bench.experiment.resolve import resolve
 from bench.record import Record
 from tests.experiment.test_rows_from_elsewhere import HALF, RESNET, weights
 
@@ -149,3 +152,22 @@ def test_a_collapsed_network_is_said_below_the_table(
     assert tiny("--pretext", "moco", "--downstream", "voc_cls", "--evaluate", "knn", *asked).code == 0
     said = "moco: it may have collapsed: the spread of its outputs over images is"
     assert said in bench("report", "--out", tmp_path / "runs").out
+
+
+def test_a_plan_counts_the_images_that_a_recipe_trains_on(drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With steps of one second, 16 images in batches of 8 take 2 of them an epoch, before scoring."""
+    monkeypatch.setattr(estimate, "pretext_kind", lambda *facts: "")
+
+    def seconds(*settings: str) -> float:
+        config = RunConfig(
+            pretext=("l1_color",), downstream=("voc_cls",), protocol="demo", size=32, data=str(drawn["demo"]),
+            pretrain_data=str(drawn["demo_unlabelled"]), set=("recipe.batch_size=8", *settings),
+        )  # fmt: skip
+        grid = resolve(config, lambda text: None)
+        times = SimpleNamespace(step=lambda kind, batch: 1.0)
+        asked = SimpleNamespace(grid=grid, times=times, machine=None)
+        return estimate.Estimate.pretraining(asked, grid.jobs[0])  # type: ignore[arg-type]
+
+    few = [seconds("recipe.images=16", f"recipe.epochs={epochs}") for epochs in (1, 11)]
+    assert few[1] - few[0] == pytest.approx(20)
+    assert seconds("recipe.epochs=11") - seconds("recipe.epochs=1") > 20
