@@ -213,7 +213,7 @@ def _read_again(dataset: Dataset) -> Dataset:
 def _indexed(root: Path, echo: Echo) -> Dataset:
     dataset = read(root, root.name)
     signature = hashlib.sha256()
-    for file in dataset.files():
+    for file in (*dataset.files(), *dataset.sources):
         signature.update(f"{_stamp(dataset.root / file)!r}\n".encode())
     signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
     place = files.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"

@@ -6,20 +6,18 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
-from bench.data.threads import in_order
 from bench.errors import BenchError, DataError, MachineError
-from bench.schema import Schema, digest_of
-from bench.storage import files
+from bench.schema import Schema
 from bench.text import quoted, shell
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -63,12 +61,29 @@ class ImageFile:
     """One image: its id, its file relative to the root, and the data set's own split that it belongs to.
 
     `labels` has one number per class: 1 present, 0 absent, -1 present as difficult objects only; None for an unlabelled image.
+    Where each image has one class, `label` is its number instead. Images of one `group`, such as a patient or a video, are never
+    on two sides of a split.
     """
 
     id: str
     file: str
     split: str = ""
     labels: tuple[int, ...] | None = None
+    label: int | None = None
+    group: str = ""
+
+
+Box = tuple[int, float, float, float, float, int]
+"""A box: the number of its class, left, top, right and bottom edge in pixels of the image as it is stored, and a flag.
+
+Edges are continuous: a box that covers the first pixel alone is (0, 0, 1, 1). The flag is `JUDGED`, `DIFFICULT` or `CROWD`.
+"""
+JUDGED, DIFFICULT, CROWD = 0, 1, 2
+"""What a box is in scoring: judged, left out (VOC's difficult), or a crowd, in which any number may be found (COCO)."""
+Kind = Literal["voc", "coco", "folder", "csv", "masks"]
+"""A data set's layout: VOCdevkit, COCO, a folder of images or of class folders, a CSV file of labels, images beside masks."""
+APART = ("coco", "folder")
+"""The layouts whose fingerprint is of the images alone, since they are also pretrained on: `annotations` has the rest."""
 
 
 class Dataset(Schema):
@@ -85,7 +100,7 @@ class Dataset(Schema):
     """
 
     name: str
-    kind: Literal["voc", "coco", "folder"]
+    kind: Kind
     root: Path
     synthetic: bool = False
     classes: tuple[str, ...] = ()
@@ -104,7 +119,28 @@ class Dataset(Schema):
     """Whether all masks were looked at for `by_colour` and `findings`."""
     findings: dict[str, int] = Field(default_factory=dict)
     mask_findings: dict[str, int] = Field(default_factory=dict)
+    single: bool = False
+    """Whether each image has one class (`ImageFile.label`)."""
+    boxes: dict[str, tuple[Box, ...]] = Field(default_factory=dict)
+    """The boxes of an image's objects, by the ids of the images that were searched for objects."""
+    mask_files: dict[str, str] = Field(default_factory=dict)
+    """The file of an image's mask by its id, relative to the root, where it is not called ID.png in its mask folder."""
+    grouped_by: str = ""
+    """What groups images, such as the column `patient`; "" where nothing does."""
+    annotations: str = ""
+    """The SHA-256 of what images show where the fingerprint has it not: VOC's boxes, and all that layouts in `APART` say."""
+    given: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """The ids of each split, train, val or test, that the data set names itself; empty where it names none, and for VOC."""
+    boxed: bool = False
+    """Whether the annotations were read for boxes."""
+    sources: tuple[str, ...] = ()
+    """Files that say what images show, relative to the root, such as a CSV file of labels."""
     fingerprint: str = ""
+
+    @property
+    def upright(self) -> bool:
+        """Whether images are turned as their EXIF orientation says; those with masks or boxes are read as they are stored."""
+        return self.kind not in ("voc", "masks") and not self.boxes
 
     @property
     def title(self) -> str:
@@ -117,7 +153,11 @@ class Dataset(Schema):
 
     def mask_path(self, folder: str, identity: str) -> Path:
         """Return the path of an image's mask in a mask folder."""
-        return self.root / folder / f"{identity}.png"
+        return self.root / self.mask_file(folder, identity)
+
+    def mask_file(self, folder: str, identity: str) -> str:
+        """Return the file of an image's mask in a mask folder, relative to the root."""
+        return self.mask_files.get(identity, f"{folder}/{identity}.png")
 
     def without(self, ids: Collection[str], **update: Any) -> Dataset:
         """Return the data set without some images, their masks and their places in the lists; DataError when none is left."""
@@ -129,13 +169,17 @@ class Dataset(Schema):
             task: {split: tuple(one for one in listed if one not in ids) for split, listed in splits.items()}
             for task, splits in self.lists.items()
         }
-        return self.model_copy(update={"images": tuple(kept), "masks": masks, "lists": lists, **update})
+        boxes = {identity: found for identity, found in self.boxes.items() if identity not in ids}
+        return self.model_copy(update={"images": tuple(kept), "masks": masks, "lists": lists, "boxes": boxes, **update})
 
     @property
     def unsaid(self) -> set[str]:
         """The fields that a digest leaves out, some while they are empty: added later, they must not change old digests."""
-        empty = {name for name in ("broken", "unlisted", "mask_values") if not getattr(self, name)}
-        return {"findings", "mask_findings", "surveyed", "by_colour", "score", *empty}
+        later = ("broken", "unlisted", "mask_values", "single", "boxes", "mask_files", "grouped_by", "given")
+        empty = {name for name in later if not getattr(self, name)}
+        apart = {"boxes"} if self.kind in ("voc", "coco") else set()
+        told = {"findings", "mask_findings", "surveyed", "by_colour", "score", "annotations", "boxed", "sources"}
+        return {*told, *empty, *apart}
 
     def prepare_with(self, *options: str) -> str:
         """Return the command that prepares this data set with some options beside those it has, as an error names it."""
@@ -156,41 +200,33 @@ class Dataset(Schema):
     def files(self) -> Iterator[str]:
         """Yield the file of every image and mask, relative to the root."""
         yield from (image.file for image in self.images)
-        for folder, ids in self.masks.items():
-            yield from (f"{folder}/{identity}.png" for identity in ids)
+        for folder, ids in self.masks.items() if self.kind != "coco" else ():
+            yield from (self.mask_file(folder, identity) for identity in ids)
 
-    def known_labels(self) -> dict[str, tuple[int, ...]]:
-        """Return the labels of every labelled image, by its id."""
-        return {image.id: image.labels for image in self.images if image.labels is not None}
+    def labelled(self) -> dict[str, ImageFile]:
+        """Return every labelled image by its id."""
+        return {image.id: image for image in self.images if image.labels is not None or image.label is not None}
 
     def labels(self, ids: Sequence[str]) -> NDArray[np.int8]:
         """Return the labels of some images, int8 (N, classes); DataError when one has none."""
-        known = self.known_labels()
+        known = self.labelled()
         missing = [identity for identity in ids if identity not in known]
         if missing:
             raise DataError(f"{self.name} has no labels for {missing[0]} and {len(missing) - 1} more images.")
-        return np.array([known[identity] for identity in ids], dtype=np.int8)
+        if not self.single:
+            return np.array([known[identity].labels for identity in ids], dtype=np.int8).reshape(len(ids), len(self.classes))
+        found = np.zeros((len(ids), len(self.classes)), dtype=np.int8)
+        found[np.arange(len(ids)), [cast(int, known[identity].label) for identity in ids]] = 1
+        return found
 
-
-def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = None) -> Dataset:
-    """Return the data set with its fingerprint; `check` is called with the path of every file, in threads."""
-
-    def read(file: str) -> tuple[str, str]:
-        path = dataset.root / file
-        if check is not None:
-            check(path)
-        try:
-            return file, files.sha256(path)
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}.") from error
-
-    # The keys keep their first names, "pictures" and "part": others would change every fingerprint.
-    content = dataset.model_dump(mode="json", exclude={"root", "fingerprint", "name", "images", *dataset.unsaid})
-    content["files"] = in_order(read, dataset.files())
-    content["pictures"] = (
-        {"id": image.id, "file": image.file, "part": image.split, "labels": image.labels} for image in dataset.images
-    )
-    return dataset.model_copy(update={"fingerprint": digest_of(content)})
+    def boxes_of(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Return the boxes of some images, float32 (N, M, 6) as `Box`; rows beyond an image's own have the class -1."""
+        of_each = [self.boxes[identity] for identity in ids]
+        found = np.zeros((len(ids), max((len(boxes) for boxes in of_each), default=0) or 1, 6), dtype=np.float32)
+        found[..., 0] = -1
+        for place, boxes in enumerate(of_each):
+            found[place, : len(boxes)] = np.array(boxes, dtype=np.float32).reshape(-1, 6)
+        return found
 
 
 @contextlib.contextmanager

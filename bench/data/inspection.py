@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import lists
-from bench.data.dataset import Dataset, decode, fingerprinted, read_header
+from bench.data.dataset import Dataset, decode, read_header
+from bench.data.fingerprint import fingerprinted
 from bench.data.masks import read_mask
 from bench.data.survey import Survey
 from bench.data.threads import in_order

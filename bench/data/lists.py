@@ -138,10 +138,24 @@ class Chosen(NamedTuple):
 
 
 def usable(dataset: Dataset, subset: str) -> set[str]:
-    """Return the ids of the images that have what a task reads: labels (subset `labels`) or a mask in the folder `subset`."""
+    """Return the ids of the images that have what a task reads: labels, boxes (the subset's name) or a mask in a folder."""
     if subset == "labels":
-        return {image.id for image in dataset.images if image.labels is not None}
+        return set(dataset.labelled())
+    if subset == "boxes":
+        return set(dataset.boxes)
     return set(dataset.masks.get(subset, ()))
+
+
+def tasks_for(dataset: Dataset) -> list[str]:
+    """Return the downstream tasks, by what they do, that a data set has annotations for."""
+    found = [*(["classes"] if dataset.single else []), *(["multilabel"] if dataset.labelled() else [])]
+    return found + ["segmentation"] * bool(dataset.masks) + ["detection"] * bool(dataset.boxes)
+
+
+def held(dataset: Dataset) -> str:
+    """Return what a data set has for tasks, in words, as the rest of a sentence."""
+    tasks = [f"{name}@{dataset.name}" for name in tasks_for(dataset)]
+    return f"what these tasks need: {', '.join(tasks)}" if tasks else "images alone, without labels, masks or boxes"
 
 
 def choose(dataset: Dataset, subset: str) -> Chosen | None:
@@ -163,7 +177,7 @@ def _lists(dataset: Dataset, subset: str) -> Lists:
 
 def task_of(subset: str) -> str:
     """Return the folder of ImageSets that has the lists of a task."""
-    return TASKS["labels" if subset == "labels" else "masks"]
+    return TASKS["labels" if subset in ("labels", "boxes") else "masks"]
 
 
 def _lacking(dataset: Dataset, subset: str) -> Iterator[tuple[str, str, str]]:

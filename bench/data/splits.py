@@ -4,7 +4,12 @@
   The validation split is the list val where that is not scored and not part of the training list, else a stratified tenth of
   the training list.
 - `paper-70-20-10`: all annotated images, by iterative stratification (Sechidis et al. 2011), as the paper splits VOC 2012.
+- `own`: the splits that the data set names itself (a column, folders train, val and test, official lists). Where there is no test
+  split, val is scored; where there is no val split, it is a stratified tenth of train. A data set that names none is divided as
+  by paper-70-20-10.
 - `pretraining`: images without labels; the test split is COCO's test or val images, else a held-out twentieth; at most 4,000.
+
+Where images belong to groups, such as patients, each group is on one side of every line that a scheme draws.
 """
 
 from __future__ import annotations
@@ -13,12 +18,13 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data import lists
-from bench.data.dataset import Dataset, ImageFile
+from bench.data import grouped, lists
+from bench.data.dataset import APART, Dataset, ImageFile
 from bench.errors import DataError, unknown
 from bench.schema import Schema, canonical
 from bench.seeding import key
@@ -27,7 +33,7 @@ from bench.text import Echo
 
 FILE_VERSION = 3
 """2: the key `members`. 3: the scored list. Files of another version are ignored, and the splits are made again."""
-SCHEMES = ("official", "paper-70-20-10", "pretraining")
+SCHEMES = ("official", "own", "paper-70-20-10", "pretraining")
 FEWEST = 10
 """The fewest images that a scheme divides."""
 
@@ -42,11 +48,17 @@ class Splits(Schema):
     members: dict[str, tuple[str, ...]]
     scored_list: str = ""
     """The official list that is the test split, such as ImageSets/Main/val.txt; "" where a scheme draws it."""
+    grouped_by: str = ""
+    """What groups the images, so that no group is in two splits; "" where nothing does."""
+    annotations: str = ""
+    """The digest of what the images show, where the data set's fingerprint has it not (`Dataset.annotations`)."""
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of the splits' names and ids."""
-        return hashlib.sha256(canonical({name: list(ids) for name, ids in self.members.items()}).encode()).hexdigest()
+        """The SHA-256 of the splits' names and ids, and of `annotations` where there is one."""
+        content: dict[str, Any] = {name: list(ids) for name, ids in self.members.items()}
+        content |= {"annotations": self.annotations} if self.annotations else {}
+        return hashlib.sha256(canonical(content).encode()).hexdigest()
 
     def ids(self, *names: str) -> list[str]:
         """Return the ids of the named splits, one split after the other."""
@@ -56,12 +68,14 @@ class Splits(Schema):
 def open_splits(dataset: Dataset, scheme: str, subset: str, echo: Echo | None = None) -> Splits:
     """Return the splits of a scheme, from their file, which is made when missing.
 
-    `subset` says which images: `labels` for those with labels, `images` for all, or a mask folder. UsageError for an unknown
-    scheme; DataError when the data set has no such images, too few, or no official lists.
+    `subset` says which images: `labels` or `boxes` for those with labels or boxes, `images` for all, or a mask folder. UsageError
+    for an unknown scheme; DataError when the data set has no such images, too few, or no official lists.
     """
     if scheme not in SCHEMES:
         raise unknown("split scheme", scheme, SCHEMES)
-    path = files.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{dataset.fingerprint[:16]}-{FILE_VERSION}.json"
+    shown = annotations_of(dataset, subset)
+    content = f"{dataset.fingerprint[:16]}{f'-{shown[:16]}' if shown else ''}"
+    path = files.home() / "splits" / f"{dataset.name}-{scheme}-{subset}-{content}-{FILE_VERSION}.json"
     if not path.is_file():
         made = _make(dataset, scheme, subset)
         _check_disjoint(made)
@@ -71,6 +85,12 @@ def open_splits(dataset: Dataset, scheme: str, subset: str, echo: Echo | None = 
             scored = f"; test is {made.scored_list}" if made.scored_list else ""
             echo(f"made the {scheme} splits of {dataset.title}, {subset} (once): {counts}{scored}")
     return _read(path)
+
+
+def annotations_of(dataset: Dataset, subset: str) -> str:
+    """Return the digest of what a subset's images show, "" where the data set's fingerprint has it."""
+    covered = subset == "images" or (subset != "boxes" and dataset.kind not in APART)
+    return "" if covered else dataset.annotations
 
 
 def _read(path: Path) -> Splits:
@@ -104,8 +124,7 @@ def _drawn(dataset: Dataset, ids: tuple[str, ...], count: float) -> tuple[str, .
     wanted = max(2, round(count))
     if wanted >= len(ids):
         return ids
-    known = dataset.known_labels()
-    kept, taken = _cut(np.arange(len(ids)), _presence([known.get(identity) for identity in ids]), wanted)
+    kept, taken = _cut(np.arange(len(ids)), _presence(dataset, ids), wanted)
     chosen = np.concatenate([taken, kept])[:wanted]  # stratification may return some images more or fewer
     return tuple(np.array(ids)[np.sort(chosen)].tolist())
 
@@ -124,10 +143,14 @@ def _make(dataset: Dataset, scheme: str, subset: str) -> Splits:
     scored_list = ""
     if scheme == "pretraining":
         members = _pretraining(dataset.images)
-    elif scheme == "official":
+    elif scheme == "official" or (scheme == "own" and dataset.kind == "voc" and lists.choose(dataset, subset)):
         members, scored_list = _official(dataset, _eligible(dataset, subset), subset)
+    elif scheme == "own" and dataset.given:
+        members, scored_list = _given(dataset, _eligible(dataset, subset), subset)
     else:
-        members = _shares(_eligible(dataset, subset), (0.7, 0.2, 0.1), dataset.name)
+        members = _shares(dataset, list(_eligible(dataset, subset)), (0.7, 0.2, 0.1), dataset.name)
+    if scheme != "pretraining":
+        grouped.check(dataset, members)
     return Splits(
         scheme=scheme,
         dataset=dataset.name,
@@ -135,27 +158,52 @@ def _make(dataset: Dataset, scheme: str, subset: str) -> Splits:
         subset=subset,
         members=members,
         scored_list=scored_list,
+        grouped_by=dataset.grouped_by if scheme != "pretraining" else "",
+        annotations=annotations_of(dataset, subset),
     )
 
 
 def _eligible(dataset: Dataset, subset: str) -> dict[str, ImageFile]:
-    if subset == "labels":
-        labelled = {image.id: image for image in dataset.images if image.labels is not None}
-        if not labelled:
-            raise DataError(f"{dataset.name} has no labels; a classification task needs a VOC data set with Annotations.")
-        return labelled
-    masked = set(dataset.masks.get(subset, ()))
-    if not masked:
-        other = next((f" Its masks are in {folder}: --set protocol.masks={folder}." for folder in dataset.masks), "")
-        raise DataError(f"{dataset.name} has no masks in {subset}; a segmentation task needs a VOC data set with masks.{other}")
-    return {image.id: image for image in dataset.images if image.id in masked}
+    """Return the images that have what a subset needs, by id; DataError when there is none, with what the data set has."""
+    found = lists.usable(dataset, subset)
+    if found:
+        return {image.id: image for image in dataset.images if image.id in found}
+    if subset in ("labels", "boxes"):
+        raise DataError(f"{dataset.name} has no {subset}; it has {lists.held(dataset)}.")
+    other = next((f" Its masks are in {folder}: --set protocol.masks={folder}." for folder in dataset.masks), "")
+    raise DataError(f"{dataset.name} has no masks in {subset}; it has {lists.held(dataset)}.{other}")
+
+
+def _given(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Return the splits that a data set names itself, and the name of the one that is scored."""
+    named = {name: tuple(one for one in ids if one in images) for name, ids in dataset.given.items()}
+    train, val, test = (named.get(name, ()) for name in ("train", "val", "test"))
+    scored = "test" if test else "val"
+    if not test:
+        val, test = (), val
+    if not train or not test:
+        lacking = "train" if not train else "val or test"
+        raise DataError(
+            f"{dataset.name} names splits of its own ({', '.join(f'{name} {len(ids):,}' for name, ids in named.items())}), and "
+            f"none of its images with {'a mask' if subset in dataset.masks else subset} is in {lacking}; let the images be "
+            "divided by --set protocol.split_scheme=paper-70-20-10."
+        )
+    members = {"train": train, "val": val}
+    if not val:
+        members = _shares(dataset, train, (0.9, 0.1, 0.0), f"{dataset.name}, its own split train,")
+    return {"train": members["train"], "val": members["val"], "test": test}, f"its own split {scored}"
 
 
 def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tuple[dict[str, tuple[str, ...]], str]:
     """Return the splits by the data set's own lists, and the list that is scored."""
     chosen, task = lists.choose(dataset, subset), lists.task_of(subset)
     if chosen is None:
-        what = "annotations" if subset == "labels" else f"masks in {subset}"
+        what = {"labels": "annotations", "boxes": "annotated boxes"}.get(subset, f"masks in {subset}")
+        if dataset.kind != "voc":
+            raise DataError(
+                f"{dataset.name} has no official lists, which VOC alone has: voc_cls, voc_seg and voc_det are the tasks on VOC. "
+                f"Of other data name what is done; {dataset.name} has {lists.held(dataset)}."
+            )
         raise DataError(
             f"{dataset.name} has no official splits: ImageSets/{task} needs train.txt and val.txt, or test.txt with train.txt or "
             f"trainval.txt, naming images that have {what}. Without such lists, let the images be divided by "
@@ -171,29 +219,39 @@ def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tu
     members = {"train": candidates, "val": val}
     if not val:
         name = f"{dataset.name}, ImageSets/{task}/{chosen.train}.txt,"
-        members = _shares({identity: images[identity] for identity in candidates}, (0.9, 0.1, 0.0), name)
+        members = _shares(dataset, candidates, (0.9, 0.1, 0.0), name)
     return {"train": members["train"], "val": members["val"], "test": test}, f"ImageSets/{task}/{chosen.test}.txt"
 
 
-def _shares(images: dict[str, ImageFile], shares: tuple[float, float, float], name: str) -> dict[str, tuple[str, ...]]:
-    """Return train, val and test by iterative stratification over the classes that are present; without labels, at random."""
-    ids = np.array(list(images))
+def _shares(
+    dataset: Dataset, chosen: Sequence[str], shares: tuple[float, float, float], name: str
+) -> dict[str, tuple[str, ...]]:
+    """Return train, val and test by iterative stratification over the classes that are present; without labels, at random.
+
+    Groups of images stay together (`bench.data.grouped`).
+    """
+    ids = np.array(chosen)
     count = len(ids)
     if count < FEWEST:
         raise DataError(f"{name} has {count} images to split; at least {FEWEST} are needed.")
-    test_count = round(shares[2] * count) if shares[2] else 0
-    val_count = round(shares[1] * count)
-    labels = _presence([image.labels for image in images.values()])
-    everything = np.arange(count)
-    rest, test = _cut(everything, labels, test_count) if test_count else (everything, everything[:0])
-    train, val = _cut(rest, labels, val_count)
-    return {split: tuple(ids[np.sort(rows)].tolist()) for split, rows in (("train", train), ("val", val), ("test", test))}
+    labels = _presence(dataset, chosen)
+    if dataset.grouped_by:
+        divided = grouped.divide(grouped.groups_of(dataset, chosen), labels, shares, name)
+    else:
+        test_count = round(shares[2] * count) if shares[2] else 0
+        everything = np.arange(count)
+        rest, test = _cut(everything, labels, test_count) if test_count else (everything, everything[:0])
+        train, val = _cut(rest, labels, round(shares[1] * count))
+        divided = train, val, test
+    return {split: tuple(ids[np.sort(rows)].tolist()) for split, rows in zip(("train", "val", "test"), divided, strict=True)}
 
 
-def _presence(labels: Sequence[tuple[int, ...] | None]) -> NDArray[np.int64] | None:
-    if None in labels:
+def _presence(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.int64] | None:
+    """Return which classes each image shows (N, C), two columns at least; None where an image has no labels."""
+    known = dataset.labelled()
+    if not all(identity in known for identity in ids):
         return None
-    present: NDArray[np.int64] = (np.array(labels) != 0).astype(np.int64)
+    present: NDArray[np.int64] = (dataset.labels(ids) != 0).astype(np.int64)
     return present if present.shape[1] > 1 else np.hstack([present, 1 - present])
 
 

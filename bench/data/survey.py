@@ -18,7 +18,7 @@ class Survey:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self.labels = dataset.known_labels()
+        self.labels = {identity: image.labels for identity, image in dataset.labelled().items() if image.labels is not None}
         self.present: dict[str, Counter[int]] = {folder: Counter() for folder, ids in dataset.masks.items() if ids}
         self.void_only: Counter[str] = Counter()
         self.binary: Counter[str] = Counter()

@@ -32,9 +32,8 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
     `fit` holds the ids of the training images; `void` of these images have masks that are void throughout. `scored` maps each
     scored split to its number of images.
     """
-    known = dataset.known_labels()
-    labels = [known.get(identity) for identity in fit]
-    present = np.array([one for one in labels if one is not None])
+    known = dataset.labelled()
+    labels = dataset.labels(fit) if fit and all(identity in known for identity in fit) else np.zeros((0, 0))
     return DataFacts(
         name=dataset.name,
         synthetic=dataset.synthetic,
@@ -50,7 +49,7 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
         scored=dataset.scored,
         fitted=hashlib.sha256("\n".join(fit).encode()).hexdigest(),
         void=void,
-        prior=tuple(np.round((present != 0).mean(axis=0), 9).tolist()) if None not in labels and len(labels) else (),
+        prior=tuple(np.round((labels != 0).mean(axis=0), 9).tolist()) if len(labels) else (),
     )
 
 

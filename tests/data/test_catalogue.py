@@ -10,7 +10,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from bench.data import catalogue, demo, packs, splits
-from bench.data.dataset import fingerprinted
+from bench.data.fingerprint import fingerprinted
 from bench.errors import DataError
 from bench.storage import seal
 from tests.data.made import devkit, quiet
