@@ -190,7 +190,7 @@ class RunConfig(MachineConfig):
     )
     partial: bool = Field(False, description="Allow --init to fill less than 99 % of the encoder, or to be another network's.")
     downstream: Names = Field(
-        description="Downstream tasks by name, separated by commas, or all; TASK@DATA names the labelled data."
+        description="Downstream tasks by name, separated by commas, or all; TASK@DATA names a task's labelled data."
     )
     protocol: str | None = Field(
         None,
@@ -269,10 +269,6 @@ class RunConfig(MachineConfig):
             raise UsageError("--space and --storage belong to a search; say how many trials with --tune N.")
         if not all(self.tasks) or "" in self._named_data:
             raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
-        if len(self._named_data) > 1:
-            raise UsageError(
-                f"one command takes one labelled data set, but got {', '.join(self._named_data)}; run a command for each."
-            )
         if not self.labels:
             raise UsageError("--labels takes at least one share, for example 0.01,0.1,1.")
         for share in self.labels:
@@ -314,9 +310,14 @@ class RunConfig(MachineConfig):
         return tuple(task.partition("@")[0] for task in self.downstream)
 
     @property
-    def labelled_data(self) -> str | None:
-        """The labelled data that `data` or TASK@DATA names, one set for all tasks so far; None when none is named."""
-        return next(iter(self._named_data), None)
+    def targets(self) -> tuple[tuple[str, str | None], ...]:
+        """The downstream tasks, each with the data that TASK@DATA names, None where it names none."""
+        return tuple((task, data if at else None) for task, at, data in (one.partition("@") for one in self.downstream))
+
+    @property
+    def labelled_data(self) -> tuple[str, ...]:
+        """The labelled data that `data` and TASK@DATA name."""
+        return self._named_data
 
     @property
     def _named_data(self) -> tuple[str, ...]:

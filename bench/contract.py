@@ -22,16 +22,19 @@ from bench.optimization import make_optimizer
 from bench.protocol import Family, Phase, Protocol, Recipe, Schedule, Trains
 
 __all__ = [
-    "PADDING", "VOID", "Batch", "Downstream", "Family", "Phase", "Preprocessing", "PreprocessingName", "Pretext", "Protocol",
-    "Recipe", "Schedule", "Trains", "Trunk", "Untrained",
+    "PADDING", "VOID", "Annotations", "Batch", "Downstream", "Family", "Phase", "Preprocessing", "PreprocessingName", "Pretext",
+    "Protocol", "Recipe", "Schedule", "Trains", "Trunk", "Untrained",
 ]  # fmt: skip
 
 Batch = dict[str, Tensor]
 """The tensors of one step by name, all on the device. A pretext task's `make_batch` chooses the names. A downstream task gets
 `target` and `images` (uint8 (N, 3, H, W) sRGB); while the trunk is frozen it may get `features`, the head's input, instead of
-`images`."""
+`images`. A target of boxes is float32 (N, M, 6): the class, -1 for no box, left, top, right and bottom edge in pixels, and a
+flag: 0 judged, 1 difficult, 2 a crowd."""
 
 PreprocessingName = Literal["l", "rgb", "l+ab"]
+Annotations = Literal["labels", "masks", "boxes"]
+"""What a downstream task reads of an image beside its pixels."""
 
 
 class Preprocessing(nn.Module):
@@ -104,6 +107,10 @@ class Trunk(nn.Module, ABC):
     @abstractmethod
     def decode(self, features: list[Tensor]) -> Tensor:
         """Return the last decoder activation (N, channels, H/s, W/s), where s is the stride of the finest feature."""
+
+    def pyramid(self, features: list[Tensor]) -> list[Tensor]:
+        """Return feature maps at several strides for a detector, finest first, from what `encode` returns: the encoder's own."""
+        return features
 
     @abstractmethod
     def output(self, channels: int) -> nn.Module:
@@ -301,15 +308,24 @@ class Downstream(ABC):
     version: ClassVar[int] = 1
     """To be raised when the task changes, so that its runs get new ids."""
     title: ClassVar[str]  # the column's name in Table 4
-    data: ClassVar[Literal["labels", "masks"]]
+    data: ClassVar[Annotations]
     protocols: ClassVar[Mapping[str, Protocol]]
+    single: ClassVar[bool] = False
+    """Whether it needs images that have one class each."""
     decodes: ClassVar[bool | None] = None
-    """Whether its features come from the decoder; None: those of tasks with masks do."""
+    """Whether its features come from the decoder; None: those of tasks with masks do, and of tasks with boxes by the trunk."""
+    reads_batch: ClassVar[bool] = False
+    """Whether its head is called with the batch too, as a detector's, which compares its proposals with the target."""
 
     @classmethod
-    def is_dense(cls) -> bool:
-        """Tell whether the task's features come from the decoder, so that it matters whether a row brings one."""
-        return cls.data == "masks" if cls.decodes is None else cls.decodes
+    def is_dense(cls, pyramid_decodes: bool = False) -> bool:
+        """Tell whether the task's features come from the decoder, so that it matters whether a row brings one.
+
+        `pyramid_decodes` says whether the trunk's feature pyramid is of its decoder.
+        """
+        if cls.decodes is not None:
+            return cls.decodes
+        return cls.data == "masks" or (cls.data == "boxes" and pyramid_decodes)
 
     def __init__(self, protocol: Protocol, classes: int) -> None:
         self.protocol = protocol

@@ -193,7 +193,7 @@ def _in_session(options: Mapping[str, Any], out: Folder, plugin: Plugins, work: 
     def in_session() -> T:
         with Screen() as screen:
             begin(_paths(plugin), place)
-            check_places(config.labelled_data, config.pretrain_data, config.storage)
+            check_places((*config.labelled_data, config.pretrain_data), config.storage)
             from bench.experiment.session import open_session
 
             return work(open_session(config, place, screen, command=("python",)))

@@ -33,8 +33,11 @@ UNLISTED = {("pretexts", INIT): "_init"}
 """Built-in tasks that no list shows, and their files: weights from elsewhere, which `--init` names."""
 SHUFFLED = "shuffled"
 """NAME:shuffled is the pretext task NAME on targets in another order (`bench.contract.shuffled`)."""
-ALL = ("cgan_color", "inpainting", "l1_color", "random_init")
-"""The built-in pretext tasks that `all` means; `every` means all that there are."""
+ALL = {
+    "pretexts": ("cgan_color", "inpainting", "l1_color", "random_init"),
+    "downstreams": ("voc_cls", "voc_seg"),
+}
+"""The built-in plug-ins that `all` means, those of the paper's Table 4; `every` means all pretext tasks that there are."""
 FACTS = {"paper": "", "family": "other", "trains": "all", "supervision": "none"}
 """What a list shows of a pretext task, with what holds where its class says nothing."""
 LONGEST = 1_000_000
@@ -161,8 +164,8 @@ def _source_file(kind: str, name: str) -> Path | None:
 def names(kind: str, asked: Sequence[str]) -> list[str]:
     """Return the names asked for, each once; UsageError for an unknown name, or for none.
 
-    `all` is every downstream task. Of pretext tasks it is `ALL` and those of the user's own, `every` all that there are, and a
-    family's name is its tasks. NAME:shuffled is the task NAME on targets in another order.
+    `all` is `ALL` and those of the user's own. Of pretext tasks `every` is all that there are, and a family's name is its tasks.
+    NAME:shuffled is the task NAME on targets in another order.
     """
     known = summaries(kind)
     chosen: list[str] = []
@@ -181,12 +184,12 @@ def _group(kind: str, name: str, known: Iterable[str]) -> list[str]:
     """Return the plug-ins among those `known` that a name stands for: several for a group's name, else itself."""
     from bench.protocol import Family
 
+    if name == "all":
+        return [one for one in known if one in ALL[kind] or one not in _files(kind)]
     if kind != "pretexts":
-        return list(known) if name == "all" else [name]
+        return [name]
     if name == "every":
         return list(known)
-    if name == "all":
-        return [one for one in known if one in ALL or one not in _files(kind)]
     if name in get_args(Family):
         return [one for one in known if facts(one)["family"] == name]
     return [name]

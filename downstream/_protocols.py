@@ -142,7 +142,74 @@ VOC_SEG_FEW_CORES = VOC_SEG_DEMO.with_changes(
     "small",
 )
 
-PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
+BINARY = VOC_SEG_STANDARD.with_changes(
+    {
+        "summary": "masks of one class or a few, as in medical images: at 256 px, flipped, scored at the original resolution by "
+        "Dice, IoU without background and the 95th percentile of the Hausdorff distance",
+        "size": 256,
+        "split_scheme": "own",
+        "augmentation": "flip",
+        "batch_size": 8,
+        "schedules": schedules(one_phase=(40, 3e-4), head=(5, 1e-3), everything=(35, 3e-4), frozen=(40, 1e-3)),
+        "lr_schedule": "cosine",
+        "metrics": ("dice", "iou_fg", "hd95"),
+    },
+    "binary",
+)
+VOC_DET_STANDARD = Protocol(
+    summary="the field's: VOC 2007 and 2012 trainval -> VOC 2007 test at 512 px, 24,000 steps of 16 images by SGD, the rate "
+    "falls at 18,000 and 22,000 (He et al. 2020); difficult objects not judged",
+    size=512,
+    split_scheme="official",
+    fit=("train", "val"),
+    resize="letterbox",
+    augmentation="flip",
+    batch_size=16,
+    schedules=schedules(one_phase=(24, 0.02), head=(4, 0.02), everything=(20, 0.02), frozen=(24, 0.02)),
+    most_steps=24_000,
+    optimizer="sgd",
+    weight_decay=1e-4,
+    lr_schedule="step",
+    lr_drops=(0.75, 11 / 12),
+    warmup_epochs=0.1,
+    difficult="ignore",
+    head_width=1024,
+    metrics=("ap50_voc07", "ap50_voc", "ap_coco"),
+    space={"head": (2e-3, 0.1), "all": (2e-3, 0.1)},
+)
+VOC_DET_DEMO = Protocol(
+    summary=DEMO_SUMMARY,
+    batch_size=16,
+    schedules=schedules(one_phase=(12, 1e-3), head=(4, 1e-3), everything=(8, 1e-3), frozen=(12, 1e-3)),
+    lr_schedule="cosine",
+    difficult="ignore",
+    head_width=256,
+    pyramid_width=64,
+    anchor_scale=3,
+    proposals=64,
+    metrics=("ap50_voc", "ap50_voc07", "ap_coco"),
+    **SMALL,
+)
+VOC_DET_FEW_CORES = VOC_DET_DEMO.with_changes(
+    {
+        "summary": "photographs on a few cores: Faster R-CNN with narrow layers at 64 px, official split scheme",
+        "schedules": schedules(one_phase=(30, 5e-4), head=(6, 1e-3), everything=(24, 5e-4), frozen=(30, 1e-3)),
+        "augmentation": "flip",
+    },
+    "small",
+)
+
+
+def _on_any_data(protocols: Mapping[str, Protocol], **more: Any) -> dict[str, Protocol]:
+    """Return protocols for data of any layout: instead of official lists they take the data set's own splits."""
+    return {
+        name: one.with_changes({**({"split_scheme": "own"} if one.split_scheme == "official" else {}), **more}, name)
+        for name, one in protocols.items()
+        if name != "paper-code"
+    }
+
+
+OF_VOC: Mapping[str, Mapping[str, Protocol]] = {
     "voc_cls": {
         "paper": VOC_CLS_PAPER,
         "paper-code": VOC_CLS_PAPER_CODE,
@@ -157,5 +224,13 @@ PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
         "small": VOC_SEG_FEW_CORES,
         "demo": VOC_SEG_DEMO,
     },
+    "voc_det": {"standard": VOC_DET_STANDARD, "small": VOC_DET_FEW_CORES, "demo": VOC_DET_DEMO},
+}
+PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
+    **OF_VOC,
+    "multilabel": _on_any_data(OF_VOC["voc_cls"]),
+    "classes": _on_any_data(OF_VOC["voc_cls"], metrics=("acc_top1", "acc_class", "map_voc")),
+    "segmentation": {**_on_any_data(OF_VOC["voc_seg"]), "binary": BINARY},
+    "detection": _on_any_data(OF_VOC["voc_det"]),
 }
 """The protocols by task and name."""

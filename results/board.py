@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench import metrics
 from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
 from results import baselines, data_notes, leaks, origins, protocols, rows
@@ -90,7 +91,7 @@ class Board:
 
     def distinct_columns(self) -> list[tuple[int, Column]]:
         """Return a column for each set of runs, with its number: columns that differ by the metric alone have the same runs."""
-        found: dict[tuple[str, str, str], tuple[int, Column]] = {}
+        found: dict[tuple[str, ...], tuple[int, Column]] = {}
         for place, column in enumerate(self.columns):
             found.setdefault(column.runs, (place, column))
         return list(found.values())
@@ -195,7 +196,8 @@ def _board(
     if alone:
         wanted = baseline or "random_init on the same schedule and with the same seeds varied"
         notes.append(f"No row to compare with ({wanted}): {alone}.")
-    facts = {**rows.board_facts(records[0]), "data": records[0].data.short, "protocol": protocols.of_board(records)}
+    data = ", ".join(dict.fromkeys(record.data.short for record in records))
+    facts = {**rows.board_facts(records[0]), "data": data, "protocol": protocols.of_board(records)}
     return Board(facts, heads, tuple(made), tuple(_trivial_rows(scores)), (*notes, *_warnings(made, heads, looks)))
 
 
@@ -232,14 +234,14 @@ def _differences(
 def _leading(made: Sequence[Row], column: int, scores: Scores, looks: Sequence[int]) -> set[int]:
     """Return the rows that lead a column, of those with several seeds; rows of one shared trunk are compared with each other.
 
-    Where no row is told from the highest, none leads.
+    Where no row is told from the best, the highest or where lower is better the lowest, none leads.
     """
 
     def difference(one: int, other: int) -> Estimate | None:
         return scores.difference(made[one].cells[column].records, made[other].cells[column].records)
 
     estimates = [(place, row.cells[column].estimate) for place, row in enumerate(made)]
-    values = {place: one.value for place, one in estimates if one is not None and one.seeds > 1}
+    values = {place: scores.sign * one.value for place, one in estimates if one is not None and one.seeds > 1}
     groups = rows.groups(values, lambda place: made[place].trunk_seed).values()
     found = [(group, leaders({place: values[place] for place in group}, difference, looks)) for group in groups]
     return set().union(*(leading for group, leading in found if len(leading) < len(group)))
@@ -256,8 +258,10 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
     first = records[0].data
     pretrained = sorted({(r.pretrain.data.short, r.pretrain.data.fingerprint[:12]) for r in records if r.pretrain.data})
     precisions = sorted({rows.precision_of(record) for record in records})
+    sets = dict.fromkeys((record.data.name, record.data.fingerprint[:12]) for record in records)
+    named = ", ".join(f"{name} {found}" if len(sets) > 1 else found for name, found in sets)
     notes = [
-        f"data {first.fingerprint[:12]}; pretrained on {', '.join(f'{title} {found}' for title, found in pretrained) or '-'}; "
+        f"data {named}; pretrained on {', '.join(f'{title} {found}' for title, found in pretrained) or '-'}; "
         f"computed in {' and '.join(precisions)}"
     ]
     notes += data_notes.titles(records)
@@ -311,7 +315,10 @@ def _task(column: Column, cell: Cell) -> str:
 
 def _warnings(made: Sequence[Row], heads: Sequence[Column], looks: Sequence[int]) -> list[str]:
     """Return notes on what the marks mean where there are some, which networks were dead, and which seeds can show little."""
-    notes = []
+    notes = [
+        f"{name}: lower is better, so bold, {FLOOR} and the signs of differences read the other way round."
+        for name in dict.fromkeys(column.metric for column in heads if metrics.get(column.metric).lower)
+    ]
     cells = [(row, column, cell) for row in made for column, cell in zip(heads, row.cells, strict=True)]
     if any(cell.floor for *_, cell in cells):
         notes.append(f"{FLOOR}: the interval does not lie above the value of a trivial predictor, which looks at no image.")

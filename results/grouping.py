@@ -26,6 +26,8 @@ class Column:
     tag: str = ""
     searched: str = ""
     """The trials and ranges of its searches, "" where there are none; `tuning` says how they were searched too."""
+    data: str = ""
+    """The fingerprint of its labelled data."""
     evaluation: str = FINETUNE
     """What is evaluated (`bench.job.Job.evaluation`): finetune or a probe."""
 
@@ -40,20 +42,22 @@ class Column:
         return f"tuned, {self.trials} trials" if self.trials else self.tuning
 
     @property
-    def runs(self) -> tuple[str, str, str]:
+    def runs(self) -> tuple[str, str, str, str]:
         """What tells its runs from those of other columns; columns that differ by the metric alone have the same runs."""
-        return self.downstream, self.variant, self.tuning
+        return self.downstream, self.variant, self.tuning, self.data
 
 
 def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple[Column, list[Record]]]:
     """Return the columns of some runs, each with its runs: a column for each of `chosen`, or for the protocol's main metric."""
     found = []
     keyed = rows.groups(records, rows.column_key)
-    for (downstream, tuning, variant), members in sorted(keyed.items(), key=lambda item: (*_order(item[1][0]), *item[0])):
+    several = len({record.data.fingerprint for record in records}) > 1
+    for (downstream, tuning, variant, data), members in sorted(keyed.items(), key=lambda item: (*_order(item[1][0]), *item[0])):
         first = members[0]
         trials = first.tuning.budget if first.tuning else 0
         for metric in [metrics.get(name).key for name in chosen if _fits(name, first)] if chosen else first.metric_ids[:1]:
-            column = Column(downstream, title_of(first), metric, tuning, variant, trials)
+            title = f"{title_of(first)} on {first.data.short}" if several else title_of(first)
+            column = Column(downstream, title, metric, tuning, variant, trials, data=data)
             found.append((replace(column, searched=rows.searched_of(first), evaluation=first.job.evaluation), members))
     heads = [column.head for column, _ in found]
     return [

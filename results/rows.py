@@ -17,6 +17,8 @@ from results import origins, protocols
 K = TypeVar("K")
 T = TypeVar("T")
 BASELINE_NOTE = "the paper's baseline"
+DATA = ("data", "data fingerprint")
+"""The facts of a board in which its columns may differ."""
 PROBED = "probed"
 """What stands for the schedule of a probe: nothing is fine-tuned."""
 HOSTS = ("two-phase", "frozen", "one-phase")
@@ -72,17 +74,31 @@ def board_facts(record: Record) -> dict[str, Any]:
 def boards(records: Sequence[Record]) -> list[list[Record]]:
     """Return the runs of each board, in order of appearance.
 
-    A protocol may be changed for one task alone: as long as every task was run under one protocol, they share a board, and the
+    Runs on several labelled data sets share a board, each set with columns of its own, unless two of them have one name or some
+    are synthetic. A protocol may be changed for one task alone: as long as every task was run under one protocol, they share a board, and the
     changes belong to the task's column. A probe's protocol lacks changes that matter to training alone. Where a task was
     fine-tuned, or a probe made, under several protocols, each protocol has a board of its own.
     """
     found: list[list[Record]] = []
-    for members in groups(
-        records, lambda record: digest({**board_facts(record), "protocol": protocols.named(record.job.protocol)[0]})
-    ).values():
-        tasks = groups(members, lambda record: (record.downstream, record.job.evaluation)).values()
+    for members in _of_any_data(records):
+        tasks = groups(members, lambda record: (record.downstream, record.job.evaluation, record.data.fingerprint)).values()
         one_each = all(len({record.job.protocol for record in task}) == 1 for task in tasks)
         found += [members] if one_each else groups(members, lambda record: record.job.protocol).values()
+    return found
+
+
+def _of_any_data(records: Sequence[Record]) -> list[list[Record]]:
+    """Return the runs that share everything on a board but their data and a protocol's changes, or that too."""
+
+    def shared(record: Record, *left_out: str) -> str:
+        facts = {name: value for name, value in board_facts(record).items() if name not in left_out}
+        return digest({**facts, "protocol": protocols.named(record.job.protocol)[0]})
+
+    found: list[list[Record]] = []
+    for members in groups(records, lambda record: shared(record, *DATA)).values():
+        sets = {(record.data.name, *(board_facts(record)[name] for name in DATA)) for record in members}
+        distinct = len({name for name, *_ in sets}) == len(sets)
+        found += [members] if distinct else groups(members, shared).values()
     return found
 
 
@@ -98,9 +114,9 @@ def apart(ours: Sequence[Record], theirs: Sequence[Record]) -> list[str]:
 
 
 @lru_cache(maxsize=1 << 13)
-def column_key(record: Record) -> tuple[str, str, str]:
-    """Return what a run's column is known by: the task, how the rates were found, and a digest of all that a column shares."""
-    return record.downstream, rates_of(record), digest(column_facts(record))
+def column_key(record: Record) -> tuple[str, str, str, str]:
+    """Return what a run's column is known by: the task, how the rates were found, a digest of all that it shares, its data."""
+    return record.downstream, rates_of(record), digest(column_facts(record)), record.data.fingerprint
 
 
 def column_facts(record: Record) -> dict[str, Any]:

@@ -47,10 +47,10 @@ def warn(text: str) -> None:
     print(f"bench: {printable(text)}", file=sys.stderr)
 
 
-def check_places(data: str | None, pretrain_data: str | None, storage: str) -> None:
+def check_places(data: Sequence[str | None], storage: str) -> None:
     """Raise MachineError, before anything is loaded, for data that is not prepared or a database that --offline forbids."""
     from bench.data import catalogue
     from bench.storage import offline
 
-    catalogue.check_prepared(data, pretrain_data)
+    catalogue.check_prepared(*data)
     offline.check_storage(storage)

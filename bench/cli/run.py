@@ -47,7 +47,7 @@ def run(
 
     with alone(as_json) as publish, Screen() as screen:
         begin(plugin, out)
-        check_places(config.labelled_data, config.pretrain_data, config.storage)
+        check_places((*config.labelled_data, config.pretrain_data), config.storage)
         from bench.experiment.session import open_session
 
         session = open_session(config, out, screen, planning=plan or audit)
@@ -110,7 +110,7 @@ def tune(
 
     with Screen() as screen:
         begin(plugin, out)
-        check_places(config.labelled_data, config.pretrain_data, config.storage)
+        check_places((*config.labelled_data, config.pretrain_data), config.storage)
         from bench.experiment.grid import tune_grid
         from bench.experiment.session import open_session
         from bench.experiment.start import announce

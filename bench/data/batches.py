@@ -51,6 +51,9 @@ class SplitData(Dataset[dict[str, Tensor]]):
     original resolution, it also adds `truth` uint8 (N, P, P) and `original` int64 (N, 2), height and width. Augmentation is
     seeded by (seed, epoch, row), so it does not depend on which worker reads a batch. Readers in `cached` replace images and
     target: the same `images` (N, H, W, 3) in the device's memory, or `features` in place of images.
+
+    With `boxes` (N, M, 6), each image's in pixels of the original (`bench.data.dataset.Box`), the target is float32 (N, M, 6) in
+    pixels of the input, and a split that is scored also adds `truth`, the boxes as they are, and `original`.
     """
 
     pack: Pack
@@ -61,6 +64,7 @@ class SplitData(Dataset[dict[str, Tensor]]):
     size: int = 0
     seed: int = 0
     with_truth: bool = False
+    boxes: NDArray[np.float32] | None = None
     cached: Mapping[str, RowReader] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -77,11 +81,16 @@ class SplitData(Dataset[dict[str, Tensor]]):
         if self.with_truth and self.pack.truth is not None:
             batch["truth"] = torch.from_numpy(self.pack.truth.read(rows))
             batch["original"] = torch.tensor([self.pack.manifest.original[row] for row in rows])
+        elif self.with_truth and self.boxes is not None:
+            batch["truth"] = torch.from_numpy(self.boxes[positions])
+            batch["original"] = torch.tensor([self.pack.manifest.original[row] for row in rows])
         return batch
 
     def _read(self, rows: NDArray[np.int64], positions: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
         images = self.pack.images.read(rows)
         masks = self.pack.masks.read(rows) if self.masked and self.pack.masks is not None else None
+        if self.boxes is not None:
+            return self._with_boxes(images, self.boxes[positions], rows, epoch)
         if self.augmentation != "none":
             images, masks = self._augmented(images, masks, rows, epoch)
         batch = {"images": torch.from_numpy(images)}
@@ -90,6 +99,22 @@ class SplitData(Dataset[dict[str, Tensor]]):
         if masks is not None:
             batch["target"] = torch.from_numpy(masks)
         return batch
+
+    def _with_boxes(
+        self, images: NDArray[np.uint8], boxes: NDArray[np.float32], rows: NDArray[np.int64], epoch: int
+    ) -> dict[str, Tensor]:
+        """Return images with their boxes in pixels of the input; with augmentation half of them are mirrored, boxes too."""
+        manifest = self.pack.manifest
+        scale: NDArray[np.float32] = np.array([manifest.content[row] for row in rows], dtype=np.float32)
+        scale /= np.array([manifest.original[row] for row in rows], dtype=np.float32)
+        target = boxes.copy()
+        target[..., 1:5] *= scale[:, None, [1, 0, 1, 0]]
+        for place, row in enumerate(rows.tolist() if self.augmentation != "none" else []):
+            if seeding.key("augment", self.seed, epoch, row) & 1:
+                width = images.shape[2]  # padding is mirrored too
+                images[place] = images[place, :, ::-1]
+                target[place, :, [1, 3]] = width - target[place, :, [3, 1]]
+        return {"images": torch.from_numpy(images), "target": torch.from_numpy(target)}
 
     def _augmented(
         self, images: NDArray[np.uint8], masks: NDArray[np.uint8] | None, rows: NDArray[np.int64], epoch: int
@@ -143,6 +168,8 @@ def training(
 def resident_bytes(split: SplitData) -> int:
     """Return the bytes that a split's images and targets take in the device's memory; 0 with augmentation, which keeps none."""
     if split.augmentation != "none" or split.cached:
+        return 0
+    if split.boxes is not None:  # read by the host, which scales them
         return 0
     labels = 0 if split.labels is None else split.labels.nbytes
     return labels + sum(len(split) * math.prod(array.shape[1:]) for array in _arrays(split).values())

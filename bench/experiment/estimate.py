@@ -5,6 +5,7 @@ Left out are reading data, packing images and writing files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -87,8 +88,8 @@ class Estimate:
         """
         if job.probe is not None:
             return PROBE
-        data, settings = self.grid.data, job.settings
-        subset = subset_of(registry.load("downstreams", job.downstream), settings)
+        data, settings = self.grid.data_of(job), job.settings
+        subset = subset_of(registry.load("downstreams", job.downstream), settings, data)
         share = splits.open_share(data, splits.open_splits(data, settings.split_scheme, subset), job.labels)
         count = len(share.ids(*(name for name in settings.fit if not (trial and name == "val"))))
         steps, batch = seeding.steps_per_epoch(count, settings.batch_size), min(settings.batch_size, max(1, count))
@@ -99,8 +100,10 @@ class Estimate:
         if new_parts and settings.statistics == "running":
             total += min(steps, batch_norm.MEASURED // settings.batch_size) * forward
         features_once = settings.statistics == "running" and settings.augmentation == "none"
+        left = settings.most_steps or math.inf
         for number, phase in enumerate(job.phases, start=1):
-            epochs = phase.epochs
+            epochs = min(phase.epochs, left / max(1, steps))
+            left -= epochs * steps
             if epochs > 1 and phase.train == "head" and features_once:
                 kept = phase_kind(job, number, data, self.machine, from_features=True)
                 total += (epochs - 1) * steps * self.times.step(kept, batch)
@@ -112,7 +115,7 @@ class Estimate:
     def _forward(self, job: Job, batch: int) -> float:
         """Return the seconds of a forward pass of trunk and head on a batch."""
         number = next((number for number, phase in enumerate(job.phases, start=1) if phase.train == "head"), 1)
-        step = self.times.step(phase_kind(job, number, self.grid.data, self.machine), batch)
+        step = self.times.step(phase_kind(job, number, self.grid.data_of(job), self.machine), batch)
         return step if job.phases[number - 1].train == "head" else FORWARD * step
 
 
@@ -162,7 +165,7 @@ def _phase_step(
     job = job.model_copy(update={"settings": own, "size": size})
     downstream, model = make_model(job, make_pretext(job.pretrain).trunk, len(dataset.classes))
     replace(machine, compiled=False).place(model).set_mode(job.phases[number - 1].train)
-    _, rule = pack_of(subset_of(downstream, job.settings), job.settings, size)
+    _, rule = pack_of(subset_of(downstream, job.settings, dataset), job.settings, size)
     images = _images(dataset, rule.model_copy(update={"resize": "squash"})).to(machine.device)
 
     def batch_of(count: int) -> Batch:
@@ -175,9 +178,11 @@ def _phase_step(
 
 
 def _targets(downstream: Downstream, count: int, size: int) -> torch.Tensor:
-    """Return targets of zeros: no class present, or background everywhere."""
+    """Return targets: no class present, background everywhere, or one box in the middle."""
     if downstream.data == "labels":
         return torch.zeros(count, downstream.classes, dtype=torch.int8)
+    if downstream.data == "boxes":
+        return torch.tensor([[[0, size / 4, size / 4, 3 * size / 4, 3 * size / 4, 0]]]).expand(count, -1, -1)
     return torch.zeros(count, size, size, dtype=torch.uint8)
 
 

@@ -40,10 +40,11 @@ def of_tasks(
         found[name] = (*finetune, *(one for probe in probes for one in _made(config, probe, changes.get(probe, {}))))
         if not found[name]:
             fitting = ", ".join(probe for probe in EVALUATIONS if probe in PROBES and PROBES[probe].needs == needs[name])
-            raise UsageError(f"{name} is a task with {needs[name]}, for which there are finetune and the probes {fitting}.")
+            there = f"are finetune and the probes {fitting}" if fitting else "is finetune alone, and no probe"
+            raise UsageError(f"{name} is a task with {needs[name]}, for which there {there}.")
     for probe in asked:
         if PROBES[probe].needs not in needs.values() and not all_asked:
-            other = next((task for task in registry.summaries("downstreams") if _data_of(task) == PROBES[probe].needs), "")
+            other = _task_for(PROBES[probe].needs, downstreams)
             hint = f"; add it by --downstream {other}" if other else ""
             raise UsageError(f"{probe} is a probe for tasks with {PROBES[probe].needs}, and none is named{hint}.")
     return found
@@ -81,5 +82,9 @@ def _made(config: RunConfig, name: str, changes: Mapping[str, Any]) -> list[Eval
     return made
 
 
-def _data_of(task: str) -> str:
-    return str(registry.load("downstreams", task).data)
+def _task_for(needs: str, beside: Sequence[str]) -> str:
+    """Return a task with some annotations, on VOC if the tasks beside it are; "" where there is none."""
+    on_voc = beside[0].startswith("voc_")
+    fitting = [task for task in registry.summaries("downstreams") if registry.load("downstreams", task).data == needs]
+    plain = [task for task in fitting if task.startswith("voc_") == on_voc and not registry.load("downstreams", task).single]
+    return next(iter([*plain, *fitting]), "")

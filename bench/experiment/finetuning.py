@@ -131,7 +131,7 @@ def finetune(
     losses are logged or the kept phase lacks scores.
     """
     session.cache.begin()
-    downstream, model = make_model(job, own_trunk(job, pretrained, session), len(session.grid.data.classes))
+    downstream, model = make_model(job, own_trunk(job, pretrained, session), len(session.grid.data_of(job).classes))
     session.machine.place(model)
     data = open_task_data(job, downstream, session)
     work = work or work_folder(job, session.out)
@@ -175,6 +175,14 @@ def phase_stage(job: Job, model: Model, downstream: Downstream, number: int) -> 
         seed=seed,
         facts={"id": job.id, "phase": number},
     )
+
+
+def steps_left(job: Job, number: int, images: int) -> int | None:
+    """Return how many training steps phase `number` of a job has at most, after those of the phases before; None: no limit."""
+    if job.settings.most_steps is None:
+        return None
+    before = sum(phase.epochs for phase in job.phases[: number - 1])
+    return max(0, job.settings.most_steps - before * seeding.steps_per_epoch(images, job.settings.batch_size))
 
 
 def own_trunk(job: Job, pretrained: PretrainRecord, session: Session) -> Trunk:
@@ -231,6 +239,7 @@ def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
         scores: dict[int, float] = {}
         stage.after_epoch = partial(_score_epoch, run, phase, scores)
         training = dataclasses.replace(training, seed=stage.seed)
+        stage.most_steps = steps_left(run.job, number, len(training))
         try:
             history = train(stage, training, run.session.machine, run.work / f"phase-{number}", run.logger)
         except Diverged as error:

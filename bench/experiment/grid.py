@@ -30,8 +30,9 @@ def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]
     """
     jobs, trials = session.grid.jobs, session.config.tune
     budget = f", {trials} trials each" if trials else ""
+    titles = " and ".join(data.title for data in session.grid.data.values())
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-    session.echo(f"{runs} on {session.grid.data.title}, {session.machine}{budget}")
+    session.echo(f"{runs} on {titles}, {session.machine}{budget}")
     if session.config.leaks != "refuse" and not all(_is_finished(job, session) for job in jobs):
         leaks.check(session.grid, False, session.echo)
     made = [] if made is None else made

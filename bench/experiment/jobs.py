@@ -9,11 +9,13 @@ from typing import Any, cast
 
 from bench import registry
 from bench.config import RunConfig
+from bench.data.dataset import Dataset
 from bench.data.packs import PackRule
 from bench.data.splits import Splits
 from bench.errors import UsageError
 from bench.initialisation import INIT, Weights
 from bench.job import NO_DATA, Frozen, HeldOut, Job, PretrainJob, scaled
+from bench.models.trunk import TrunkName
 from bench.probe import AnyProbe, LowShot, Probe
 from bench.protocol import Protocol, Recipe, Schedule, Transfer
 from bench.schema import canonical
@@ -42,23 +44,24 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Task:
-    """A downstream task with its protocol, size and splits; `label` is the protocol's name with the changed settings."""
+    """A downstream task on its data, with protocol and size; `label` is the protocol's name with the changed settings."""
 
     name: str
     label: str
     protocol: Protocol
     size: int
+    data_fingerprint: str
     splits_fingerprint: str
     evaluations: tuple[Evaluation, ...] = (Evaluation("finetune"),)
 
 
-def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task], data_fingerprint: str) -> list[Job]:
+def all_jobs(config: RunConfig, rows: Sequence[Row], tasks: Sequence[Task]) -> list[Job]:
     """Return the jobs of every seed, row and downstream task; those of further seeds are copies of the first one's."""
     first = config.all_seeds[0]
     mixed = len({row.brings for row in rows}) > 1
     known: set[str] = set()  # NAME and NAME:encoder have runs in common
     of_one_seed = [
-        [job for task in tasks for job in _jobs(config, row, task, data_fingerprint, mixed) if not _added(job.id, known)]
+        [job for task in tasks for job in _jobs(config, row, task, mixed) if not _added(job.id, known)]
         for row in (replace(row, pretrain=row.pretrain.model_copy(update={"seed": first})) for row in rows)
     ]
     count = sum(map(len, of_one_seed)) * len(config.all_seeds)
@@ -88,16 +91,16 @@ def _added(identity: str, known: set[str]) -> bool:
     return before
 
 
-def _jobs(config: RunConfig, row: Row, task: Task, data_fingerprint: str, mixed: bool) -> Iterator[Job]:
+def _jobs(config: RunConfig, row: Row, task: Task, mixed: bool) -> Iterator[Job]:
     """Yield the jobs of one trunk on one task: for every share of labels, every way to inherit and schedule, and every probe."""
     finetunes = any(one.name == "finetune" for one in task.evaluations)
     for share in dict.fromkeys(config.labels):
         if finetunes:
-            yield from _finetuning_jobs(config, row, task, share, data_fingerprint, mixed)
-        yield from _probe_jobs(row, task, share, data_fingerprint)
+            yield from _finetuning_jobs(config, row, task, share, mixed)
+        yield from _probe_jobs(row, task, share)
 
 
-def _probe_jobs(row: Row, task: Task, share: float, data_fingerprint: str) -> Iterator[Job]:
+def _probe_jobs(row: Row, task: Task, share: float) -> Iterator[Job]:
     """Yield the job of every probe of one trunk; one on decoder features only where the decoder was trained."""
     pretrain, plugin = row.pretrain, registry.load("downstreams", task.name)
     for one in task.evaluations:
@@ -116,7 +119,7 @@ def _probe_jobs(row: Row, task: Task, share: float, data_fingerprint: str) -> It
             settings=settings,
             schedule="frozen",
             size=task.size,
-            data_fingerprint=data_fingerprint,
+            data_fingerprint=task.data_fingerprint,
             splits_fingerprint=task.splits_fingerprint,
             seed=pretrain.seed,
             statistics_version=statistics_version(pretrain, "all"),
@@ -151,7 +154,7 @@ def protocol_of_probe(protocol: Protocol, probe: Probe) -> Protocol:
     )
 
 
-def _finetuning_jobs(config: RunConfig, row: Row, task: Task, share: float, data_fingerprint: str, mixed: bool) -> Iterator[Job]:
+def _finetuning_jobs(config: RunConfig, row: Row, task: Task, share: float, mixed: bool) -> Iterator[Job]:
     """Yield the fine-tuning jobs of one trunk on one task at one share of labels."""
     pretrain = row.pretrain
     plugin = registry.load("downstreams", task.name)
@@ -164,7 +167,7 @@ def _finetuning_jobs(config: RunConfig, row: Row, task: Task, share: float, data
             scaled(task.protocol.schedules[name], task.protocol.epochs)
         except ValueError as error:
             raise UsageError(f"{task.name}, {name}: {error}.") from error
-    dense = plugin.is_dense()
+    dense = plugin.is_dense(TrunkName.parse(pretrain.trunk).family == "unet")
     for transfer in _transfers(config, row, dense, mixed):
         frozen: Frozen = "encoder" if dense and transfer == "encoder" else "trunk"
         for schedule in schedules:
@@ -177,7 +180,7 @@ def _finetuning_jobs(config: RunConfig, row: Row, task: Task, share: float, data
                 settings=task.protocol,
                 schedule=schedule,
                 size=task.size,
-                data_fingerprint=data_fingerprint,
+                data_fingerprint=task.data_fingerprint,
                 splits_fingerprint=task.splits_fingerprint,
                 seed=pretrain.seed,
                 transfer=transfer,
@@ -262,15 +265,21 @@ def statistics_version(pretrain: PretrainJob, transfer: Transfer) -> int:
     return STATISTICS_VERSION if transfer != "all" or untrained else 1
 
 
-def subset_of(downstream: Any, protocol: Protocol) -> str:
-    """Return the name of the subset of images that a downstream task reads: `labels`, or the name of its mask folder."""
-    return "labels" if downstream.data == "labels" else protocol.masks
+def subset_of(downstream: Any, protocol: Protocol, data: Dataset) -> str:
+    """Return the name of the subset of images that a downstream task reads: `labels`, `boxes`, or the name of its mask folder.
+
+    Layouts other than VOC have one folder of masks, whatever a protocol that was written for VOC calls it.
+    """
+    if downstream.data != "masks":
+        return str(downstream.data)
+    usual = Protocol.model_fields["masks"].default
+    return next(iter(data.masks), protocol.masks) if data.kind != "voc" and protocol.masks == usual else protocol.masks
 
 
 def pack_of(subset: str, protocol: Protocol, size: int) -> tuple[str, PackRule]:
     """Return what names the pack that a job reads: the subset of images (`images` or a mask folder), and how to resize them."""
     rule = PackRule(size=size, resize=protocol.resize, interpolation=protocol.interpolation)
-    return ("images" if subset == "labels" else subset), rule
+    return ("images" if subset in ("labels", "boxes") else subset), rule
 
 
 def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence[Schedule]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bench import registry
 from bench.data import leaks, splits
+from bench.data.dataset import Dataset
 from bench.data.splits import Splits
 from bench.errors import DataError
 from bench.experiment.jobs import subset_of
@@ -26,8 +27,9 @@ def pretraining_splits(job: PretrainJob, grid: Grid, echo: Echo) -> Splits:
     whole = splits.open_splits(grid.pretrain_data, "pretraining", "images")
     if job.held_out is None:
         return whole
-    made = leaks.without(whole, grid.pretrain_data, grid.data, job.held_out, echo)
-    if made.fingerprint != job.splits_fingerprint or job.held_out.data_fingerprint != grid.data.fingerprint:
+    labelled = next((data for data in grid.data.values() if data.fingerprint == job.held_out.data_fingerprint), None)
+    made = whole if labelled is None else leaks.without(whole, grid.pretrain_data, labelled, job.held_out, echo)
+    if labelled is None or made.fingerprint != job.splits_fingerprint:
         raise DataError(f"the images that --leaks drop leaves of {grid.pretrain_data.name} here are not those of {job.id}.")
     return made
 
@@ -39,19 +41,20 @@ def leaks_of(job: Job, grid: Grid, echo: Echo) -> Leaks | None:
     known = job.pretrain.splits_fingerprint, job.splits_fingerprint
     if known not in grid.leaks:
         training = pretraining_splits(job.pretrain, grid, echo)
-        subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
-        scored = splits.open_splits(grid.data, job.settings.split_scheme, subset)
+        data = grid.data_of(job)
+        subset = subset_of(registry.load("downstreams", job.downstream), job.settings, data)
+        scored = splits.open_splits(data, job.settings.split_scheme, subset)
         whole = splits.open_splits(grid.pretrain_data, "pretraining", "images")
-        test, val = _overlaps(grid, training, [scored.ids("test"), scored.ids("val")], echo)
+        test, val = _overlaps(grid, data, training, [scored.ids("test"), scored.ids("val")], echo)
         dropped = len(whole.ids("train")) - len(training.ids("train"))
         grid.leaks[known] = Leaks(trained=len(training.ids("train")), test=test, val=val, dropped=dropped)
     return grid.leaks[known]
 
 
-def _overlaps(grid: Grid, training: Splits, parts: Sequence[list[str]], echo: Echo) -> Iterator[Overlap]:
+def _overlaps(grid: Grid, data: Dataset, training: Splits, parts: Sequence[list[str]], echo: Echo) -> Iterator[Overlap]:
     """Yield the overlap of each part of the scored images with those that are trained on; all are compared at once."""
     assert grid.pretrain_data is not None
-    found = leaks.shared(grid.pretrain_data, training, grid.data, [identity for ids in parts for identity in ids], echo)
+    found = leaks.shared(grid.pretrain_data, training, data, [identity for ids in parts for identity in ids], echo)
     first = 0
     for ids in parts:
         equal, near, plain = (some[first : first + len(ids)] for some in (found.equal, found.near, found.plain))
@@ -75,12 +78,13 @@ def check(grid: Grid, refuse: bool, echo: Echo) -> None:
 
 
 def _each(grid: Grid, echo: Echo) -> Iterator[tuple[Job, Leaks]]:
-    """Yield a job with its leaks for each downstream task."""
-    known: set[str] = set()
+    """Yield a job with its leaks for each downstream task on each data set."""
+    known: set[tuple[str, str]] = set()
     for job in grid.jobs:
-        found = leaks_of(job, grid, echo) if job.downstream not in known else None
+        task = job.downstream, job.data_fingerprint
+        found = leaks_of(job, grid, echo) if task not in known else None
         if found is not None:
-            known.add(job.downstream)
+            known.add(task)
             yield job, found
 
 

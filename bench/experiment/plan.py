@@ -230,9 +230,7 @@ def others_of(made: Plan) -> dict[str, float]:
     """
     session, seeds = made.session, made.session.config.all_seeds
     grid, found = session.grid, {}
-    known = {
-        name: data for name, data in ((grid.data_name, grid.data), (grid.pretrain_name, grid.pretrain_data)) if name and data
-    }
+    known = {name: data for name, data in (*grid.data.items(), (grid.pretrain_name, grid.pretrain_data)) if name and data}
     for name in OFFERED:
         if name == grid.protocol:
             continue

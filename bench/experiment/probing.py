@@ -67,7 +67,7 @@ def probe(job: Job, pretrained: PretrainRecord, session: Session) -> Probed:
 
 def _prepare(job: Job, pretrained: PretrainRecord, session: Session) -> tuple[FineTuning, ProbedTask]:
     """Return the frozen network with its data, and its features' task; statistics that it lacks are measured."""
-    own = cast(Downstream, registry.load("downstreams", job.downstream)(job.settings, len(session.grid.data.classes)))
+    own = cast(Downstream, registry.load("downstreams", job.downstream)(job.settings, len(session.grid.data_of(job).classes)))
     source: Source = getattr(job.probe, "source", "levels")
     task = ProbedTask(own, source)
     model = Model(own_trunk(job, pretrained, session), nn.Identity(), task)

@@ -80,15 +80,18 @@ def cost(history: History, machine: Machine, peak_memory: int) -> Cost:
     )
 
 
-def provenance(session: Session) -> dict[str, Any]:
-    """Return where a record comes from: command, time, versions, machine, data, commit, whether files differ from the commit."""
+def provenance(session: Session, data: str) -> dict[str, Any]:
+    """Return where a record comes from: command, time, versions, machine, data, commit, whether files differ from the commit.
+
+    `data` is the labelled data as the user named it.
+    """
     return {
         "command": _without_storage(session.command),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: _installed(name) for name in PACKAGES},
         "machine": session.machine.describe(),
-        "data": _findable(session.grid.data_name),
+        "data": _findable(data),
         "pretrain_data": _findable(session.grid.pretrain_name),
         **commit(),
     }

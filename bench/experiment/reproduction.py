@@ -276,13 +276,13 @@ def reproduce(record: Record, folder: Path, machine: MachineConfig, screen: Scre
     if record.pretrain.data and job.pretrain.data_fingerprint != NO_DATA:
         name = str(origin["pretrain_data"])
         pretrain_data = needs.open_data(name, record.pretrain.data, job.pretrain.data_fingerprint, screen.echo)
-    subset = subset_of(registry.load("downstreams", job.downstream), job.settings)
+    subset = subset_of(registry.load("downstreams", job.downstream), job.settings, data)
     scheme = job.settings.split_scheme
     if splits.open_splits(data, scheme, subset, screen.echo).fingerprint != job.splits_fingerprint:
         raise DataError(f"the {scheme} splits of {data.name} here are not those of {record.id}.")
     config = config_of(record, machine)
     given = initialisations.of_record(config, job.pretrain, screen.echo)
-    grid = Grid([job], data, pretrain_data, str(origin["data"]), origin["pretrain_data"], initialisations=given)
+    grid = Grid([job], {str(origin["data"]): data}, pretrain_data, origin["pretrain_data"], initialisations=given)
     session = make_session(config, grid, folder, screen)
     with stoppable(session.machine.stop):
         return run(job, session, record.tuning)

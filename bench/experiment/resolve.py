@@ -12,10 +12,12 @@ from bench import metrics, registry
 from bench.config import PAPER_SIZE, RunConfig
 from bench.data import catalogue, leaks, splits
 from bench.data.dataset import Dataset
+from bench.data.splits import Splits
 from bench.errors import UsageError, unknown
 from bench.experiment import choice, evaluations, initialisations
 from bench.experiment.initialisations import Initialisation
-from bench.experiment.jobs import Row, Task, all_jobs, label_of, pretrain_job, subset_of, weights_job
+from bench.experiment.jobs import Evaluation, Row, Task, all_jobs, label_of, pretrain_job, subset_of, weights_job
+from bench.experiment.targets import Target, open_data, targets_of
 from bench.initialisation import INIT
 from bench.job import HeldOut, Job, PretrainJob
 from bench.models.trunk import TrunkName, check_size, smallest_size
@@ -41,11 +43,10 @@ class Grid:
     """All jobs of a configuration, and the data sets that they read."""
 
     jobs: list[Job]
-    data: Dataset
+    data: Mapping[str, Dataset]
+    """The labelled data by name, as the user wrote it, so that the same command can be written again; so is `pretrain_name`."""
     pretrain_data: Dataset | None
-    data_name: str = ""
     pretrain_name: str | None = None
-    """`data_name` and `pretrain_name` are the data sets as the user named them, so that the same command can be written again."""
     protocol: str = ""
     """The name of the protocol, before its changes."""
     notes: list[str] = field(default_factory=list)
@@ -53,6 +54,14 @@ class Grid:
     """The weights from elsewhere that rows begin with."""
     leaks: dict[tuple[str, str], Leaks] = field(default_factory=dict)
     """What was found of leaks, by the fingerprints of the pretraining split and of the scored one (`bench.experiment.leaks`)."""
+
+    def data_of(self, job: Job) -> Dataset:
+        """Return the labelled data of a job."""
+        return self.data[self.data_name_of(job)]
+
+    def data_name_of(self, job: Job) -> str:
+        """Return the labelled data of a job as the user named it."""
+        return next(name for name, data in self.data.items() if data.fingerprint == job.data_fingerprint)
 
     def label_of(self, job: PretrainJob) -> str:
         """Return what a row is called: the pretext task, the label of weights from elsewhere, or both as TASK@LABEL."""
@@ -67,24 +76,25 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     """
     asked = _asked(config.pretext, TrunkName.parse(config.trunk or "unet").preprocessing)
     pretexts = list(dict.fromkeys(one.name for one in asked))
-    downstreams = registry.names("downstreams", config.tasks)
+    registry.names("downstreams", config.tasks)
+    targets, pretrain_name, notes = targets_of(config)
+    downstreams = list(dict.fromkeys(one.task for one in targets))
     for kind, chosen in (("pretexts", pretexts), ("downstreams", downstreams)):
         for name in chosen:
             registry.check_complete(kind, name)
-    changes = _settings(config.settings, pretexts, downstreams)
-    _check_contradictions(config, downstreams, changes)
+    changes = _settings(config.settings, pretexts, [*downstreams, *(one.key for one in targets)])
+    _check_contradictions(config, [*downstreams, *(one.key for one in targets)], changes)
     if config.epochs is not None:
         changes = {**changes, "protocol": {**changes.get("protocol", {}), "epochs": config.epochs}}
-    data_name, pretrain_name, notes = _choose_data(config)
-    protocol_name = config.protocol or _default_protocol(data_name == catalogue.DEMO_LABELLED, downstreams)
+    protocol_name = config.protocol or _default_protocol(targets[0].data == catalogue.DEMO_LABELLED, downstreams)
     evaluated = evaluations.of_tasks(config, downstreams, changes)
-    protocols = {name: _protocol(name, protocol_name, changes) for name in downstreams}
+    protocols = {one: _protocol(one, protocol_name, changes) for one in targets}
     recipes = {name: _recipe(name, protocol_name, changes) for name in pretexts}
     own_size = next((p.size for _, p in protocols.values() if p.size and protocol_name in SMALL), None)
     size = config.size or own_size or PAPER_SIZE
-    sizes = {name: config.size or protocol.size or size for name, (_, protocol) in protocols.items()}
+    sizes = {one: config.size or protocol.size or size for one, (_, protocol) in protocols.items()}
     weights = initialisations.open_sources(initialisations.parse(config))
-    default = initialisations.trunk_for(weights) or protocols[downstreams[0]][1].trunk
+    default = initialisations.trunk_for(weights) or protocols[targets[0]][1].trunk
     parsed, of_trunk = _seen(TrunkName.parse(config.trunk or default), pretexts, bool(config.trunk))
     trunk, notes = parsed.fitted(size), [*notes, *of_trunk]
     for fitting in {size, *sizes.values()}:
@@ -95,40 +105,65 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     def opened(name: str) -> Dataset:
         return (known or {}).get(name) or catalogue.open_dataset(name, echo)
 
-    data = opened(data_name)
-    tasks = []
-    for name, (label, protocol) in protocols.items():
-        subset = subset_of(registry.load("downstreams", name), protocol)
-        made = splits.open_splits(data, protocol.split_scheme, subset, echo)
-        if config.tune:
-            choice.check(data, made, min(config.labels), echo)
-        if any(one.probe is not None and one.probe.validates for one in evaluated[name]):
-            choice.check(data, made, min(config.labels), echo, f"--evaluate {evaluations.asked(evaluated[name])}")
-        tasks.append(Task(name, label, protocol, sizes[name], made.fingerprint, evaluated[name]))
+    data = open_data(targets, opened)
+    tasks = [_task(config, one, protocols[one], sizes[one], data[one.data], evaluated[one.task], echo) for one in targets]
     needs_images = any(recipe.epochs for recipe in recipes.values())
     if needs_images and pretrain_name is None:
-        pretrain_name = catalogue.pretraining_data_for(data_name)
+        pretrain_name = catalogue.pretraining_data_for(targets[0].data)
     if config.pretrain_data and not needs_images:
         echo("--pretrain-data is not used, since no pretext task here is trained")
     pretrain_data = opened(pretrain_name) if needs_images and pretrain_name else None
-    pretrain_splits = splits.open_splits(pretrain_data, "pretraining", "images", echo) if pretrain_data else None
-    held_out = None
-    if pretrain_data and pretrain_splits and config.leaks == "drop":
-        schemes = tuple(sorted({protocol.split_scheme for _, protocol in protocols.values()}))
-        held_out = HeldOut(data_fingerprint=data.fingerprint, schemes=schemes)
-        whole, pretrain_splits = pretrain_splits, leaks.without(pretrain_splits, pretrain_data, data, held_out, echo)
-        held_out = held_out if pretrain_splits != whole else None
+    schemes = {protocol.split_scheme for _, protocol in protocols.values()}
+    images, held_out = _pretraining_images(config, pretrain_data, data, schemes, echo)
     rows = [
-        Row(pretrain_job(one.name, recipes[one.name], str(trunk), size, pretrain_splits, held_out, given), one.brings, one.label)
+        Row(pretrain_job(one.name, recipes[one.name], str(trunk), size, images, held_out, given), one.brings, one.label)
         for one, given in ((one, initialisations.begun_with(one.begins, loaded)) for one in asked)
     ]
     rows += [Row(weights_job(one.weights, str(trunk), size), one.origin.brings, one.label) for one in loaded]
-    evaluations.check(tasks, str(trunk), data)
-    jobs = all_jobs(config, rows, tasks, data.fingerprint)
+    for task, one in zip(tasks, targets, strict=True):
+        evaluations.check([task], str(trunk), data[one.data])
+    jobs = all_jobs(config, rows, tasks)
     if not jobs:
         raise UsageError("nothing is left to run: no row here brings a trained decoder, which is all that is probed.")
     notes += _spread(jobs)
-    return Grid(jobs, data, pretrain_data, data_name, pretrain_name if needs_images else None, protocol_name, notes, loaded)
+    return Grid(jobs, data, pretrain_data, pretrain_name if needs_images else None, protocol_name, notes, loaded)
+
+
+def _task(
+    config: RunConfig,
+    target: Target,
+    labelled: tuple[str, Protocol],
+    size: int,
+    data: Dataset,
+    evaluated: tuple[Evaluation, ...],
+    echo: Echo,
+) -> Task:
+    """Return a downstream task on its data; UsageError or DataError where its splits do not serve what is asked for."""
+    label, protocol = labelled
+    subset = subset_of(registry.load("downstreams", target.task), protocol, data)
+    made = splits.open_splits(data, protocol.split_scheme, subset, echo)
+    if config.tune:
+        choice.check(data, made, min(config.labels), echo)
+    if any(one.probe is not None and one.probe.validates for one in evaluated):
+        choice.check(data, made, min(config.labels), echo, f"--evaluate {evaluations.asked(evaluated)}")
+    return Task(target.task, label, protocol, size, data.fingerprint, made.fingerprint, evaluated)
+
+
+def _pretraining_images(
+    config: RunConfig, pretrain_data: Dataset | None, data: Mapping[str, Dataset], schemes: set[str], echo: Echo
+) -> tuple[Splits | None, HeldOut | None]:
+    """Return the splits that trunks are pretrained on, and what `--leaks drop` took out of them, if anything."""
+    if pretrain_data is None:
+        return None, None
+    whole = splits.open_splits(pretrain_data, "pretraining", "images", echo)
+    if config.leaks != "drop":
+        return whole, None
+    if len(data) > 1:
+        raise UsageError(f"--leaks drop takes one labelled data set, and this command has {', '.join(data)}; run each by itself.")
+    (labelled,) = data.values()
+    held_out = HeldOut(data_fingerprint=labelled.fingerprint, schemes=tuple(sorted(schemes)))
+    kept = leaks.without(whole, pretrain_data, labelled, held_out, echo)
+    return kept, held_out if kept != whole else None
 
 
 @dataclass(frozen=True)
@@ -219,14 +254,6 @@ def _spread(jobs: Sequence[Job]) -> list[str]:
     return [f"{task}: {'; '.join(f'{name} {phases}' for name, phases in each.items())}" for task, each in found.items()]
 
 
-def _choose_data(config: RunConfig) -> tuple[str, str | None, list[str]]:
-    """Return the labelled data, the images to pretrain on (None: chosen by the labelled data), and notes for the user."""
-    if config.labelled_data:
-        return config.labelled_data, config.pretrain_data, []
-    labelled, unlabelled, note = catalogue.defaults(config.pretrain_data)
-    return labelled, unlabelled, [note] if note else []
-
-
 def _default_protocol(drawn: bool, downstreams: Sequence[str]) -> str:
     """Return the protocol where none is named: `demo` for the drawn demo data, `small` for photographs, on every machine alike.
 
@@ -247,22 +274,29 @@ def _check_contradictions(config: RunConfig, downstreams: Sequence[str], changes
                 raise UsageError(f"--{name} and --set {owner}.{name} contradict each other; give one of the two.")
 
 
-def _protocol(downstream: str, name: str, changes: Changes) -> tuple[str, Protocol]:
+def _protocol(target: Target, name: str, changes: Changes) -> tuple[str, Protocol]:
     """Return a protocol after `--set`, and before it its label: its name and the changed settings, in alphabetical order."""
+    downstream = target.task
     plugin = registry.load("downstreams", downstream)
     if name not in plugin.protocols:
         raise unknown("protocol", name, plugin.protocols, f" of {downstream}")
     base: Protocol = plugin.protocols[name]
-    own = {**changes.get("protocol", {}), **changes.get(downstream, {})}
+    own = {**changes.get("protocol", {}), **changes.get(downstream, {}), **changes.get(target.key, {})}
     protocol = base.with_changes(own, f"protocol {name} of {downstream}") if own else base
     if all(sum(phase.epochs for phase in phases) == protocol.epochs for phases in protocol.schedules.values()):
         protocol = protocol.model_copy(update={"epochs": None})  # nothing changes, and the rows are the same
-    if protocol.evaluate_on == "whole" and plugin.data == "labels":
-        raise UsageError(f"evaluate_on=whole is for tasks with masks, and {downstream} has labels.")
-    needed = "scores" if plugin.data == "labels" else "confusion"
-    for metric in protocol.metrics:
-        if metrics.get(metric).needs != needed:
+    if protocol.evaluate_on == "whole" and plugin.data != "masks":
+        raise UsageError(f"evaluate_on=whole is for tasks with masks, and {downstream} has {plugin.data}.")
+    if plugin.data == "boxes" and (protocol.resize == "crop" or protocol.augmentation in ("crop", "scale")):
+        raise UsageError(
+            f"{downstream} has boxes, which are mirrored at most: resize=squash or letterbox, augmentation=none or flip."
+        )
+    needed = {"labels": ("scores",), "masks": ("confusion", "surface"), "boxes": ("boxes",)}[plugin.data]
+    for place, metric in enumerate(protocol.metrics):
+        if metrics.get(metric).needs not in needed:
             raise UsageError(f"{metric} is no metric of {downstream}: the metric needs {metrics.get(metric).needs}.")
+        if not place and metrics.get(metric).lower:
+            raise UsageError(f"{metric} is better when lower, so it is no main metric; name another one first.")
     protocol = protocol.model_copy(update={"metrics": tuple(metrics.get(metric).id for metric in protocol.metrics)})
     return label_of(name, protocol, base), protocol
 
@@ -283,7 +317,7 @@ def _settings(texts: Sequence[str], pretexts: Sequence[str], downstreams: Sequen
     changes: dict[str, dict[str, Any]] = {}
     for text in texts:
         target, equals, value = text.partition("=")
-        owner, dot, name = target.strip().partition(".")
+        owner, dot, name = target.strip().rpartition(".") if "@" in target else target.strip().partition(".")
         if not (equals and dot and name):
             raise UsageError(f"--set takes owner.name=value, for example recipe.lr=1e-4, but got {quoted(text)}.")
         if owner not in owners:

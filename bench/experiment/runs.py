@@ -129,7 +129,7 @@ def _probed(job: Job, pretrained: PretrainRecord, session: Session) -> _Result:
 
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
     """Evaluate a job's trunk, publish its folder (record, predictions, splits, examples, logs), return the record."""
-    origin, leaks = provenance(session), leaks_of(job, session.grid, session.echo)
+    origin, leaks = provenance(session, session.grid.data_name_of(job)), leaks_of(job, session.grid, session.echo)
     found = (_finetuned if job.probe is None else _probed)(job, pretrained, session)
     run, packed = found.run, pack_predictions(found.predictions, found.run.data.ids)
     judged = run.data.facts.classes, run.data.facts.scored

@@ -160,7 +160,7 @@ def chosen(session: Session) -> list[Choice]:
         Choice("device", str(made.device), asked if config.device != "auto" else seen),
         Choice("threads", threads, asked if config.threads else f"{cores} processors can be used"),
         Choice("precision", made.arithmetic, asked if config.precision != "auto" else ours),
-        _data("data", grid.data, asked if config.labelled_data else "the default"),
+        *(_data("data", data, asked if name in config.labelled_data else "the default") for name, data in grid.data.items()),
     ]
     if grid.pretrain_data is not None:
         rows.append(_data("pretraining data", grid.pretrain_data, asked if config.pretrain_data else "the default"))

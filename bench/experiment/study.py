@@ -134,7 +134,7 @@ def _about(part: str, into: Path) -> Iterator[None]:
 
 def _check_data(study: Study, grid: Grid) -> None:
     """Raise DataError when a data set's fingerprint is not the one that the study declares for its name."""
-    for dataset in filter(None, (grid.data, grid.pretrain_data)):
+    for dataset in filter(None, (*grid.data.values(), grid.pretrain_data)):
         _check_fingerprint(study, dataset.name, dataset.fingerprint)
 
 

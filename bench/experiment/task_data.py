@@ -29,8 +29,8 @@ class TaskData:
 
 def open_task_data(job: Job, downstream: Downstream, session: Session) -> TaskData:
     """Return the data of a job, from its pack, which is made when missing. The split that is scored is never trained on."""
-    dataset, protocol = session.grid.data, job.settings
-    subset = subset_of(downstream, protocol)
+    dataset, protocol = session.grid.data_of(job), job.settings
+    subset = subset_of(downstream, protocol, dataset)
     whole = open_splits(dataset, protocol.split_scheme, subset)
     share = open_share(dataset, whole, job.labels)
     pack = packs.open_pack(packs.Order(dataset, *pack_of(subset, protocol, job.size)), session.echo, session.packing)
@@ -38,9 +38,10 @@ def open_task_data(job: Job, downstream: Downstream, session: Session) -> TaskDa
     masked = downstream.data == "masks"
 
     def split_data(ids: list[str], augmentation: str, seed: int, with_truth: bool) -> SplitData:
-        labels = None if masked else dataset.labels(ids)
+        labels = dataset.labels(ids) if downstream.data == "labels" else None
+        boxes = dataset.boxes_of(ids) if downstream.data == "boxes" else None
         rows = pack.places(ids)
-        return session.cache.resident(SplitData(pack, rows, labels, masked, augmentation, job.size, seed, with_truth))
+        return session.cache.resident(SplitData(pack, rows, labels, masked, augmentation, job.size, seed, with_truth, boxes))
 
     cropped = protocol.resize == "crop" and protocol.evaluate_on == "input"
     training = split_data(fit_ids, protocol.augmentation, job.seed, with_truth=False)

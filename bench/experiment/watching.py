@@ -53,7 +53,8 @@ def watcher(pretext: Pretext, session: Session, work: Path, logger: Logger) -> C
     probe = Knn(kind="knn")
     job = first.model_copy(update={"settings": protocol_of_probe(first.settings, probe), "schedule": "frozen", "probe": probe})
     training, validation = _splits(job, session)
-    classes = session.grid.data.classes, session.grid.data.scored
+    data = session.grid.data_of(first)
+    classes = data.classes, data.scored
     metric = metrics.get("map_voc").key  # the same whatever is evaluated
     task = ProbedTask(registry.load("downstreams", job.downstream)(job.settings, len(classes[0])), "levels")
 
@@ -92,8 +93,8 @@ def watcher(pretext: Pretext, session: Session, work: Path, logger: Logger) -> C
 
 def _splits(job: Job, session: Session) -> tuple[SplitData, SplitData]:
     """Return the training and the validation images of a job's task."""
-    data, protocol = session.grid.data, job.settings
-    subset = subset_of(registry.load("downstreams", job.downstream), protocol)
+    data, protocol = session.grid.data_of(job), job.settings
+    subset = subset_of(registry.load("downstreams", job.downstream), protocol, data)
     share = splits.open_share(data, splits.open_splits(data, protocol.split_scheme, subset), job.labels)
     pack = packs.open_pack(packs.Order(data, *pack_of(subset, protocol, job.size)), session.echo, session.packing)
 

@@ -14,7 +14,7 @@ from bench.errors import DataError
 from bench.experiment.jobs import pack_of, subset_of
 from bench.experiment.session import Session
 from bench.initialisation import Audit, Origin
-from bench.job import PretrainJob
+from bench.job import Job, PretrainJob
 from bench.models import audit, matching
 
 IMAGES, TOGETHER = 64, 32
@@ -45,7 +45,7 @@ def _audited(job: PretrainJob, trunk: Trunk, session: Session) -> Audit:
     batches = _images(job, session)
     measured = audit.measure(trunk, batches)
     images = sum(map(len, batches))
-    data = session.grid.data
+    data = session.grid.data_of(_of_trunk(job, session))
     problem = audit.problem(trunk, batches, measured, data.synthetic)
     return Audit(images=images, data=data.name, **measured, problem=problem)
 
@@ -61,12 +61,17 @@ def _words(found: Audit) -> str:
 
 def _images(job: PretrainJob, session: Session) -> list[Tensor]:
     """Return some training images of a job on this trunk, uint8 (N, 3, H, W), squashed to the trunk's size."""
-    of_trunk = next(one for one in session.grid.jobs if one.pretrain.id == job.id)
-    data, protocol = session.grid.data, of_trunk.settings
-    subset = subset_of(registry.load("downstreams", of_trunk.downstream), protocol)
+    of_trunk = _of_trunk(job, session)
+    data, protocol = session.grid.data_of(of_trunk), of_trunk.settings
+    subset = subset_of(registry.load("downstreams", of_trunk.downstream), protocol, data)
     ids = splits.open_splits(data, protocol.split_scheme, subset).ids("train")
     files = {image.id: data.path(image) for image in data.images}
     _, rule = pack_of(subset, protocol.model_copy(update={"resize": "squash"}), job.size)
     chosen = [ids[place] for place in np.unique(np.linspace(0, len(ids) - 1, IMAGES).astype(int))]
     images = [torch.from_numpy(packs.fit(decode(files[one]), rule, job.size)[0]).permute(2, 0, 1) for one in chosen]
     return [torch.stack(images[first : first + TOGETHER]) for first in range(0, len(images), TOGETHER)]
+
+
+def _of_trunk(job: PretrainJob, session: Session) -> Job:
+    """Return the first run of a grid that is on a trunk."""
+    return next(one for one in session.grid.jobs if one.pretrain.id == job.id)

@@ -43,8 +43,8 @@ class Model(nn.Module):
         self.shapes: list[torch.Size] = []
         """The shape of each encoder feature of one image, where features are the encoder's."""
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the head's output for sRGB `images` uint8 (N, 3, H, W), or for their `features`."""
+    def forward(self, batch: Batch) -> Any:
+        """Return the head's output for sRGB `images` uint8 (N, 3, H, W), or for their `features`: a tensor, or a detector's."""
         if "features" in batch:
             features = batch["features"]
             if self.inherited == "encoder":
@@ -55,8 +55,7 @@ class Model(nn.Module):
             features = self.frozen_features(batch["images"])
         else:
             features = self.features(batch["images"])
-        output: Tensor = self.head(features)
-        return output
+        return self.head(features, batch) if self.downstream.reads_batch else self.head(features)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:

@@ -57,10 +57,16 @@ class UNet(Trunk):
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Return (N, 2 width, H/2, W/2): the last block's output concatenated with the first skip, after ReLU."""
+        return self.pyramid(features)[0]
+
+    def pyramid(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the activations of the decoder's blocks, the finest, of H/2, first."""
         *skips, x = features
+        found = []
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = functional.relu(torch.cat([block(x), skip], dim=1))
-        return x
+            found.append(x)
+        return found[::-1]
 
     def output(self, channels: int) -> nn.Module:
         """Return the paper's output layer, a transposed 4x4 convolution of stride 2, without its activation."""

@@ -35,7 +35,7 @@ def evaluation_batch(downstream: Downstream) -> int:
 
 
 @torch.no_grad()
-def predict_batch(model: Model, downstream: Downstream, split: SplitData, number: int, machine: Machine) -> tuple[Tensor, Batch]:
+def predict_batch(model: Model, downstream: Downstream, split: SplitData, number: int, machine: Machine) -> tuple[Any, Batch]:
     """Return the network's output for batch number `number` of a split, and the batch itself; both are the same at every call."""
     size = evaluation_batch(downstream)
     positions = np.arange(number * size, min((number + 1) * size, len(split)))
@@ -43,7 +43,7 @@ def predict_batch(model: Model, downstream: Downstream, split: SplitData, number
     torch.manual_seed(key("evaluate", number))  # matters where the protocol keeps dropout on
     with machine.autocast():
         output = tiled(model, batch, split.size, size) if downstream.protocol.evaluate_on == "whole" else model(batch)
-    return output.float(), batch
+    return output.float() if isinstance(output, Tensor) else output, batch
 
 
 def tiled(model: Model, batch: Batch, side: int, together: int) -> Tensor:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,6 +77,8 @@ class Stage:
     batch_size: int
     epochs: int
     seed: int
+    most_steps: int | None = None
+    """After how many steps training ends, if its epochs have more."""
     optimization: Optimization = field(default_factory=Optimization)
     """How rates go on from step to step, how gradients are clipped, and in how many parts a batch is computed."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -121,17 +124,18 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
         raise DataError(f"{stage.name} has {len(split)} images to train on; at least 2 are needed.")
     with state.paused():  # the tools of --log may take seconds to begin
         logger.stage(stage.name, stage.epochs, per_epoch, state.step)
-    rates = updates.Rates(stage.optimizers, stage.optimization, stage.batch_size, per_epoch, stage.epochs)
+    total = min(per_epoch * stage.epochs, per_epoch * stage.epochs if stage.most_steps is None else stage.most_steps)
+    rates = updates.Rates(stage.optimizers, stage.optimization, stage.batch_size, per_epoch, stage.epochs, most=stage.most_steps)
     workers = machine.data_workers(split.augmentation != "none")
     stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device)
     with _named_out_of_memory(stage), _counted(state.history):
-        for epoch, batch in stream:
+        for epoch, batch in islice(stream, max(0, total - state.step)):
             count = len(batch["features"] if "features" in batch else batch["images"])
             rates.set(state.step)
-            stage.before_step(state.step / (per_epoch * stage.epochs))
+            stage.before_step(state.step / total)
             state.add(take_step(stage, machine, batch, state.step), count)
             logger.step(epoch, state.sums.latest, count)
-            if state.step % per_epoch == 0:
+            if state.step % per_epoch == 0 or state.step == total:
                 logger.epoch(epoch, *state.end_epoch())
                 logger.values(epoch, _rates(stage.optimizers))
                 stage.after_epoch(epoch + 1)

@@ -49,8 +49,8 @@ def clip(optimizer: Optimizer, norm: float | None) -> None:
         torch._foreach_mul_(gradients, (norm / (total + 1e-6)).clamp(max=1.0))
 
 
-def rate_of(settings: Optimization, batch_size: int, step: int, per_epoch: int, epochs: int) -> float:
-    """Return what the base rates are multiplied by in training step `step`, counted from 0.
+def rate_of(settings: Optimization, batch_size: int, step: int, per_epoch: int, epochs: int, most: int | None = None) -> float:
+    """Return what the base rates are multiplied by in training step `step`, counted from 0; training ends after `most` steps.
 
     In the warm-up of w steps it is (step + 1) / w. After it `cosine` is half a cosine that would reach 0 at the step after the
     last (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983, equation 5), and `step` falls at shares of all steps.
@@ -59,7 +59,8 @@ def rate_of(settings: Optimization, batch_size: int, step: int, per_epoch: int, 
     [0.5, 1.0, 1.0, 1.0]
     """
     scales = {"none": 1.0, "linear": batch_size / REFERENCE_BATCH, "sqrt": math.sqrt(batch_size / REFERENCE_BATCH)}
-    scale, steps, warmup = scales[settings.lr_scaling], per_epoch * epochs, round(settings.warmup_epochs * per_epoch)
+    scale, warmup = scales[settings.lr_scaling], round(settings.warmup_epochs * per_epoch)
+    steps = min(per_epoch * epochs, most or per_epoch * epochs)
     if step < warmup:
         return scale * (step + 1) / warmup
     if settings.lr_schedule == "cosine":
@@ -72,9 +73,9 @@ def rate_of(settings: Optimization, batch_size: int, step: int, per_epoch: int, 
 class Rates:
     """Sets the learning rates of optimizers from step to step; their rates when it is made are the base rates."""
 
-    def __init__(self, optimizers: Mapping[str, Optimizer], settings: Optimization, *steps: int) -> None:
-        """`steps` are those of `rate_of`: batch size, training steps in an epoch, and epochs."""
-        self.settings, self.steps = settings, steps
+    def __init__(self, optimizers: Mapping[str, Optimizer], settings: Optimization, *steps: int, most: int | None = None) -> None:
+        """`steps` are those of `rate_of`: batch size, training steps in an epoch, and epochs; training ends after `most`."""
+        self.settings, self.steps, self.most = settings, steps, most
         groups: Sequence[dict[str, object]] = [group for one in optimizers.values() for group in one.param_groups]
         self.groups = [(group, float(group["lr"])) for group in groups]  # type: ignore[arg-type]
         self.factor = 1.0
@@ -82,7 +83,7 @@ class Rates:
     def set(self, step: int) -> None:
         """Set the rates for training step `step`, counted from 0."""
         batch_size, per_epoch, epochs = self.steps
-        factor = rate_of(self.settings, batch_size, step, per_epoch, epochs)
+        factor = rate_of(self.settings, batch_size, step, per_epoch, epochs, self.most)
         if factor != self.factor:
             for group, base in self.groups:
                 group["lr"] = base * factor

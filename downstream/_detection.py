@@ -1,0 +1,42 @@
+"""Object detection: torchvision's Faster R-CNN on the trunk's feature pyramid, whose sources stand in `bench.models.detector`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import Annotations, Batch, Downstream, Trunk
+from bench.models.detector import Detector, maps_of, shapes_of
+
+
+class DetectionTask(Downstream):
+    """Object detection on a trunk's feature pyramid."""
+
+    data: ClassVar[Annotations] = "boxes"
+    reads_batch = True
+
+    def features(self, trunk: Trunk, inputs: Tensor) -> Tensor:
+        """Return the feature maps that the detector reads, each image's as one vector (N, M)."""
+        return torch.cat([one.flatten(1) for one in maps_of(trunk, inputs)], dim=1)
+
+    def head(self, trunk: Trunk, size: int) -> nn.Module:
+        """Return the detector without its backbone."""
+        own = self.protocol
+        shapes = shapes_of(trunk, size)
+        return Detector(shapes, size, self.classes, own)
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        """Return the sum of the four losses of Faster R-CNN: of objects and boxes of the proposals, of classes and boxes."""
+        return cast(Tensor, sum(output.values()))
+
+    def predictions(self, output: Any, batch: Batch) -> dict[str, Tensor]:
+        """Return the detections and the truth of each image, boxes in pixels of the original image.
+
+        `boxes` float32 (N, K, 4), `confidences` float32 (N, K), `found` int16 (N, K), -1 for none;
+        `truth` float32 (N, M, 6), as the target; `sizes` int32 (N, 2), height and width.
+        """
+        heights, widths = (batch["original"].float() / batch["content"]).to(output["boxes"].device).unbind(dim=1)
+        scale = torch.stack([widths, heights, widths, heights], dim=1)[:, None]
+        return {**output, "boxes": output["boxes"] * scale, "truth": batch["truth"], "sizes": batch["original"].int()}
