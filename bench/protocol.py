@@ -114,7 +114,7 @@ class Protocol(Optimization):
     head_width: int = Field(default=4096, ge=0)  # 0: one linear layer; of a detector's two dense layers
     pyramid_width: int = Field(default=256, ge=1)  # detection: channels of each level of the feature pyramid; torchvision's
     anchor_scale: float = Field(default=8.0, gt=0)  # detection: the side of a level's anchors in its strides; torchvision's
-    proposals: int = Field(default=512, ge=1)  # detection: the regions of an image that train the box head; torchvision's
+    proposals: int = Field(default=512, ge=1)  # detection: regions of an image that train the box head, half of those scored
     most_steps: int | None = Field(default=None, ge=1)  # the most training steps of all phases together; None: the epochs' own
     pool: Literal["flatten", "average"] = "flatten"  # how the bottleneck becomes a vector
     metrics: tuple[str, ...] = Field(min_length=1)  # the first is the main metric

@@ -180,13 +180,13 @@ VOC_DET_STANDARD = Protocol(
 VOC_DET_DEMO = Protocol(
     summary=DEMO_SUMMARY,
     batch_size=16,
-    schedules=schedules(one_phase=(12, 1e-3), head=(4, 1e-3), everything=(8, 1e-3), frozen=(12, 1e-3)),
+    schedules=schedules(one_phase=(6, 2e-3), head=(2, 2e-3), everything=(4, 2e-3), frozen=(6, 2e-3)),
     lr_schedule="cosine",
     difficult="ignore",
     head_width=256,
     pyramid_width=64,
     anchor_scale=3,
-    proposals=64,
+    proposals=32,
     metrics=("ap50_voc", "ap50_voc07", "ap_coco"),
     **SMALL,
 )
@@ -195,6 +195,7 @@ VOC_DET_FEW_CORES = VOC_DET_DEMO.with_changes(
         "summary": "photographs on a few cores: Faster R-CNN with narrow layers at 64 px, official split scheme",
         "schedules": schedules(one_phase=(30, 5e-4), head=(6, 1e-3), everything=(24, 5e-4), frozen=(30, 1e-3)),
         "augmentation": "flip",
+        "proposals": 64,
     },
     "small",
 )

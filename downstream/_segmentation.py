@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from bench import metrics
 from bench.contract import PADDING, VOID, Annotations, Batch, Downstream, Trunk
+from bench.surface import surface_distances
 
 
 class SegmentationTask(Downstream):
@@ -44,9 +46,10 @@ class SegmentationTask(Downstream):
         """Return `confusion` int32 (N, C + 2, C + 1): row truth, column prediction; the last row is void.
 
         When the batch has masks at the original resolution, logits are resized to that resolution (bilinear) and scored there.
+        Where the protocol has a metric of surfaces, also `surface` float32 (N, C) (`bench.surface`).
         """
         if "truth" not in batch:
-            return {"confusion": self.confusion(output.argmax(dim=1), batch["target"])}
+            return self.scored(output.argmax(dim=1), batch["target"])
         found = torch.zeros_like(batch["truth"])
         for image, logits in enumerate(output):
             (height, width), (rows, columns) = batch["original"][image].tolist(), batch["content"][image].tolist()
@@ -54,7 +57,15 @@ class SegmentationTask(Downstream):
             if (rows, columns) != (height, width):
                 logits = interpolate(logits.float(), size=(height, width), mode="bilinear", align_corners=False)
             found[image, :height, :width] = logits[0].max(dim=0).indices  # as argmax, three times as fast on a CPU
-        return {"confusion": self.confusion(found, batch["truth"])}
+        return self.scored(found, batch["truth"])
+
+    def scored(self, found: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Return what the protocol's metrics need of predicted and true classes (N, H, W)."""
+        predictions = {"confusion": self.confusion(found, truth)}
+        if any(metrics.get(metric).needs == "surface" for metric in self.protocol.metrics):
+            masks = (mask.byte().cpu().numpy() for mask in (found, truth))
+            predictions["surface"] = torch.from_numpy(surface_distances(*masks, self.classes))
+        return predictions
 
     def visualize(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the predicted and the true classes, uint8 (N, H, W), at the size of the network's input."""

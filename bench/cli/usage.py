@@ -13,11 +13,25 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.errors import UsageError, unknown
+from bench.protocol import Protocol, Recipe
 from bench.schema import complaint
 from bench.text import printable
 
 BY_SET = {"--epochs": "--set protocol.epochs=N"}
 """Options that a command without them takes as a setting, if it takes settings."""
+_RATES = "--rates RATE,RATE, one for each phase of fine-tuning, or --set recipe.lr=RATE for pretraining"
+_STEPS = "--epochs N, or --set protocol.most_steps=N for training steps"
+CALLED = {
+    "--lr": _RATES, "--rate": _RATES, "--learning-rate": _RATES, "--lrs": _RATES,
+    "--iterations": _STEPS, "--iters": _STEPS, "--steps": _STEPS, "--max-steps": _STEPS,
+    "--dataset": "--data NAME, or --downstream TASK@NAME", "--datasets": "--downstream TASK@NAME,TASK@NAME",
+    "--task": "--downstream TASK", "--tasks": "--downstream TASK,TASK", "--method": "--pretext NAME",
+    "--model": "--trunk NAME", "--backbone": "--trunk NAME", "--arch": "--trunk NAME", "--encoder": "--trunk NAME",
+    "--weights": "--init LABEL=FILE", "--checkpoint": "--init LABEL=FILE", "--pretrained": "--init LABEL=FILE",
+    "--output": "--out DIR", "--output-dir": "--out DIR", "--gpu": "--device cuda:N", "--gpus": "--device cuda:N",
+    "--num-workers": "--workers N", "--image-size": "--size N", "--img-size": "--size N",
+}  # fmt: skip
+"""What other programs call an option or a setting of this one, and what it is called here."""
 
 
 def is_parsers(error: Exception) -> bool:
@@ -59,6 +73,12 @@ def _instead(option: str, context: Any) -> str:
     having = [path for path, command in _commands(context.find_root()) if any(option in one.opts for one in command.params)]
     if option in BY_SET and "--set" in own:
         return f"it takes {BY_SET[option]}"
+    if option in CALLED and CALLED[option].split()[0] in own:
+        return f"it takes {CALLED[option]}"
+    setting = option.removeprefix("--").replace("-", "_")
+    owners = [owner for owner, model in (("protocol", Protocol), ("recipe", Recipe)) if setting in model.model_fields]
+    if owners and "--set" in own:
+        return f"it takes {' or '.join(f'--set {owner}.{setting}=VALUE' for owner in owners)}"
     if having:
         return f"{' and '.join(having)} {'have' if len(having) > 1 else 'has'} it"
     near = difflib.get_close_matches(option, own, n=1, cutoff=0.5)

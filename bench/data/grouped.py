@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -60,7 +61,9 @@ def divide(groups: Sequence[str], labels: Rows | None, shares: tuple[float, floa
     chosen = np.zeros(len(names), dtype=np.int64)
     for left, one in zip(range(len(order), 0, -1), order, strict=True):
         among = sorted(empty) if left <= len(empty) else range(len(wanted))  # the last groups fill what would stay empty
-        place = max(among, key=lambda split: (float((content[one] * lacking[split] / total**2).sum()), -split))
+        shows = np.flatnonzero(content[one])
+        needs = content[one, shows] * lacking[:, shows] / total[shows] ** 2
+        place = max(among, key=lambda split: (math.fsum(needs[split]), -split))  # fsum: the same on every machine
         chosen[one] = place
         lacking[place] -= content[one]
         empty.discard(place)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from bench import metrics, registry
+from bench import metrics, registry, surface
 from bench.config import PAPER_SIZE, RunConfig
 from bench.data import catalogue, leaks, splits
 from bench.data.dataset import Dataset
@@ -295,6 +295,8 @@ def _protocol(target: Target, name: str, changes: Changes) -> tuple[str, Protoco
     for place, metric in enumerate(protocol.metrics):
         if metrics.get(metric).needs not in needed:
             raise UsageError(f"{metric} is no metric of {downstream}: the metric needs {metrics.get(metric).needs}.")
+        if metrics.get(metric).needs == "surface":
+            surface.require()
         if not place and metrics.get(metric).lower:
             raise UsageError(f"{metric} is better when lower, so it is no main metric; name another one first.")
     protocol = protocol.model_copy(update={"metrics": tuple(metrics.get(metric).id for metric in protocol.metrics)})

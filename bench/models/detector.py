@@ -85,11 +85,12 @@ class Detector(nn.Module):
         names = [str(place) for place in range(len(shapes))]
         detector = FasterRCNN(
             _Backbone(width),
-            classes + 1,
             rpn_anchor_generator=AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
             box_roi_pool=MultiScaleRoIAlign(names, 7, 2, canonical_scale=round(CANONICAL * anchor_scale)),
             box_head=TwoMLPHead(width * 49, head_width),
             box_predictor=FastRCNNPredictor(head_width, classes + 1),
+            rpn_post_nms_top_n_train=min(4 * settings.proposals, 2000),
+            rpn_post_nms_top_n_test=min(2 * settings.proposals, 1000),
             box_batch_size_per_image=settings.proposals,
             box_detections_per_img=DETECTIONS,
         )
