@@ -2,8 +2,9 @@
 
 Predictions of a classification are `scores` (N, C) in [0, 1] and `labels` (N, C): 1 present, 0 absent, -1 difficult only. Those
 of a segmentation are `confusion` (N, C + 2, C + 1): one matrix an image, row = truth, column = prediction, 0 = background,
-last row = void. Those of a low-shot probe are `shots` (N, shots, draws, C) in [0, 1], a score for each sample of labelled images,
-and `labels`. `scored` says which of the C classes the data can judge; the others stay out of every mean.
+last row = void; where surfaces are compared, `surface` (N, C) too (`bench.surface`). Those of a low-shot probe are `shots`
+(N, shots, draws, C) in [0, 1], a score for each sample of labelled images, and `labels`. `bench.detection` says what those of a
+detection are. `scored` says which of the C classes the data can judge; the others stay out of every mean.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import detection, segmentation_metrics
+from bench.detection import Matched
 from bench.errors import DataError, UsageError, unknown
 
 VOID = 255
@@ -40,7 +43,8 @@ class Metric:
     """A metric: what it is computed from, and its definition, which serves the value and all resamples of the images alike.
 
     Most are means of ratios of sums over images: `terms` gives each image's numerators and denominators (N, 2 K), and the value
-    is the mean of the K ratios of their sums that are defined. Average precisions are `ranked` instead.
+    is the mean of the K ratios of their sums that are defined. Average precisions are `ranked` instead, and those of detections
+    `detected`.
     """
 
     id: str
@@ -51,8 +55,18 @@ class Metric:
     """The value of a class from the scores (N,), or (N, shots, draws), and labels (N,) of its images."""
     recalls: int = 0
     """At how many recalls such a value reads precision; 0 for the area under the envelope."""
+    detected: Callable[[Predictions, Judged], Floats] | None = None
+    """The value of each judged class from detections."""
+    matched: Callable[[Predictions, Judged], list[Matched]] | None = None
+    """What gives the same values for resamples of the images: the detections of each judged class, matched in their images."""
     by_class: bool = True
     """Whether each class has a value of its own."""
+    background: bool = False
+    """Whether the background has one too, before the classes."""
+    slow: bool = False
+    """Whether a value is the mean of so many rankings that fewer resamples are drawn."""
+    lower: bool = False
+    """Whether lower is better. Such a metric is never a protocol's main one, by which rates and settings are chosen."""
     version: int = 1
 
     @property
@@ -64,6 +78,8 @@ class Metric:
         """Return the values whose mean is the metric, of each judged class or of all together; nan where one is not defined."""
         if self.terms is not None:
             return ratios(self.terms(predictions, judged).sum(axis=0))
+        if self.detected is not None:
+            return self.detected(predictions, judged)
         assert self.ranked is not None
         scores, labels = predictions[self.needs], predictions["labels"]
         return np.array([self.ranked(scores[..., c], labels[:, c]) for c in np.nonzero(judged)[0]])
@@ -108,7 +124,7 @@ def per_class(
     judged = np.array([name in scored for name in classes])
     names = [name for name in classes if name in scored]
     values = chosen.values(predictions, judged).tolist()
-    named = zip(["background", *names] if chosen.needs == "confusion" else names, values, strict=True)
+    named = zip(["background", *names] if chosen.background else names, values, strict=True)
     return {name: None if math.isnan(value) else value for name, value in named}
 
 
@@ -123,9 +139,15 @@ def get(metric: str) -> Metric:
     return found
 
 
+def direction(metric: str) -> int:
+    """Return 1 where a higher value of a metric is better, -1 where a lower one is; 1 for an id that does not exist here."""
+    found = METRICS.get(metric.partition("@")[0])
+    return -1 if found is not None and found.lower else 1
+
+
 def explanation(metric: Metric) -> str:
     """Return what a metric is, with its formula, source and an example that runs."""
-    return inspect.cleandoc((metric.terms or metric.ranked).__doc__ or "")
+    return inspect.cleandoc((metric.terms or metric.ranked or metric.detected).__doc__ or "")
 
 
 def acc_keras(predictions: Predictions, judged: Judged) -> Floats:
@@ -159,6 +181,44 @@ def acc_subset(predictions: Predictions, judged: Judged) -> Floats:
     scores, labels = predictions["scores"][:, judged], predictions["labels"][:, judged]
     right = (((scores > 0.5) == (labels == 1)) | (labels == -1)).all(axis=1)
     return np.stack([right, np.ones_like(right)], axis=1).astype(np.float64)
+
+
+def acc_top1(predictions: Predictions, judged: Judged) -> Floats:
+    """Top-1 accuracy, where each image has one class: the share of images whose top score is their class.
+
+    (1/N) sum [argmax_c s_nc == y_n], over the images of the scored classes; of equal scores the first class counts.
+
+    >>> found = {"scores": np.array([[.1, .9], [.2, .1]]), "labels": np.array([[0, 1], [0, 1]])}
+    >>> compute("acc_top1", found, ("a", "b"), ("a", "b"))
+    0.5
+    """
+    shown = (predictions["labels"][:, judged] == 1).any(axis=1)
+    return np.stack([_hits(predictions, judged).any(axis=1), shown], axis=1).astype(np.float64)
+
+
+def acc_class(predictions: Predictions, judged: Judged) -> Floats:
+    """Mean class accuracy, where each image has one class: top-1 accuracy of each class's images, averaged over scored classes.
+
+    (1/C) sum_c (1/N_c) sum_{y_n = c} [argmax s_n == c]; a class without images is left out. Also called balanced accuracy, and
+    what Oxford Flowers and Pets report.
+
+    Two images of class a, one of them found, and one of class b, which is found:
+
+    >>> found = {"scores": np.array([[.9, .1], [.1, .9], [.1, .9]]), "labels": np.array([[1, 0], [1, 0], [0, 1]])}
+    >>> compute("acc_class", found, ("a", "b"), ("a", "b"))
+    0.75
+    """
+    labels = predictions["labels"][:, judged] == 1
+    return np.concatenate([_hits(predictions, judged).astype(np.float64), labels.astype(np.float64)], axis=1)
+
+
+def _hits(predictions: Predictions, judged: Judged) -> NDArray[np.bool_]:
+    """Return where an image's top score is a class that it shows, (N, K)."""
+    scores, labels = predictions["scores"][:, judged], predictions["labels"][:, judged] == 1
+    top = np.zeros(labels.shape, dtype=np.bool_)
+    top[np.arange(len(scores)), scores.argmax(axis=1)] = True
+    hits: NDArray[np.bool_] = top & labels
+    return hits
 
 
 def f1_macro(predictions: Predictions, judged: Judged) -> Floats:
@@ -217,55 +277,6 @@ def map_lowshot(scores: NDArray[Any], labels: NDArray[Any]) -> float:
     return float(np.mean([average_precision(of_sample, labels) for of_sample in samples.T]))
 
 
-def miou_voc(predictions: Predictions, judged: Judged) -> Floats:
-    """Mean intersection over union as VOC defines it: one matrix for the whole test set, void ignored, background included.
-
-    IoU_c = TP / (TP + FP + FN), the mean over background and the scored classes; a class that is in neither truth nor prediction
-    is left out. Source: Everingham et al. 2010, section 4.3.
-
-    Two pixels of class a, one of them found; one void pixel called class a costs nothing:
-
-    >>> compute("miou_voc", {"confusion": np.array([[[2, 0], [1, 1], [0, 1]]])}, ("a",), ("a",))  # IoU 2/3 and 1/2
-    0.5833333333333333
-    """
-    return _intersections_and_unions(predictions["confusion"][:, :-1].astype(np.float64), judged)
-
-
-def miou_paper(predictions: Predictions, judged: Judged) -> Floats:
-    """The paper's mIU: `tf.keras.metrics.MeanIoU` with void counted as background, over the classes that occur.
-
-    The void row is added to the background row; then the mean of TP / (TP + FP + FN) over background and the scored classes that
-    are in truth or prediction.
-
-    >>> compute("miou_paper", {"confusion": np.array([[[2, 0], [1, 1], [0, 1]]])}, ("a",), ("a",))  # IoU 2/4 and 1/3
-    0.41666666666666663
-    """
-    confusion = predictions["confusion"].astype(np.float64)
-    matrix = confusion[:, :-1].copy()
-    matrix[:, 0] += confusion[:, -1]
-    return _intersections_and_unions(matrix, judged)
-
-
-def pixel_acc(predictions: Predictions, judged: Judged) -> Floats:
-    """Pixel accuracy: the share of pixels of background and the scored classes, void ignored, whose class is right.
-
-    >>> compute("pixel_acc", {"confusion": np.array([[[2, 0], [1, 1], [0, 1]]])}, ("a",), ("a",))
-    0.75
-    """
-    matrix = predictions["confusion"][:, :-1].astype(np.float64)
-    kept = np.append(True, judged)
-    hits = np.diagonal(matrix, axis1=1, axis2=2)[:, kept].sum(axis=1)
-    return np.stack([hits, matrix[:, kept].sum(axis=(1, 2))], axis=1)
-
-
-def _intersections_and_unions(matrix: Floats, judged: Judged) -> Floats:
-    """Return intersection and union of background and each judged class, (N, 2 K), from matrices (N, C + 1, C + 1)."""
-    hits = np.diagonal(matrix, axis1=1, axis2=2)
-    union = matrix.sum(axis=1) + matrix.sum(axis=2) - hits
-    kept = np.append(True, judged)
-    return np.concatenate([hits[:, kept], union[:, kept]], axis=1)
-
-
 def average_precision(scores: NDArray[Any], labels: NDArray[Any], recalls: int = 0) -> float:
     """Return one class's average precision from scores (N,) and labels (N,); nan without a positive.
 
@@ -277,25 +288,31 @@ def average_precision(scores: NDArray[Any], labels: NDArray[Any], recalls: int =
         return math.nan
     rank = np.argsort(-scores, kind="stable")
     hits = np.cumsum(truth[rank])
-    last = np.append(np.nonzero(np.diff(scores[rank]))[0], len(rank) - 1)  # the last of each group of equal scores
-    recall, precision = hits[last] / truth.sum(), hits[last] / (last + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    if recalls:
-        levels = np.linspace(0, 1, recalls)
-        places = np.searchsorted(recall, levels - 1e-12)
-        return float(np.append(envelope, 0.0)[places].mean())
-    return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+    last = np.append(np.nonzero(np.diff(scores[rank]))[0], len(rank) - 1)  # the last of each group of equal score
+    return detection.under_envelope(hits[last], last + 1, int(truth.sum()), detection.recall_levels(recalls))
 
 
 _ALL = (
     Metric("acc_keras", "Keras accuracy (the paper's Acc)", "scores", acc_keras, by_class=False),
     Metric("acc_subset", "subset accuracy", "scores", acc_subset, by_class=False),
+    Metric("acc_top1", "top-1 accuracy", "scores", acc_top1, by_class=False),
+    Metric("acc_class", "mean class accuracy", "scores", acc_class),
     Metric("map_voc", "mAP, area under the envelope", "scores", ranked=map_voc),
     Metric("map_voc07", "mAP, 11 points", "scores", ranked=map_voc07, recalls=RECALLS),
     Metric("f1_macro", "macro F1 at 0.5", "scores", f1_macro),
-    Metric("miou_voc", "mIoU, void ignored", "confusion", miou_voc),
-    Metric("miou_paper", "mIoU, void as background", "confusion", miou_paper),
-    Metric("pixel_acc", "pixel accuracy", "confusion", pixel_acc, by_class=False),
-    Metric("map_lowshot", "mAP of low-shot samples", "shots", ranked=map_lowshot),
+    Metric("miou_voc", "mIoU, void ignored", "confusion", segmentation_metrics.miou_voc, background=True),
+    Metric("miou_paper", "mIoU, void as background", "confusion", segmentation_metrics.miou_paper, background=True),
+    Metric("pixel_acc", "pixel accuracy", "confusion", segmentation_metrics.pixel_acc, by_class=False),
+    Metric("dice", "Dice, mean over images", "confusion", segmentation_metrics.dice),
+    Metric("iou_fg", "mIoU without background", "confusion", segmentation_metrics.iou_fg),
+    Metric("hd95", "95 % Hausdorff distance, lower is better", "surface", segmentation_metrics.hd95, lower=True),
+    Metric("ap50_voc", "detection mAP at 0.5", "boxes", detected=detection.ap50_voc, matched=detection.match_voc),
+    Metric(
+        "ap50_voc07", "detection mAP at 0.5, 11 points", "boxes", detected=detection.ap50_voc07, matched=detection.match_voc07
+    ),
+    Metric(
+        "ap_coco", "detection AP at 0.5 to 0.95", "boxes", detected=detection.ap_coco, matched=detection.match_coco, slow=True
+    ),
+    Metric("map_lowshot", "mAP of low-shot samples", "shots", ranked=map_lowshot, slow=True),
 )
 METRICS: dict[str, Metric] = {metric.id: metric for metric in _ALL}

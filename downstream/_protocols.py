@@ -179,8 +179,8 @@ VOC_DET_STANDARD = Protocol(
 )
 VOC_DET_DEMO = Protocol(
     summary=DEMO_SUMMARY,
-    batch_size=16,
-    schedules=schedules(one_phase=(6, 2e-3), head=(2, 2e-3), everything=(4, 2e-3), frozen=(6, 2e-3)),
+    batch_size=8,
+    schedules=schedules(one_phase=(8, 1e-3), head=(2, 1e-3), everything=(6, 1e-3), frozen=(8, 1e-3)),
     lr_schedule="cosine",
     difficult="ignore",
     head_width=256,

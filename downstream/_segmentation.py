@@ -63,8 +63,8 @@ class SegmentationTask(Downstream):
         """Return what the protocol's metrics need of predicted and true classes (N, H, W)."""
         predictions = {"confusion": self.confusion(found, truth)}
         if any(metrics.get(metric).needs == "surface" for metric in self.protocol.metrics):
-            masks = (mask.byte().cpu().numpy() for mask in (found, truth))
-            predictions["surface"] = torch.from_numpy(surface_distances(*masks, self.classes))
+            ours, real = (mask.byte().cpu().numpy() for mask in (found, truth))
+            predictions["surface"] = torch.from_numpy(surface_distances(ours, real, self.classes))
         return predictions
 
     def visualize(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from bench.metrics import direction
 from bench.record import Record
 from results.agreement import order
 from results.board import Board, Cell
+from results.grouping import Column
 from results.rows import groups
 
 HEAD = "What speaks against:"
@@ -45,7 +47,7 @@ def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> lis
     said = []
     for other, number in others:
         pairs = [
-            (one.value, two.value)
+            (direction(board.columns[place].metric) * one.value, direction(other.columns[number].metric) * two.value)
             for row, again in zip(board.rows, other.rows, strict=True)
             if (one := row.cells[place].estimate) is not None and (two := again.cells[number].estimate) is not None
         ]
@@ -69,20 +71,28 @@ def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list
         lacking = [
             _name(other.columns[column].metric)
             for other, column in others
-            if not _same(row.cells[place], other.rows[number].cells[column])
+            if not _same(
+                row.cells[place], other.rows[number].cells[column], alike=_alike(board.columns[place], other.columns[column])
+            )
         ]
         if lacking:
             found.append(f"{row.label} is told from its baseline, but not by {', '.join(lacking)}")
     return found
 
 
-def _same(cell: Cell, other: Cell) -> bool:
-    """Whether a cell and the same cell by another metric both differ from their baseline, in the same direction."""
+def _alike(one: Column, other: Column) -> bool:
+    return direction(one.metric) == direction(other.metric)
+
+
+def _same(cell: Cell, other: Cell, alike: bool) -> bool:
+    """Whether a cell and the same cell by another metric both differ from their baseline, and both are better or both worse.
+
+    `alike` says whether both metrics are better when higher, or both when lower.
+    """
     if cell.difference is None or other.difference is None:
         return False
-    return bool(other.difference.distinguishable) and (other.difference.estimate.value > 0) == (
-        cell.difference.estimate.value > 0
-    )
+    signs = other.difference.estimate.value > 0, cell.difference.estimate.value > 0
+    return bool(other.difference.distinguishable) and (signs[0] == signs[1]) == alike
 
 
 def _floors(boards: Sequence[Board]) -> list[str]:
@@ -99,7 +109,7 @@ def _floors(boards: Sequence[Board]) -> list[str]:
     lines = []
     for title, parts in found.items():
         phrases = [f"{said} by {', '.join(names)}" for said, names in parts.items()]
-        lines.append(f"not above a trivial predictor in {title}: {'; '.join(phrases)}")
+        lines.append(f"no better than a trivial predictor in {title}: {'; '.join(phrases)}")
     return lines
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from bench.metrics import direction
 from bench.record import Record
 from results.board import Board, Cell
 from results.grouping import Column
@@ -46,10 +47,15 @@ def agreements(boards: Sequence[Board]) -> Iterator[Agreement]:
 
 
 def _means(cell: Cell, metric: str, other: str) -> tuple[float, float] | None:
-    """Return the means of two metrics over the seeds that have both; None where none has."""
+    """Return the means of two metrics over the seeds that have both, negative where lower is better; None where none has."""
     values = [(record.metrics.get(metric), record.metrics.get(other)) for record in cell.records]
     known = [(one, two) for one, two in values if one is not None and two is not None]
-    return (statistics.fmean(one for one, _ in known), statistics.fmean(two for _, two in known)) if known else None
+    if not known:
+        return None
+    ours, theirs = (
+        direction(name) * statistics.fmean(side) for name, side in zip((metric, other), zip(*known, strict=True), strict=True)
+    )
+    return ours, theirs
 
 
 def order(pairs: Sequence[tuple[float, float]]) -> Order:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import metrics
+from bench import detection, metrics, segmentation_metrics
 from bench.schema import canonical
 
 MOST = 20_000
@@ -71,7 +71,8 @@ def _seal(text: str) -> str:
 @cache
 def _code() -> str:
     """Return a digest of the code that computes the entries, so that a change of the code empties the cache."""
-    files = [Path(metrics.__file__), *(Path(__file__).with_name(f"{name}.py") for name in CODE)]
+    own = (Path(metrics.__file__), Path(detection.__file__), Path(segmentation_metrics.__file__))
+    files = [*own, *(Path(__file__).with_name(f"{name}.py") for name in CODE)]
     digest = hashlib.sha256(np.__version__.encode())
     for file in files:
         digest.update(file.read_bytes())

@@ -67,7 +67,9 @@ def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple
 
 
 def _fits(metric: str, record: Record) -> bool:
-    return metrics.get(metric).needs == metrics.METRICS[record.metric_ids[0].partition("@")[0]].needs
+    """Whether a run has what a metric needs: the same as its main metric does, or the protocol has it too."""
+    wanted = metrics.get(metric)
+    return wanted.key in record.metric_ids or wanted.needs == metrics.METRICS[record.metric_ids[0].partition("@")[0]].needs
 
 
 def title_of(record: Record) -> str:

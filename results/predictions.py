@@ -10,7 +10,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from bench.detection import MOST
 from bench.errors import DataError
+from bench.metrics import METRICS
 from bench.probe import LowShot
 from bench.record import Record
 from bench.storage.arrays import unpack
@@ -58,14 +60,17 @@ def _check(out: Path, record: Record, file: str) -> list[Any]:
 
 
 ABOUT_AN_IMAGE = 4096
-"""The most bytes that an image's id, scores and labels may take, beside its confusion matrix."""
+"""The most bytes that an image's id, scores and labels may take, beside its confusion matrix, surfaces and boxes."""
+A_FOUND_BOX, A_TRUE_BOX = 4 * 4 + 4 + 2, 6 * 4
+"""The bytes of a detection (edges, confidence, class), and of a true box (class, edges, flag)."""
 
 
 def read_answers(out: Path, record: Record, file: str = PREDICTIONS) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
     """Return the ids of a run's images and its predictions by name; DataError when the file is not the recorded one."""
     images, classes, probe = record.data.counts.get(record.job.split, 0), len(record.data.classes), record.job.probe
     scores = 4 * len(probe.shots) * probe.draws * classes if isinstance(probe, LowShot) else 0
-    most = images * (8 * (classes + 2) * (classes + 1) + scores + ABOUT_AN_IMAGE) + (1 << 20)
+    boxes = MOST * (A_FOUND_BOX + A_TRUE_BOX) if _has_boxes(record) else 0
+    most = images * (8 * (classes + 2) * (classes + 1) + 4 * classes + scores + boxes + ABOUT_AN_IMAGE) + (1 << 20)
     try:
         predictions = unpack(read_file(out, record, file), most)
         ids = predictions.pop("ids").tolist()
@@ -75,6 +80,11 @@ def read_answers(out: Path, record: Record, file: str = PREDICTIONS) -> tuple[tu
         path = predictions_path(out, record, file)
         raise DataError(f"{path} is not of this version: {error}; remove its folder to run it again.") from error
     return tuple(ids), predictions
+
+
+def _has_boxes(record: Record) -> bool:
+    known = (METRICS.get(identity.partition("@")[0]) for identity in record.metric_ids)
+    return any(metric is not None and metric.needs == "boxes" for metric in known)
 
 
 def read_predictions(out: Path, record: Record) -> bytes:

@@ -2,7 +2,8 @@
 
 A resample of N images is a row of counts, how often each image was drawn (Efron 1979). Most metrics are a function of sums
 over images, so all resamples are one matrix product; counts are integers and sums exact, so the result does not depend on the
-machine's order of adding. Average precision is computed at the positives only, where alone recall changes.
+machine's order of adding. Average precision is computed at the positives only, where alone recall changes. Detections are matched
+within their images, so an image that was drawn twice gives each of its matches twice.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import metrics
-from bench.metrics import Predictions
+from bench.detection import Matched, recall_levels
+from bench.metrics import Metric, Predictions
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Resampled = Callable[[Floats], Floats]
 """A function from counts (B, N) to the metric of each resample (B,); nan where nothing can be scored."""
 
 CHUNK = 1000
+AT_ONCE = 1 << 23
+"""The most precisions of a ranking that are in memory at once (64 MiB)."""
 REMEMBERED = 1 << 26
 """The most counts that are kept for the next column of the same images (128 MiB): 10,000 resamples of 6,700 images."""
 
@@ -84,16 +89,26 @@ def resampler(metric: str, predictions: Predictions, classes: tuple[str, ...], s
     chosen, judged = metrics.get(metric), np.array([name in scored for name in classes])
     if chosen.terms is not None:
         return Additive(chosen.terms(predictions, judged))
-    scores, labels = predictions[chosen.needs], predictions["labels"]
-    samples = scores.reshape(len(scores), math.prod(scores.shape[1:-1]), scores.shape[-1])  # those of a low-shot probe, or one
-    ranked = [[_Ranked.of(some, labels[:, c]) for some in samples[:, :, c].T] for c in np.nonzero(judged)[0]]
+    ranked, levels = _ranked(chosen, predictions, judged)
 
     def mean(weights: Floats) -> Floats:
         turned = np.ascontiguousarray(weights.T, dtype=np.float32)  # counts add up exactly below 2^24
-        of_class = [np.mean([one.average_precision(turned, chosen.recalls) for one in some], axis=0) for some in ranked]
+        of_class = [np.mean([one.average_precision(turned, levels) for one in some], axis=0) for some in ranked]
         return _nan_mean(np.stack(of_class, axis=1))
 
     return mean
+
+
+def _ranked(metric: Metric, predictions: Predictions, judged: metrics.Judged) -> tuple[list[list[_Ranked]], Floats]:
+    """Return for each judged class the rankings whose average precisions are averaged, and the recalls at which it is read."""
+    if metric.matched is not None:
+        found = metric.matched(predictions, judged)
+        levels = found[0].levels if found else recall_levels(0)
+        return [[_Ranked.of_detections(one, place) for place in range(len(one.right))] for one in found], levels
+    scores, labels = predictions[metric.needs], predictions["labels"]
+    samples = scores.reshape(len(scores), math.prod(scores.shape[1:-1]), scores.shape[-1])  # those of a low-shot probe, or one
+    ranked = [[_Ranked.of(some, labels[:, c]) for some in samples[:, :, c].T] for c in np.nonzero(judged)[0]]
+    return ranked, recall_levels(metric.recalls)
 
 
 def _nan_mean(values: Floats) -> Floats:
@@ -104,51 +119,70 @@ def _nan_mean(values: Floats) -> Floats:
 
 
 class _Ranked:
-    """One class's images from the highest score down, as groups of equal score that hold a positive.
+    """One class's images, or its detections in them, from the highest score down, as groups that hold a positive.
 
-    Between two such groups precision only falls and the envelope does not change, so precision is computed at these groups alone.
+    A group ends with an operating point. Between two such groups precision only falls and the envelope does not change, so
+    precision is computed at these groups alone.
     """
 
-    def __init__(self, drawn: Any, found: Any) -> None:
-        """Take two sparse matrices (G, N) of ones: the images of each group, and the positives among them."""
-        self.drawn, self.found = drawn, found
+    def __init__(self, images: Integers, points: Integers, right: NDArray[np.bool_], positives: Integers) -> None:
+        """Take the image (D,) of each place of the ranking, its operating point (D,) and whether it is right (D,).
+
+        `positives` (N,) counts what there is to be found in each image.
+        """
+        last = np.nonzero(np.diff(points, append=-1))[0]
+        kept = last[np.isin(points[last], points[right])]
+        ends = np.append(0, kept + 1)
+        self.drawn = _ones(images, ends, len(positives))
+        """A sparse matrix (G, N): how often each image is in each group."""
+        self.found = _ones(images[right], np.append(0, np.cumsum(right))[ends], len(positives))
+        """The same of what is right."""
+        self.positives = positives.astype(np.float32)
 
     @classmethod
     def of(cls, scores: NDArray[np.float32], labels: NDArray[np.int8]) -> _Ranked:
         judged = np.nonzero(labels != -1)[0]
         order = judged[np.argsort(-scores[judged], kind="stable")]
-        positive = labels[order] == 1
-        # the last place of each group of equal score, and the group of each place
-        ends = np.append(np.nonzero(np.diff(scores[order]))[0], len(order) - 1) if len(order) else np.zeros(0, np.int64)
-        group = np.searchsorted(ends, np.arange(len(order)))
-        kept = ends[np.unique(group[positive])] if positive.any() else np.zeros(0, np.int64)
-        ends = np.append(0, kept + 1)
-        positives = np.append(0, np.cumsum(positive))[ends]
-        return cls(_ones(order, ends, len(labels)), _ones(order[positive], positives, len(labels)))
+        points = np.cumsum(np.diff(scores[order], prepend=np.inf) != 0)
+        return cls(order, points, labels[order] == 1, (labels == 1).astype(np.int64))
 
-    def average_precision(self, counts: NDArray[np.float32], points: int) -> Floats:
-        """Return AP for each column of counts (N, B): the area under the envelope, or its mean at some recalls."""
+    @classmethod
+    def of_detections(cls, found: Matched, threshold: int) -> _Ranked:
+        """Return the ranking of a class's detections at one of the thresholds by its number."""
+        kept = found.judged[threshold]
+        return cls(found.images[kept], found.points[kept], found.right[threshold, kept], found.boxes)
+
+    def average_precision(self, counts: NDArray[np.float32], levels: Floats) -> Floats:
+        """Return AP for each column of counts (N, B): the area under the envelope, or its mean at some recalls (R,)."""
+        parts = math.ceil(self.drawn.shape[0] * counts.shape[1] / AT_ONCE)
+        if parts > 1 and counts.shape[1] > 1:
+            return np.concatenate([self._precision(part, levels) for part in np.array_split(counts, parts, axis=1)])
+        return self._precision(counts, levels)
+
+    def _precision(self, counts: NDArray[np.float32], levels: Floats) -> Floats:
+        total = self.positives @ counts
         if not self.drawn.shape[0]:
-            return np.full(counts.shape[1], np.nan)
+            return np.where(total > 0, 0.0, np.nan)
         of_group = self.found @ counts
         everything, hits = np.cumsum(self.drawn @ counts, axis=0), np.cumsum(of_group, axis=0)
-        total = hits[-1]
         precision = hits.astype(np.float64) / np.maximum(everything, 1)
         # at each group, the highest precision at this recall or a larger one
         envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-        if points:
+        if len(levels):
             recall = hits / np.maximum(total, 1).astype(np.float64)
-            read = np.concatenate([envelope, np.zeros((1, counts.shape[1]))])  # nothing beyond the last recall
-            first = [np.count_nonzero(recall < level - 1e-12, axis=0) for level in np.linspace(0, 1, points)]
-            value = np.mean(np.take_along_axis(read, np.stack(first), axis=0), axis=0)
+            reached = np.searchsorted(levels, recall, side="right")  # the levels up to each group's recall
+            value = np.einsum("gb,gb->b", np.diff(reached, axis=0, prepend=0), envelope) / len(levels)
         else:
             value = np.einsum("gb,gb->b", of_group, envelope) / np.maximum(total, 1)
         return np.where(total > 0, value, np.nan)
 
 
-def _ones(columns: NDArray[np.int64], ends: NDArray[np.int64], width: int) -> Any:
-    """Return a sparse matrix of ones whose row r has the columns from `ends[r]` to `ends[r + 1]`."""
+def _ones(columns: Integers, ends: Integers, width: int) -> Any:
+    """Return a sparse matrix whose row r counts the columns from `ends[r]` to `ends[r + 1]`."""
     from scipy.sparse import csr_array  # here, because other metrics need none of it
 
     columns = columns[: ends[-1]]
-    return csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(ends) - 1, width))
+    parts = np.ones(len(columns), np.float32), columns.astype(np.int32), ends.astype(np.int32)  # copies, which scipy changes
+    made = csr_array(parts, shape=(len(ends) - 1, width))
+    made.sum_duplicates()
+    return made

@@ -75,9 +75,9 @@ def boards(records: Sequence[Record]) -> list[list[Record]]:
     """Return the runs of each board, in order of appearance.
 
     Runs on several labelled data sets share a board, each set with columns of its own, unless two of them have one name or some
-    are synthetic. A protocol may be changed for one task alone: as long as every task was run under one protocol, they share a board, and the
-    changes belong to the task's column. A probe's protocol lacks changes that matter to training alone. Where a task was
-    fine-tuned, or a probe made, under several protocols, each protocol has a board of its own.
+    are synthetic. A protocol may be changed for one task alone: as long as every task was run under one protocol, they share a
+    board, and the changes belong to the task's column. A probe's protocol lacks changes that matter to training alone. Where a
+    task was fine-tuned, or a probe made, under several protocols, each protocol has a board of its own.
     """
     found: list[list[Record]] = []
     for members in _of_any_data(records):

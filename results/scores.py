@@ -27,7 +27,7 @@ from results.trivial import Predictor, trivial
 TOGETHER = 100_000
 """How many images, over all runs, are resampled at once: 69 runs of VOC's 1,449. What their scores need is in memory together."""
 FEWER = 1_000
-"""The most resamples of a metric of many samples of labelled images, each of which is scored by itself."""
+"""The most resamples of a metric of many rankings: of samples of labelled images, or of thresholds of overlap."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Scores:
     def __init__(self, metric: str, records: Sequence[Record], read: Reader, resamples: int, cache: Cache) -> None:
         first = records[0]
         self._metric, self._cache = metrics.get(metric), cache
-        self._resamples = min(resamples, FEWER) if self._metric.needs == "shots" else resamples
+        self._resamples = min(resamples, FEWER) if self._metric.slow else resamples
         self._judged = first.data.classes, first.data.scored
         self._same = [self._metric.key, *self._judged]
         self._runs = {record.id for record in records}
@@ -85,6 +85,11 @@ class Scores:
         if self._score(name)[0] != self._images_of:
             raise DataError(f"{name} has not the same images in the same order as the runs that it is compared with.")
 
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return metrics.direction(self._metric.id)
+
     def own(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """Return those of some runs that are in this column; DataError when two of them have the same seed."""
         found = tuple(record for record in records if record.id in self._runs)
@@ -106,10 +111,16 @@ class Scores:
         return self.estimate([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
 
     def floor(self, found: Estimate | None) -> str:
-        """Return the best trivial predictor when an interval does not lie above its value, else ""."""
+        """Return the best trivial predictor when an interval does not lie above its value, else "".
+
+        Where lower is better, it is to lie below.
+        """
         known = [name for name in self.trivial if name in self.values]
-        best = max(known, key=lambda name: self.values[name], default="")
-        return best if best and found is not None and found.low <= self.values[best] else ""
+        best = max(known, key=lambda name: self.sign * self.values[name], default="")
+        if not best or found is None:
+            return ""
+        reaches = found.high >= self.values[best] if self._metric.lower else found.low <= self.values[best]
+        return best if reaches else ""
 
     def same(self, records: Sequence[Record]) -> tuple[str, int]:
         """Return the trivial predictor that most seeds equal on every resample of the images, and their number; else ("", 0)."""
@@ -209,6 +220,8 @@ def _answers_of(predictor: Predictor, read: Reader, record: Record) -> Answers:
 
 
 def _samples(answers: Answers) -> int:
-    """Return how many samples of labelled images some predictions are from: shots times draws; 1 where none were drawn."""
-    shots = answers.predictions.get("shots")
+    """Return how many rankings an image has a place in: shots times draws of a low-shot probe, its detections, else 1."""
+    shots, found = answers.predictions.get("shots"), answers.predictions.get("found")
+    if found is not None:
+        return max(1, int(found.shape[1]))
     return 1 if shots is None else int(shots.shape[1] * shots.shape[2])

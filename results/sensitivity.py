@@ -161,7 +161,8 @@ class _Rows:
 
     @property
     def means(self) -> list[float]:
-        return [float(np.mean([self.scores.values[record.id] for record in row])) for row in self.runs]
+        """Each row's mean over seeds, negative where lower is better."""
+        return [self.scores.sign * float(np.mean([self.scores.values[record.id] for record in row])) for row in self.runs]
 
     @property
     def seeds(self) -> list[list[int]]:
@@ -172,17 +173,18 @@ class _Rows:
         return [self.seeds, *(self.scores.depends_on([record.id for record in row]) for row in self.runs)]
 
     def replicates(self) -> list[tau.Floats]:
-        return [self.scores.replicates([record.id for record in row]) for row in self.runs]
+        return [self.scores.sign * self.scores.replicates([record.id for record in row]) for row in self.runs]
 
     def told(self, looks: Sequence[int]) -> dict[tuple[int, int], int]:
-        """Return the sign of the difference of each pair of rows that is told apart, after Holm's correction over all pairs."""
+        """Return which row is better, 1 or -1, of each pair that is told apart, after Holm's correction over all pairs."""
         differences = {}
         for a, b in combinations(range(len(self.runs)), 2):
             estimate = self.scores.difference(self.runs[a], self.runs[b])
             if estimate is not None:
                 differences[a, b] = Difference("", estimate)
         tested = corrected(differences, looks)
-        return {pair: 1 if one.estimate.value > 0 else -1 for pair, one in tested.items() if one.distinguishable}
+        sign = self.scores.sign
+        return {pair: sign if one.estimate.value > 0 else -sign for pair, one in tested.items() if one.distinguishable}
 
 
 def _interval(found: float | None, rows: _Rows, others: _Rows, cache: Cache) -> tuple[float, float]:

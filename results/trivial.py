@@ -18,13 +18,18 @@ def trivial(record: Record, needs: str) -> dict[str, Predictor]:
 
     - class prior: each class scored by its share of the training images, the same for every image, and for every low-shot sample;
     - constant: nothing is present, every score 0;
-    - all background: every pixel is background.
+    - all background: every pixel is background, and so nothing of a class is found;
+    - whole image: one box over the image for each class, with its share of the training images as confidence.
     """
     if needs in ("scores", "shots"):
         same = partial(_same_scores, needs)
         constant = {"constant (nothing present)": partial(same, (0.0,) * len(record.data.classes))}
         return {"class prior": partial(same, record.data.prior), **constant} if record.data.prior else dict(constant)
-    return {"all background": _background} if needs == "confusion" else {}
+    if needs == "boxes":
+        equal = (1.0,) * len(record.data.classes)
+        return {"whole image": partial(_whole_image, record.data.prior or equal)}
+    background: dict[str, Predictor] = {"confusion": _background, "surface": _nothing_near}
+    return {"all background": background[needs]} if needs in background else {}
 
 
 def _same_scores(needs: str, scores: tuple[float, ...], predictions: Predictions) -> Predictions:
@@ -37,3 +42,21 @@ def _background(predictions: Predictions) -> Predictions:
     background = np.zeros_like(confusion)
     background[:, :, 0] = confusion.sum(axis=2)
     return {"confusion": background}
+
+
+def _nothing_near(predictions: Predictions) -> Predictions:
+    surface = predictions["surface"]
+    return {"surface": np.where(np.isnan(surface), surface, np.float32(1))}
+
+
+def _whole_image(confidences: tuple[float, ...], predictions: Predictions) -> Predictions:
+    sizes = predictions["sizes"].astype(np.float32)
+    shape = len(sizes), len(confidences)
+    whole = np.concatenate([np.zeros_like(sizes), sizes[:, ::-1]], axis=1)  # left, top, right, bottom
+    return {
+        "boxes": np.broadcast_to(whole[:, None], (*shape, 4)).copy(),
+        "confidences": np.broadcast_to(np.array(confidences, dtype=np.float32), shape).copy(),
+        "found": np.broadcast_to(np.arange(len(confidences), dtype=np.int16), shape).copy(),
+        "truth": predictions["truth"],
+        "sizes": predictions["sizes"],
+    }

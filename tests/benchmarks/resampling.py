@@ -13,7 +13,14 @@ def measure() -> list[Figure]:
     """Return for each metric the seconds, and how many times as fast as one by one (extrapolated) that is."""
     rng = np.random.default_rng(0)
     labels = (rng.uniform(size=(IMAGES, 20)) < 0.08).astype(np.int8)
+    left, top = rng.uniform(0, 200, (2, IMAGES, 100, 1))
+    boxes = np.concatenate([left, top, left + 100, top + 100], axis=2).astype(np.float32)
+    found = rng.integers(0, 20, (IMAGES, 100)).astype(np.int16)
+    truth = np.concatenate([found[:, :3, None], boxes[:, :3] + 10, np.zeros((IMAGES, 3, 1))], axis=2).astype(np.float32)
+    confidences = rng.uniform(size=(IMAGES, 100)).astype(np.float32)
     known = {
+        "boxes": {"boxes": boxes, "confidences": confidences, "found": found, "truth": truth},
+        "surface": {"surface": rng.uniform(size=(IMAGES, 20)).astype(np.float32)},
         "confusion": {"confusion": rng.integers(0, 5000, (IMAGES, 22, 21)).astype(np.int32)},
         "scores": {"scores": rng.uniform(size=(IMAGES, 20)).astype(np.float32), "labels": labels},
     }

@@ -27,6 +27,10 @@ def batch_for(task: Downstream) -> dict[str, torch.Tensor]:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
     if task.data == "labels":
         return {"images": images, "target": torch.randint(-1, 2, (4, 3), generator=generator).to(torch.int8)}
+    if task.data == "boxes":
+        target = torch.tensor([[[0.0, 2, 2, 20, 30, 0], [2.0, 8, 4, 30, 16, 1]]]).repeat(4, 1, 1)
+        sizes = torch.full((4, 2), 32)
+        return {"images": images, "target": target, "truth": target, "original": sizes, "content": sizes}
     target = torch.randint(0, 4, (4, 32, 32), generator=generator).to(torch.uint8)
     target[:, :3] = 255
     return {"images": images, "target": target}

@@ -204,7 +204,8 @@ def test_mirrored_images_have_mirrored_boxes() -> None:
     mirrored = 0
     for image, target in zip(batch["images"], batch["target"], strict=True):
         left, top, right, bottom = (int(value) for value in target[0, 1:5])
-        assert (image[:, top:bottom, left:right] == 255).all() and int((image == 255).sum()) == 3 * (right - left) * (bottom - top)
+        assert (image[:, top:bottom, left:right] == 255).all()
+        assert int((image == 255).sum()) == 3 * (right - left) * (bottom - top)
         mirrored += left != 8
     assert 10 < mirrored < 30
     again = split[1, np.arange(40)]["target"]

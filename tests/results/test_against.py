@@ -51,7 +51,7 @@ def test_a_metric_that_orders_rows_otherwise_is_named() -> None:
     assert found == [
         "What speaks against: in Classification by map_voc, cgan_color is told from its baseline, but not by f1_macro; "
         "pairs of rows in another order: 1 of 1 by f1_macro.",
-        "What speaks against: not above a trivial predictor in Classification: 1 of 2 rows (class prior) by f1_macro.",
+        "What speaks against: no better than a trivial predictor in Classification: 1 of 2 rows (class prior) by f1_macro.",
     ]
 
 

@@ -30,7 +30,6 @@ def test_seeds_become_a_mean_with_an_interval_and_missing_cells_stay_empty() -> 
     ("change", "field"),
     [
         ({"protocol": "standard"}, "protocol"),
-        ({"data": "other", "fingerprint": "e" * 64}, "data"),
         ({"fingerprint": "e" * 64}, "data fingerprint"),
         ({"trunk": "timm:resnet18"}, "trunk"),
         ({"split": "val"}, "split"),
@@ -227,3 +226,18 @@ def test_another_version_of_a_transfer_is_another_row() -> None:
     newer = make(transfer="encoder", value=0.6, statistics_version=2, spread=ALIVE)
     (one,) = boards([make(transfer="encoder"), newer])
     assert len(one.rows) == 2 and len({row.label for row in one.rows}) == 2
+
+
+def test_several_data_sets_share_a_board_with_columns_of_their_own() -> None:
+    rows = ("random_init", "cgan_color")
+    first = [make(name, seed=seed) for name in rows for seed in range(2)]
+    apart: dict[str, Any] = {"data": "other", "fingerprint": "e" * 64, "data_fingerprint": "e" * 64}
+    other = [make(name, seed=seed, value=0.9, **apart) for name in rows for seed in range(2)]
+    (one,) = boards([*first, *other])
+    assert [column.title for column in one.columns] == ["Segmentation on other", "Segmentation on voc"]
+    assert [[len(cell.records) for cell in row.cells] for row in one.rows] == [[2, 2], [2, 2]]
+    assert {record.data.name for row in one.rows for record in row.cells[0].records} == {"other"}
+    assert "voc, other" in one.title
+    (alone,) = boards(first)
+    assert [column.title for column in alone.columns] == ["Segmentation"]
+    assert len(boards([*first, make(seed=3, data="drawn", fingerprint="d" * 64, synthetic=True)])) == 2

@@ -6,6 +6,7 @@ import pytest
 from bench import metrics
 from results import resampling
 from results.trivial import trivial
+from tests.bench.test_detection import drawn
 from tests.results import made
 
 CLASSES = ("a", "b", "c", "d")
@@ -13,6 +14,12 @@ CLASSES = ("a", "b", "c", "d")
 
 def predictions(kind: str, images: int = 40) -> metrics.Predictions:
     rng = np.random.default_rng(7)
+    if kind == "boxes":
+        return drawn(7, images)
+    if kind == "surface":
+        distances = rng.uniform(size=(images, 4)).astype(np.float32)
+        distances[rng.uniform(size=distances.shape) < 0.3] = np.nan
+        return {"surface": distances}
     if kind != "confusion":
         labels = rng.choice([-1, 0, 0, 0, 1], size=(images, 4)).astype(np.int8)
         shape = (images, 4) if kind == "scores" else (images, 3, 2, 4)
