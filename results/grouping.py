@@ -52,7 +52,9 @@ def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple
     found = []
     keyed = rows.groups(records, rows.column_key)
     several = len({record.data.fingerprint for record in records}) > 1
-    for (downstream, tuning, variant, data), members in sorted(keyed.items(), key=lambda item: (*_order(item[1][0]), *item[0])):
+    for (downstream, tuning, variant, data), members in sorted(
+        keyed.items(), key=lambda item: (*_order(item[1][0]), item[1][0].data.name, *item[0])
+    ):
         first = members[0]
         trials = first.tuning.budget if first.tuning else 0
         for metric in [metrics.get(name).key for name in chosen if _fits(name, first)] if chosen else first.metric_ids[:1]:

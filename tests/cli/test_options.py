@@ -73,14 +73,12 @@ def test_an_option_that_is_not_given_is_the_configurations_default() -> None:
 
 
 def test_a_downstream_task_may_name_its_data(drawn: dict[str, Path]) -> None:
-    data, other = str(drawn["demo"]), "other"
+    data = str(drawn["demo"])
     base = {"pretext": "random_init", "protocol": "demo"}
     at = RunConfig.model_validate({**base, "downstream": f"voc_cls@{data},voc_seg"})
     plain = RunConfig.model_validate({**base, "downstream": "voc_cls,voc_seg", "data": data})
     assert [job.id for job in resolve.resolve(at, print).jobs] == [job.id for job in resolve.resolve(plain, print).jobs]
     for wrong, said in (
-        ({"downstream": f"voc_cls@{data},voc_seg@{other}"}, "one labelled data set"),
-        ({"downstream": "voc_cls@demo", "data": "voc2012"}, "one labelled data set, but got voc2012, demo"),
         ({"downstream": "voc_cls@"}, "TASK@DATA"),
         ({"downstream": "@demo"}, "TASK@DATA"),
     ):
