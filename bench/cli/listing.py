@@ -144,17 +144,20 @@ def _columns() -> Iterator[Item]:
 
 
 def _data() -> list[Item]:
-    from bench.data import catalogue
+    from bench.data import catalogue, layouts, lists
 
     return [
         {
             "name": name,
-            "layout": found.kind,
+            "layout": layouts.of(found),
+            "tasks": lists.tasks_for(found),
             "images": len(found.images),
             "left_out": len(found.broken),
             "fingerprint": found.fingerprint,
             "classes": list(found.classes),
             "scored": list(found.scored),
+            "splits": {split: len(ids) for split, ids in found.given.items()},
+            "grouped_by": found.grouped_by,
             "root": str(found.root),
         }
         for name, found in catalogue.prepared().items()
@@ -215,6 +218,7 @@ DATA = Listing(
     {
         "Name": "name",
         "Layout": "layout",
+        "Tasks": lambda one: ", ".join(one["tasks"]) or "-",
         "Images": _images_of,
         "Fingerprint": lambda one: one["fingerprint"][:12],
         "Classes": _classes_of,

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data import coco, folder, hashes, inspection, lists, voc
+from bench.data import hashes, inspection, layouts, lists, voc, voc0712
 from bench.data.dataset import VOC_CLASSES, Dataset, choose_scored
 from bench.data.download import ARCHIVES
+from bench.data.fingerprint import annotated
 from bench.data.masks import MaskValues
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.storage import files, seal
@@ -25,6 +26,8 @@ DEMO_LABELLED, DEMO_UNLABELLED = "demo", "demo_unlabelled"
 INDEX_VERSION = 4
 """2: an index is sealed. 3: it names images and splits. 4: masks were looked at, and what is not used was counted. The index of a
 path is made anew for each version."""
+MOST_TOLD = 50
+"""How many files that are left out are named."""
 LABELLED_DEFAULTS = ("voc2012", "voc2007")
 UNLABELLED_DEFAULTS = ("coco2014", "coco2017")
 
@@ -58,7 +61,8 @@ class Choices:
 
     Images whose file names match a pattern in `exclude` are left out, and so are those whose files are in `broken`; `unlisted`
     (`Main/p7`) are taken out of the official lists. With `skip_broken`, images whose annotation is broken are left out. `score`
-    names the classes that are scored, all when empty. `mask_values` says what the pixels of masks mean (`--map`).
+    names the classes that are scored, all when empty. `mask_values` says what the pixels of masks mean (`--map`). `labels` names
+    a table, `group` a column of it that groups images, and `layout` one of `layouts.LAYOUTS`; "" finds it out.
     """
 
     exclude: Sequence[str] = ()
@@ -67,19 +71,25 @@ class Choices:
     broken: Sequence[str] = ()
     unlisted: Sequence[str] = ()
     skip_broken: bool = False
+    labels: str = ""
+    group: str = ""
+    layout: str = ""
 
     @classmethod
     def of(cls, dataset: Dataset) -> Choices:
         """Return the choices that a data set was prepared with."""
         score = dataset.scored if dataset.score is None else dataset.score
-        return cls(dataset.exclude, score, dataset.mask_values, dataset.broken, dataset.unlisted)
+        layout = layouts.of(dataset)
+        table = layouts.table_of(dataset)
+        values = () if layouts.says_values(dataset) else dataset.mask_values
+        return cls(dataset.exclude, score, values, dataset.broken, dataset.unlisted, False, table, dataset.grouped_by, layout)
 
 
 NO_CHOICES = Choices()
 
 
 def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lambda text: None) -> Dataset:
-    """Return the data set at `root`, read by its layout: VOCdevkit, COCO, or a folder of images.
+    """Return the data set at `root`, read by its layout (`bench.data.layouts`).
 
     Images that are left out because their annotation is broken are told to `echo`.
     DataError says what is missing or wrong; UsageError for choices that fit nothing in the data set.
@@ -90,21 +100,21 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lamb
     if not is_text(str(root)):
         raise DataError(f"{str(root)!r} is not written in UTF-8, so no record could name it; rename the folder.")
     errors: dict[str, str] = {}
-    if voc.looks_like(root):
-        dataset = voc.read(root, name, voc.Skip(choices.broken, errors if choices.skip_broken else None))
-    elif coco.looks_like(root):
-        dataset = coco.read(root, name)
-    else:
-        dataset = folder.read(root, name)
+    skip = voc.Skip(choices.broken, errors if choices.skip_broken else None)
+    dataset = layouts.read(root, name, choices.layout, choices.labels, choices.group, skip)
     if choices.mask_values:
         if not dataset.masks:
             raise UsageError(f"--map says what the pixels of masks mean, and {root} has no masks.")
+        if layouts.says_values(dataset):
+            raise UsageError(f"--map says what the pixels of masks mean, and so does {root / dataset.sources[0]}; change that.")
         MaskValues.parse(choices.mask_values, len(dataset.classes))
         dataset = dataset.model_copy(update={"mask_values": tuple(sorted(choices.mask_values))})
     if choices.exclude:
         dataset = _without(dataset, choices.exclude)
-    for file, error in errors.items():
+    for file, error in list(errors.items())[:MOST_TOLD]:
         echo(f"left out: {file}, since {error}")
+    if len(errors) > MOST_TOLD:
+        echo(f"left out as well: {len(errors) - MOST_TOLD:,} more")
     if choices.broken or errors:
         dataset = _without_broken(dataset, {*choices.broken, *errors})
     if choices.unlisted:
@@ -114,11 +124,26 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lamb
     )
     if strange is not None:
         raise DataError(f"{root} has an image with the file name {strange!r}, which cannot be printed; rename the file.")
-    dataset = dataset.model_copy(update={"score": tuple(choices.score)})
+    dataset = dataset.model_copy(update={"score": tuple(choices.score), "given": _there(dataset)})
     try:
-        return choose_scored(dataset, choices.score) if choices.score else dataset
+        chosen = choose_scored(dataset, choices.score) if choices.score or not dataset.scored else dataset
     except DataError as error:
         raise UsageError(f"--score: {error}") from error
+    return _annotated(chosen)
+
+
+def _there(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """Return the data set's own splits without images that were left out."""
+    known = {image.id for image in dataset.images}
+    return {split: tuple(identity for identity in ids if identity in known) for split, ids in dataset.given.items()}
+
+
+def _annotated(dataset: Dataset) -> Dataset:
+    """Return a data set with the digest of what its images show; that of COCO has the content of its annotation files."""
+    more = (
+        [files.sha256(dataset.root / source) for source in dataset.sources] if dataset.kind == "coco" and dataset.classes else []
+    )
+    return annotated(dataset, *more)
 
 
 def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
@@ -144,12 +169,13 @@ def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda te
 
     The errors are those of `inspection.inspect`; DataError also for a name such as voc2012 with another layout than its own.
     """
-    layouts = {**dict.fromkeys(LABELLED_DEFAULTS, "voc"), **dict.fromkeys(UNLABELLED_DEFAULTS, "coco")}
-    wanted = layouts.get(dataset.name, dataset.kind)
+    known = {**dict.fromkeys((*LABELLED_DEFAULTS, voc0712.NAME), "voc"), **dict.fromkeys(UNLABELLED_DEFAULTS, "coco")}
+    wanted = known.get(dataset.name, dataset.kind)
     if dataset.kind != wanted:
         raise DataError(f"{dataset.root} has the layout {dataset.kind}, but {dataset.name} has {wanted}; choose another name.")
     if skip_broken:
-        dataset = inspection.sound(dataset, echo)
+        whole = inspection.sound(dataset, echo)
+        dataset = dataset if whole is dataset else _annotated(whole.model_copy(update={"given": _there(whole)}))
     hashed: dict[Path, bytes] = {}
     made = inspection.inspect(dataset, look=lambda path: hashed.update({path: hashes.hash_file(path)}))
     hashes.keep(made, (hashed[made.path(image)] for image in made.images))
@@ -185,10 +211,16 @@ def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
 def _looked_at(dataset: Dataset, echo: Echo) -> Dataset:
     """Return a prepared data set; one that an earlier version prepared is read again, and its masks are looked at, once.
 
+    One whose boxes an earlier version did not read gets them once, where its annotations are as they were.
+
     DataError when this version reads its classes, annotations, masks or lists otherwise. A folder that is gone is not read.
     """
-    if dataset.surveyed or dataset.kind != "voc" or not dataset.root.is_dir():
+    if (dataset.surveyed and dataset.boxed) or dataset.kind != "voc" or not dataset.root.is_dir():
         return dataset
+    place = files.home() / "data" / dataset.name
+    if dataset.surveyed:
+        boxes = voc.boxes_of(dataset)
+        return dataset if boxes is None else _save(place, _annotated(dataset.model_copy(update={"boxes": boxes, "boxed": True})))
     echo(f"looking at {dataset.name} again, which an earlier version prepared (once)")
     fresh = _read_again(dataset)
     parts = {"classes.txt": "classes", "images or annotations": "images", "masks": "masks", "lists": "lists"}
@@ -199,7 +231,7 @@ def _looked_at(dataset: Dataset, echo: Echo) -> Dataset:
             f"again: {dataset.prepare_with()}."
         )
     made = fresh.model_copy(update={"fingerprint": dataset.fingerprint})
-    return _save(files.home() / "data" / dataset.name, inspection.look_at_masks(made))
+    return _save(place, inspection.look_at_masks(made))
 
 
 def _read_again(dataset: Dataset) -> Dataset:
@@ -218,7 +250,8 @@ def _indexed(root: Path, echo: Echo) -> Dataset:
     signature.update(dataset.model_dump_json(exclude=dataset.unsaid).encode())
     place = files.home() / "paths" / f"{signature.hexdigest()[:24]}-{INDEX_VERSION}"
     if (place / "index.json").is_file():
-        return read_index(place / "index.json").model_copy(update={"findings": dataset.findings})
+        fresh = {name: getattr(dataset, name) for name in ("findings", "boxes", "boxed", "annotations")}
+        return read_index(place / "index.json").model_copy(update=fresh)
     classes = "; the classes are VOC's twenty" if dataset.classes == VOC_CLASSES else ""
     echo(f"reading {dataset.name}: {len(dataset.images):,} images (once){classes}")
     return _save(place, inspection.inspect(dataset, images=False))
@@ -292,7 +325,8 @@ def verify(name_or_path: str) -> Dataset:
     root = Path(name_or_path)
     fresh = _read_again(known) if known else read(root, root.resolve().name)
     checked = inspection.inspect(fresh)
-    if known is not None and checked.fingerprint != known.fingerprint:
+    told = known is not None and known.annotations and checked.annotations != known.annotations
+    if known is not None and (told or checked.fingerprint != known.fingerprint):
         earlier = "" if known.surveyed else ", or an earlier version read it otherwise"
         raise DataError(f"{known.name} at {known.root} has changed since it was prepared{earlier}; prepare it again.")
     return checked

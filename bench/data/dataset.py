@@ -140,7 +140,7 @@ class Dataset(Schema):
     @property
     def upright(self) -> bool:
         """Whether images are turned as their EXIF orientation says; those with masks or boxes are read as they are stored."""
-        return self.kind not in ("voc", "masks") and not self.boxes
+        return self.kind not in ("voc", "masks") and not self.boxes and not self.masks
 
     @property
     def title(self) -> str:
@@ -185,8 +185,13 @@ class Dataset(Schema):
         """Return the command that prepares this data set with some options beside those it has, as an error names it."""
         name = re.sub(r"[^\w.-]", "_", self.name, flags=re.ASCII).lstrip(".") or "mine"
         words = ["bench", "data", "prepare", name, "--root", str(self.root), *options]
+        if self.kind in ("folder", "csv", "masks"):
+            words += ["--layout", {"folder": "classes" if self.single else "images"}.get(self.kind, self.kind)]
+            table = self.sources[self.kind == "masks" :][:1]
+            words += [*(("--labels", table[0]) if table else ()), *(("--group", self.grouped_by) if self.grouped_by else ())]
         words += [word for pattern in self.exclude for word in ("--exclude", pattern)]
-        words += [word for value in self.mask_values for word in ("--map", value)]
+        told = () if self.kind == "masks" and self.sources[0].endswith("classes.csv") else self.mask_values  # else it says them
+        words += [word for value in told for word in ("--map", value)]
         if len(self.scored) < len(self.classes) and "--score" not in options:
             words += ["--score", ",".join(self.scored)]
         if (self.broken or self.unlisted) and "--skip-broken" not in options:

@@ -123,6 +123,8 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
     ),
 }
 
+ARCHIVES["voc0712"] = (*ARCHIVES["voc2007"], *ARCHIVES["voc2012"])
+
 
 def fetch(name: str, folder: Path, listener: Listener) -> Path:
     """Download, check and unpack a known data set below `folder`; return its root. Archives that are there are not fetched again.

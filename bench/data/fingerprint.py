@@ -27,7 +27,7 @@ def fingerprinted(dataset: Dataset, check: Callable[[Path], object] | None = Non
 
     # The keys keep their first names, "pictures" and "part": others would change every fingerprint.
     plain = dataset.model_copy(update=_NOTHING_SHOWN) if dataset.kind in APART else dataset
-    content = plain.model_dump(mode="json", exclude={"root", "fingerprint", "name", "images", *dataset.unsaid})
+    content = plain.model_dump(mode="json", exclude={"root", "fingerprint", "name", "images", *plain.unsaid})
     content["files"] = in_order(read, dataset.files())
     if dataset.sources and dataset.kind not in APART:
         content["sources"] = [files.sha256(dataset.root / source) for source in dataset.sources]

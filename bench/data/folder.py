@@ -14,15 +14,23 @@ from bench.data.dataset import Dataset, ImageFile, opened
 from bench.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of folders, and words in tables, that name a split, in lower case."""
 OTHER_SUFFIXES = frozenset(".gif .heic .heif .avif .jp2 .jxl .jfif .tga .ppm .pgm .psd .cr2 .nef .dng".split())
 """Suffixes of images that are not read."""
 MASK_NAMES = frozenset(
     "mask masks label labels seg segmentation annotation annotations gt gtfine gtcoarse groundtruth trimap trimaps".split()
 )
 """Names of folders in which masks lie, without underscores and digits at their ends; also first and last parts of file names."""
+BESIDE = "masks beside the images, which are no photographs"
 MOST_COLOURS = 32
 """The most colours that a mask has; a photograph has more."""
 LEADS_NOWHERE, OTHERS = "links that lead nowhere", "files of other kinds"
+TABLES = "files of annotations (.json, .xml, .csv), whose labels are not used"
 SAMPLED = 5
 """How many files of a folder are looked at for that."""
 
@@ -33,14 +41,24 @@ def read(root: Path, name: str) -> Dataset:
     Links to folders are followed, each folder once. What else lies there is counted: masks of the images, links that lead
     nowhere, and images in formats that are not read.
     """
-    unused: Counter[str] = Counter()
-    names = sorted(_names(root, unused), key=lambda name: name.split("/"))
+    names, unused = listed(root)
     masks = set(_masks(root, names))
     photographs = [name for name in names if name not in masks]
     if masks:
-        unused["masks beside the images, which are no photographs"] = len(masks)
+        unused[BESIDE] = len(masks)
     if not photographs:
         raise DataError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}).")
+    return made(root, name, photographs, unused)
+
+
+def listed(root: Path) -> tuple[list[str], Counter[str]]:
+    """Return every image file below `root`, relative to it, in the order of names, and counts of what is not read."""
+    unused: Counter[str] = Counter()
+    return sorted(_names(root, unused), key=lambda name: name.split("/")), unused
+
+
+def made(root: Path, name: str, photographs: Iterable[str], unused: Mapping[str, int]) -> Dataset:
+    """Return the data set of some image files, unlabelled."""
     return Dataset(
         name=name,
         kind="folder",
@@ -83,7 +101,7 @@ def _names(root: Path, unused: Counter[str]) -> Iterator[str]:
             elif path.suffix.lower() in OTHER_SUFFIXES:
                 unused["images in formats that are not read"] += 1
             elif path.suffix.lower() in (".json", ".xml", ".csv"):
-                unused["files of annotations (.json, .xml, .csv), whose labels are not used"] += 1
+                unused[TABLES] += 1
             elif not entry.name.startswith("."):
                 unused[LEADS_NOWHERE if entry.is_symlink() and not (root / path).exists() else OTHERS] += 1
         waiting.sort(key=lambda one: one[0])
@@ -124,8 +142,12 @@ def _masks(root: Path, names: Iterable[str]) -> Iterator[str]:
 
 
 def _is_mask_name(folder: str) -> bool:
-    parts = re.split(r"[/_-]", folder.lower())
-    return any(part.strip("0123456789") in MASK_NAMES for part in parts)
+    return any(is_mask_word(part) for part in re.split(r"[/_-]", folder))
+
+
+def is_mask_word(word: str) -> bool:
+    """Tell whether a word of a name says that there are masks, such as `Masks` or `gt2`."""
+    return word.lower().strip("0123456789") in MASK_NAMES
 
 
 def _is_named_mask(stem: str, files: Mapping[str, object]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def sound(dataset: Dataset, echo: Echo) -> Dataset:
     annotation or mask.
     """
     broken: set[str] = set()
-    of_mask = {f"{folder}/{identity}.png": identity for folder, ids in dataset.masks.items() for identity in ids}
+    of_mask = {dataset.mask_file(folder, identity): identity for folder, ids in dataset.masks.items() for identity in ids}
     file_of = {image.id: image.file for image in dataset.images} if of_mask else {}
     for file, problem in in_order(lambda file: (file, _problem(dataset.root / file)), dataset.files()):
         if problem is not None:
@@ -91,8 +92,9 @@ def _check_of(dataset: Dataset, survey: Survey, look: Look | None) -> Callable[[
 
     Masks are told to `survey`. Images are decoded by `look`, if it is given.
     """
-    by_id = {image.id: image for image in dataset.images} if dataset.masks else {}
-    masks = {dataset.mask_path(folder, name): (folder, by_id[name]) for folder, ids in dataset.masks.items() for name in ids}
+    of_files = dataset.masks if dataset.kind != "coco" else {}  # COCO's masks are drawn from its annotations
+    by_id = {image.id: image for image in dataset.images} if of_files else {}
+    masks = {dataset.mask_path(folder, name): (folder, by_id[name]) for folder, ids in of_files.items() for name in ids}
 
     def check(path: Path) -> None:
         if path in masks:
@@ -107,10 +109,15 @@ def _check_of(dataset: Dataset, survey: Survey, look: Look | None) -> Callable[[
 
 
 def _surveyed(dataset: Dataset, survey: Survey) -> Dataset:
-    """Return a data set with what its masks hold; masks that were read by their colours change its fingerprint."""
+    """Return a data set with what its masks hold; masks that were read by their colours change its fingerprint.
+
+    Where images lie beside masks, the labels of an image are the classes in its mask.
+    """
     survey.check()
     found: dict[str, Any] = {"surveyed": True, "by_colour": survey.by_colour}
     found["mask_findings"] = survey.findings()
+    if dataset.kind == "masks":
+        found["images"] = tuple(replace(image, labels=survey.labels_of(image.id)) for image in dataset.images)
     if survey.by_colour:
         found["fingerprint"] = digest_of({"files": dataset.fingerprint, "by_colour": survey.by_colour})
     return dataset.model_copy(update=found)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.data import coco_masks
 from bench.data.dataset import Dataset, opened
 from bench.errors import DataError, UsageError
 from bench.metrics import VOID, voc_palette
@@ -44,25 +45,27 @@ class MaskValues:
     colours: dict[int, int] = field(default_factory=dict)
     by_index: bool = False
     """Whether the indices of a palette are class ids whatever their colours are."""
+    only: bool = False
+    """Whether no other value or colour may occur but 0, 255 and black; ids by value then change nothing that has a colour."""
 
     @classmethod
     def parse(cls, texts: Sequence[str], classes: int) -> MaskValues:
-        """Return what the texts of `--map` say: VALUE=ID, #RRGGBB=ID, or `index`.
+        """Return what the texts of `--map` say: VALUE=ID, #RRGGBB=ID, `index` or `only`.
 
         UsageError for any other text, for a value that two texts map, and for `index` beside colours.
         """
-        found = cls(by_index="index" in texts)
+        found = cls(by_index="index" in texts, only="only" in texts)
         for text in dict.fromkeys(texts):
             value, _, identity = text.partition("=")
             target = int(identity) if re.fullmatch(r"[0-9]{1,3}", identity) else -1
             number = int(value[1:], 16) if re.fullmatch(r"#[0-9a-fA-F]{6}", value) else -1
-            if text == "index":
+            if text in ("index", "only"):
                 continue
             in_range = 0 <= target <= classes or target == VOID
             if not in_range or (number < 0 and not (re.fullmatch(r"[0-9]{1,3}", value) and int(value) <= VOID)):
                 raise UsageError(
-                    f"--map takes VALUE=ID, '#RRGGBB=ID' or index, with a VALUE from 0 to 255 and an ID from 0 to {classes} or "
-                    f"255 for void, for example 255=1, but got {quoted(text)}."
+                    f"--map takes VALUE=ID, '#RRGGBB=ID', index or only, with a VALUE from 0 to 255 and an ID from 0 to "
+                    f"{classes} or 255 for void, for example 255=1, but got {quoted(text)}."
                 )
             table, key = (found.colours, number) if number >= 0 else (found.ids, int(value))
             if key in table:
@@ -98,13 +101,23 @@ class Mask(NamedTuple):
 
 
 def read_mask(dataset: Dataset, folder: str, identity: str, size: tuple[int, int], source: Path) -> Mask:
-    """Return an image's mask, decoded as the data set says; the errors are those of `decode_mask`."""
+    """Return an image's mask, decoded as the data set says, or drawn of COCO's annotations.
+
+    The errors are those of `decode_mask` and of `coco_masks.draw`; UsageError for values that are mapped where none are read.
+    """
+    if dataset.kind == "coco":
+        if dataset.mask_values:
+            raise UsageError("--map says what the pixels of masks mean, and COCO's masks are drawn of annotations; leave it out.")
+        return Mask(coco_masks.draw(dataset, folder, identity, size, source))
     values = _parsed(dataset.mask_values, len(dataset.classes))
-    return decode_mask(dataset.mask_path(folder, identity), len(dataset.classes), size, source, values)
+    named = f", the classes of {Path(dataset.sources[0]).name}" if dataset.kind == "masks" else ""
+    return decode_mask(dataset.mask_path(folder, identity), len(dataset.classes), size, source, values, named)
 
 
-def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path, values: MaskValues = NO_VALUES) -> Mask:
-    """Return a mask as class ids.
+def decode_mask(
+    path: Path, classes: int, size: tuple[int, int], source: Path, values: MaskValues = NO_VALUES, named: str = ""
+) -> Mask:
+    """Return a mask as class ids; `named` tells an error where the classes come from.
 
     DataError for another size than the image's `size` (width, height), for a colour that is not in VOC's palette, for an id out
     of range, and for a palette in which some colours, but not all, are those of other classes.
@@ -119,7 +132,8 @@ def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path, v
             raise DataError(f"{path} is a mask in mode {image.mode}; masks are palette, grey or RGB images.")
         raw_mode = next((str(tile[3]) for tile in getattr(image, "tile", ())), "")
         found, mapped = Mask(np.zeros(0, dtype=np.uint8)), set[str]()
-        if image.mode in COLOURED or (image.mode == "P" and values.colours):
+        coloured = image.mode in COLOURED or (image.mode == "P" and bool(values.colours))
+        if coloured:
             ids = _of_colours(np.array(image.convert("RGB")), path, values, mapped)
         else:
             ids = np.array(image.convert("L") if image.mode == "LA" else image)
@@ -129,12 +143,15 @@ def decode_mask(path: Path, classes: int, size: tuple[int, int], source: Path, v
             else:
                 ids = ids // FEWER_BITS.get(raw_mode, 1)
                 found = found._replace(palette="" if image.mode == "P" else "none")
-        ids = _mapped(ids, values, mapped)
+        if values.only and not coloured:
+            _check_values(ids, path, values)
+        if not (values.only and coloured):
+            ids = _mapped(ids, values, mapped)
     wrong = (ids > classes) & (ids != VOID)
     if wrong.any():
         one = int(ids[wrong][0])
         raise DataError(
-            f"{path} has class id {one} in {int(wrong.sum())} pixels; ids are 0 to {classes}, and 255 for void. "
+            f"{path} has class id {one} in {int(wrong.sum())} pixels; ids are 0 to {classes}{named}, and 255 for void. "
             + (say_how(f"{one}=ID") if one < VOID else "Save it with 8 bits.")
             + f" {exclude(source)} leaves the image out."
         )
@@ -151,6 +168,16 @@ def exclude(source: Path) -> str:
     return f"--exclude {quoted(source.name)}"
 
 
+def _check_values(ids: NDArray[Any], path: Path, values: MaskValues) -> None:
+    """Raise DataError for a value that is not named, where only those may occur."""
+    strange = sorted(set(np.unique(ids).astype(int).tolist()) - values.ids.keys() - {0, VOID})
+    if strange:
+        raise DataError(
+            f"{path} has the value {strange[0]} in {int((ids == strange[0]).sum())} pixels, which is named neither in "
+            "classes.csv nor by --map; name it there, as void where it is no class."
+        )
+
+
 def _mapped(ids: NDArray[Any], values: MaskValues, mapped: set[str]) -> NDArray[Any]:
     """Return ids with those changed that `--map` names by value; what changed a pixel is added to `mapped`."""
     found = ids.astype(np.int64)
@@ -165,8 +192,14 @@ def _mapped(ids: NDArray[Any], values: MaskValues, mapped: set[str]) -> NDArray[
 def _of_colours(colours: NDArray[np.uint8], path: Path, values: MaskValues, mapped: set[str]) -> NDArray[Any]:
     """Return the ids of colours; the colours that `--map` names are added to `mapped`. DataError for a colour of no id."""
     found, inverse = np.unique(colours.astype(np.uint32) @ _CODES, return_inverse=True)
-    table = {**COLOURS, **values.colours}
+    table = {BLACK: 0, **values.colours} if values.only else {**COLOURS, **values.colours}
     strange = [code for code in found.tolist() if code not in table]
+    if strange and values.only:
+        none = "" if values.colours else "; it gives no colours, and this mask has colours and no ids"
+        raise DataError(
+            f"{path} has the colour #{strange[0]:06x} in {int((found[inverse] == strange[0]).sum())} pixels, which is "
+            f"named neither in classes.csv nor by --map{none}. Name it there, as void where it is no class."
+        )
     if strange:
         colour = f"#{strange[0]:06x}"
         raise DataError(f"{path} has the colour {colour}, which is not in the VOC palette. {say_how(repr(f'{colour}=ID'))}")

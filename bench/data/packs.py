@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,13 +202,17 @@ class Order:
     @property
     def folder(self) -> Path:
         """The pack's folder."""
-        depends_on = {
+        depends_on: dict[str, Any] = {
             "version": PACK_VERSION,
             "fingerprint": self.dataset.fingerprint,
             "subset": self.subset,
             "rule": self.rule.model_dump(),
             "only": self.only,
         }
+        if self.dataset.kind == "coco" and (self.dataset.boxes or self.dataset.masks):  # earlier, all images were turned upright
+            depends_on["as_stored"] = True
+            if self.subset != "images":
+                depends_on["annotations"] = self.dataset.annotations
         key = digest_of(depends_on)[:16]
         return files.home() / "packs" / f"{self.dataset.name}-{self.subset}-{self.rule.resize}{self.rule.size}-{key}"
 
@@ -259,7 +263,7 @@ def _write(folder: Path, order: Order, progress: Callable[[int, int], object]) -
     def prepare(place: int) -> tuple[Bytes, Size, Size, Bytes | None]:
         entry = dataset.images[place]
         path = dataset.path(entry)
-        image = decode(path, upright=dataset.kind != "voc")
+        image = decode(path, upright=dataset.upright)
         square, content = fit(image, rule, side)
         mask = None
         if masked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,13 @@ class Survey:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.labels = {identity: image.labels for identity, image in dataset.labelled().items() if image.labels is not None}
-        self.present: dict[str, Counter[int]] = {folder: Counter() for folder, ids in dataset.masks.items() if ids}
+        self.shown: dict[str, tuple[int, ...]] = {}
+        """The classes in each mask, by the image's id."""
+        self.said = Path(dataset.sources[0]).name if dataset.kind == "masks" else "classes.txt"
+        """The file that names the classes."""
+        self.present: dict[str, Counter[int]] = {
+            folder: Counter() for folder, ids in dataset.masks.items() if ids and dataset.kind != "coco"
+        }
         self.void_only: Counter[str] = Counter()
         self.binary: Counter[str] = Counter()
         self.coloured: list[str] = []
@@ -32,7 +39,7 @@ class Survey:
     def add(self, folder: str, identity: str, mask: Mask, orientation: int = 1) -> None:
         """Take one mask in; `orientation` is the EXIF orientation of its image, 1 for an upright one."""
         found = set(np.flatnonzero(np.bincount(mask.ids.ravel(), minlength=VOID + 1)).tolist())
-        name = f"{folder}/{identity}.png"
+        name = self.dataset.mask_file(folder, identity)
         self.present[folder].update(found)
         self.coloured += [name] * (mask.palette == "colour")
         self.own |= {name: mask.colours} if mask.palette == "own" else {}
@@ -42,6 +49,7 @@ class Survey:
         self.binary[folder] += found == {0, VOID}
         self.turned += orientation != 1
         labels, shown = self.labels.get(identity), sorted(found - {0, VOID})
+        self.shown[identity] = tuple(shown)
         if labels is not None and shown:
             self.compared += 1
             self.apart += [(folder, identity, one) for one in shown if not labels[one - 1]][:1]
@@ -57,7 +65,8 @@ class Survey:
         UsageError when a value that `--map` names occurs in no mask.
         """
         classes = len(self.dataset.classes)
-        idle = [text for text in self.dataset.mask_values if not MaskValues.parse([text], classes).said <= self.mapped]
+        told = self.dataset.mask_values if self.said != "classes.csv" else ()  # which may name what no mask shows
+        idle = [text for text in told if not MaskValues.parse([text], classes).said <= self.mapped]
         if idle and self.present:
             raise UsageError(f"--map {idle[0]} changes nothing: no mask of {self.dataset.root} has {idle[0].partition('=')[0]}.")
         for folder, present in self.present.items():
@@ -66,15 +75,16 @@ class Survey:
         self._check_palettes()
         if 2 * len(self.apart) > self.compared:
             folder, identity, one = min(self.apart)
-            order = "VOC's classes" if self.dataset.classes == VOC_CLASSES else "classes.txt"
+            order = "VOC's classes" if self.dataset.classes == VOC_CLASSES else self.said
             values = " ".join(f"--map {value}" for value in self.dataset.mask_values)
             changed = f" (here the masks are read with {values})" if values else ""
             known = [name for name, label in zip(self.dataset.classes, self.labels[identity], strict=True) if label]
             raise DataError(
                 f"{self.dataset.root}: {len(self.apart):,} of {self.compared:,} masks have a class that the image's annotation "
-                f"lacks, such as {folder}/{identity}.png with {self.dataset.classes[one - 1]} (id {one}), while its annotation "
-                f"has {', '.join(known) or 'no object'}. The ids 1, 2, ... follow the order of {order}. Mend the annotations, "
-                f"write another classes.txt, or give the values their ids with --map of `bench data prepare`{changed}."
+                f"lacks, such as {self.dataset.mask_file(folder, identity)} with {self.dataset.classes[one - 1]} (id {one}), "
+                f"while its annotation has {', '.join(known) or 'no object'}. "
+                f"The ids 1, 2, ... follow the order of {order}. Mend the annotations, "
+                f"write another {self.said}, or give the values their ids with --map of `bench data prepare`{changed}."
             )
 
     def _refuse_without_class(self, folder: str) -> None:
@@ -89,10 +99,23 @@ class Survey:
                 f"no mask with a class: class 1 ({self.dataset.classes[0]}) and all others occur in none of the {count:,} masks, "
                 f"whose pixels are {' and '.join(names[one] for one in sorted(present))}"
             )
-        raise DataError(f"{self.dataset.root / folder} has {what}.{way}")
+        if self.said == "classes.csv":
+            way = " Name the values of their pixels in classes.csv."
+        where = self.dataset.root / (folder if self.dataset.kind != "masks" else "")
+        raise DataError(f"{where} has {what}.{way}")
 
     def _check_palettes(self) -> None:
-        """Raise DataError when other masks stand beside renumbered palettes, or when an index has several colours."""
+        """Raise DataError when other masks stand beside renumbered palettes, or when an index has several colours.
+
+        Beside images, where nothing says that colours are VOC's, a palette that seems renumbered is one of the user's own.
+        """
+        if self.coloured and self.dataset.kind == "masks":
+            raise DataError(
+                f"{self.dataset.root}: the palette of {min(self.coloured)} has colours of VOC's classes at other indices, so "
+                f"that its indices and its colours say different classes. Where the indices are the ids of {self.said}, "
+                "--map index says so; where the colours are the classes, "
+                "name them in classes.csv, in the columns id, name and colour."
+            )
         if self.coloured and self.colourless:
             raise DataError(
                 f"{self.dataset.root}: the palette of {min(self.coloured)} has colours of VOC's classes at other indices, and "
@@ -117,6 +140,11 @@ class Survey:
                         f"#{colour:06x} in that of {name}; so the indices do not tell the classes. "
                         f"{say_how(*(repr(f'#{one:06x}=ID') for one in (before, colour)))} Where they do, --map index says so."
                     )
+
+    def labels_of(self, identity: str) -> tuple[int, ...] | None:
+        """Return the labels of an image by what its mask shows, one per class: 1 present, 0 absent; None without a mask."""
+        shown = self.shown.get(identity)
+        return None if shown is None else tuple(int(one in shown) for one in range(1, len(self.dataset.classes) + 1))
 
     def findings(self) -> dict[str, int]:
         """Return what a reader of a score should know, as counts."""

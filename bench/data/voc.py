@@ -6,37 +6,27 @@ Source: Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. Two sma
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from bench.data import lists
-from bench.data.dataset import VOC_CLASSES, Dataset, ImageFile, choose_scored
+from bench.data import class_lists, lists
+from bench.data.dataset import DIFFICULT, JUDGED, VOC_CLASSES, Box, Dataset, ImageFile, choose_scored
 from bench.errors import DataError
-from bench.metrics import PADDING
 from bench.text import quoted, some
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-NUMBERED = re.compile(r"\d+(?:\s*[\s:,;=]\s*\S|[.)]\s*[^\d\s])")
-"""A line of classes.txt that numbers its class."""
-MARKED = re.compile(r"[-*]\s|([\"'`]).*\1$|[^,;\t]+(?:[,;\t]\s*-?[\d.]+)+$")
-"""A line of classes.txt that has more than a name: a list's mark, quotes, or numbers behind a comma."""
-NUMBER_LAST = re.compile(r"(.*\S)[\s:=_-]+(\d+)$")
-"""A line of classes.txt that may number its class at its end."""
 VOC_ID, VOC_2007_ID = re.compile(r"\d{4}_\d{6}"), re.compile(r"\d{6}")
-BACKGROUND = ("background", "bg")
-RESERVED = (*BACKGROUND, "ignore", "void", "unlabeled", "unlabelled", "none")
-"""Names in classes.txt that are no class, whatever their case and the underscores around them."""
 READ = ("JPEGImages", "Annotations", "ImageSets", "classes.txt", "scored_classes.txt", "SYNTHETIC.txt")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 OTHER_TASKS = ("Layout", "Action", "Person")
 """Folders of ImageSets that VOC itself has for tasks which are not here."""
-MOST_MASKED = PADDING - 1
-"""The most classes that a mask has ids for; other ids are background, padding and void."""
-DIFFICULT = ("0", "1", "", "Unspecified")
+FLAGS = ("0", "1", "", "Unspecified")
 """The values of `difficult` in VOC's annotations; only 1 means difficult."""
+EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find(root: Path, year: str = "") -> Path | None:
@@ -91,10 +81,10 @@ def read(root: Path, name: str, skip: Skip | None = None) -> Dataset:
         raise DataError(
             f"{root} is not a VOC{year} data set: no JPEGImages in it, in VOCdevkit or in VOCdevkit/VOC{year or '20xx'}."
         )
-    listed = _names(folder / "classes.txt")
-    own = _without_reserved(folder / "classes.txt", listed)
+    listed = class_lists.names(folder / "classes.txt")
+    own = class_lists.without_reserved(folder / "classes.txt", listed)
     classes = own or VOC_CLASSES
-    images, unused = _images(folder, classes, skip or Skip())
+    images, boxes, unused = _images(folder, classes, skip or Skip())
     if len(own) < len(listed):
         unused["lines of classes.txt that name the background or void, which are no classes"] = len(listed) - len(own)
     known = {image.id for image in images}
@@ -114,17 +104,23 @@ def read(root: Path, name: str, skip: Skip | None = None) -> Dataset:
         images=tuple(images),
         masks=masks,
         lists=kept,
+        boxes=boxes,
+        boxed=True,
         findings=unused,
     )
     scored = folder / "scored_classes.txt"
     try:
-        return choose_scored(dataset, _names(scored))
+        return choose_scored(dataset, class_lists.names(scored))
     except DataError as error:
         raise DataError(f"{scored}: {error}") from error
 
 
-def _images(folder: Path, classes: Sequence[str], skip: Skip) -> tuple[list[ImageFile], dict[str, int]]:
-    """Return the images of JPEGImages with their labels, and counts of what is beside them, by reason.
+Boxes = dict[str, tuple[Box, ...]]
+"""The boxes of the objects of an annotation, by its image's id."""
+
+
+def _images(folder: Path, classes: Sequence[str], skip: Skip) -> tuple[list[ImageFile], Boxes, dict[str, int]]:
+    """Return the images of JPEGImages with their labels, their boxes, and counts of what is beside them, by reason.
 
     An image that `skip` leaves out has no labels, whatever its annotation says.
     """
@@ -136,12 +132,14 @@ def _images(folder: Path, classes: Sequence[str], skip: Skip) -> tuple[list[Imag
         raise DataError(f"{place} holds no images ({', '.join(SUFFIXES)}).")
     annotations = lists.entries(folder / "Annotations")
     of_id = {path.stem: path for path in annotations if path.suffix == ".xml"}
-    images = []
+    images, reader = [], _BoxReader(classes)
     for path in files:
         labels, file = None, path.relative_to(folder).as_posix()
         if path.stem in of_id and not skip(file):
             try:
-                labels = read_labels(of_id[path.stem], classes)
+                root = parse(of_id[path.stem])
+                labels = labels_in(root, of_id[path.stem], classes)
+                reader.add(path.stem, root, of_id[path.stem])
             except DataError as error:
                 if not skip.broken(file, error):
                     raise
@@ -156,9 +154,10 @@ def _images(folder: Path, classes: Sequence[str], skip: Skip) -> tuple[list[Imag
         "files in Annotations that are no .xml file": len(annotations) - len(of_id),
         "annotations without an image": len(of_id.keys() - known),
         "annotations without an object": sum(image.labels is not None and not any(image.labels) for image in images),
+        **reader.findings(),
         **_beside(folder),
     }
-    return images, {reason: number for reason, number in unused.items() if number}
+    return images, reader.found(), {reason: number for reason, number in unused.items() if number}
 
 
 def _beside(folder: Path) -> dict[str, int]:
@@ -186,9 +185,10 @@ def _masks(folder: Path, known: set[str], classes: Sequence[str], unused: dict[s
                 f"{folder / name} has {len(found):,} files, but none is named like an image in JPEGImages, such as "
                 f"{min(known)}.png (letter for letter)."
             )
-        if kept and len(classes) > MOST_MASKED:
+        if kept and len(classes) > class_lists.MOST_MASKED:
             raise DataError(
-                f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {name} has ids for {MOST_MASKED} at most."
+                f"{folder / 'classes.txt'} names {len(classes)} classes; a mask in {name} has ids for "
+                f"{class_lists.MOST_MASKED} at most."
             )
         if len(ids) < len(found):
             unused[f"files or folders in {name} that are not named ID.png"] = len(found) - len(ids)
@@ -214,38 +214,25 @@ def _check_names(folder: Path, images: Sequence[ImageFile], name: str) -> None:
         )
 
 
-def _without_reserved(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the classes without the background, which may come first: it has the id 0 in every mask."""
-    listed = names
-    if len(names) > 1 and _plain(names[0]) == "ignore" and _plain(names[1]) in BACKGROUND:  # as labelme begins its labels
-        names = names[1:]
-    if names and _plain(names[0]) in BACKGROUND:
-        names = names[1:]
-    reserved = next((name for name in names if _plain(name) in RESERVED or BACKGROUND[0] in re.split(r"\W+", name.lower())), None)
-    if reserved is not None:
-        raise DataError(
-            f"{path} names {quoted(reserved)} in the wrong place: background has the id 0 and may stand in the first line only, "
-            "and void has the id 255 and stands in none. Remove the line and give other values of the masks their ids with --map "
-            "of `bench data prepare`."
-        )
-    if listed and not names:
-        raise DataError(f"{path} names no class but the background.")
-    return names
-
-
-def _plain(name: str) -> str:
-    return name.strip("_ <>").lower()
-
-
 def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
     """Return an annotation's labels, one per class: 1 for an ordinary object, -1 for difficult objects only, 0 for none."""
-    labels = [0] * len(classes)
+    return labels_in(parse(path), path, classes)
+
+
+def parse(path: Path) -> ElementTree.Element:
+    """Return the tree of an annotation; DataError for a file that is none."""
     try:
         root = ElementTree.parse(path, ElementTree.XMLParser(target=_Plain())).getroot()
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: of an encoding
         raise DataError(f"{path} is not a VOC annotation: {error}.") from error
     if root.tag != "annotation":
         raise DataError(f"{path} is not a VOC annotation: it begins with <{quoted(root.tag)[1:-1]}>, not with <annotation>.")
+    return root
+
+
+def labels_in(root: ElementTree.Element, path: Path, classes: Sequence[str]) -> tuple[int, ...]:
+    """Return the labels in an annotation's tree, as `read_labels`; DataError names the file."""
+    labels = [0] * len(classes)
     for item in root.findall("object"):
         name = (item.findtext("name") or "").strip()
         if name not in classes:
@@ -256,12 +243,84 @@ def read_labels(path: Path, classes: Sequence[str]) -> tuple[int, ...]:
             )
             raise DataError(f"{path} has an object of class {quoted(name)}, which is not one of {whose}.")
         flag = (item.findtext("difficult") or "0").strip()
-        if flag not in DIFFICULT:
+        if flag not in FLAGS:
             raise DataError(f"{path} has an object whose difficult is {quoted(flag)}; it must be 0 or 1.")
         difficult = flag == "1"
         place = classes.index(name)
         labels[place] = labels[place] if difficult and labels[place] else (-1 if difficult else 1)
     return tuple(labels)
+
+
+def boxes_in(root: ElementTree.Element, path: Path, classes: Sequence[str]) -> tuple[Box, ...]:
+    """Return the boxes in an annotation's tree, whose labels have been read; DataError for a box that is missing or has no sense.
+
+    VOC counts pixels from 1 and names the first and the last that a box covers; edges of `Box` are continuous, and so `xmin` and
+    `ymin` are less by 1.
+    """
+    size = [_number(root.findtext(f"size/{side}")) for side in ("width", "height")]
+    found: list[Box] = []
+    for item in root.findall("object"):
+        name, box = (item.findtext("name") or "").strip(), item.find("bndbox")
+        if box is None:
+            raise DataError(f"{path} has an object of class {quoted(name)} without a box (<bndbox>).")
+        left, top, right, bottom = (_number(box.findtext(edge)) for edge in EDGES)
+        left, top = left - 1, top - 1
+        inside = all(not side > 0 or edge < side for edge, side in zip((left, top), size, strict=True))
+        if not (-1 <= left < right < math.inf and -1 <= top < bottom < math.inf and inside):
+            said = ", ".join(f"{edge} {quoted(box.findtext(edge))}" for edge in EDGES)
+            raise DataError(f"{path} has an object of class {quoted(name)} whose box has no sense: {said}.")
+        flag = DIFFICULT if (item.findtext("difficult") or "").strip() == "1" else JUDGED
+        found.append((classes.index(name), left, top, right, bottom, flag))
+    return tuple(found)
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+class _BoxReader:
+    """Gathers the boxes of annotations; one of which an object has no box, or a box without sense, has none."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.boxes: Boxes = {}
+        self.problems: list[str] = []
+        self.drawn = False
+
+    def add(self, identity: str, root: ElementTree.Element, path: Path) -> None:
+        """Take an annotation in, whose labels have been read."""
+        self.drawn |= root.find("object/bndbox") is not None
+        try:
+            self.boxes[identity] = boxes_in(root, path, self.classes)
+        except DataError as error:
+            self.problems.append(str(error).removesuffix("."))
+
+    def found(self) -> Boxes:
+        """Return the boxes by image; none where no object has one, since nobody then drew boxes."""
+        return self.boxes if self.drawn else {}
+
+    def findings(self) -> dict[str, int]:
+        """Return the number of annotations whose boxes are not used, with an example."""
+        reason = f"annotations whose boxes are not used, since one is missing or has no sense ({some(self.problems, 1)})"
+        return {reason: len(self.problems)} if self.drawn and self.problems else {}
+
+
+def boxes_of(dataset: Dataset) -> Boxes | None:
+    """Return the boxes of a data set that an earlier version read without them; None where its annotations are others now."""
+    reader = _BoxReader(dataset.classes)
+    for identity, image in dataset.labelled().items():
+        path = dataset.root / "Annotations" / f"{identity}.xml"
+        try:
+            root = parse(path)
+            if labels_in(root, path, dataset.classes) != image.labels:
+                return None
+        except DataError:
+            return None
+        reader.add(identity, root, path)
+    return reader.found()
 
 
 class _Plain(ElementTree.TreeBuilder):
@@ -270,31 +329,3 @@ class _Plain(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         """Raise ValueError for a document type."""
         raise ValueError(f"it has a document type ({quoted(name)})")
-
-
-def _names(path: Path) -> tuple[str, ...]:
-    """Return the classes in a file, one per line; () without the file, DataError when it names none, or one twice."""
-    names = tuple(line for line in lists.lines(path) if not line.startswith("#"))
-    more = next((name for name in names if NUMBERED.match(name) or MARKED.match(name)), _numbered_last(names))
-    if more is not None:
-        raise DataError(
-            f"{path} has more in a line than the name of a class, {quoted(more)}; write the names alone, that of the id 1 first."
-        )
-    if path.is_file() and not names:
-        raise DataError(f"{path} names no class; write one per line, or remove the file.")
-    twice = next((name for name, number in Counter(names).items() if number > 1), None)
-    if twice is not None:
-        raise DataError(f"{path} names the class {quoted(twice)} twice; remove one of the two lines.")
-    return names
-
-
-def _numbered_last(names: Sequence[str]) -> str | None:
-    """Return the first line when all lines end with a number that counts them, as `cat 1`, `dog 2`; else None.
-
-    Classes that differ in their numbers alone, such as `grade 1` and `grade 2`, have these in their names.
-    """
-    found = [NUMBER_LAST.match(name) for name in names]
-    numbers = sorted(int(match[2]) for match in found if match)
-    counted = numbers in (list(range(len(names))), list(range(1, len(names) + 1)))
-    distinct = len({match[1] for match in found if match}) == len(names) > 1
-    return names[0] if counted and distinct else None

@@ -128,6 +128,7 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(
 
 
 def test_every_known_archive_has_a_sum_and_a_length() -> None:
-    known = [one for members in download.ARCHIVES.values() for one in members]
+    known = [one for name, members in download.ARCHIVES.items() for one in members if name != "voc0712"]
+    assert set(download.ARCHIVES["voc0712"]) == {*download.ARCHIVES["voc2007"], *download.ARCHIVES["voc2012"]}
     assert len({one.sha256 for one in known}) == len({one.name for one in known}) == len(known)
     assert all(len(one.sha256) == 64 and one.size > 0 and bytes.fromhex(one.sha256) for one in known)
