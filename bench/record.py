@@ -57,6 +57,12 @@ class DataFacts(Schema):
     """The number of images left out of the data set because a file of theirs is broken or missing."""
     exclude: tuple[str, ...] = ()
     """The patterns of file names that were left out when the data set was prepared."""
+    layout: str = ""
+    """The layout that the data set was read by, where it is neither VOC's nor COCO's."""
+    labels: str = ""
+    """The table that says what its images show, or which splits and groups they are in; "" without one."""
+    group: str = ""
+    """The table's column whose groups are on one side of every split; "" without one."""
     mask_values: tuple[str, ...] = ()
     """What `--map` said of the pixels of masks when the data set was prepared."""
     unused: dict[str, int] = {}

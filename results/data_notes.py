@@ -11,10 +11,12 @@ from bench.text import some
 def notes(records: Sequence[Record]) -> list[str]:
     """Return notes on which list was scored, on classes that a mean leaves out, and on what of the data sets was not used."""
     listed = sorted({record.data.scored_list for record in records} - {""})
+    grouped = sorted({(record.data.name, record.data.group) for record in records if record.data.group})
     mapped = sorted({(record.data.name, record.data.mask_values) for record in records if record.data.mask_values})
     return [
         *([f"Scored images: {', '.join(listed)}."] if listed else []),
         *(f"{name}: values of masks changed by --map: {', '.join(values)}." for name, values in mapped),
+        *(f"{name}: images of one {group} are on one side of every split." for name, group in grouped),
         *_undefined(records),
         *_unused(records),
     ]

@@ -91,7 +91,7 @@ def runs(ctx: typer.Context) -> list[str]:
 
 def metrics(_: typer.Context) -> list[str]:
     """Return the ids of the metrics, from the text of their table: to import it takes longer than all else here."""
-    return re.findall(r'^    Metric\("(\w+)"', Path(__file__).parents[1].joinpath("metrics.py").read_text(), re.MULTILINE)
+    return re.findall(r'^    Metric\(\s*"(\w+)"', Path(__file__).parents[1].joinpath("metrics.py").read_text(), re.MULTILINE)
 
 
 _FIELDS: dict[str, Names] = {

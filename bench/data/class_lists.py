@@ -23,7 +23,7 @@ MARKED = re.compile(r"[-*]\s|([\"'`]).*\1$|[^,;\t]+(?:[,;\t]\s*-?[\d.]+)+$")
 """A line of classes.txt that has more than a name: a list's mark, quotes, or numbers behind a comma."""
 NUMBER_LAST = re.compile(r"(.*\S)[\s:=_-]+(\d+)$")
 """A line of classes.txt that may number its class at its end."""
-BACKGROUND = ("background", "bg")
+BACKGROUND, BLACK = ("background", "bg"), "#000000"
 RESERVED = (*BACKGROUND, "ignore", "void", "unlabeled", "unlabelled", "none")
 """Names in classes.txt that are no class, whatever their case and the underscores around them."""
 MOST_MASKED = PADDING - 1
@@ -79,9 +79,11 @@ class _Value:
 
     @property
     def reserved(self) -> int | None:
-        """The id of the background or of void where the row names one of them, else None."""
+        """The id of the background or of void where the row names one of them, else None; 0 that is black is the background."""
         plain = _plain(self.name)
-        return 0 if plain in (*BACKGROUND, "none") else VOID if plain in RESERVED else None
+        if plain in (*BACKGROUND, "none") or (self.value == 0 and self.colour == BLACK):
+            return 0
+        return VOID if plain in RESERVED else None
 
 
 def _of_table(table: tables.Table) -> Classes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.data import lists
+from bench.data import coco_masks, lists
 from bench.data.dataset import Dataset, decode, read_header
 from bench.data.fingerprint import fingerprinted
 from bench.data.masks import read_mask
@@ -90,11 +90,15 @@ def _problem(path: Path) -> str | None:
 def _check_of(dataset: Dataset, survey: Survey, look: Look | None) -> Callable[[Path], None]:
     """Return a function that decodes one file, an image or a mask, whole, and compares a mask's size with its image's.
 
+    Of COCO's images the size is compared with that in the annotations.
+
     Masks are told to `survey`. Images are decoded by `look`, if it is given.
     """
     of_files = dataset.masks if dataset.kind != "coco" else {}  # COCO's masks are drawn from its annotations
     by_id = {image.id: image for image in dataset.images} if of_files else {}
     masks = {dataset.mask_path(folder, name): (folder, by_id[name]) for folder, ids in of_files.items() for name in ids}
+    shown = {*dataset.boxes, *(name for ids in dataset.masks.values() for name in ids)} if dataset.kind == "coco" else set()
+    annotated = {dataset.path(image): image.id for image in dataset.images if image.id in shown}
 
     def check(path: Path) -> None:
         if path in masks:
@@ -104,6 +108,8 @@ def _check_of(dataset: Dataset, survey: Survey, look: Look | None) -> Callable[[
             survey.add(folder, image.id, read_mask(dataset, folder, image.id, size, source), orientation)
         elif look is not None:
             look(path)
+            if path in annotated:
+                coco_masks.check_size(dataset, annotated[path], read_header(path).size, path)
 
     return check
 

@@ -208,7 +208,8 @@ def check(dataset: Dataset, subset: str, images_only: bool = False) -> None:
     if not lacking:
         return
     task, name, identity = lacking[0]
-    what = "has no annotation" if subset == "labels" else f"has no mask in {subset}"
+    known_as = {"labels": "has no annotation", "boxes": "has no box for each of its objects"}
+    what = known_as.get(subset, f"has no mask in {subset}")
     way = (
         f", or leave such images out of the lists: {dataset.prepare_with('--skip-broken')}" if subset in subsets(dataset) else ""
     )

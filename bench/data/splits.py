@@ -223,9 +223,7 @@ def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tu
     return {"train": members["train"], "val": members["val"], "test": test}, f"ImageSets/{task}/{chosen.test}.txt"
 
 
-def _shares(
-    dataset: Dataset, chosen: Sequence[str], shares: tuple[float, float, float], name: str
-) -> dict[str, tuple[str, ...]]:
+def _shares(dataset: Dataset, chosen: Sequence[str], shares: tuple[float, float, float], name: str) -> dict[str, tuple[str, ...]]:
     """Return train, val and test by iterative stratification over the classes that are present; without labels, at random.
 
     Groups of images stay together (`bench.data.grouped`).

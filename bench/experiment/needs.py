@@ -34,7 +34,7 @@ def prepare_line(facts: DataFacts) -> str:
         words += ["--score", ",".join(facts.scored)]
     words += [word for pattern in facts.exclude for word in ("--exclude", pattern)]
     for option in ("layout", "labels", "group"):
-        chosen = getattr(facts, option, "")
+        chosen: str = getattr(facts, option)
         words += [f"--{option}", chosen] if chosen else []
     words += [word for value in facts.mask_values for word in ("--map", value)]
     return shell([*words, "--skip-broken"] if facts.left_out else words)

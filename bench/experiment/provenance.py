@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import lists
+from bench.data import layouts, lists
 from bench.data.dataset import Dataset
 from bench.data.splits import Splits
 from bench.experiment.session import Session, commit
@@ -33,13 +33,17 @@ def data_facts(dataset: Dataset, splits: Splits, fit: Sequence[str], scored: dic
     scored split to its number of images.
     """
     known = dataset.labelled()
+    said = dataset.kind in ("csv", "masks") or dataset.single  # other layouts are found out by what lies there
     labels = dataset.labels(fit) if fit and all(identity in known for identity in fit) else np.zeros((0, 0))
     return DataFacts(
         name=dataset.name,
         synthetic=dataset.synthetic,
         left_out=dataset.left_out(lists.task_of(splits.subset)) if splits.subset != "images" else len(dataset.broken),
         exclude=dataset.exclude,
-        mask_values=dataset.mask_values,
+        layout=layouts.of(dataset) if said else "",
+        labels=layouts.table_of(dataset) if said else "",
+        group=dataset.grouped_by,
+        mask_values=() if layouts.says_values(dataset) else dataset.mask_values,
         unused=_unused(dataset, splits),
         scored_list=splits.scored_list,
         fingerprint=dataset.fingerprint,
@@ -57,7 +61,7 @@ def _unused(dataset: Dataset, splits: Splits) -> dict[str, int]:
     """Return how many images of a data set a run cannot use, by reason, and what was found when its folder was read."""
     total, split = len(dataset.images), sum(len(ids) for ids in splits.members.values())
     held = total if splits.subset == "images" else len(lists.usable(dataset, splits.subset))
-    masked = splits.subset not in ("labels", "images")
+    masked = splits.subset not in ("labels", "boxes", "images")
     without = f"images without a mask in {splits.subset}" if masked else "images without an annotation"
     counts = {without: total - held, "images in no split": held - split}
     if splits.scheme == "official":
