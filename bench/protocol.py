@@ -111,7 +111,7 @@ class Protocol(Optimization):
     evaluate_one_by_one: bool = False  # score in batches of one image
     evaluate_on: Literal["input", "whole"] = "input"  # the network's input, or whole images in tiles of its size
     beta1: float = Field(default=0.9, ge=0, lt=1)  # Adam's and AdamW's; torch's default, as Keras's in the released code
-    head_width: int = Field(default=4096, ge=0)  # 0: one linear layer; of a detector's two dense layers
+    head_width: int = Field(default=4096, ge=0)  # 0: one linear layer
     pyramid_width: int = Field(default=256, ge=1)  # detection: channels of each level of the feature pyramid; torchvision's
     anchor_scale: float = Field(default=8.0, gt=0)  # detection: the side of a level's anchors in its strides; torchvision's
     proposals: int = Field(default=512, ge=1)  # detection: regions of an image that train the box head, half of those scored
