@@ -19,7 +19,7 @@ from bench.colour import join_lab, lightness_of, split_lab, unit
 from bench.errors import UsageError
 from bench.metrics import PADDING, VOID
 from bench.optimization import make_optimizer
-from bench.protocol import Family, Phase, Protocol, Recipe, Schedule, Trains
+from bench.protocol import Annotations, Family, Phase, Protocol, Recipe, Schedule, Trains
 
 __all__ = [
     "PADDING", "VOID", "Annotations", "Batch", "Downstream", "Family", "Phase", "Preprocessing", "PreprocessingName", "Pretext",
@@ -33,8 +33,6 @@ Batch = dict[str, Tensor]
 flag: 0 judged, 1 difficult, 2 a crowd."""
 
 PreprocessingName = Literal["l", "rgb", "l+ab"]
-Annotations = Literal["labels", "masks", "boxes"]
-"""What a downstream task reads of an image beside its pixels."""
 
 
 class Preprocessing(nn.Module):
@@ -323,9 +321,8 @@ class Downstream(ABC):
 
         `pyramid_decodes` says whether the trunk's feature pyramid is of its decoder.
         """
-        if cls.decodes is not None:
-            return cls.decodes
-        return cls.data == "masks" or (cls.data == "boxes" and pyramid_decodes)
+        of_boxes = cls.data == "boxes" and pyramid_decodes
+        return cls.data == "masks" or of_boxes if cls.decodes is None else cls.decodes
 
     def __init__(self, protocol: Protocol, classes: int) -> None:
         self.protocol = protocol

@@ -16,6 +16,8 @@ Family = Literal["colorization", "classic", "contrastive", "distillation", "mask
 """What kind of pretext task one is; `--pretext FAMILY` names all of a kind."""
 Trains = Literal["all", "encoder", "decoder", "nothing"]
 """What a pretext task trains of the trunk."""
+Annotations = Literal["labels", "masks", "boxes"]
+"""What a downstream task reads of an image beside its pixels."""
 Train = Literal["head", "all"]
 """What a phase trains: the head on a frozen trunk, or everything."""
 Calibration = Literal["new", "all"]

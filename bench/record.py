@@ -58,11 +58,9 @@ class DataFacts(Schema):
     exclude: tuple[str, ...] = ()
     """The patterns of file names that were left out when the data set was prepared."""
     layout: str = ""
-    """The layout that the data set was read by, where it is neither VOC's nor COCO's."""
     labels: str = ""
-    """The table that says what its images show, or which splits and groups they are in; "" without one."""
     group: str = ""
-    """The table's column whose groups are on one side of every split; "" without one."""
+    """The layout that it was read by, where that is neither VOC's nor COCO's, its table of labels, and the column of groups."""
     mask_values: tuple[str, ...] = ()
     """What `--map` said of the pixels of masks when the data set was prepared."""
     unused: dict[str, int] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,8 +78,7 @@ class Stage:
     batch_size: int
     epochs: int
     seed: int
-    most_steps: int | None = None
-    """After how many steps training ends, if its epochs have more."""
+    most_steps: int | None = None  # after how many training ends, if its epochs have more
     optimization: Optimization = field(default_factory=Optimization)
     """How rates go on from step to step, how gradients are clipped, and in how many parts a batch is computed."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +124,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
         raise DataError(f"{stage.name} has {len(split)} images to train on; at least 2 are needed.")
     with state.paused():  # the tools of --log may take seconds to begin
         logger.stage(stage.name, stage.epochs, per_epoch, state.step)
-    total = min(per_epoch * stage.epochs, per_epoch * stage.epochs if stage.most_steps is None else stage.most_steps)
+    total = min(per_epoch * stage.epochs, stage.most_steps if stage.most_steps is not None else sys.maxsize)
     rates = updates.Rates(stage.optimizers, stage.optimization, stage.batch_size, per_epoch, stage.epochs, most=stage.most_steps)
     workers = machine.data_workers(split.augmentation != "none")
     stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device)
@@ -153,9 +153,9 @@ def _rates(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
     """Return the learning rates by optimizer, numbered where an optimizer has several groups of weights."""
     rates: dict[str, float] = {}
     for name, optimizer in optimizers.items():
-        groups = [float(group["lr"]) for group in optimizer.param_groups]
-        many = len(groups) > 1
-        rates |= {f"learning rate/{name}" + f" {place}" * many: rate for place, rate in enumerate(groups, start=1)}
+        many = len(optimizer.param_groups) > 1
+        groups = enumerate(optimizer.param_groups, start=1)
+        rates |= {f"learning rate/{name}" + f" {place}" * many: float(group["lr"]) for place, group in groups}
     return rates
 
 
@@ -183,7 +183,7 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[s
             for other, share in zip(others, shares[1:], strict=True):
                 found = found + _backward(updates.next_loss(other, name, stage.name), share, machine)
             with torch.autocast(machine.device.type, enabled=False):
-                _lay_out_gradients(optimizer)
+                updates.lay_out_gradients(optimizer)
                 updates.clip(optimizer, stage.optimization.clip)
                 optimizer.step()
             torch.clear_autocast_cache()  # the next loss sees the new weights, not casts of the old ones
@@ -221,18 +221,6 @@ def _counted(history: History) -> Iterator[None]:
     except Diverged as error:
         error.images = history.images
         raise
-
-
-def _lay_out_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Give each gradient the strides of its parameter where a hook or a compiler left others.
-
-    On a CPU `Adam(fused=True)` ignores strides: it pairs elements of parameter, gradient and moments by their order in memory.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is not None and gradient.stride() != parameter.stride() and not gradient.is_sparse:
-                parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
 class _Progress:

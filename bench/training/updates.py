@@ -49,6 +49,18 @@ def clip(optimizer: Optimizer, norm: float | None) -> None:
         torch._foreach_mul_(gradients, (norm / (total + 1e-6)).clamp(max=1.0))
 
 
+def lay_out_gradients(optimizer: Optimizer) -> None:
+    """Give each gradient the strides of its parameter where a hook or a compiler left others.
+
+    On a CPU `Adam(fused=True)` ignores strides: it pairs elements of parameter, gradient and moments by their order in memory.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride() and not gradient.is_sparse:
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+
+
 def rate_of(settings: Optimization, batch_size: int, step: int, per_epoch: int, epochs: int, most: int | None = None) -> float:
     """Return what the base rates are multiplied by in training step `step`, counted from 0; training ends after `most` steps.
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import record, registry
+from bench import record
 from bench.config import MachineConfig
 from bench.data import batches
 from bench.experiment.pretraining import make_pretext, pretraining_stage
