@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.contract import Annotations, Batch, Downstream, Trunk
 from bench.models.detector import Detector, maps_of, shapes_of
+from bench.painting import CONFIDENT, painted
 
 
 class DetectionTask(Downstream):
@@ -40,3 +42,18 @@ class DetectionTask(Downstream):
         heights, widths = (batch["original"].float() / batch["content"]).to(output["boxes"].device).unbind(dim=1)
         scale = torch.stack([widths, heights, widths, heights], dim=1)[:, None]
         return {**output, "boxes": output["boxes"] * scale, "truth": batch["truth"], "sizes": batch["original"].int()}
+
+    def visualize(self, output: Any, batch: Batch) -> dict[str, Tensor]:
+        """Return the detections that are confident enough, and the truth, painted as class ids: uint8 (N, H, W)."""
+        size = batch["images"].shape[-2], batch["images"].shape[-1]
+        chosen = output["found"].masked_fill(output["confidences"] < CONFIDENT, -1)
+        target = batch["target"]
+        return {
+            "found": _painted(output["boxes"], chosen, chosen >= 0, size),
+            "truth": _painted(target[..., 1:5], target[..., 0], target[..., 5] == 0, size),
+        }
+
+
+def _painted(boxes: Tensor, classes: Tensor, judged: Tensor, size: tuple[int, int]) -> Tensor:
+    arrays = boxes.cpu().numpy(), classes.cpu().numpy(), judged.cpu().numpy()
+    return torch.from_numpy(np.stack([painted(*rows, size) for rows in zip(*arrays, strict=True)]))

@@ -96,6 +96,11 @@ class Board:
             found.setdefault(column.runs, (place, column))
         return list(found.values())
 
+    def task_of(self, record: Record) -> str:
+        """Return the title of a run's task, and its data where there are several on the board."""
+        same = (one for one in self.columns if (one.downstream, one.data) == (record.downstream, record.data.fingerprint))
+        return next((one.task for one in same), record.title)
+
     def records(self) -> list[Record]:
         """Return every run on the board once."""
         return list({record.id: record for row in self.rows for record in row.records}.values())
@@ -301,7 +306,7 @@ def _where(cells: Sequence[tuple[Row, Column, Cell]]) -> str:
     """Return the rows and columns of some cells as a note names them; the columns of a task with probes are counted."""
     if all(column.evaluation == FINETUNE for _, column, _ in cells):
         return ", ".join(f"{row.label} in {column.title}" for row, column, _ in cells)
-    found = rows.groups(cells, lambda one: (one[0].label, one[2].records[0].title))
+    found = rows.groups(cells, lambda one: (one[0].label, one[1].task))
     return "; ".join(
         f"{label} in {some[0][1].title}" if len(some) == 1 else f"{label} in {len(some)} columns of {title}"
         for (label, title), some in found.items()
@@ -310,7 +315,7 @@ def _where(cells: Sequence[tuple[Row, Column, Cell]]) -> str:
 
 def _task(column: Column, cell: Cell) -> str:
     """Return a column's title without its probe, since a trunk's pretraining images are the same for all probes of a task."""
-    return column.title if column.evaluation == FINETUNE or not cell.records else cell.records[0].title
+    return column.title if column.evaluation == FINETUNE or not cell.records else column.task
 
 
 def _warnings(made: Sequence[Row], heads: Sequence[Column], looks: Sequence[int]) -> list[str]:

@@ -54,11 +54,13 @@ def _unused(records: Sequence[Record]) -> list[str]:
 def _undefined(records: Sequence[Record]) -> list[str]:
     """Return a note for each main metric whose mean leaves classes out, since no scored image can judge them."""
     found: dict[tuple[str, str], set[str]] = {}
+    several = len({record.data.fingerprint for record in records}) > 1
     for record in records:
         main = record.metric_ids[0]
         absent = {name for name, value in record.per_class.get(main, {}).items() if value is None}
         if absent:
-            found.setdefault((record.title, main), set()).update(absent)
+            title = f"{record.title} on {record.data.short}" if several else record.title
+            found.setdefault((title, main), set()).update(absent)
     made = []
     for (title, main), names in found.items():
         classes = "1 class" if len(names) == 1 else f"{len(names)} classes"

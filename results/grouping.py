@@ -28,6 +28,8 @@ class Column:
     """The trials and ranges of its searches, "" where there are none; `tuning` says how they were searched too."""
     data: str = ""
     """The fingerprint of its labelled data."""
+    task: str = ""
+    """The task's title, and its data where there are several on the board."""
     evaluation: str = FINETUNE
     """What is evaluated (`bench.job.Job.evaluation`): finetune or a probe."""
 
@@ -58,8 +60,9 @@ def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple
         first = members[0]
         trials = first.tuning.budget if first.tuning else 0
         for metric in [metrics.get(name).key for name in chosen if _fits(name, first)] if chosen else first.metric_ids[:1]:
-            title = f"{title_of(first)} on {first.data.short}" if several else title_of(first)
-            column = Column(downstream, title, metric, tuning, variant, trials, data=data)
+            where = f" on {first.data.short}" if several else ""
+            column = Column(downstream, title_of(first) + where, metric, tuning, variant, trials, data=data)
+            column = replace(column, task=first.title + where)
             found.append((replace(column, searched=rows.searched_of(first), evaluation=first.job.evaluation), members))
     heads = [column.head for column, _ in found]
     return [

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from bench.errors import DataError
 from bench.metrics import METRICS
+from bench.painting import CONFIDENT
 from bench.record import Record, Trial, Tuning
 from bench.storage import seal
 from bench.text import printable_lines
@@ -57,6 +58,7 @@ def _view(board: Board, out: Path) -> dict[str, Any]:
         "curves": _curves(board),
         "grids": _grids(board, out, problems),
         "overlays": overlays(board, _tasks(board), out, problems),
+        "painted": CONFIDENT if any(METRICS[one.metric.partition("@")[0]].needs == "boxes" for one in board.columns) else None,
         "heat": _heat(board),
         "searches": _searches(board),
         "differences": _differences(board),
@@ -293,7 +295,7 @@ def _origin(board: Board) -> dict[str, Any]:
     software = [{"python": r.provenance.get("python", "?"), **r.provenance.get("versions", {})} for r in records]
     data = [("data", r.data) for r in records] + [("pretraining", r.pretrain.data) for r in records if r.pretrain.data]
     return {
-        "runs": [(labels[record.id], record, _task(record), _commit(record)) for record in records],
+        "runs": [(labels[record.id], record, _task(record, board), _commit(record)) for record in records],
         "software": list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in one.items()) for one in software)),
         "data": list(
             dict.fromkeys((kind, facts.title, facts.fingerprint, facts.splits_fingerprint) for kind, facts in data if facts)
@@ -301,8 +303,9 @@ def _origin(board: Board) -> dict[str, Any]:
     }
 
 
-def _task(record: Record) -> str:
-    return record.title if record.job.probe is None else title_of(record)
+def _task(record: Record, board: Board) -> str:
+    where = board.task_of(record).removeprefix(record.title)
+    return (record.title if record.job.probe is None else title_of(record)) + where
 
 
 def _commit(record: Record) -> str:

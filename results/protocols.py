@@ -58,7 +58,11 @@ def explanations(labels: Iterable[str]) -> list[str]:
 def of_board(records: Sequence[Record]) -> str:
     """Return the short name of a board's protocol; where tasks' protocols were changed apart, its name with what each adds."""
     trained = [record for record in records if record.job.probe is None]  # what probes change is part of it
-    tasks = {(record.downstream, record.data.name): (record.title, record.job.protocol) for record in trained or records}
+    several = len({record.data.name for record in records}) > 1
+    tasks = {
+        (one.downstream, one.data.name): (f"{one.title} on {one.data.name}" if several else one.title, one.job.protocol)
+        for one in trained or records
+    }
     names = {short(label) for _, label in tasks.values()}
     if len(names) == 1:
         return names.pop()

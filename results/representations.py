@@ -42,6 +42,7 @@ FIELDS: Fields[Level] = {
     "board": ("the number of the board, from 1", lambda one: one.number),
     "row": ("the row's label", lambda one: one.row.label),
     "downstream": ("the task whose images these are", lambda one: one.record.downstream),
+    "data": ("the labelled data", lambda one: one.record.data.name),
     "level": ("the encoder level, from 1, the finest", lambda one: one.level),
     "levels": ("how many levels there are", lambda one: len(one.record.diagnostics)),
     "channels": ("the level's channels", lambda one: one.of_trunks[0].channels),
@@ -60,7 +61,7 @@ def levels(boards: Sequence[Board]) -> Iterator[Level]:
     for number, board in enumerate(boards, start=1):
         for row in board.rows:
             known = [record for record in row.records if record.diagnostics]
-            for of_task in groups(known, lambda record: record.downstream).values():
+            for of_task in groups(known, lambda record: (record.downstream, record.data.fingerprint)).values():
                 trunks = list({record.pretrain.id: record.diagnostics for record in reversed(of_task)}.values())
                 for place in range(min(map(len, trunks))):
                     yield Level(number, board, row, of_task[0], place + 1, tuple(trunk[place] for trunk in reversed(trunks)))
@@ -69,7 +70,7 @@ def levels(boards: Sequence[Board]) -> Iterator[Level]:
 def table(board: Board, found: Sequence[Level]) -> Table | None:
     """Return the diagnostics of a board's rows by level; None where there are none."""
     rows = []
-    tasks = groups((one for one in found if one.board is board), lambda one: one.record.title)
+    tasks = groups((one for one in found if one.board is board), lambda one: board.task_of(one.record))
     for title, of_task in tasks.items():
         rows += [Line((title, *("" for _ in _HEADS[1:])), heading=True)] if len(tasks) > 1 else []
         rows += [_line(one) for one in of_task]

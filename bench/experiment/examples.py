@@ -9,23 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.experiment.finetuning import FineTuning
+from bench.painting import confusion
 from bench.seeding import key
 from bench.training.evaluation import evaluation_batch, predict_batch
 
 FIXED = 4
+PAINTED = 64
+"""The side at which painted boxes are compared, in pixels."""
 
 
 def choose(tuned: FineTuning, predictions: dict[str, NDArray[Any]]) -> bytes | None:
     """Return a compressed .npz, as bytes, with K example images and what was predicted for them.
 
-    None without scored images, and for a task that has no masks or visualizes nothing. The file holds `kinds` and `ids` (text),
+    None without scored images, and for a task that has neither masks nor boxes, or visualizes nothing. Boxes are painted as
+    masks, detections from a confidence of 0.3 on among them. The file holds `kinds` and `ids` (text),
     `iou` (each image's own mean IoU), uint8 `images` (K, S, S, 3), and uint8 `truth` and `found` (the predicted classes), both
     (K, S, S). The choice of the four fixed images depends on the number of scored images only.
     """
     ids, split, downstream = tuned.data.ids, tuned.data.scored, tuned.downstream
-    if "confusion" not in predictions or not ids:
+    if not predictions.keys() & {"confusion", "boxes"} or not ids:
         return None
-    quality = image_iou(predictions["confusion"])
+    boxed = "boxes" in predictions
+    quality = image_iou(confusion(predictions, downstream.classes, PAINTED) if boxed else predictions["confusion"])
     fixed = np.random.default_rng(key("examples", len(ids))).permutation(len(ids))[:FIXED]
     rank = np.argsort(quality, kind="stable")
     own = {"best": rank[-1], "median": rank[len(rank) // 2], "worst": rank[0]}
