@@ -117,7 +117,7 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
 
 def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
     session.cache.begin()
-    origin = provenance(session, session.grid.data_name_of(next(one for one in session.grid.jobs if one.pretrain.id == job.id)))
+    origin = provenance(session, next(iter(session.grid.data)))
     origins: list[Origin] = []
 
     def load(trunk: Trunk) -> None:

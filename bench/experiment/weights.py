@@ -73,5 +73,6 @@ def _images(job: PretrainJob, session: Session) -> list[Tensor]:
 
 
 def _of_trunk(job: PretrainJob, session: Session) -> Job:
-    """Return the first run of a grid that is on a trunk."""
-    return next(one for one in session.grid.jobs if one.pretrain.id == job.id)
+    """Return the first run of a grid that is on a trunk, or on one that begins with its weights, as while rates are searched."""
+    same = (one for one in session.grid.jobs if one.pretrain.id == job.id)
+    return next(same, next(one for one in session.grid.jobs if one.pretrain.weights == job.weights))
