@@ -204,7 +204,14 @@ VOC_DET_FEW_CORES = VOC_DET_DEMO.with_changes(
 def _on_any_data(protocols: Mapping[str, Protocol], **more: Any) -> dict[str, Protocol]:
     """Return protocols for data of any layout: instead of official lists they take the data set's own splits."""
     return {
-        name: one.with_changes({**({"split_scheme": "own"} if one.split_scheme == "official" else {}), **more}, name)
+        name: one.with_changes(
+            {
+                **({"split_scheme": "own"} if one.split_scheme == "official" else {}),
+                "summary": one.summary.replace("official split scheme", "the data's own splits"),
+                **more,
+            },
+            name,
+        )
         for name, one in protocols.items()
         if name != "paper-code"
     }

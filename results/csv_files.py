@@ -268,7 +268,7 @@ _PER_RUN: Fields[_Scored] = {
 }
 
 _PER_CLASS: Fields[_Scored] = {
-    **_of_run("run_id", "pretext", "schedule", "evaluation", "downstream", "seed"),
+    **_of_run("run_id", "pretext", "schedule", "evaluation", "downstream", "data", "seed"),
     "metric": ("metric id with its version", lambda s: s.metric),
     "class": ("the class", lambda s: s.name),
     "value": ("its value; empty where the class does not occur", lambda s: s.record.per_class[s.metric][s.name]),

@@ -16,9 +16,23 @@ def notes(records: Sequence[Record]) -> list[str]:
     return [
         *([f"Scored images: {', '.join(listed)}."] if listed else []),
         *(f"{name}: values of masks changed by --map: {', '.join(values)}." for name, values in mapped),
+        *made_splits(records),
         *(f"{name}: images of one {group} are on one side of every split." for name, group in grouped),
         *_undefined(records),
         *_unused(records),
+    ]
+
+
+def made_splits(records: Sequence[Record]) -> list[str]:
+    """Return a note for each data set of which the program made the splits, since the data names none."""
+    made = {
+        record.data.name: (record.data.counts.get("train", 0), record.data.counts.get(record.job.split, 0))
+        for record in records
+        if record.job.settings.split_scheme == "own" and not record.data.scored_list
+    }
+    return [
+        f"{name} names no splits; they were made once: {train:,} images trained on, {test:,} scored."
+        for name, (train, test) in made.items()
     ]
 
 

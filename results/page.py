@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -158,23 +159,30 @@ def _grids(board: Board, out: Path, problems: list[str]) -> list[dict[str, Any]]
 
 
 def _heat(board: Board) -> list[dict[str, Any]]:
-    """Return, for each column whose metric has values by class, these values; shades are shares of the highest object class."""
+    """Return values by class for each column, of its metric or, where that has none, of the first that has.
+
+    Shades are shares of the highest object class.
+    """
     found = []
     for place, column in enumerate(board.columns):
         rows = []
+        shown = [record for row in board.rows for record in row.cells[place].records]
+        by_class = (metric for record in shown for metric in record.metric_ids if metric in record.per_class)
+        metric = column.metric if any(column.metric in record.per_class for record in shown) else next(by_class, "")
         for row in board.rows:
-            values = [record.per_class.get(column.metric, {}) for record in row.cells[place].records]
+            values = [record.per_class.get(metric, {}) for record in row.cells[place].records]
             means = {name: _mean([v[name] for v in values if name in v]) for name in dict.fromkeys(n for v in values for n in v)}
             if means:
                 rows.append((row.label, means))
         if not rows:
             continue
-        order = ("background", *next(r for row in board.rows for r in row.cells[place].records).data.classes)
+        order = ("background", *shown[0].data.classes)
         names = [name for name in order if any(name in means for _, means in rows)]
         known = [v for _, means in rows for name, v in means.items() if v is not None and name != "background"]
         highest = max(known, default=0.0) or 1.0
         shaded = [(label, [_shade(means.get(name), highest) for name in names]) for label, means in rows]
-        found.append({"head": column.head, "classes": names, "rows": shaded, "highest": highest})
+        head = replace(column, metric=metric).head
+        found.append({"head": head, "classes": names, "rows": shaded, "highest": highest})
     return found
 
 

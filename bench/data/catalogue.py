@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data import hashes, inspection, layouts, lists, voc, voc0712
+from bench.data import grouped, hashes, inspection, layouts, lists, source_files, voc, voc0712
 from bench.data.dataset import VOC_CLASSES, Dataset, choose_scored
 from bench.data.download import ARCHIVES
 from bench.data.fingerprint import annotated
@@ -101,7 +101,7 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lamb
         raise DataError(f"{str(root)!r} is not written in UTF-8, so no record could name it; rename the folder.")
     errors: dict[str, str] = {}
     skip = voc.Skip(choices.broken, errors if choices.skip_broken else None)
-    dataset = layouts.read(root, name, choices.layout, choices.labels, choices.group, skip)
+    dataset = layouts.read(root, name, choices, skip, lambda found: _without(found, choices.exclude))
     if choices.mask_values:
         if not dataset.masks:
             raise UsageError(f"--map says what the pixels of masks mean, and {root} has no masks.")
@@ -109,7 +109,7 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lamb
             raise UsageError(f"--map says what the pixels of masks mean, and so does {root / dataset.sources[0]}; change that.")
         MaskValues.parse(choices.mask_values, len(dataset.classes))
         dataset = dataset.model_copy(update={"mask_values": tuple(sorted(choices.mask_values))})
-    if choices.exclude:
+    if choices.exclude and not dataset.exclude:
         dataset = _without(dataset, choices.exclude)
     for file, error in list(errors.items())[:MOST_TOLD]:
         echo(f"left out: {file}, since {error}")
@@ -129,6 +129,8 @@ def read(root: Path, name: str, choices: Choices = NO_CHOICES, echo: Echo = lamb
         chosen = choose_scored(dataset, choices.score) if choices.score or not dataset.scored else dataset
     except DataError as error:
         raise UsageError(f"--score: {error}") from error
+    if chosen.given:
+        grouped.check(chosen, chosen.given)
     return _annotated(chosen)
 
 
@@ -147,12 +149,15 @@ def _annotated(dataset: Dataset) -> Dataset:
 
 
 def _without(dataset: Dataset, patterns: Sequence[str]) -> Dataset:
-    by_pattern = {p: {i.id for i in dataset.images if fnmatch.fnmatch(Path(i.file).name, p)} for p in patterns}
+    def matches(file: str, pattern: str) -> bool:
+        return fnmatch.fnmatch(Path(file).name, pattern) or fnmatch.fnmatch(file, pattern)
+
+    by_pattern = {p: {i.id for i in dataset.images if matches(i.file, p)} for p in patterns}
     idle = next((pattern for pattern, ids in by_pattern.items() if not ids), None)
     if idle is not None:
         raise UsageError(
             f"--exclude {quoted(idle)} leaves nothing out: no image of {dataset.root} has such a file name, which includes the "
-            f"suffix, as in {quoted(Path(dataset.images[0].file).name)}."
+            f"suffix, as in {quoted(Path(dataset.images[0].file).name)}; 'FOLDER/*' names those of a folder."
         )
     matching = set().union(*by_pattern.values())
     findings = {**dataset.findings, f"images that match --exclude {' '.join(patterns)}": len(matching)}
@@ -179,7 +184,7 @@ def register(dataset: Dataset, skip_broken: bool = False, echo: Echo = lambda te
     hashed: dict[Path, bytes] = {}
     made = inspection.inspect(dataset, look=lambda path: hashed.update({path: hashes.hash_file(path)}))
     hashes.keep(made, (hashed[made.path(image)] for image in made.images))
-    return _save(files.home() / "data" / dataset.name, made)
+    return _save(files.home() / "data" / dataset.name, made.model_copy(update={"seen": source_files.seen(made)}))
 
 
 def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
@@ -187,7 +192,9 @@ def open_dataset(name_or_path: str, echo: Echo) -> Dataset:
     index, is_demo = _index(name_or_path), name_or_path in (DEMO_LABELLED, DEMO_UNLABELLED)
     if "/" not in name_or_path and index.is_file():
         try:
-            return _looked_at(read_index(index), echo)
+            found = read_index(index)
+            source_files.check(found)
+            return _looked_at(found, echo)
         except DataError as error:
             if not is_demo:
                 raise

@@ -52,6 +52,30 @@ def labelled(plain: Dataset) -> Dataset | None:
     )
 
 
+def problem(plain: Dataset) -> str:
+    """Return why the folders of a plain folder of images name no classes, as a part of a sentence."""
+    paths = [PurePosixPath(image.file).parts for image in plain.images]
+    loose = sorted(path[0] for path in paths if len(path) == 1)
+    folders = sorted({path[0] for path in paths if len(path) > 1})
+    splits = [name for name in folders if name.casefold() in SPLITS]
+    if loose:
+        return f"{some(loose)} lies beside the folders" if folders else "it has no folder with images"
+    if splits and len(splits) < len(folders):
+        return f"{some(sorted({*folders} - {*splits}))} lies beside {', '.join(splits)}"
+    inside = [path[-1] for path in paths if path[0] in splits and len(path) == 2]
+    return f"{some(inside)} lies in no class folder" if inside else f"all images are in one folder, {folders[0]}"
+
+
+def nearly(plain: Dataset) -> Dataset:
+    """Return a plain folder of images; where it has several folders, with the reason why they name no classes."""
+    folders = {PurePosixPath(image.file).parts[0] for image in plain.images if "/" in image.file}
+    if len(folders) < FEWEST:
+        return plain
+    return plain.model_copy(
+        update={"findings": {**plain.findings, f"folders that are no classes, since {problem(plain)}": len(folders)}}
+    )
+
+
 def _findings(plain: Dataset, classes: list[str], read: set[str], seen: dict[str, set[str]]) -> dict[str, int]:
     """Return what may be a mistake in the folders, as counts; `seen` are the classes of each split, `read` the first folders."""
     folders = [path.name for path in lists.entries(plain.root) if path.is_dir() and not path.is_symlink()]

@@ -97,6 +97,8 @@ def read(root: Path, name: str) -> Dataset:
     """
     reading = _Reading(root)
     official = _official(root)
+    if not official and not _own(root):
+        raise DataError(f"{root} has no annotation file of COCO's form: a JSON file with images, annotations and categories.")
     info = "image_info_test20??.json" if official else "image_info*.json"
     for path in [*(official or _own(root)), *sorted((root / "annotations").glob(info))]:
         reading.take(path)
@@ -121,6 +123,11 @@ def read(root: Path, name: str) -> Dataset:
         findings={reason: number for reason, number in unused.items() if number},
         **shown,
     )
+
+
+MOST_CUT = 20
+"""From how many such boxes on most of all are a mistake rather than an odd set."""
+CUT = "boxes that reach more than a pixel beyond their image, cut at its border"
 
 
 class _Reading:
@@ -181,6 +188,12 @@ class _Reading:
                     if found.kind == INSTANCES:
                         boxes[identity] = self._boxes(found, identity, listed, classes)
             masks.setdefault(found.kind, []).extend(self._masked(found, there))
+        count = sum(map(len, boxes.values()))
+        if self.unused[CUT] > MOST_CUT and 2 * self.unused[CUT] > count:
+            raise DataError(
+                f"{files[0][0].path}: {self.unused[CUT]:,} of {count:,} boxes reach beyond their images. COCO's bbox is x, y, "
+                "width, height; are these corners, or boxes of images of another size?"
+            )
         for identity, shows in present.items():
             labels = tuple({True: 1, False: -1, None: 0}[shows.get(name)] for name in classes)
             self.images[identity] = replace(self.images[identity], labels=labels)
@@ -229,6 +242,7 @@ class _Reading:
             if right <= left or bottom <= top:
                 self.unused["boxes that have no area inside their image"] += 1
                 continue
+            self.unused[CUT] += max(-x, -y, x + w - width, y + h - height) > 1
             place = classes[found.categories[region.category]]
             boxes.append((place, left, top, right, bottom, CROWD if region.crowd else JUDGED))
         return tuple(boxes)

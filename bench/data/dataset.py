@@ -135,6 +135,8 @@ class Dataset(Schema):
     """Whether the annotations were read for boxes."""
     sources: tuple[str, ...] = ()
     """Files that say what images show, relative to the root, such as a CSV file of labels."""
+    seen: dict[str, tuple[int, int, str]] = Field(default_factory=dict)
+    """What the files that say what images show were like when the data set was prepared (`bench.data.source_files`)."""
     fingerprint: str = ""
 
     @property
@@ -178,7 +180,7 @@ class Dataset(Schema):
         later = ("broken", "unlisted", "mask_values", "single", "boxes", "mask_files", "grouped_by", "given")
         empty = {name for name in later if not getattr(self, name)}
         apart = {"boxes"} if self.kind in ("voc", "coco") else set()
-        told = {"findings", "mask_findings", "surveyed", "by_colour", "score", "annotations", "boxed", "sources"}
+        told = {"findings", "mask_findings", "surveyed", "by_colour", "score", "annotations", "boxed", "sources", "seen"}
         return {*told, *empty, *apart}
 
     def prepare_with(self, *options: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.data import class_lists
 from bench.data.dataset import Dataset, ImageFile
+from bench.data.file_names import Files
 from bench.data.folder import SPLITS
 from bench.data.tables import Row, Table
 from bench.errors import DataError, UsageError, unknown
@@ -28,6 +28,8 @@ LABELS = ("label", "labels", "class", "classes", "category", "categories", "targ
 SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 ONE_HOT = {"": 0, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "-1": -1, "-1.0": -1}
 """What a cell of a class's column says, in lower case."""
+GROUPS = ("patient", "subject", "person", "participant", "case", "video", "clip", "scene", "session", "site", "animal")
+"""Names of columns that may say which images belong together."""
 NUMBER = re.compile(r"([0-9]+)(?:\.0+)?")
 
 Missing = Callable[[str, DataError], bool]
@@ -57,43 +59,6 @@ class Rows:
     table: Table
     of: dict[str, Row]
     findings: dict[str, int]
-
-
-class Files:
-    """Finds the image file that a cell names, with or without folders and suffix."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.by_name: dict[str, list[str]] = defaultdict(list)
-        for name in names:
-            last = _normal(name).rpartition("/")[2]
-            for key in dict.fromkeys((last, _bare(last))):
-                self.by_name[key].append(name)
-
-    def find(self, text: str) -> list[str]:
-        """Return the files that a text may name: one when it is clear, none when there is none."""
-        wanted = [part for part in _normal(text.replace("\\", "/")).split("/") if part not in ("", ".")]
-        if not wanted:
-            return []
-        found = [name for name in self.by_name.get(wanted[-1], ()) if _agree(wanted, _normal(name).split("/"))]
-        whole = "/".join(wanted)
-        exact = [name for name in found if whole in (_normal(name), _bare(_normal(name)))]
-        return exact if len(exact) == 1 else found
-
-
-def _normal(name: str) -> str:
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def _bare(name: str) -> str:
-    """Return a name without its suffix."""
-    before, _, after = name.rpartition(".")
-    return before if before and "/" not in after else name
-
-
-def _agree(wanted: Sequence[str], parts: Sequence[str]) -> bool:
-    """Tell whether one of two paths ends with the other, whose last parts are known to agree."""
-    both = min(len(wanted), len(parts)) - 1
-    return both == 0 or wanted[-both - 1 : -1] == parts[-both - 1 : -1]
 
 
 def rows_of(
@@ -231,6 +196,7 @@ def read(plain: Dataset, rows: Rows, group: str) -> Dataset:
         classes, shown, findings = _of_names(rows, columns[0], listed)
     else:
         classes, shown, findings = _of_columns(rows, group, listed)
+    findings |= _unused(table, group, columns or classes)
     single = all(list(one.values()) == [1] for one in shown.values())
     images = tuple(
         _labelled(image, shown[image.file], len(classes), single) if image.file in shown else image for image in plain.images
@@ -247,6 +213,14 @@ def read(plain: Dataset, rows: Rows, group: str) -> Dataset:
             "findings": {**plain.findings, **rows.findings, **findings},
         }
     )
+
+
+def _unused(table: Table, group: str, read: Sequence[str]) -> dict[str, int]:
+    """Return the columns that are not used, as a count, with the option for one that may group images."""
+    left = [name for name in _others(table, group) if name not in read]
+    may = next((name for name in left if name.casefold().removesuffix("_id") in GROUPS), "")
+    hint = f"; --group {may} keeps the images of one {may} in one split" if may and not group else ""
+    return {f"columns of {table.path.name} that are not used ({some(left)}){hint}": len(left)} if left else {}
 
 
 def _labelled(image: ImageFile, shown: Mapping[int, int], classes: int, single: bool) -> ImageFile:
@@ -272,6 +246,13 @@ def _of_names(rows: Rows, column: str, listed: tuple[str, ...]) -> tuple[tuple[s
     if not every:
         raise DataError(f"{table.path} has no label in its column {column}.")
     if numeric and listed:
+        if "0" not in every and max(map(int, every)) < len(listed):
+            row = next(iter(every.values()))
+            raise DataError(
+                f"{table.path} has the labels {some(sorted(every, key=int))}, and classes.txt names {len(listed)} classes; so "
+                f"nothing tells whether its first line is number 0 or 1, as in line {row.line}. Write the names of the classes "
+                f"into the column {column}."
+            )
         first = 0 if "0" in every else 1
         reason = f"labels that are numbers, read as lines of classes.txt, of which the first is {first}"
         findings[reason] = sum(map(len, words.values()))

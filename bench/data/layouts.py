@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from bench.data import class_folders, coco, folder, label_table, mask_folders, tables, voc, voc0712
 from bench.data.dataset import Dataset
@@ -31,12 +33,38 @@ def says_values(dataset: Dataset) -> bool:
     return dataset.kind == "masks" and dataset.sources[0].endswith("classes.csv")
 
 
-def read(root: Path, name: str, layout: str, labels: str, group: str, skip: voc.Skip) -> Dataset:
-    """Return the data set at a folder, by its layout; "" for the layout finds it out.
+class Asked(Protocol):
+    """What a user says of a layout: its name, "" to find it out, a table of labels, and a column of groups in it."""
 
-    `labels` names a table (`--labels`), and `group` a column of it. UsageError for choices that do not fit the layout; DataError
+    @property
+    def layout(self) -> str:
+        """The layout's name."""
+
+    @property
+    def labels(self) -> str:
+        """The file of the table."""
+
+    @property
+    def group(self) -> str:
+        """The column."""
+
+    @property
+    def exclude(self) -> Sequence[str]:
+        """Patterns of files that are left out."""
+
+
+LeaveOut = Callable[[Dataset], Dataset]
+"""Leaves the images out that the user excludes."""
+
+
+def read(root: Path, name: str, asked: Asked, skip: voc.Skip, leave_out: LeaveOut) -> Dataset:
+    """Return the data set at a folder, by its layout.
+
+    Folders name classes by what is not left out; elsewhere the caller leaves out. UsageError for choices that do not fit the
+    layout; DataError
     for a folder whose layout cannot be told, and those of the readers.
     """
+    layout, labels, group = asked.layout, asked.labels, asked.group
     if layout and layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     found = layout or _find(root)
@@ -58,7 +86,10 @@ def read(root: Path, name: str, layout: str, labels: str, group: str, skip: voc.
         return _with_table(mask_folders.read(root, name), table, group, skip)
     if found == "csv" and not table:
         raise UsageError(f"--layout csv needs a table: {root} has no {label_table.NAME}; name another with --labels.")
-    return _labelled(folder.read(root, name), found if layout else "", table, group, skip)
+    plain = folder.read(root, name)
+    if asked.exclude and not table:
+        plain = leave_out(plain)
+    return _labelled(plain, found if layout else "", table, group, skip)
 
 
 def _find(root: Path) -> str:
@@ -77,11 +108,11 @@ def _labelled(plain: Dataset, layout: str, table: str, group: str, skip: voc.Ski
     classes = class_folders.labelled(plain) if layout != "csv" else None
     if layout == "classes" and classes is None:
         raise DataError(
-            f"{plain.root} has no class folders: they need two folders of images at least, or such folders below train, val and "
-            "test, and no image beside them."
+            f"{plain.root} has no class folders: {class_folders.problem(plain)}. They need two folders of images at least, or "
+            "such folders below train, val and test, and nothing beside them; --exclude 'FOLDER/*' leaves a folder out."
         )
     if not table:
-        return classes or plain
+        return classes or class_folders.nearly(plain)
     if layout == "classes" and classes is not None:
         return _with_table(classes, table, group, skip)
     by_table = _by_table(plain, table, group, skip) if classes is None or _has_labels(plain.root / table) else None

@@ -148,7 +148,10 @@ def usable(dataset: Dataset, subset: str) -> set[str]:
 
 def tasks_for(dataset: Dataset) -> list[str]:
     """Return the downstream tasks, by what they do, that a data set has annotations for."""
-    found = [*(["classes"] if dataset.single else []), *(["multilabel"] if dataset.labelled() else [])]
+    on_voc = dataset.kind == "voc"
+    found = ["voc_cls"] * (on_voc and bool(dataset.labelled())) + ["voc_seg"] * (on_voc and bool(dataset.masks))
+    found += ["voc_det"] * (on_voc and bool(dataset.boxes))
+    found += [*(["classes"] if dataset.single else []), *(["multilabel"] if dataset.labelled() else [])]
     return found + ["segmentation"] * bool(dataset.masks) + ["detection"] * bool(dataset.boxes)
 
 

@@ -170,6 +170,8 @@ def _eligible(dataset: Dataset, subset: str) -> dict[str, ImageFile]:
         return {image.id: image for image in dataset.images if image.id in found}
     if subset in ("labels", "boxes"):
         raise DataError(f"{dataset.name} has no {subset}; it has {lists.held(dataset)}.")
+    if dataset.kind != "voc":
+        raise DataError(f"{dataset.name} has no masks; it has {lists.held(dataset)}.")
     other = next((f" Its masks are in {folder}: --set protocol.masks={folder}." for folder in dataset.masks), "")
     raise DataError(f"{dataset.name} has no masks in {subset}; it has {lists.held(dataset)}.{other}")
 
@@ -191,7 +193,7 @@ def _given(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tuple
     members = {"train": train, "val": val}
     if not val:
         members = _shares(dataset, train, (0.9, 0.1, 0.0), f"{dataset.name}, its own split train,")
-    return {"train": members["train"], "val": members["val"], "test": test}, f"its own split {scored}"
+    return {"train": members["train"], "val": members["val"], "test": test}, f"{dataset.name}'s own split {scored}"
 
 
 def _official(dataset: Dataset, images: dict[str, ImageFile], subset: str) -> tuple[dict[str, tuple[str, ...]], str]:

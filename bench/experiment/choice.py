@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,8 +11,11 @@ from bench.data.dataset import Dataset, read_header
 from bench.data.masks import read_mask
 from bench.data.splits import Splits
 from bench.data.threads import in_order
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.text import Echo, some
+
+FEW = 20
+"""The fewest test images whose scores say something."""
 
 
 def check(dataset: Dataset, whole: Splits, share: float, echo: Echo, what: str = "--tune") -> None:
@@ -36,6 +39,39 @@ def check(dataset: Dataset, whole: Splits, share: float, echo: Echo, what: str =
         echo(f"warning: {text}")
         return
     raise UsageError(f"{text}. {_way_out(dataset, whole, share, what)}")
+
+
+def check_scored(dataset: Dataset, whole: Splits, shares: Sequence[float], echo: Echo) -> None:
+    """Warn of a small test split, and of scored classes of which a share of the labels has no training image.
+
+    DataError when the test images show none of the scored classes; masks are not looked at for that.
+    """
+    count = len(whole.members["test"])
+    if count < FEW and not dataset.synthetic:
+        echo(f"warning: the test split of {dataset.name} has {count} image{'s' * (count != 1)}, so its scores say little")
+    if whole.subset not in ("labels", "boxes"):
+        return
+    if count and not _shown(dataset, whole, whole.members["test"]):
+        raise DataError(
+            f"the {count} test images of {dataset.name} show none of the scored classes ({some(dataset.scored)}), so nothing can "
+            "be scored; add images, or score other classes."
+        )
+    for share in shares:
+        members = splits.open_share(dataset, whole, share).members
+        lost = _shown(dataset, whole, whole.ids("train")) - _shown(dataset, whole, members["train"]) if share < 1 else set()
+        if lost:
+            echo(
+                f"warning: {100 * share:g} % of the labels of {dataset.name} are {len(members['train']):,} training images, and "
+                f"none shows {some(sorted(lost))}"
+            )
+
+
+def _shown(dataset: Dataset, found: Splits, ids: Sequence[str]) -> set[str]:
+    """Return the scored classes that some images show, by labels or boxes."""
+    if found.subset == "boxes":
+        return {dataset.classes[box[0]] for one in ids for box in dataset.boxes[one]} & {*dataset.scored}
+    present = (dataset.labels(ids) != 0).any(axis=0)
+    return {name for name, there in zip(dataset.classes, present, strict=True) if there} & {*dataset.scored}
 
 
 def _unjudged(dataset: Dataset, found: Splits) -> list[str]:

@@ -45,7 +45,8 @@ def of_tasks(
     for probe in asked:
         if PROBES[probe].needs not in needs.values() and not all_asked:
             other = _task_for(PROBES[probe].needs, downstreams)
-            hint = f"; add it by --downstream {other}" if other else ""
+            where = f"@{config.labelled_data[0]}" if len(config.labelled_data) == 1 and config.data is None else ""
+            hint = f"; add it by --downstream {other}{where}" if other else ""
             raise UsageError(f"{probe} is a probe for tasks with {PROBES[probe].needs}, and none is named{hint}.")
     return found
 

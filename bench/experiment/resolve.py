@@ -142,6 +142,7 @@ def _task(
     label, protocol = labelled
     subset = subset_of(registry.load("downstreams", target.task), protocol, data)
     made = splits.open_splits(data, protocol.split_scheme, subset, echo)
+    choice.check_scored(data, made, config.labels, echo)
     if config.tune:
         choice.check(data, made, min(config.labels), echo)
     if any(one.probe is not None and one.probe.validates for one in evaluated):

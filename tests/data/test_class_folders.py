@@ -126,3 +126,17 @@ def test_a_set_that_was_prepared_as_a_plain_folder_stays_one(root: Path) -> None
     assert catalogue.verify("mine").fingerprint == made.fingerprint and said_again(made).classes == ()
     labelled = class_folders.labelled(made)
     assert labelled is not None and labelled.single
+
+
+def test_what_spoils_class_folders_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    draw(tmp_path, ["cat/1.png", "dog/2.png", "loose.png"])
+    plain = catalogue.read(tmp_path, "mine")
+    assert not plain.classes and plain.findings["folders that are no classes, since loose.png lies beside the folders"] == 2
+    with pytest.raises(DataError, match=r"has no class folders: loose\.png lies beside the folders"):
+        catalogue.read(tmp_path, "mine", catalogue.Choices(layout="classes"))
+    left = catalogue.read(tmp_path, "mine", catalogue.Choices(exclude=["loose.png"]))
+    assert left.classes == ("cat", "dog") and left.exclude == ("loose.png",)
+    draw(tmp_path / "splits", ["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "backup/x/4.png"])
+    with pytest.raises(DataError, match="backup lies beside test, train"):
+        catalogue.read(tmp_path / "splits", "mine", catalogue.Choices(layout="classes"))
+    assert catalogue.read(tmp_path / "splits", "mine", catalogue.Choices(exclude=["backup/*"])).classes == ("cat", "dog")

@@ -45,7 +45,7 @@ def test_boxes_have_continuous_edges_inside_their_image_and_those_of_no_area_are
     )  # fmt: skip
     assert dataset.boxes["train2017_2"] == ((2, 30, 20, 40, 30, CROWD), (1, 0, 0, 7.5, 6, JUDGED))
     assert dataset.boxes["train2017_3"] == ((2, 2, 3, 11, 12, JUDGED),) and dataset.boxes["train2017_4"] == ()
-    assert dataset.findings == {"boxes that have no area inside their image": 2}
+    assert dataset.findings == {"boxes that have no area inside their image": 2, coco.CUT: 2}
     assert dataset.labels(["train2017_3"])[0].tolist() == [1, 0, 1]
 
 
@@ -304,3 +304,27 @@ def test_a_packs_folder_is_what_it_was_and_depends_on_annotations_where_masks_ar
     one, other = ({**shown, "annotations": digest} for digest in ("1", "2"))
     assert name("images", **one) == name("images", **other) != KEPT
     assert name("instances", **one) != name("instances", **other)
+
+
+def test_corners_in_the_place_of_sizes_are_noticed(tmp_path: Path) -> None:
+    """Boxes as x1, y1, x2, y2 reach beyond their images; a few are cut and counted."""
+    (tmp_path / "annotations").mkdir()
+    Image.new("RGB", (100, 80)).save(tmp_path / "p.png")
+    corners = [[40.0 + place, 30.0, 95.0, 70.0] for place in range(30)]
+
+    def write(boxes: list[list[float]]) -> None:
+        annotations = [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": 0, "area": 1.0} for n, box in enumerate(boxes)
+        ]
+        content = {
+            "images": [{"id": 1, "file_name": "p.png", "width": 100, "height": 80}],
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+        (tmp_path / "annotations" / "instances_mine.json").write_text(json.dumps(content))
+
+    write(corners)
+    with pytest.raises(DataError, match=r"30 of 30 boxes reach beyond their images.*are these corners"):
+        coco.read(tmp_path, "mine")
+    write([*corners[:1], *([[10.0, 10.0, 20.0, 20.0]] * 30)])
+    assert coco.read(tmp_path, "mine").findings[coco.CUT] == 1

@@ -43,7 +43,8 @@ def test_panoptic_files_beside_instances_add_their_classes_where_they_are_of_all
     write(tmp_path, "val2017")
     dataset = coco.read(tmp_path, "c")
     assert dataset.classes == ("dog", "cat", "tree", "sky") and dataset.findings == {
-        "boxes that have no area inside their image": 2
+        "boxes that have no area inside their image": 2,
+        coco.CUT: 2,
     }
     assert set(dataset.masks) == {"instances", "panoptic"} and len(dataset.images) == 4 and dataset.given == {}
     assert dataset.labels(["val2017_1"])[0].tolist() == [1, 1, 0, 1] and len(dataset.boxes["val2017_1"]) == 3

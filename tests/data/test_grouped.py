@@ -102,7 +102,7 @@ def test_the_splits_that_a_data_set_names_are_taken() -> None:
     dataset = make([""] * 40, [(1, 0)] * 20 + [(0, 1)] * 20, grouped_by="")
     found = splits.open_splits(given(dataset, train=range(0, 40, 2), test=range(1, 40, 2)), "own", "labels")
     assert found.members["test"] == tuple(f"i{place:03}" for place in range(1, 40, 2))
-    assert len(found.members["val"]) == 2 and len(found.members["train"]) == 18 and found.scored_list == "its own split test"
+    assert len(found.members["val"]) == 2 and len(found.members["train"]) == 18 and found.scored_list == "mine's own split test"
     only_val = given(dataset, train=range(0, 30), val=range(30, 40)).model_copy(update={"name": "other"})
     assert splits.open_splits(only_val, "own", "labels").members["test"] == tuple(f"i{place:03}" for place in range(30, 40))
     drawn = splits.open_splits(dataset.model_copy(update={"name": "third"}), "own", "labels")

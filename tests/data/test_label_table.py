@@ -112,7 +112,7 @@ def test_one_column_a_class(root: Path) -> None:
     [
         ("0 2", "cat dog fox", "cat fox", "cat dog fox"),
         ("1 3", "cat dog fox", "cat fox", "cat dog fox"),
-        ("1.0 2.0", "cat dog fox", "cat dog", "cat dog fox"),
+        ("1.0 3.0", "cat dog fox", "cat fox", "cat dog fox"),
         ("10 9", "", "10 9", "9 10"),
         ("1 2", "2 1 0", "1 2", "2 1 0"),
     ],
@@ -125,6 +125,21 @@ def test_numbers_are_lines_of_classes_txt_or_names(root: Path, numbers: str, lis
     said = f"labels that are numbers, read as lines of classes.txt, of which the first is {0 if '0' in numbers.split() else 1}"
     assert dataset.findings.get(said) == (2 if "fox" in listed else None)
     assert dataset.sources == (("labels.csv", "classes.txt") if listed else ("labels.csv",))
+
+
+def test_numbers_that_may_count_from_0_or_from_1_are_refused(root: Path) -> None:
+    write(root, "cat", "dog", "fox", name="classes.txt")
+    table = write(root, "file,label", "p00,1", "p01,2")
+    with pytest.raises(
+        DataError, match=r"nothing tells whether its first line is number 0 or 1.* Write the names of the classes"
+    ):
+        read(table)
+
+
+def test_columns_that_are_not_used_are_named_with_what_may_group_images(root: Path) -> None:
+    found = read(write(root, "file,label,patient,age", "p00,cat,a,3", "p01,dog,b,4")).findings
+    said = "columns of labels.csv that are not used (patient, age); --group patient keeps the images of one patient in one split"
+    assert found[said] == 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from bench.cli import data
 from bench.data import catalogue, layouts
+from bench.errors import DataError
 from tests.data.labelled import draw, write_masks
 from tests.data.made import write_own
 
@@ -63,3 +64,23 @@ def test_voc_and_coco_take_no_table(tmp_path: Path) -> None:
     assert catalogue.read(root, "mine").kind == "voc"
     with pytest.raises(UsageError, match=r"--labels is for class folders, .* is read as voc; --layout csv"):
         catalogue.read(root, "mine", catalogue.Choices(labels="labels.csv"))
+
+
+def test_labels_that_changed_since_prepare_stop_a_run(tmp_path: Path) -> None:
+    draw(tmp_path / "t", [f"p{place}.png" for place in range(4)])
+    (tmp_path / "t" / "labels.csv").write_text("file,label\np0,cat\np1,dog\np2,cat\np3,dog\n")
+    catalogue.register(catalogue.read(tmp_path / "t", "mine"))
+    assert catalogue.open_dataset("mine", print).classes == ("cat", "dog")
+    (tmp_path / "t" / "labels.csv").touch()
+    assert catalogue.open_dataset("mine", print).classes == ("cat", "dog"), "the content is the same"
+    (tmp_path / "t" / "labels.csv").write_text("file,label\np0,dog\np1,cat\np2,cat\np3,dog\n")
+    with pytest.raises(DataError, match=r"labels\.csv has changed since mine was prepared.*bench data prepare mine --root"):
+        catalogue.open_dataset("mine", print)
+
+
+def test_groups_on_two_sides_of_given_splits_are_told_when_the_data_is_prepared(tmp_path: Path) -> None:
+    draw(tmp_path / "t", [f"p{place}.png" for place in range(4)])
+    rows = ("p0,cat,train,a", "p1,dog,test,a", "p2,cat,train,b", "p3,dog,test,c")
+    (tmp_path / "t" / "labels.csv").write_text("\n".join(["file,label,split,patient", *rows]))
+    with pytest.raises(DataError, match="patient 'a' is in the train and the test split"):
+        catalogue.read(tmp_path / "t", "mine", catalogue.Choices(group="patient"))
