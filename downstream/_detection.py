@@ -18,16 +18,17 @@ class DetectionTask(Downstream):
 
     data: ClassVar[Annotations] = "boxes"
     reads_batch = True
+    side: int
+    """The side of the images in pixels, known once there is a head."""
 
     def features(self, trunk: Trunk, inputs: Tensor) -> Tensor:
         """Return the feature maps that the detector reads, each image's as one vector (N, M)."""
-        return torch.cat([one.flatten(1) for one in maps_of(trunk, inputs)], dim=1)
+        return torch.cat([one.flatten(1) for one in maps_of(trunk, inputs, self.side)], dim=1)
 
     def head(self, trunk: Trunk, size: int) -> nn.Module:
         """Return the detector without its backbone."""
-        own = self.protocol
-        shapes = shapes_of(trunk, size)
-        return Detector(shapes, size, self.classes, own)
+        self.side = size
+        return Detector(shapes_of(trunk, size), size, self.classes, self.protocol)
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """Return the sum of the four losses of Faster R-CNN: of objects and boxes of the proposals, of classes and boxes."""
@@ -41,7 +42,9 @@ class DetectionTask(Downstream):
         """
         heights, widths = (batch["original"].float() / batch["content"]).to(output["boxes"].device).unbind(dim=1)
         scale = torch.stack([widths, heights, widths, heights], dim=1)[:, None]
-        return {**output, "boxes": output["boxes"] * scale, "truth": batch["truth"], "sizes": batch["original"].int()}
+        boxes = output["boxes"] * scale
+        edges = batch["original"].flip(1).repeat(1, 2)[:, None].to(boxes)  # beyond the image there is padding
+        return {**output, "boxes": boxes.clamp(min=0).minimum(edges), "truth": batch["truth"], "sizes": batch["original"].int()}
 
     def visualize(self, output: Any, batch: Batch) -> dict[str, Tensor]:
         """Return the detections that are confident enough, and the truth, painted as class ids: uint8 (N, H, W)."""

@@ -201,7 +201,7 @@ def _board(
     if alone:
         wanted = baseline or "random_init on the same schedule and with the same seeds varied"
         notes.append(f"No row to compare with ({wanted}): {alone}.")
-    data = ", ".join(dict.fromkeys(record.data.short for record in records))
+    data = ", ".join(sorted({record.data.short for record in records}))
     facts = {**rows.board_facts(records[0]), "data": data, "protocol": protocols.of_board(records)}
     return Board(facts, heads, tuple(made), tuple(_trivial_rows(scores)), (*notes, *_warnings(made, heads, looks)))
 

@@ -10,7 +10,8 @@ from bench.text import some
 
 def notes(records: Sequence[Record]) -> list[str]:
     """Return notes on which list was scored, on classes that a mean leaves out, and on what of the data sets was not used."""
-    listed = sorted({record.data.scored_list for record in records} - {""})
+    several = len({record.data.name for record in records}) > 1
+    listed = sorted({_scored(record, several) for record in records} - {""})
     grouped = sorted({(record.data.name, record.data.group) for record in records if record.data.group})
     mapped = sorted({(record.data.name, record.data.mask_values) for record in records if record.data.mask_values})
     return [
@@ -21,6 +22,12 @@ def notes(records: Sequence[Record]) -> list[str]:
         *_undefined(records),
         *_unused(records),
     ]
+
+
+def _scored(record: Record, several: bool) -> str:
+    """Return the list that a run was scored on, with its data set where there are several and it does not say so."""
+    named, name = record.data.scored_list, record.data.name
+    return f"{named} of {name}" if named and several and not named.startswith(name) else named
 
 
 def made_splits(records: Sequence[Record]) -> list[str]:
@@ -38,11 +45,15 @@ def made_splits(records: Sequence[Record]) -> list[str]:
 
 def titles(records: Sequence[Record]) -> list[str]:
     """Return a note with the data's whole title where a table's title has not all of it; tasks are named where they differ."""
-    of_task = {record.data.title: record.title for record in records}
+    of_task: dict[str, list[str]] = {}
+    for record in records:
+        tasks = of_task.setdefault(record.data.title, [])
+        tasks += [record.title] if record.title not in tasks else []
     if len(of_task) == 1 and next(iter(of_task)) == records[0].data.short:
         return []
     several = len(of_task) > 1
-    return [f"Data: {'; '.join(f'{title}, {task}' if several else title for title, task in of_task.items())}."]
+    said = (f"{title}, {' and '.join(tasks)}" if several else title for title, tasks in of_task.items())
+    return [f"Data: {'; '.join(said)}."]
 
 
 def _unused(records: Sequence[Record]) -> list[str]:

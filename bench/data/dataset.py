@@ -227,9 +227,12 @@ class Dataset(Schema):
         return found
 
     def boxes_of(self, ids: Sequence[str]) -> NDArray[np.float32]:
-        """Return the boxes of some images, float32 (N, M, 6) as `Box`; rows beyond an image's own have the class -1."""
+        """Return the boxes of some images, float32 (N, M, 6) as `Box`; rows beyond an image's own have the class -1.
+
+        M is that of the image with the most boxes in the data set, so that targets of all splits have one shape.
+        """
         of_each = [self.boxes[identity] for identity in ids]
-        found = np.zeros((len(ids), max((len(boxes) for boxes in of_each), default=0) or 1, 6), dtype=np.float32)
+        found = np.zeros((len(ids), max((len(boxes) for boxes in self.boxes.values()), default=0) or 1, 6), dtype=np.float32)
         found[..., 0] = -1
         for place, boxes in enumerate(of_each):
             found[place, : len(boxes)] = np.array(boxes, dtype=np.float32).reshape(-1, 6)

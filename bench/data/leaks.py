@@ -62,7 +62,7 @@ def _test_ids(data: Dataset, schemes: Iterable[str]) -> list[str]:
     there = {image.id for image in data.images}
     found: dict[str, None] = {}
     for scheme in schemes:
-        for subset in ("labels", *data.masks):
+        for subset in ("labels", *(["boxes"] if data.kind == "coco" else []), *data.masks):
             if scheme == "official":
                 chosen = lists.choose(data, subset)
                 scored = data.lists[lists.task_of(subset)][chosen.test] if chosen else ()

@@ -242,7 +242,7 @@ def passed_over(dataset: Dataset, subset: str) -> dict[str, int]:
     name, instead = f"ImageSets/{task_of(subset)}/test.txt", f"so that {chosen.test}.txt is scored"
     if not listed["test"]:
         return {f"test lists that have no image ({name}), {instead}": 1}
-    lacked = "an annotation" if subset == "labels" else "a mask"
+    lacked = "an annotation" if subset in ("labels", "boxes") else "a mask"
     return {f"images of {name}, none of which has {lacked}, {instead}": len(listed["test"])}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bench.data import splits
-from bench.data.dataset import Dataset, read_header
+from bench.data.dataset import JUDGED, Dataset, read_header
 from bench.data.masks import read_mask
 from bench.data.splits import Splits
 from bench.data.threads import in_order
@@ -21,15 +21,16 @@ FEW = 20
 def check(dataset: Dataset, whole: Splits, share: float, echo: Echo, what: str = "--tune") -> None:
     """Raise UsageError unless the validation split of a share of the labels can judge every scored class for `what`.
 
-    With labels, a class needs an image with it and one without it; with masks, a mask with it. The sentence says which share
-    would do. For synthetic data, whose scores say nothing, missing classes are a warning.
+    With labels, a class needs an image with it and one without it; with masks, a mask with it; with boxes, a judged box. The
+    sentence says which share would do. For synthetic data, whose scores say nothing, missing classes are a warning.
     """
     found = splits.open_share(dataset, whole, share)
     missing = _unjudged(dataset, found)
     if not missing:
         return
     count = len(found.members["val"])
-    with_and_without = "an image with and one without" if whole.subset == "labels" else "a mask with"
+    kinds = {"labels": "an image with and one without", "boxes": "a box of"}
+    with_and_without = kinds.get(whole.subset, "a mask with")
     at = "" if share == 1 else f" at {100 * share:g} % of the labels"
     text = (
         f"{what} chooses on the validation split, which{at} has {count:,} image{'' if count == 1 else 's'} of {dataset.name} and "
@@ -42,7 +43,7 @@ def check(dataset: Dataset, whole: Splits, share: float, echo: Echo, what: str =
 
 
 def check_scored(dataset: Dataset, whole: Splits, shares: Sequence[float], echo: Echo) -> None:
-    """Warn of a small test split, and of scored classes of which a share of the labels has no training image.
+    """Warn of a small test split, and of scored classes that no training image, or none of a share of the labels, shows.
 
     DataError when the test images show none of the scored classes; masks are not looked at for that.
     """
@@ -56,6 +57,9 @@ def check_scored(dataset: Dataset, whole: Splits, shares: Sequence[float], echo:
             f"the {count} test images of {dataset.name} show none of the scored classes ({some(dataset.scored)}), so nothing can "
             "be scored; add images, or score other classes."
         )
+    unseen = _shown(dataset, whole, whole.members["test"]) - _shown(dataset, whole, whole.ids("train", "val"))
+    if unseen:
+        echo(f"warning: no training image of {dataset.name} shows {some(sorted(unseen))}, and test images do")
     for share in shares:
         members = splits.open_share(dataset, whole, share).members
         lost = _shown(dataset, whole, whole.ids("train")) - _shown(dataset, whole, members["train"]) if share < 1 else set()
@@ -81,6 +85,9 @@ def _unjudged(dataset: Dataset, found: Splits) -> list[str]:
         labels = dataset.labels(ids).reshape(len(ids), len(dataset.classes))
         judged = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
         return [dataset.classes[place] for place in scored if not judged[place]]
+    if found.subset == "boxes":
+        judged_boxes = {box[0] for one in ids for box in dataset.boxes[one] if box[5] == JUDGED}
+        return [dataset.classes[place] for place in scored if place not in judged_boxes]
     wanted = {place + 1 for place in scored}
     for present in _classes_of_masks(dataset, found.subset, ids):
         wanted -= present

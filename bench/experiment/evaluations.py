@@ -31,7 +31,8 @@ def of_tasks(
         if owner in PROBES and owner not in asked:
             raise UsageError(f"--set {owner}: it is no evaluation of this command; add it to --evaluate.")
     if config.watch and "labels" not in needs.values():
-        raise UsageError("--watch knn is scored by labels of images, and no downstream task here has them; add voc_cls.")
+        other = _task_for("labels", downstreams)
+        raise UsageError(f"--watch knn is scored by labels of images, and no downstream task here has them; add {other}.")
     all_asked = set(config.evaluate) == set(EVALUATIONS)
     found: dict[str, tuple[Evaluation, ...]] = {}
     for name in downstreams:

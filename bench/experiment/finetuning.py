@@ -224,7 +224,7 @@ def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
     run.states.append(phase_key)
     run.model.set_mode(phase.train)
     known: _TrainedPhase | None = None if run.session.config.log else cache.state(phase_key)
-    if known is not None and run.after_epoch is not None and len(known.scores) < phase.epochs:
+    if known is not None and run.after_epoch is not None and len(known.scores) < len(known.history.epochs):
         known = None
     with run.timed():
         run.scored = run.data.scored

@@ -252,7 +252,11 @@ def _spread(jobs: Sequence[Job]) -> list[str]:
         if job.settings.epochs is not None:
             phases = " + ".join(f"{phase.epochs} ({PARTS[phase.train]})" for phase in job.phases)
             found.setdefault(f"{job.downstream} has {job.settings.epochs} epochs", {})[job.schedule] = phases
-    return [f"{task}: {'; '.join(f'{name} {phases}' for name, phases in each.items())}" for task, each in found.items()]
+    cut = {job.downstream: job.settings.most_steps for job in jobs if job.settings.most_steps is not None}
+    return [
+        *(f"{task}: {'; '.join(f'{name} {phases}' for name, phases in each.items())}" for task, each in found.items()),
+        *(f"{task} ends after {most:,} training steps, whatever its epochs" for task, most in cut.items()),
+    ]
 
 
 def _default_protocol(drawn: bool, downstreams: Sequence[str]) -> str:

@@ -57,6 +57,9 @@ def targets_of(config: RunConfig) -> tuple[list[Target], str | None, list[str]]:
 def open_data(targets: Sequence[Target], opened: Callable[[str], Dataset]) -> dict[str, Dataset]:
     """Return the data sets of some tasks by name; UsageError where a task does not fit its data, or two have the same images."""
     data = {name: opened(name) for name in dict.fromkeys(one.data for one in targets)}
+    if len({dataset.synthetic for dataset in data.values()}) > 1:
+        drawn = next(name for name, dataset in data.items() if dataset.synthetic)
+        raise UsageError(f"{drawn} is synthetic and other data here is not, and such scores share no table; a command for each.")
     known: dict[str, str] = {}
     for name, dataset in data.items():
         other = known.setdefault(dataset.fingerprint, name)

@@ -33,13 +33,13 @@ DETECTIONS = 100
 Shapes = list[torch.Size]
 
 
-def maps_of(trunk: Trunk, inputs: Tensor) -> list[Tensor]:
-    """Return the feature maps that a detector reads of preprocessed images (N, channels, H, W): strides 4 to 32, finest first.
+def maps_of(trunk: Trunk, inputs: Tensor, side: int) -> list[Tensor]:
+    """Return the feature maps that a detector reads of preprocessed images of `side` pixels: strides 4 to 32, finest first.
 
-    They are the levels of the trunk's pyramid from stride 4 on, four at most; the finest that there is where all are coarser.
+    `inputs` (N, channels, side, side) are whatever the trunk's `encode` takes. The maps are the levels of the trunk's pyramid from
+    stride 4 on, four at most; the finest that there is where all are coarser.
     """
     maps = trunk.pyramid(trunk.encode(inputs))
-    side = inputs.shape[-1]
     return [one for one in maps if side // one.shape[-1] >= FINEST and one.shape[-1] > 1][:MOST_LEVELS] or maps[-1:]
 
 
@@ -50,7 +50,7 @@ def shapes_of(trunk: Trunk, size: int) -> Shapes:
     modes = [(module, module.training) for module in trunk.modules()]
     trunk.eval()  # the statistics of batch norms must not change
     zeros = torch.zeros(1, trunk.preprocessing.channels, size, size, device=parameter.device)
-    found = [one.shape[1:] for one in maps_of(trunk, zeros)]
+    found = [one.shape[1:] for one in maps_of(trunk, zeros, size)]
     for module, training in modes:
         module.training = training
     return found

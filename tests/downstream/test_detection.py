@@ -46,7 +46,7 @@ class Wrapped(nn.Module):
         self.trunk, self.neck, self.out_channels = trunk, neck, channels
 
     def forward(self, inputs: Tensor) -> OrderedDict[str, Tensor]:
-        maps = maps_of(self.trunk, inputs)
+        maps = maps_of(self.trunk, inputs, SIZE)
         if len(maps) == 1:
             return OrderedDict([("0", self.neck(maps[0]))])
         found: OrderedDict[str, Tensor] = self.neck(OrderedDict((str(place), one) for place, one in enumerate(maps)))
@@ -121,9 +121,9 @@ def test_a_detector_reads_decoder_levels_of_a_unet_encoder_levels_of_a_pyramid_a
     assert plugin.is_dense(pyramid_decodes=True) and not plugin.is_dense(pyramid_decodes=False)
     unet = make_trunk(TRUNKS[0]).eval()
     inputs = torch.rand(1, 1, SIZE, SIZE)
-    before = [one.clone() for one in maps_of(unet, inputs)]
+    before = [one.clone() for one in maps_of(unet, inputs, SIZE)]
     unet.up.apply(lambda part: part.weight.data.zero_() if isinstance(part, nn.ConvTranspose2d) else None)
-    assert all(not torch.equal(a, b) for a, b in zip(before, maps_of(unet, inputs), strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before, maps_of(unet, inputs, SIZE), strict=True))
 
 
 def test_shapes_are_found_without_a_change_of_the_trunk() -> None:
