@@ -36,7 +36,7 @@ Shapes = list[torch.Size]
 def maps_of(trunk: Trunk, inputs: Tensor, side: int) -> list[Tensor]:
     """Return the feature maps that a detector reads of preprocessed images of `side` pixels: strides 4 to 32, finest first.
 
-    `inputs` (N, channels, side, side) are whatever the trunk's `encode` takes. The maps are the levels of the trunk's pyramid from
+    `inputs` (N, channels, side, side) are whatever the trunk's `encode` takes. The maps are levels of the trunk's pyramid from
     stride 4 on, four at most; the finest that there is where all are coarser.
     """
     maps = trunk.pyramid(trunk.encode(inputs))

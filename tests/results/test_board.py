@@ -237,7 +237,7 @@ def test_several_data_sets_share_a_board_with_columns_of_their_own() -> None:
     assert [column.title for column in one.columns] == ["Segmentation on other", "Segmentation on voc"]
     assert [[len(cell.records) for cell in row.cells] for row in one.rows] == [[2, 2], [2, 2]]
     assert {record.data.name for row in one.rows for record in row.cells[0].records} == {"other"}
-    assert "voc, other" in one.title
+    assert "other, voc" in one.title
     (alone,) = boards(first)
     assert [column.title for column in alone.columns] == ["Segmentation"]
     assert len(boards([*first, make(seed=3, data="drawn", fingerprint="d" * 64, synthetic=True)])) == 2
