@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ INSTALL = "pip install 'pretext-bench[medical]'"
 
 def require() -> None:
     """Raise UsageError, saying what to install, where MONAI is missing."""
-    if find_spec("monai") is None:  # to import it takes seconds
-        raise UsageError(f"hd95 needs MONAI, which is not installed: {INSTALL}.")
+    try:
+        version("monai")  # to import it takes seconds
+    except PackageNotFoundError as error:
+        raise UsageError(f"hd95 needs MONAI, which is not installed: {INSTALL}.") from error
 
 
 def _distance() -> Any:

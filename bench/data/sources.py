@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +57,17 @@ class Source:
 def library(name: str, title: str) -> ModuleType:
     """Return the library that reads a data set; UsageError with what to install where it is missing."""
     try:
-        return importlib.import_module(name)
+        if name == "medmnist":
+            import medmnist as found
+        elif name == "datasets":
+            import datasets as found
+        else:
+            import torchvision.datasets as found
     except ImportError as error:
         raise UsageError(
             f"{title} is read with the library {name}, which is not installed: pip install 'pretext-bench[datasets]'."
         ) from error
+    return cast(ModuleType, found)
 
 
 def arrays(images: NDArray[np.uint8], labels: Iterable[tuple[int, ...]]) -> Iterator[Item]:

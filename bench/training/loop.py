@@ -78,7 +78,6 @@ class Stage:
     batch_size: int
     epochs: int
     seed: int
-    most_steps: int | None = None  # after how many training ends, if its epochs have more
     optimization: Optimization = field(default_factory=Optimization)
     """How rates go on from step to step, how gradients are clipped, and in how many parts a batch is computed."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +88,8 @@ class Stage:
     """Called after every epoch with the number of epochs done; its time is part of the cost of training."""
     watch: Callable[[int], None] = lambda epoch: None
     """Called like `after_epoch`, and outside of the cost of training; it must change nothing that training reads."""
+    most_steps: int | None = None
+    """After how many training steps training ends, if its epochs have more."""
 
 
 @dataclass

@@ -115,8 +115,9 @@ def test_prepared_data_have_counts_and_whole_fingerprints(bench: Bench, voc: Pat
     (one,) = read(bench("data", "list", "--json"))["data"]
     cells = bench("data", "list").out.splitlines()[1].split("\t")
     assert (one["name"], one["images"], one["left_out"], one["scored"]) == ("mine", 40, 0, ["disc", "star"])
-    assert len(one["fingerprint"]) == 64 and one["fingerprint"][:12] == cells[3] and cells[4] == "2 of 8 scored"
-    assert len(one["classes"]) == 8 and one["root"] == cells[5]
+    assert len(one["fingerprint"]) == 64 and one["fingerprint"][:12] == cells[4] and cells[5] == "2 of 8 scored"
+    assert len(one["classes"]) == 8 and one["root"] == cells[6]
+    assert ", ".join(one["tasks"]) == cells[2] and "voc_det" in one["tasks"] and "detection" in one["tasks"]
 
 
 def test_a_report_has_the_cells_of_the_csv_files_as_numbers(out: Path, bench: Bench) -> None:

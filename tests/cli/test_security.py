@@ -151,7 +151,10 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
     ),
     "http": (imports("http"), ("bench/data/download.py",)),
     "sockets": (imports("socket"), ("bench/storage/files.py", "bench/storage/locks.py", "bench/storage/offline.py")),
-    "downloads by others": (imports("torchvision.datasets", "huggingface_hub", "datasets", "transformers", "kagglehub"), ()),
+    "downloads by others": (
+        imports("torchvision.datasets", "huggingface_hub", "datasets", "transformers", "kagglehub"),
+        ("bench/data/sources.py",),  # their readers of what is on the disk
+    ),
     "pretrained weights of others": (keyword("pretrained", False), ("bench/models/sources.py",)),
     "archives": (
         imports("tarfile", "zipfile"),
