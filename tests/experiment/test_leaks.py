@@ -125,7 +125,7 @@ def test_dropping_changes_the_trunks_id_only_where_something_is_dropped(drawn: d
     assert (counts(noted), counts(dropped)) == ((1, 0, 0), (0, 0, 1))
     (one,), (other,) = noted.jobs, dropped.jobs
     assert one.pretrain.id != other.pretrain.id and other.pretrain.held_out is not None
-    assert other.pretrain.held_out.data_fingerprint == noted.data.fingerprint
+    assert other.pretrain.held_out.data_fingerprint == next(iter(noted.data.values())).fingerprint
     left = leaks.pretraining_splits(other.pretrain, dropped, quiet)
     whole = leaks.pretraining_splits(one.pretrain, noted, quiet)
     assert {*whole.ids("train")} - {*left.ids("train")} == {"000000000000_added.jpg"}
@@ -228,7 +228,7 @@ def test_the_test_and_the_validation_images_are_compared_at_once(
     drawn: dict[str, Path], unlabelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = grid(drawn, unlabelled)
-    scores = splits.open_splits(found.data, "official", "labels")
+    scores = splits.open_splits(next(iter(found.data.values())), "official", "labels")
     for split, place in (("val", 0), ("test", 2)):
         shutil.copy(next(drawn["demo"].rglob(f"{scores.ids(split)[place]}.jpg")), unlabelled / f"00000000000_{split}.jpg")
     found, opened, read = grid(drawn, unlabelled), [], hashes.open_hashes
@@ -260,7 +260,7 @@ def test_a_damaged_file_of_splits_is_said_and_its_test_images_are_not_left_in(dr
     shutil.copy(scored(drawn, 0), unlabelled / "000000000000_added.jpg")
     paper = {"leaks": "drop", "set": ("protocol.split_scheme=paper-70-20-10",)}
     whole = grid(drawn, unlabelled, leaks="note", set=paper["set"])
-    splits.open_splits(whole.data, "paper-70-20-10", "SegmentationClass")
+    splits.open_splits(next(iter(whole.data.values())), "paper-70-20-10", "SegmentationClass")
     (path,) = (files.home() / "splits").glob("*paper-70-20-10-SegmentationClass*")
     path.write_text("{")
     with pytest.raises(DataError, match=r"SegmentationClass.* is not a file of splits"):

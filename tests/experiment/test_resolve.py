@@ -48,9 +48,7 @@ def test_a_task_without_the_default_protocol_has_its_first(grid: Callable[..., G
     assert {job.protocol for job in grid(downstream="voc_seg,voc_cls").jobs} == {"standard"}
 
 
-@pytest.mark.parametrize(
-    ("downstream", "lacking"), [("voc_seg", "has no masks in SegmentationClass"), ("voc_cls", "has no labels")]
-)
+@pytest.mark.parametrize(("downstream", "lacking"), [("voc_seg", "has no masks"), ("voc_cls", "has no labels")])
 @pytest.mark.parametrize("pretext", ["random_init", "l1_color"])
 def test_unlabelled_data_is_told_that_labels_are_missing(
     pretext: str, downstream: str, lacking: str, grid: Callable[..., Grid], tmp_path: Path
