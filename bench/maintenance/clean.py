@@ -250,6 +250,15 @@ def _packs(place: Place, orphaned: bool) -> Iterator[Path]:
             yield pack
 
 
+def _exported(place: Place) -> Iterator[Path]:
+    """Yield the images written of what another library reads, where no prepared data set is read from them."""
+    indexes = [entry / "index.json" for entry in _entries(place.home / "data")]
+    roots = {catalogue.read_index(path).root.resolve() for path in indexes if path.is_file()}
+    for entry in _entries(place.home / "exported"):
+        if not any(root.is_relative_to(entry.resolve()) for root in roots):
+            yield entry
+
+
 KINDS = {
     "temporary": Kind("temporary files of commands that died", ("out", "home"), _temporary),
     "locks": Kind("lock files that nobody holds", ("out", "home"), _locks),
@@ -273,6 +282,7 @@ KINDS = {
         "packs of data sets that have changed or are no longer prepared", ("home",), lambda p: _packs(p, orphaned=True)
     ),
     "packs": Kind("the other packs, made again from their images", ("home",), lambda place: _packs(place, orphaned=False)),
+    "exported": Kind("images exported from the files of other libraries, of which no data set is prepared", ("home",), _exported),
     "indices": Kind(
         "lists of images in folders given by path, made again from them",
         ("home",),

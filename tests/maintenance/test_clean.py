@@ -319,3 +319,11 @@ def test_timings_of_steps_can_be_removed_and_those_of_precisions_stay(
     (tmp_path / "project" / "notes.txt").write_text("not of bench, and not looked at: timings lie in the home folder")
     assert bench("clean", "timings", "--out", tmp_path / "project").code == 0
     assert not list((home / "steps").iterdir()) and list((home / "timings").iterdir())
+
+
+def test_exported_images_stay_while_a_data_set_is_prepared_from_them(bench: Bench, voc: Path, home: Path, tmp_path: Path) -> None:
+    for name in ("kept", "left"):
+        shutil.copytree(voc, home / "exported" / name)
+    catalogue.register(catalogue.read(home / "exported" / "kept", "mine"))
+    assert bench("clean", "exported", "--out", tmp_path / "runs").code == 0
+    assert [path.name for path in (home / "exported").iterdir()] == ["kept"]
