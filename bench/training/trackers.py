@@ -253,7 +253,7 @@ class Mlflow:
         from lightning.pytorch.loggers import MLFlowLogger
 
         before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-        for noisy in ("alembic", "lightning.pytorch.loggers.mlflow"):
+        for noisy in ("alembic", "lightning.pytorch.loggers.mlflow", "mlflow"):  # MONAI may have imported it with its own level
             logging.getLogger(noisy).setLevel(logging.ERROR)
         out, server = self.subject.out.absolute(), os.environ.get("MLFLOW_TRACKING_URI")
         with locks.lock(out / "locks" / "mlflow.lock", self.subject.echo):  # the first process makes the tables
