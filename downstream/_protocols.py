@@ -207,7 +207,7 @@ def _on_any_data(protocols: Mapping[str, Protocol], **more: Any) -> dict[str, Pr
         name: one.with_changes(
             {
                 **({"split_scheme": "own"} if one.split_scheme == "official" else {}),
-                "summary": one.summary.replace("official split scheme", "the data's own splits"),
+                "summary": f"as on VOC: {one.summary.replace('official split scheme', 'own splits')}",
                 **more,
             },
             name,
