@@ -65,6 +65,8 @@ class Metric:
     """Whether the background has one too, before the classes."""
     slow: bool = False
     """Whether a value is the mean of so many rankings that fewer resamples are drawn."""
+    single: bool = False
+    """Whether it is of images that have one class each."""
     lower: bool = False
     """Whether lower is better. Such a metric is never a protocol's main one, by which rates and settings are chosen."""
     version: int = 1
@@ -295,8 +297,8 @@ def average_precision(scores: NDArray[Any], labels: NDArray[Any], recalls: int =
 _ALL = (
     Metric("acc_keras", "Keras accuracy (the paper's Acc)", "scores", acc_keras, by_class=False),
     Metric("acc_subset", "subset accuracy", "scores", acc_subset, by_class=False),
-    Metric("acc_top1", "top-1 accuracy", "scores", acc_top1, by_class=False),
-    Metric("acc_class", "mean class accuracy", "scores", acc_class),
+    Metric("acc_top1", "top-1 accuracy", "scores", acc_top1, by_class=False, single=True),
+    Metric("acc_class", "mean class accuracy", "scores", acc_class, single=True),
     Metric("map_voc", "mAP, area under the envelope", "scores", ranked=map_voc),
     Metric("map_voc07", "mAP, 11 points", "scores", ranked=map_voc07, recalls=RECALLS),
     Metric("f1_macro", "macro F1 at 0.5", "scores", f1_macro),

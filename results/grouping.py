@@ -72,9 +72,13 @@ def columns(records: Sequence[Record], chosen: Sequence[str] = ()) -> list[tuple
 
 
 def _fits(metric: str, record: Record) -> bool:
-    """Whether a run has what a metric needs: the same as its main metric does, or the protocol has it too."""
+    """Whether a run has what a metric needs: the protocol has it too, or it needs the same as the main metric.
+
+    What is of images with one class each fits no other images.
+    """
     wanted = metrics.get(metric)
-    return wanted.key in record.metric_ids or wanted.needs == metrics.METRICS[record.metric_ids[0].partition("@")[0]].needs
+    same = wanted.needs == metrics.METRICS[record.metric_ids[0].partition("@")[0]].needs
+    return wanted.key in record.metric_ids or (same and not wanted.single)
 
 
 def title_of(record: Record) -> str:

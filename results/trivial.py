@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from bench.metrics import Predictions
+from bench.metrics import METRICS, Predictions
 from bench.record import Record
 
 Predictor = Callable[[Predictions], Predictions]
@@ -17,13 +17,15 @@ def trivial(record: Record, needs: str) -> dict[str, Predictor]:
     """Return the trivial predictors for what a metric needs, by name: functions of a run's predictions, which hold the truth.
 
     - class prior: each class scored by its share of the training images, the same for every image, and for every low-shot sample;
-    - constant: nothing is present, every score 0;
+    - constant: nothing is present, every score 0, where an image may show nothing;
     - all background: every pixel is background, and so nothing of a class is found;
     - whole image: one box over the image for each class, with its share of the training images as confidence.
     """
     if needs in ("scores", "shots"):
         same = partial(_same_scores, needs)
-        constant = {"constant (nothing present)": partial(same, (0.0,) * len(record.data.classes))}
+        known = (METRICS.get(identity.partition("@")[0]) for identity in record.metric_ids)
+        single = any(metric is not None and metric.single for metric in known)
+        constant = {} if single else {"constant (nothing present)": partial(same, (0.0,) * len(record.data.classes))}
         return {"class prior": partial(same, record.data.prior), **constant} if record.data.prior else dict(constant)
     if needs == "boxes":
         equal = (1.0,) * len(record.data.classes)

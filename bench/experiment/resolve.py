@@ -297,14 +297,17 @@ def _protocol(target: Target, name: str, changes: Changes) -> tuple[str, Protoco
             f"{downstream} has boxes, which are mirrored at most: resize=squash or letterbox, augmentation=none or flip."
         )
     needed = {"labels": ("scores",), "masks": ("confusion", "surface"), "boxes": ("boxes",)}[plugin.data]
-    for place, metric in enumerate(protocol.metrics):
-        if metrics.get(metric).needs not in needed:
-            raise UsageError(f"{metric} is no metric of {downstream}: the metric needs {metrics.get(metric).needs}.")
-        if metrics.get(metric).needs == "surface":
+    found = [metrics.get(metric) for metric in protocol.metrics]
+    for metric in found:
+        if metric.needs not in needed:
+            raise UsageError(f"{metric.id} is no metric of {downstream}: the metric needs {metric.needs}.")
+        if metric.needs == "surface":
             surface.require()
-        if not place and metrics.get(metric).lower:
-            raise UsageError(f"{metric} is better when lower, so it is no main metric; name another one first.")
-    protocol = protocol.model_copy(update={"metrics": tuple(metrics.get(metric).id for metric in protocol.metrics)})
+        if metric.single and not plugin.single:
+            raise UsageError(f"{metric.id} is of images that have one class each, and {downstream} is for others too.")
+    if found[0].lower:
+        raise UsageError(f"{found[0].id} is better when lower, so it is no main metric; name another one first.")
+    protocol = protocol.model_copy(update={"metrics": tuple(metric.id for metric in found)})
     return label_of(name, protocol, base), protocol
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench import registry
@@ -77,9 +77,3 @@ def check(task: str, data: Dataset) -> None:
             f"{task} is for images that have one class each, and {data.name} has images with none or several; "
             f"{data.name} has {lists.held(data)}."
         )
-
-
-def by_key(targets: Sequence[Target]) -> Mapping[str, Target]:
-    """Return tasks by what tells them apart: TASK, or TASK@DATA where a task is on several data sets."""
-    several = {one.task for one in targets if sum(other.task == one.task for other in targets) > 1}
-    return {f"{one.task}@{one.data}" if one.task in several else one.task: one for one in targets}

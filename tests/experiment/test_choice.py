@@ -6,6 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.data.dataset import Dataset, ImageFile
+from bench.data.splits import Splits
+from bench.errors import DataError
+from bench.experiment import choice
 from tests.conftest import Outcome
 from tests.data.made import save_mask, write_list, write_own
 
@@ -69,3 +73,30 @@ def test_synthetic_data_are_warned_of_only(bench: Bench, tmp_path: Path) -> None
     (root / "SYNTHETIC.txt").write_text("")
     done = bench("run", *SMALL, "--data", root, "--out", tmp_path / "runs", "--plan", "--downstream", "voc_cls", "--tune", 2)
     assert done.code == 0 and "warning: --tune chooses" in done.out
+
+
+def labelled(labels: list[tuple[int, ...]], **members: list[int]) -> tuple[Dataset, Splits]:
+    images = tuple(ImageFile(f"i{place}", f"i{place}.png", labels=one) for place, one in enumerate(labels))
+    dataset = Dataset(name="mine", kind="csv", root=Path(), classes=("cat", "dog"), scored=("cat", "dog"), images=images)
+    named = {name: tuple(f"i{place}" for place in members.get(name, [])) for name in ("train", "val", "test")}
+    return dataset, Splits(scheme="own", dataset="mine", data_fingerprint="f" * 64, subset="labels", members=named)
+
+
+def test_a_small_test_split_and_classes_that_nothing_teaches_are_warned_of() -> None:
+    said: list[str] = []
+    dataset, splits = labelled([(1, 0)] * 30 + [(0, 1)], train=list(range(20)), val=[20, 21], test=[29, 30])
+    choice.check_scored(dataset, splits, (1.0,), said.append)
+    assert said == [
+        "warning: the test split of mine has 2 images, so its scores say little",
+        "warning: no training image of mine shows dog, and test images do",
+    ]
+    said.clear()
+    dataset, splits = labelled([(1, 0)] * 29 + [(0, 1)] * 31, train=list(range(28)) + [59], val=[28], test=list(range(29, 59)))
+    choice.check_scored(dataset, splits, (1.0, 0.1), said.append)
+    assert len(said) == 1 and said[0].startswith("warning: 10 % of the labels of mine are 3 training images, and none shows")
+
+
+def test_test_images_that_show_no_scored_class_stop_the_command() -> None:
+    dataset, splits = labelled([(1, 0)] * 20 + [(0, 0)] * 30, train=list(range(18)), val=[18, 19], test=list(range(20, 50)))
+    with pytest.raises(DataError, match=r"the 30 test images of mine show none of the scored classes \(cat, dog\)"):
+        choice.check_scored(dataset, splits, (1.0,), print)

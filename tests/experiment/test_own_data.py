@@ -86,6 +86,10 @@ def test_class_folders_a_table_and_masks_go_to_one_table_with_their_own_names(be
     report = bench("report", "--out", tmp_path / "runs")
     assert report.code == 0 and report.out.count("Table 4") == 1, report.err
     names = {"classes": ("hund", "katze"), "multilabel": ("blau", "rot"), "segmentation": ("links", "rechts")}
+    assert "kinds names no splits; they were made once: " in report.out
+    assert not [line for line in report.out.splitlines() if "Multilabel" in line and "acc_top1" in line]
+    html = bench("report", "--out", tmp_path / "runs", "--html")
+    assert html.code == 0 and "Classification on kinds (acc_class@1, %)" in (tmp_path / "runs" / "report.html").read_text()
     for one in record.read(tmp_path / "runs"):
         assert one.data.classes == names[one.downstream]
         assert set(next(iter(one.per_class.values()))) <= {"background", *names[one.downstream]}

@@ -65,6 +65,24 @@ def test_photographs_and_the_demo_data_are_not_in_one_command(other: Path) -> No
         targets.targets_of(config)
 
 
+def test_synthetic_data_under_another_name_is_not_beside_photographs(
+    grid: Callable[..., Grid], drawn: dict[str, Path], other: Path
+) -> None:
+    (other / "VOCdevkit" / "VOC2012" / "SYNTHETIC.txt").unlink()
+    with pytest.raises(UsageError, match="is synthetic and other data here is not, and such scores share no table"):
+        grid(f"segmentation@{drawn['demo']},segmentation@{other}")
+
+
+def test_metrics_of_images_with_one_class_are_refused_elsewhere(grid: Callable[..., Grid], drawn: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="acc_top1 is of images that have one class each, and multilabel is for others too"):
+        grid(f"multilabel@{drawn['demo']}", set=('multilabel.metrics=["map_voc","acc_top1"]',))
+
+
+def test_a_metric_that_is_better_when_lower_is_no_main_metric(grid: Callable[..., Grid], drawn: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="hd95 is better when lower, so it is no main metric; name another one first"):
+        grid(f"segmentation@{drawn['demo']}", set=('segmentation.metrics=["hd95","dice"]',))
+
+
 def test_two_names_of_the_same_images_are_refused(grid: Callable[..., Grid], drawn: dict[str, Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(drawn["demo"], tmp_path / "copy"))
     with pytest.raises(UsageError, match="have the same images; a command for each"):
