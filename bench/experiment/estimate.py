@@ -18,10 +18,10 @@ from bench.contract import Batch, Downstream
 from bench.data import packs, splits
 from bench.data.dataset import Dataset, decode
 from bench.experiment.finetuning import make_model, phase_stage
-from bench.experiment.jobs import pack_of, recipe_of, subset_of
+from bench.experiment.jobs import PARTS, pack_of, recipe_of, subset_of
 from bench.experiment.leaks import pretraining_splits
 from bench.experiment.pretraining import make_pretext, pretraining_stage, side_of
-from bench.experiment.resolve import PARTS, Grid
+from bench.experiment.resolve import Grid
 from bench.experiment.step_times import FEW, RUN, Kind, StepTimes, keep
 from bench.job import Job, PretrainJob
 from bench.models import batch_norm

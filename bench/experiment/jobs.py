@@ -23,6 +23,8 @@ from bench.schema import canonical
 STATISTICS_VERSION = 2
 """2: the batch norms of a trunk that was left untrained have measured statistics."""
 MOST_RUNS = 100_000
+PARTS = {"head": "the head alone", "all": "everything"}
+"""What a phase trains, in words."""
 
 
 @dataclass(frozen=True)
@@ -291,3 +293,17 @@ def _check_rates(rates: Sequence[float], protocol: Protocol, schedules: Sequence
                 f"--rates takes {len(phases)} rates above 0, one for each phase of the schedule {schedule}, but got {given}; "
                 "choose the schedule with --schedule."
             )
+
+
+def spread(jobs: Sequence[Job]) -> list[str]:
+    """Return a line for each downstream task whose epochs were changed: how many each phase of a schedule has now."""
+    found: dict[str, dict[str, str]] = {}
+    for job in jobs:
+        if job.settings.epochs is not None:
+            phases = " + ".join(f"{phase.epochs} ({PARTS[phase.train]})" for phase in job.phases)
+            found.setdefault(f"{job.downstream} has {job.settings.epochs} epochs", {})[job.schedule] = phases
+    cut = {job.downstream: job.settings.most_steps for job in jobs if job.settings.most_steps is not None}
+    return [
+        *(f"{task}: {'; '.join(f'{name} {phases}' for name, phases in each.items())}" for task, each in found.items()),
+        *(f"{task} ends after {most:,} training steps, whatever its epochs" for task, most in cut.items()),
+    ]

@@ -16,7 +16,17 @@ from bench.data.splits import Splits
 from bench.errors import UsageError, unknown
 from bench.experiment import choice, evaluations, initialisations
 from bench.experiment.initialisations import Initialisation
-from bench.experiment.jobs import Evaluation, Row, Task, all_jobs, label_of, pretrain_job, subset_of, weights_job
+from bench.experiment.jobs import (
+    Evaluation,
+    Row,
+    Task,
+    all_jobs,
+    label_of,
+    pretrain_job,
+    spread,
+    subset_of,
+    weights_job,
+)  # fmt: skip
 from bench.experiment.targets import Target, open_data, targets_of
 from bench.initialisation import INIT
 from bench.job import HeldOut, Job, PretrainJob
@@ -31,8 +41,6 @@ SMALL = ("small", "demo")
 """The protocols whose size is also that of pretraining; in others it is the task's alone (standard segmentation: 512)."""
 PHOTOGRAPHS, DRAWN = "small", "demo"
 """The protocols where --protocol is left out: of photographs, and of the drawn demo data."""
-PARTS = {"head": "the head alone", "all": "everything"}
-"""What a phase trains, in words."""
 
 Changes = Mapping[str, Mapping[str, Any]]
 """The settings that `--set` changes, by owner (recipe, protocol, a pretext task or a downstream task) and name."""
@@ -125,7 +133,7 @@ def resolve(config: RunConfig, echo: Echo, known: Mapping[str, Dataset] | None =
     jobs = all_jobs(config, rows, tasks)
     if not jobs:
         raise UsageError("nothing is left to run: no row here brings a trained decoder, which is all that is probed.")
-    notes += _spread(jobs)
+    notes += spread(jobs)
     return Grid(jobs, data, pretrain_data, pretrain_name if needs_images else None, protocol_name, notes, loaded)
 
 
@@ -243,20 +251,6 @@ def _check_feeds(recipes: Mapping[str, Recipe], trunk: str, size: int) -> None:
                 check_size(trunk, side)
             except UsageError as error:
                 raise UsageError(f"{name} feeds {what} of {side} px to the trunk: {error}") from error
-
-
-def _spread(jobs: Sequence[Job]) -> list[str]:
-    """Return a line for each downstream task whose epochs were changed: how many each phase of a schedule has now."""
-    found: dict[str, dict[str, str]] = {}
-    for job in jobs:
-        if job.settings.epochs is not None:
-            phases = " + ".join(f"{phase.epochs} ({PARTS[phase.train]})" for phase in job.phases)
-            found.setdefault(f"{job.downstream} has {job.settings.epochs} epochs", {})[job.schedule] = phases
-    cut = {job.downstream: job.settings.most_steps for job in jobs if job.settings.most_steps is not None}
-    return [
-        *(f"{task}: {'; '.join(f'{name} {phases}' for name, phases in each.items())}" for task, each in found.items()),
-        *(f"{task} ends after {most:,} training steps, whatever its epochs" for task, most in cut.items()),
-    ]
 
 
 def _default_protocol(drawn: bool, downstreams: Sequence[str]) -> str:
