@@ -18,15 +18,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.contract import Trunk
+from bench.models.shards import own
 
 
 class Mask:
-    """Which cells of images are visible, bool (N, 1, cells, cells), as many in each image, at any resolution."""
+    """Which cells of images are visible, bool (N, 1, cells, cells), as many in each image, at any resolution.
+
+    Inside a network whose images several devices share, the masks are those of a device's own images.
+    """
 
     def __init__(self, visible: Tensor, count: int) -> None:
         self.visible, self.count, self.cells = visible, count, visible.shape[-1]
-        self._at: dict[int, Tensor] = {}
-        self._rows: dict[int, Tensor] = {}
+        self._at: dict[tuple[int, int], Tensor] = {}
+        self._rows: dict[tuple[int, int], Tensor] = {}
 
     def hides(self, side: int) -> bool:
         """Tell whether places of a level of `side` x `side` are hidden: not at levels that are coarser than the cells."""
@@ -34,18 +38,21 @@ class Mask:
 
     def at(self, side: int) -> Tensor:
         """Return the mask at a resolution, bool (N, 1, side, side)."""
-        if side not in self._at:
+        visible = own(self.visible)
+        place = side, len(visible)
+        if place not in self._at:
             times = side // self.cells
-            self._at[side] = self.visible.repeat_interleave(times, 2).repeat_interleave(times, 3)
-        return self._at[side]
+            self._at[place] = visible.repeat_interleave(times, 2).repeat_interleave(times, 3)
+        return self._at[place]
 
     def rows(self, side: int) -> Tensor:
         """Return the numbers of the visible places among all of a batch, int64; how many is known without asking the device."""
-        if side not in self._rows:
-            flat = self.at(side).flatten()
-            number = len(self.visible) * self.count * (side // self.cells) ** 2
-            self._rows[side] = flat.int().argsort(descending=True, stable=True)[:number]
-        return self._rows[side]
+        mask = self.at(side)
+        place = side, len(mask)
+        if place not in self._rows:
+            number = len(mask) * self.count * (side // self.cells) ** 2
+            self._rows[place] = mask.flatten().int().argsort(descending=True, stable=True)[:number]
+        return self._rows[place]
 
 
 def draw_mask(images: int, cells: int, hidden: float, generator: torch.Generator) -> Tensor:

@@ -174,6 +174,7 @@ def phase_stage(job: Job, model: Model, downstream: Downstream, number: int) -> 
         epochs=phase.epochs,
         seed=seed,
         facts={"id": job.id, "phase": number},
+        networks=(model,),
     )
 
 

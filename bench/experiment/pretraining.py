@@ -17,7 +17,7 @@ from bench.contract import Preprocessing, Pretext, Trunk
 from bench.data import packs, splits
 from bench.data.batches import SplitData
 from bench.errors import BenchError, UsageError
-from bench.experiment import figure7, watching, weights
+from bench.experiment import failures, figure7, watching, weights
 from bench.experiment.jobs import recipe_of
 from bench.experiment.leaks import pretraining_splits
 from bench.experiment.provenance import cost, data_facts, provenance
@@ -112,7 +112,11 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
         files.remove(work_folder(job, session.out))  # left when a process died after publishing
         return found
     with locks.lock(lock_of(job, session.out), session.echo, session.machine.stop.check, wait=wait):
-        return find_pretrained(job, session.out) or _pretrain(job, session)
+        made = find_pretrained(job, session.out)
+        if made is None:
+            with failures.noted(job.id, session.out):
+                made = _pretrain(job, session)
+        return made
 
 
 def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
@@ -233,6 +237,7 @@ def pretraining_stage(job: PretrainJob, pretext: Pretext) -> Stage:
         seed=job.seed,
         facts={"id": job.id},
         before_step=partial(setattr, pretext, "progress"),
+        networks=tuple(pretext.children()),
     )
 
 

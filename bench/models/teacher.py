@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ class Teacher(nn.Module):
     A pretext task calls `follow` after its last yield, when the student's weights have been updated. The copy is part of the
     task's `state_dict`, so a resumed run has it to the bit. The student is the caller's submodule, not this one's.
     """
+
+    by_image: ClassVar[tuple[str, ...]] = ("forward", "encode")
 
     def __init__(self, student: nn.Module, without: str = "") -> None:
         """`without` names a submodule that is not copied: `up`, where a trunk's decoder is not needed."""

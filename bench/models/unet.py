@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ class UNet(Trunk):
     With preprocessing `l+ab` the encoder is two of half the width, one for L and one for ab, whose features are joined at each
     level and which share nothing (Zhang et al. 2017, https://arxiv.org/abs/1611.09842). The decoder is as before.
     """
+
+    by_image: ClassVar[tuple[str, ...]] = (*Trunk.by_image, "halves")
 
     def __init__(self, depth: int, width: int, preprocessing: PreprocessingName) -> None:
         super().__init__(preprocessing)

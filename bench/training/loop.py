@@ -7,11 +7,12 @@ function of the seed (`bench.seeding`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,6 +29,7 @@ from bench.contract import Batch
 from bench.data import batches
 from bench.data.batches import SplitData
 from bench.errors import BenchError, DataError, Diverged, OutOfMemory, out_of_memory
+from bench.models.shards import Shards, whole
 from bench.protocol import Optimization
 from bench.training import checkpoint, updates
 from bench.training.energy import Meter
@@ -90,6 +92,8 @@ class Stage:
     """Called like `after_epoch`, and outside of the cost of training; it must change nothing that training reads."""
     most_steps: int | None = None
     """After how many training steps training ends, if its epochs have more."""
+    networks: Sequence[nn.Module] = ()
+    """The networks whose calls are split by images on several devices."""
 
 
 @dataclass
@@ -160,8 +164,10 @@ def _rates(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
     return rates
 
 
-def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[str, Tensor]:
+def take_step(stage: Stage, machine: Machine, batch: Batch, step: int, shards: Shards | None = None) -> dict[str, Tensor]:
     """Make one training step and return its losses by optimizer; `batch` is on the device: images or features, and any target.
+
+    On several devices each has the whole batch, and `shards` splits the calls of the stage's networks.
 
     With `accumulate` the gradients of a batch's parts are added up before each update, with the parts' shares as weights. What
     the task does after its last yield it then does once, for the first part.
@@ -172,7 +178,9 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[s
     losses: dict[str, Tensor] = {}
     parts, shares = updates.parts_of(batch, stage.optimization.accumulate)
     with machine.autocast():
-        first, *others = [stage.training_step(stage.make_batch(part, generator)) for part in parts]
+        made = [stage.make_batch(part, generator) for part in parts]
+    with machine.autocast(), shards.step(stage.networks) if shards else contextlib.nullcontext():
+        first, *others = map(stage.training_step, made)
         for name, loss in first:
             if name not in stage.optimizers:
                 raise BenchError(
@@ -184,6 +192,8 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[s
             for other, share in zip(others, shares[1:], strict=True):
                 found = found + _backward(updates.next_loss(other, name, stage.name), share, machine)
             with torch.autocast(machine.device.type, enabled=False):
+                if shards:
+                    shards.reduce(optimizer)
                 updates.lay_out_gradients(optimizer)
                 updates.clip(optimizer, stage.optimization.clip)
                 optimizer.step()
@@ -195,6 +205,7 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int) -> dict[s
 def _backward(loss: Tensor, share: float, machine: Machine) -> Tensor:
     """Add the gradients of a part's loss, and return that part's addend to the loss of the whole batch."""
     with torch.autocast(machine.device.type, enabled=False):
+        loss = whole(loss)
         weighted = loss.float() if share == 1 else loss.float() * share
         weighted.backward()  # type: ignore[no-untyped-call]
         return weighted.detach()

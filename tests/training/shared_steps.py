@@ -1,0 +1,128 @@
+"""Training steps that several processes share, run as a program: `python -m tests.training.shared_steps RANK COUNT FOLDER SPEC`.
+
+SPEC is JSON: `tasks`, `steps`, `double`, `dropout`, `optimizer`, `batch`, and `store`, the file by which the processes find each
+other. Every process writes FOLDER/TASK-RANK.pt: the state after the steps, the losses, and which calls were computed whole.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from bench import registry
+from bench.config import MachineConfig
+from bench.contract import Batch
+from bench.experiment.pretraining import make_pretext, pretraining_stage
+from bench.models.network import Model
+from bench.models.shards import Shards
+from bench.models.trunk import make_trunk
+from bench.optimization import make_optimizer
+from bench.training.loop import Stage, take_step
+from bench.training.machine import make_machine
+from tests.pretexts.test_contract import job
+
+DOWNSTREAMS = ("voc_cls", "voc_seg")
+CLASSES, SIZE = 5, 32
+
+
+def images(count: int, seed: int) -> Tensor:
+    """Return images with some structure, and with colours of every strength, uint8 (N, 3, SIZE, SIZE)."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    smooth = nn.functional.interpolate(coarse, size=SIZE, mode="bilinear")
+    grey = torch.rand(count, 1, 1, 1, generator=generator)
+    smooth = smooth * grey + smooth.mean(dim=1, keepdim=True) * (1 - grey)
+    return (smooth * 255).round().to(torch.uint8)
+
+
+def pretext_stage(name: str, spec: dict[str, Any]) -> Stage:
+    """Return the stage that trains a pretext task, with the optimizer that is asked for."""
+    changes = {"batch_size": spec["batch"], **spec.get("recipe", {}).get(name, {})}
+    made = job(name, **changes, **({"optimizer": spec["optimizer"], "lr": 1e-3, "momentum": 0.9} if spec["optimizer"] else {}))
+    pretext = make_pretext(made)
+    pretext.prepare(iter([images(8, 100 + number) for number in range(2)]))
+    pretext.train()
+    return pretraining_stage(made, pretext)
+
+
+def downstream_stage(name: str, spec: dict[str, Any]) -> Stage:
+    """Return a stage that fine-tunes everything for a downstream task."""
+    torch.manual_seed(0)
+    plugin: Any = registry.load("downstreams", name)
+    settings = plugin.protocols["demo"]
+    downstream = plugin(settings, CLASSES)
+    trunk = make_trunk("unet:depth=5,width=8")
+    model = Model(trunk, downstream.head(trunk, SIZE), downstream)
+    model.set_mode("all")
+    optimizer = make_optimizer(settings, 1e-3, model)
+    if spec["optimizer"] == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+
+    def training_step(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        yield "loss", downstream.loss(model(batch), batch["target"])
+
+    return Stage(
+        name, name, model, {"loss": optimizer}, training_step, lambda batch, _: batch, spec["batch"], 1, 0, networks=(model,)
+    )
+
+
+def target_of(name: str, count: int, seed: int) -> dict[str, Tensor]:
+    """Return the target of a downstream task; none for a pretext task."""
+    generator = torch.Generator().manual_seed(seed)
+    if name == "voc_cls":
+        return {"target": torch.randint(-1, 2, (count, CLASSES), generator=generator, dtype=torch.int8).clamp(min=0)}
+    if name == "voc_seg":  # void pixels are spread unevenly, so a mean of the processes' means is not the mean
+        masks = torch.randint(0, CLASSES + 1, (count, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+        void = torch.rand(count, SIZE, SIZE, generator=generator) < torch.rand(count, 1, 1, generator=generator)
+        return {"target": masks.masked_fill(void, 255)}
+    return {}
+
+
+def compute_in_double() -> None:
+    """Let float32 be float64 in this process, also where the program asks for float32."""
+    torch.set_default_dtype(torch.float64)
+    Tensor.float = Tensor.double  # type: ignore[method-assign]
+    torch.float32 = torch.float64
+
+
+def run(name: str, spec: dict[str, Any], shards: Shards | None) -> dict[str, Any]:
+    """Make the steps of a task, and return its state and losses."""
+    stage = (downstream_stage if name in DOWNSTREAMS else pretext_stage)(name, spec)
+    for part in stage.module.modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd) and not spec["dropout"]:
+            part.p = 0.0
+    machine = make_machine(MachineConfig(device="cpu", threads=1, precision="fp32"))
+    losses = []
+    for step in range(spec["steps"]):
+        stage.before_step(step / spec["steps"])
+        batch = {"images": images(spec["batch"], step), **target_of(name, spec["batch"], step)}
+        found = take_step(stage, machine, batch, step, shards)
+        losses.append({key: float(loss) for key, loss in found.items()})
+    names = {id(part): key for key, part in stage.module.named_modules()}
+    whole = sorted(f"{names.get(part)}.{method}" for (part, method), is_whole in (shards.whole if shards else {}).items() if is_whole)
+    return {"state": stage.module.state_dict(), "losses": losses, "whole": whole}
+
+
+def main() -> None:
+    """Run the tasks of the command line."""
+    rank, count, folder, spec = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
+    if spec["double"]:
+        compute_in_double()
+    if count > 1:
+        dist.init_process_group("gloo", init_method=f"file://{spec['store']}", rank=rank, world_size=count)
+    for name in spec["tasks"]:
+        shards = Shards(rank, count) if count > 1 else None
+        torch.save(run(name, spec, shards), folder / f"{name}-{rank}.pt")
+    if count > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
