@@ -10,12 +10,17 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+LOST = 4
+"""The exit code of one of several processes that has something to say that the first one may not know."""
+
 
 def main() -> None:
     """Run `bench` and leave with its exit code."""
+    from bench.launch import parent
     from bench.training import openmp
 
     openmp.spin_less()  # before torch is imported
+    parent.end_with_parent()
     from bench.errors import TRACEBACK, BenchError, Interrupted, explained, let_workers_end
     from bench.text import printable
 
@@ -53,6 +58,10 @@ class _Stopped(BaseException):
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
+    from bench.training import leading
+
+    if not leading.leads() and code != LOST:  # the first process says it
+        sys.exit(code)
     with contextlib.suppress(OSError):
         print(f"bench: {sentence}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -61,6 +61,10 @@ class OutOfMemory(MachineError):
     """The memory of the machine or of a GPU ran out."""
 
 
+class LostProcess(MachineError):
+    """One of the processes that work on a run together failed alone or was killed: the command ends, and all of them with it."""
+
+
 class SomeFailed(BenchError):
     """Some runs or tables of a command failed; the others are finished."""
 

@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.text import duration, printable
+from bench.training.leading import leads
 
 if TYPE_CHECKING:
     from results import tables
@@ -46,7 +47,7 @@ class Screen:
     def __init__(self) -> None:
         pipe = not (sys.stdout.isatty() or Console().is_jupyter)
         width = PIPE_WIDTH if pipe and "COLUMNS" not in os.environ else None
-        self.console = Console(highlight=False, soft_wrap=pipe, width=width)
+        self.console = Console(highlight=False, soft_wrap=pipe, width=width, quiet=not leads())
         self.progress: Progress | None = None
         self.shown: Any = None
         """The bars' place in a notebook, where they are drawn again."""

@@ -140,15 +140,59 @@ def _transform(kind: str, size: int) -> augmentation.Transform:
     return _transforms[kind, size]
 
 
+class Sharing(Protocol):
+    """Several processes that share the images of a batch (`bench.models.shards`)."""
+
+    count: int
+
+    def span_of(self, total: int) -> Any:
+        """Return this process's rows of `total`."""
+
+    def gathered(self, local: Tensor, total: int) -> Tensor:
+        """Return the rows of all processes."""
+
+
 def training(
-    split: SplitData, batch_size: int, seed: int, epochs: int, start: int, workers: int, device: torch.device
+    split: SplitData,
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    start: int,
+    workers: int,
+    device: torch.device,
+    shards: Sharing | None = None,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yield (epoch, batch on the device) for every training step from step `start` on; `workers` changes the speed only."""
+    """Yield (epoch, batch on the device) for every training step from step `start` on; `workers` changes the speed only.
+
+    With `shards` each process still gets the whole batch. Images that are augmented are read by one process each, and gathered.
+    """
+    if shards is not None and split.augmentation != "none" and not split.cached and batch_size >= shards.count:
+        yield from _shared(split, (batch_size, seed, epochs, start), workers, device, shards)
+        return
     if not workers or split.cached:
         for epoch, positions in seeding.batches(len(split), batch_size, seed, epochs, start):
             yield epoch, to_device(split[epoch, positions], device)
         return
     plan = list(seeding.batches(len(split), batch_size, seed, epochs, start))
+    yield from _loaded(split, plan, workers, device)
+
+
+def _shared(
+    split: SplitData, steps: tuple[int, int, int, int], workers: int, device: torch.device, shards: Sharing
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    plan, totals = [], []
+    for epoch, positions in seeding.batches(len(split), *steps):
+        span = shards.span_of(len(positions))
+        plan.append((epoch, positions[span.first : span.last] if span.total >= shards.count else positions))
+        totals.append(span.total)
+    own = _loaded(split, plan, workers, device) if workers else ((one[0], to_device(split[one], device)) for one in plan)
+    for (epoch, batch), total in zip(own, totals, strict=True):
+        share = total >= shards.count
+        yield epoch, {name: shards.gathered(rows, total) if share else rows for name, rows in batch.items()}
+
+
+def _loaded(split: SplitData, plan: list[Plan], workers: int, device: torch.device) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Yield (epoch, batch on the device) for every entry of a plan, read by data workers."""
     loader = DataLoader(
         split,
         sampler=cast(Any, plan),

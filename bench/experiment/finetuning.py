@@ -138,9 +138,10 @@ def finetune(
     run = FineTuning(job, pretrained, session, downstream, model, data, work, after_epoch, data.scored)
     with run.timed():
         measure_norms(run)
-    if after_epoch is None:
+    if after_epoch is None and session.machine.world.leads:
         run.spread = calibration.feature_spread(job, data.training, model, session, run.calibrated)
-    with loggers.opened(session.config.log, session.screen, subject(job, session, work), session.logged) as run.logger:
+    tools = session.config.log if session.machine.world.leads else ()
+    with loggers.opened(tools, session.screen, subject(job, session, work), session.logged) as run.logger:
         for number, phase in enumerate(job.phases, start=1):
             _train_phase(run, number, phase)
     return run
@@ -226,6 +227,8 @@ def _train_phase(run: FineTuning, number: int, phase: Phase) -> None:
     run.model.set_mode(phase.train)
     known: _TrainedPhase | None = None if run.session.config.log else cache.state(phase_key)
     if known is not None and run.after_epoch is not None and len(known.scores) < len(known.history.epochs):
+        known = None
+    if not run.session.machine.world.every(known is not None):
         known = None
     with run.timed():
         run.scored = run.data.scored

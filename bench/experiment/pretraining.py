@@ -120,7 +120,17 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
 
 
 def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
+    with session.machine.part("pretrain", job):
+        train_and_publish(job, session)
+    found = find_pretrained(job, session.out)
+    assert found is not None
+    return found
+
+
+def train_and_publish(job: PretrainJob, session: Session) -> None:
+    """Pretrain a trunk and publish it; of several processes that train together the first one publishes."""
     session.cache.begin()
+    leads = session.machine.world.leads
     origin = provenance(session, next(iter(session.grid.data)))
     origins: list[Origin] = []
 
@@ -138,14 +148,20 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
         pretext.prepare(_batches(training, session.machine))
         pretext.train()
         stage = pretraining_stage(job, pretext)
-        with loggers.opened(session.config.log, session.screen, subject(job, session, work), session.logged) as logger:
-            stage.after_epoch = partial(_visualize, job, pretext, test, work, logger)
-            if session.config.watch_every:
+        tools = session.config.log if leads else ()
+        with loggers.opened(tools, session.screen, subject(job, session, work), session.logged) as logger:
+            if leads:
+                stage.after_epoch = partial(_visualize, job, pretext, test, work, logger)
+            if leads and session.config.watch_every:
                 stage.watch = watching.watcher(pretext, session, work, logger)
             history = train(stage, training, session.machine, work, logger)
+        if not leads:
+            return
         session.doing(f"scoring {job.pretext} at its own task on {evaluated:,} images")
         evaluation, baselines = _evaluate(pretext, test, training, evaluated, job.seed)
 
+    if not leads:
+        return
     averages = {name: figures["average"] for name, figures in evaluation.items() if figures["average"] is not None}
 
     def fill(folder: Path) -> None:
@@ -175,9 +191,6 @@ def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
 
     files.publish_folder(session.out / "pretrained" / job.id, fill, "pretrain.json", checkpoint.bytes_of(pretext))
     files.remove(work)
-    found = find_pretrained(job, session.out)
-    assert found is not None
-    return found
 
 
 def pretraining_data(job: PretrainJob, session: Session) -> tuple[DataFacts, SplitData, SplitData]:

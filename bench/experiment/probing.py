@@ -84,6 +84,23 @@ def _prepare(job: Job, pretrained: PretrainRecord, session: Session) -> tuple[Fi
     return run, task
 
 
+def take_part(job: Job, pretrained: PretrainRecord, session: Session) -> None:
+    """Compute a share of the features that another process probes, split by split as it reads them."""
+    session.cache.begin()
+    run, _ = _prepare(job, pretrained, session)
+    splits = [run.data.training, run.data.scored]
+    if isinstance(job.probe, DenseLinear | DenseKnn):
+        splits.insert(1, _val_of(run))
+    for split in splits:
+        with_features(run, split)
+
+
+def _val_of(run: FineTuning) -> SplitData:
+    """Return the validation images of a dense probe, which are scored whole."""
+    training = run.data.training
+    return replace(training, rows=training.rows[len(run.data.splits.ids("train")) :], with_truth=True, cached={})
+
+
 def image_features(run: FineTuning, task: ProbedTask) -> Features:
     """Return the features of all three splits by level; train and val are the training images in their order."""
     training, test = _images_of(run, task, run.data.training), _images_of(run, task, run.data.scored)
@@ -187,7 +204,7 @@ def _probe_places(run: FineTuning, task: ProbedTask, probe: DenseLinear | DenseK
     training, count = run.data.training, len(run.data.splits.ids("train"))
     per_image = probe.places if isinstance(probe, DenseLinear) else -(-probe.memory // max(1, len(training)))
     places, size = _places(run, task, per_image), run.job.size
-    val = replace(training, rows=training.rows[count:], with_truth=True, cached={})
+    val = _val_of(run)
     fit: Callable[..., tuple[list[Choice], Fitted]] = dense.dense_linear if isinstance(probe, DenseLinear) else dense.dense_knn
     taken = count * min(per_image, places.features.shape[0] // max(1, len(training)))
     choices, fitted = fit(probe, Places(places.features[:taken], places.shares[:taken]))

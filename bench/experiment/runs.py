@@ -17,7 +17,7 @@ from torch import nn
 
 from bench import metrics, record
 from bench.errors import DataError
-from bench.experiment import examples, needs, probing
+from bench.experiment import examples, failures, needs, probing
 from bench.experiment.finetuning import FineTuning, finetune
 from bench.experiment.leaks import leaks_of
 from bench.experiment.pretraining import find_pretrained, load_trunk, lock_of, pretrain, work_folder
@@ -53,7 +53,11 @@ def run(job: Job, session: Session, tuning: Tuning | None = None, wait: bool = T
         return found
     pretrained = pretrain(job.pretrain, session, wait)
     with locks.lock(lock_of(job, session.out), session.echo, session.machine.stop.check, wait=wait):
-        return find(job, session.out) or _publish(job, pretrained, session, tuning)
+        made = find(job, session.out)
+        if made is None:
+            with failures.noted(job.id, session.out):
+                made = _publish(job, pretrained, session, tuning)
+        return made
 
 
 def find(job: Job, out: Path) -> Record | None:
@@ -97,7 +101,7 @@ class _Result:
 def _finetuned(job: Job, pretrained: PretrainRecord, session: Session) -> _Result:
     tuned = finetune(job, pretrained, session)
     predictions = tuned.predictions()
-    shown = examples.choose(tuned, predictions)
+    shown = examples.choose(tuned, predictions) if session.machine.world.leads else None
     return _Result(tuned, predictions, {EXAMPLES: shown} if shown else {}, tuned.model)
 
 
@@ -130,7 +134,8 @@ def _probed(job: Job, pretrained: PretrainRecord, session: Session) -> _Result:
 def _publish(job: Job, pretrained: PretrainRecord, session: Session, tuning: Tuning | None) -> Record:
     """Evaluate a job's trunk, publish its folder (record, predictions, splits, examples, logs), return the record."""
     origin, leaks = provenance(session, session.grid.data_name_of(job)), leaks_of(job, session.grid, session.echo)
-    found = (_finetuned if job.probe is None else _probed)(job, pretrained, session)
+    with session.machine.part("evaluate", job, pretrained):
+        found = (_finetuned if job.probe is None else _probed)(job, pretrained, session)
     run, packed = found.run, pack_predictions(found.predictions, found.run.data.ids)
     judged = run.data.facts.classes, run.data.facts.scored
     names = [metrics.get(name).key for name in job.settings.metrics]

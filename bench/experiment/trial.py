@@ -10,10 +10,14 @@ from typing import Any
 from bench import metrics
 from bench.config import PRETEXT
 from bench.errors import Diverged
+from bench.experiment import failures
 from bench.experiment.finetuning import FineTuning, finetune
 from bench.experiment.optuna_study import OptunaStudy
 from bench.experiment.pretraining import find_pretrained, pretrain
 from bench.experiment.search import with_rates
+from bench.experiment.session import Session
+from bench.job import Job
+from bench.record import PretrainRecord
 from bench.schema import Schema
 from bench.storage import files, seal
 from bench.training import loggers
@@ -68,11 +72,13 @@ class _Attempt:
     def after_epoch(self, tuned: FineTuning, epoch: int, known: float | None) -> float:
         """Return the score after an epoch, kept, `known` or computed now; raise _Pruned when the study prunes the trial."""
         self.network_states = list(tuned.states)
-        values = self.state.values
+        values, world = self.state.values, tuned.session.machine.world
+        asked = world.share(epoch not in values and known is None)
+        predictions = tuned.predictions() if asked else {}
         if epoch not in values:
             facts = tuned.data.facts
             if known is None:
-                found = metrics.compute(self.study.search.metric, tuned.predictions(), facts.classes, facts.scored)
+                found = metrics.compute(self.study.search.metric, predictions, facts.classes, facts.scored)
                 known = found if math.isfinite(found) else 0.0
             self.state = TrialProgress(
                 values={**values, epoch: known},
@@ -82,9 +88,23 @@ class _Attempt:
             )
             files.publish_json(self.path, self.state.model_dump(mode="json"))
             self.trial.report(known, epoch)
-        if self.trial.should_prune():
+        if world.share(bool(self.trial.should_prune())):
             raise _Pruned
-        return self.state.values[epoch]
+        return world.share(self.state.values[epoch])
+
+
+def take_part(job: Job, pretrained: PretrainRecord, work: Path, session: Session) -> None:
+    """Take part in a trial that another process leads, which alone knows the study."""
+
+    def after_epoch(tuned: FineTuning, epoch: int, known: float | None) -> float:
+        world = session.machine.world
+        if world.share(False):
+            tuned.predictions()
+        if world.share(False):
+            raise _Pruned
+        return float(world.share(0.0))
+
+    finetune(job, pretrained, session, after_epoch, work)
 
 
 def attempt(study: OptunaStudy, trial: Any) -> None:
@@ -103,12 +123,15 @@ def attempt(study: OptunaStudy, trial: Any) -> None:
             pretrained = pretrain(job.pretrain, session)
         except Diverged as error:
             extra_images, error.images = error.images, 0
+            if PRETEXT in trial.params:  # a rate that was tried, and no failure
+                files.remove(failures.path_of(job.pretrain.id, session.out))
             raise
         if trunk_is_new:
             extra_images = pretrained.cost.images
         else:  # the trunk's cost is in its own record; waiting for it is none
             progress.begin()
-        finetune(job, pretrained, session, progress.after_epoch, work)
+        with session.machine.part("trial", job, pretrained, work):
+            finetune(job, pretrained, session, progress.after_epoch, work)
         score = progress.state.values[max(progress.state.values)]
     except _Pruned:
         state = TrialState.PRUNED

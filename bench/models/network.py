@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.contract import Batch, Downstream, Trunk
 from bench.job import Frozen
+from bench.models import shards
 from bench.models.modes import use_statistics
 
 
@@ -66,7 +67,7 @@ class Model(nn.Module):
         every batch. With the batch's own statistics features depend on the batch, and nothing is filled up.
         """
         protocol, count = self.downstream.protocol, len(images)
-        missing = -count % protocol.batch_size if protocol.statistics == "running" else 0
+        missing = -count % protocol.batch_size if protocol.statistics == "running" and not shards.working() else 0
         filled = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
         if self.inherited == "trunk":
             return self.features(filled)[:count]

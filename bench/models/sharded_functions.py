@@ -1,4 +1,4 @@
-"""What functions do on a process's rows of a batch so that they give what they give on all of them: batch norm and random numbers."""
+"""Functions that give on a process's rows of a batch what they give on all rows: batch norm, dropout, random numbers."""
 
 from __future__ import annotations
 
@@ -68,16 +68,17 @@ class OnRows(TorchFunctionMode):
         if not training or not p or not self._factor(input.shape):
             return func(input, p, training, inplace)
         with torch.no_grad():
-            if func in (functional.alpha_dropout, functional.feature_alpha_dropout):  # a linear function of the input, by its mask
-                all_rows = self._all_rows(input)
+            numbers = self._all_rows(input)
+            if func in (functional.alpha_dropout, functional.feature_alpha_dropout):  # linear in the input, given the mask
                 state = torch.get_rng_state(), _gpu_state(input)
-                zero = func(all_rows.zero_(), p, True)
+                zero = func(torch.zeros_like(numbers), p, True)
                 torch.set_rng_state(state[0])
                 _set_gpu_state(input, state[1])
-                factor = func(all_rows.fill_(1), p, True) - zero
-                return input * self._mine(factor) + self._mine(zero)
-            mask = self._mine(func(self._all_rows(input).fill_(1), p, True))
-        return input.mul_(mask) if inplace else input * mask
+                factor, added = self._mine(func(numbers.fill_(1), p, True) - zero), self._mine(zero)
+            else:
+                factor, added = self._mine(func(numbers.fill_(1), p, True)), None
+        found = input.mul_(factor) if inplace else input * factor
+        return found if added is None else found + added
 
 
 def _gpu_state(tensor: Tensor) -> Tensor | None:
@@ -109,19 +110,19 @@ def _batch_norm(
         if running_mean is not None and running_var is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
-    return cast(Tensor, _BatchNorm.apply(input, weight, bias, mean, variance, count, eps))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _BatchNorm.apply(input, weight, bias, mean, variance, count, eps))
 
 
 def _statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean (C,), biased variance (C,) and number of the values of each channel, over all processes, in float32 at least."""
+    """Return mean (C,), biased variance (C,) and number of each channel's values over all processes, in float32 at least."""
     wide = input if input.dtype == torch.float64 else input.float()
     axes = [axis for axis in range(input.dim()) if axis != 1]
     sums = torch.cat([wide.sum(axes), wide.new_full((1,), input.numel() / max(1, input.shape[1]))])
-    sums = Total.apply(sums)  # type: ignore[no-untyped-call]
+    sums = Total.apply(sums)
     count = sums[-1]
     mean = sums[:-1] / count
     squares = (wide - _channels(mean, input)).square().sum(axes)
-    return mean, Total.apply(squares) / count, count  # type: ignore[no-untyped-call]
+    return mean, Total.apply(squares) / count, count
 
 
 def _channels(values: Tensor, input: Tensor) -> Tensor:
@@ -136,13 +137,20 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, count: Tensor, eps: float
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        count: Tensor,
+        eps: float,
     ) -> Tensor:
         ctx.save_for_backward(input, weight, bias, mean, variance, count)
         ctx.eps = eps
         kind = mean.dtype
-        affine = [None if one is None else one.to(kind) for one in (weight, bias)]
-        found = torch.batch_norm(input.to(kind), *affine, mean, variance, False, 0.0, eps, torch.backends.cudnn.enabled)
+        scale, shift = (None if one is None else one.to(kind) for one in (weight, bias))
+        found = torch.batch_norm(input.to(kind), scale, shift, mean, variance, False, 0.0, eps, torch.backends.cudnn.enabled)
         return found.to(input.dtype)
 
     @staticmethod
@@ -155,7 +163,7 @@ class _BatchNorm(torch.autograd.Function):
         inverse = (variance + ctx.eps).rsqrt()
         normal = (input.to(mean.dtype) - _channels(mean, input)) * _channels(inverse, input)
         of_bias, of_weight = wide.sum(axes), (wide * normal).sum(axes)
-        sums = Total.apply(torch.stack([of_bias, of_weight])) / count  # type: ignore[no-untyped-call]
+        sums = Total.apply(torch.stack([of_bias, of_weight])) / count
         scale = inverse if weight is None else inverse * weight.to(mean.dtype)
         of_input = (wide - _channels(sums[0], input) - normal * _channels(sums[1], input)) * _channels(scale, input)
         return (

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from bench.config import MachineConfig
 from bench.errors import UsageError
 from bench.text import quoted
+from bench.training import leading
 
 MOST = 1024
 
@@ -14,8 +18,8 @@ def named(text: str, device: str = "auto") -> tuple[str, ...]:
     """Return the devices that `--devices` names, such as ("cuda:0", "cuda:1") or ("cpu", "cpu"); none for an empty text.
 
     `all` is every GPU, or the processor where there is none; a number is that many GPUs, or processes on the processor where
-    there is no GPU or `device` is cpu; a list names GPUs, and cpu:N is N processes on the processor. UsageError for anything else,
-    and for GPUs that are not there.
+    there is no GPU or `device` is cpu; a list names GPUs, and cpu:N is N processes on the processor. UsageError for anything
+    else, and for GPUs that are not there.
     """
     text = text.strip()
     if not text:
@@ -43,3 +47,24 @@ def named(text: str, device: str = "auto") -> tuple[str, ...]:
 
 def _number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MOST
+
+
+def of_processes(config: MachineConfig) -> Sequence[str]:
+    """Return the devices of the processes of this machine that work on a run together, this one's alone for a process alone.
+
+    UsageError where --devices does not fit the processes that there are.
+    """
+    if not leading.launched():
+        found = named(config.devices, config.device)
+        if len(found) > 1:
+            raise UsageError(f"--devices {config.devices} needs a process for each device; use the command line, or torchrun.")
+        return found or (config.device,)
+    if config.compiled:
+        raise UsageError("--compile is for one device; leave it out with several.")
+    _, here = leading.here()
+    found = named(config.devices or str(here), config.device)
+    if len(found) != here:
+        raise UsageError(
+            f"--devices {config.devices} names {len(found)} devices, but this machine has {here} processes of the run."
+        )
+    return found

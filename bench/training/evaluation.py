@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,21 @@ from bench.training.machine import Machine
 
 @torch.no_grad()
 def predict(model: Model, downstream: Downstream, split: SplitData, machine: Machine) -> dict[str, NDArray[Any]]:
-    """Return the predictions for every image of a split, in the split's order: name -> (N, ...)."""
-    kept: dict[str, list[Tensor]] = {}
-    for number in range(-(-len(split) // evaluation_batch(downstream))):
-        machine.stop.check()
-        output, batch = predict_batch(model, downstream, split, number, machine)
-        for name, values in downstream.predictions(output, batch).items():
-            kept.setdefault(name, []).append(values)
-    return {name: torch.cat(values).cpu().numpy() for name, values in kept.items()}
+    """Return the predictions for every image of a split, in the split's order: name -> (N, ...).
+
+    Several processes share the batches, and the first one gets the predictions.
+    """
+    kept: dict[int, Mapping[str, Tensor]] = {}
+    world, count = machine.world, -(-len(split) // evaluation_batch(downstream))
+    for first in range(0, count, world.size):
+        machine.check()
+        number = first + world.rank
+        if number < count:
+            kept[number] = downstream.predictions(*predict_batch(model, downstream, split, number, machine))
+    if world.size > 1:
+        return world.merged({number: {name: one.cpu().numpy() for name, one in found.items()} for number, found in kept.items()})
+    names = kept[0] if kept else ()
+    return {name: torch.cat([found[name] for found in kept.values()]).cpu().numpy() for name in names}
 
 
 def evaluation_batch(downstream: Downstream) -> int:

@@ -175,16 +175,11 @@ class Cache:
         self.features.move_to_end(key)
         known = self.features[key]
         new = np.nonzero(known.places[split.rows] < 0)[0] if known is not None else np.arange(len(split))
-        for first in range(0, len(new), batch_size):
-            self.machine.stop.check()
-            positions = new[first : first + batch_size]
-            batch = batches.to_device(split[0, positions], self.machine.device)
-            with self.machine.autocast():
-                features = compute(batch["images"]).float()
+        for first, positions, features, target in self._computed(split, new, compute, batch_size):
             if first == 0:
                 with self._changing():
-                    known = self._with_room(known, features[0], batch["target"], len(new), len(split.pack.manifest.ids))
-                    if known is None:
+                    known = self._with_room(known, features[0], target, len(new), len(split.pack.manifest.ids))
+                    if not self.machine.world.every(known is not None) or known is None:
                         return split
                     self.features[key] = known
                 before = int((known.places >= 0).sum())
@@ -198,12 +193,41 @@ class Cache:
                     return split
             else:
                 known.features.rows[slots[0] : slots[-1] + 1] = features
-            known.target.rows[slots[0] : slots[-1] + 1] = batch["target"]
+            known.target.rows[slots[0] : slots[-1] + 1] = target
             known.places[split.rows[positions]] = slots
         if known is None:  # an empty split
             return split
         places = known.places[split.rows]
         return replace(split, cached={"features": SplitRows(known.features, places), "target": SplitRows(known.target, places)})
+
+    def _computed(
+        self, split: SplitData, new: NDArray[np.int64], compute: Callable[[Tensor], Tensor], batch_size: int
+    ) -> Iterator[tuple[int, NDArray[np.int64], Tensor, Tensor]]:
+        """Yield for each batch of the positions `new` its place in them, its positions, its features and its targets.
+
+        Several processes share the whole batches: each computes one of as many as there are processes.
+        """
+
+        def one(first: int) -> tuple[NDArray[np.int64], Tensor, Tensor]:
+            positions = new[first : first + batch_size]
+            batch = batches.to_device(split[0, positions], self.machine.device)
+            with self.machine.autocast():
+                return positions, compute(batch["images"]).float(), batch["target"]
+
+        world, shards = self.machine.world, self.machine.world.shards()
+        together = world.size * batch_size
+        shared = len(new) // together * together if shards else 0
+        for first in range(0, shared, together):
+            self.machine.check()
+            assert shards is not None
+            _, features, target = one(first + world.rank * batch_size)
+            found = [torch.split(shards.gathered(rows, together), batch_size) for rows in (features, target)]
+            for number, (rows, targets) in enumerate(zip(*found, strict=True)):
+                place = first + number * batch_size
+                yield place, new[place : place + batch_size], rows, targets
+        for first in range(shared, len(new), batch_size):
+            self.machine.check()
+            yield first, *one(first)
 
     def _with_room(
         self, known: PackFeatures | None, feature: Tensor, target: Tensor, new: int, images: int

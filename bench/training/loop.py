@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +28,12 @@ from bench.contract import Batch
 from bench.data import batches
 from bench.data.batches import SplitData
 from bench.errors import BenchError, DataError, Diverged, OutOfMemory, out_of_memory
+from bench.models import split_calls
 from bench.models.shards import Shards, whole
 from bench.protocol import Optimization
 from bench.training import checkpoint, updates
 from bench.training.energy import Meter
+from bench.training.losses import Sums
 from bench.training.machine import Machine
 
 LOSSES_KEPT = 50
@@ -123,6 +124,7 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
     Raises Diverged for a loss that is not finite, DataError for a checkpoint of another job, OutOfMemory when memory runs out,
     and Interrupted after a signal, with a checkpoint on the disk.
     """
+    world, shards = machine.world, machine.world.shards()
     state = _Progress(stage, machine, folder, logger)
     per_epoch = seeding.steps_per_epoch(len(split), stage.batch_size)
     if stage.epochs and not per_epoch:
@@ -132,13 +134,13 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
     total = min(per_epoch * stage.epochs, stage.most_steps if stage.most_steps is not None else sys.maxsize)
     rates = updates.Rates(stage.optimizers, stage.optimization, stage.batch_size, per_epoch, stage.epochs, most=stage.most_steps)
     workers = machine.data_workers(split.augmentation != "none")
-    stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device)
+    stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device, shards)
     with _named_out_of_memory(stage), _counted(state.history):
         for epoch, batch in islice(stream, max(0, total - state.step)):
             count = len(batch["features"] if "features" in batch else batch["images"])
             rates.set(state.step)
             stage.before_step(state.step / total)
-            state.add(take_step(stage, machine, batch, state.step), count)
+            state.add(take_step(stage, machine, batch, state.step, shards), count)
             logger.step(epoch, state.sums.latest, count)
             if state.step % per_epoch == 0 or state.step == total:
                 logger.epoch(epoch, *state.end_epoch())
@@ -147,11 +149,22 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
                 with state.paused():
                     stage.watch(epoch + 1)
                     machine.notice()
-            if machine.stop.signal_number or state.checkpoint_is_due():
+            if world.share(bool(machine.stop.signal_number) or state.checkpoint_is_due()):
                 state.save()
-                machine.stop.check()
+                machine.check()
+    if shards:
+        _check_alike(stage, shards)
     state.measure()
     return state.history
+
+
+def _check_alike(stage: Stage, shards: Shards) -> None:
+    """Raise BenchError where the processes that trained a stage together do not have the same weights."""
+    sums = [weight.detach().double().abs().sum() for weight in stage.module.parameters()]
+    own = torch.stack(sums) if sums else torch.zeros(1)
+    everyone = shards.gathered(own[None], shards.count)
+    if not torch.equal(everyone, own.expand_as(everyone)):
+        raise BenchError(f"the processes that trained {stage.name} together have different weights; please report this.")
 
 
 def _rates(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
@@ -179,7 +192,7 @@ def take_step(stage: Stage, machine: Machine, batch: Batch, step: int, shards: S
     parts, shares = updates.parts_of(batch, stage.optimization.accumulate)
     with machine.autocast():
         made = [stage.make_batch(part, generator) for part in parts]
-    with machine.autocast(), shards.step(stage.networks) if shards else contextlib.nullcontext():
+    with machine.autocast(), split_calls.split(shards, stage.networks) if shards else contextlib.nullcontext():
         first, *others = map(stage.training_step, made)
         for name, loss in first:
             if name not in stage.optimizers:
@@ -240,8 +253,10 @@ class _Progress:
 
     def __init__(self, stage: Stage, machine: Machine, folder: Path, logger: Logger) -> None:
         self.stage, self.machine, self.folder, self.logger = stage, machine, folder, logger
-        self.step, self.history, self.sums = 0, History(), _Sums(list(stage.optimizers), machine.device)
+        self.step, self.history, self.sums = 0, History(), Sums(list(stage.optimizers), machine.device)
         facts = checkpoint.load(folder, stage.module, stage.optimizers)
+        if machine.world.share(facts and facts["step"]) != (facts and facts["step"]):
+            raise DataError(f"{folder} has another checkpoint on another machine of this run; all must have one output folder.")
         if facts is not None:
             different = [name for name in stage.facts if facts["stage"].get(name) != stage.facts[name]]
             if different:
@@ -305,49 +320,7 @@ class _Progress:
         self.measure()
         facts = {"step": self.step, "stage": self.stage.facts, "history": dataclasses.asdict(self.history)}
         facts |= {"sums": self.sums.state(), "epoch_seconds": time.monotonic() - self.epoch_started}
-        checkpoint.save(self.folder, self.stage.module, self.stage.optimizers, facts)
+        if self.machine.world.leads:
+            checkpoint.save(self.folder, self.stage.module, self.stage.optimizers, facts)
         self.saved = time.monotonic()
         self.saving = self.saved - began
-
-
-class _Sums:
-    """Losses summed over an epoch, read from the device many steps at a time."""
-
-    def __init__(self, names: list[str], device: torch.device) -> None:
-        self.names, self.zero = names, torch.zeros((), device=device)
-        self.waiting: list[tuple[Tensor, int]] = []
-        self.latest: dict[str, float] | None = None
-        self.clear()
-
-    def clear(self) -> None:
-        self.totals, self.images = dict.fromkeys(self.names, 0.0), 0
-
-    def add(self, losses: dict[str, Tensor], count: int) -> None:
-        self.waiting.append((torch.stack([losses.get(name, self.zero) for name in self.names]), count))
-
-    def read(self, step: int) -> list[tuple[int, dict[str, float]]]:
-        """Read the losses of the last steps, up to number `step`, and return them with the steps' numbers."""
-        if not self.waiting:
-            return []
-        values = torch.stack([losses for losses, _ in self.waiting]).tolist()
-        first = step - len(values)
-        for place, (row, (_, count)) in enumerate(zip(values, self.waiting, strict=True)):
-            for name, value in zip(self.names, row, strict=True):
-                if not math.isfinite(value):
-                    what = "the loss" if self.names == ["loss"] else f"the loss of {name}"
-                    raise Diverged(f"{what} is {value} at step {first + place + 1}; try a smaller learning rate.")
-                self.totals[name] += value * count
-            self.images += count
-        self.waiting.clear()
-        found = [(first + place, dict(zip(self.names, row, strict=True))) for place, row in enumerate(values, start=1)]
-        self.latest = found[-1][1]
-        return found
-
-    def means(self) -> dict[str, float]:
-        return {name: total / max(1, self.images) for name, total in self.totals.items()}
-
-    def state(self) -> dict[str, Any]:
-        return {"totals": self.totals, "images": self.images}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.totals, self.images = dict(state["totals"]), state["images"]

@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,14 +25,18 @@ from bench.config import MachineConfig
 from bench.contract import Trunk
 from bench.errors import DataError, Interrupted, UsageError
 from bench.schema import digest_of
-from bench.storage import files, seal
+from bench.storage import files, launched, seal
+from bench.training import cpu_load, devices, fabric, leading
 from bench.training.throughput import images_per_second
+from bench.training.world import World
 
 Precision = Literal["fp32", "bf16"]
 MEMORY, PROCESSOR = Path("/proc/meminfo"), Path("/proc/cpuinfo")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 BF16_SIZE = 128
 """The least side of images in pixels at which a CPU with AMX (bfloat16 matrix products) is timed to see if bfloat16 is faster."""
+REPEATED = 5.0
+"""Seconds in which a second signal is the first one again: a terminal sends Ctrl-C to all processes, and so does their engine."""
 FASTER = 1.1
 """Precision `auto` chooses bfloat16 on a CPU only if it is at least this many times as fast as float32."""
 M = TypeVar("M", bound=torch.nn.Module)
@@ -42,10 +47,14 @@ class Stop:
     """Whether a signal asked the command to stop; the training loop checks it after every step."""
 
     signal_number: int = 0
+    deferred: bool = False
+    """Whether several processes are to stop together, at the next `Machine.check`."""
+    at: float = 0.0
+    """When the signal came."""
 
     def check(self) -> None:
         """Raise Interrupted when a signal came."""
-        if self.signal_number:
+        if self.signal_number and not self.deferred:
             raise Interrupted(self.signal_number)
 
 
@@ -65,6 +74,27 @@ class Machine:
     stop: Stop = field(default_factory=Stop)
     notice: Callable[[], object] = lambda: None
     """Tells the user once when other programs slow training (`bench.training.cpu_load`)."""
+    world: World = field(default_factory=World)
+    """The processes that work on a run together."""
+
+    @contextmanager
+    def part(self, name: str, *facts: Any) -> Iterator[None]:
+        """Do the block with all processes (`World.part`); a signal stops them together, where they `check`."""
+        with self.world.part(name, *facts):
+            self.stop.deferred = self.world.size > 1
+            try:
+                yield
+            finally:
+                self.stop.deferred = not self.world.leads
+
+    def check(self) -> None:
+        """Raise Interrupted when a signal came, in a part on all processes together."""
+        if not self.world.working:
+            self.stop.check()
+            return
+        number = self.world.share(self.stop.signal_number)
+        if number:
+            raise Interrupted(number)
 
     def place(self, module: M) -> M:
         """Move a module to the device and return it: channels-last on a GPU, for faster convolutions; compiled if configured."""
@@ -133,6 +163,7 @@ class Machine:
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "system": " ".join(filter(None, (platform.system(), platform.machine(), *platform.libc_ver()))),
+            **({"processes": self.world.size} if self.world.size > 1 else {}),
         }
 
 
@@ -175,39 +206,34 @@ def make_machine(config: MachineConfig, trunk: str = "", size: int = 0, timed: b
     import logging
     import warnings
 
-    kind, number = check_device(config.device)
+    places = devices.of_processes(config)
+    kind, number = check_device(places[leading.here()[0] if leading.launched() else 0])
     warnings.filterwarnings("ignore", module="lightning.*")
     for logger in ("lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    elif leading.launched():
+        torch.set_num_threads(max(1, cpu_load.cores() // len(places)))
     use_cuda = kind == "cuda" or (kind == "auto" and torch.cuda.is_available())
     if use_cuda:  # else torch asks GPU 0 what it can, and pins memory for it
         torch.cuda.set_device(int(number or 0))
     wanted = config.precision
     in_bf16 = (has_bf16() if use_cuda else bf16_pays(trunk, size, timed)) if wanted == "auto" else wanted == "bf16"
     chosen: Precision = "bf16" if in_bf16 else "fp32"
-    fabric = (_fabric if timed else PlanFabric)(
-        torch.device("cuda", int(number or 0)) if use_cuda else torch.device("cpu"), chosen
-    )
+    own = torch.device("cuda", int(number or 0)) if use_cuda else torch.device("cpu")
+    several = leading.launched() and timed
+    made = fabric.together(places, own.type, chosen) if several else (fabric.alone if timed else PlanFabric)(own, chosen)
     if use_cuda:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     else:
         _keep_freed_memory()
     known = in_bf16 is not None
-    return Machine(fabric, fabric.device, chosen, config.workers, config.checkpoint_seconds, config.compiled, known)
-
-
-def _fabric(device: torch.device, precision: Precision) -> Any:
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import LightningEnvironment
-
-    return Fabric(
-        accelerator=device.type,
-        devices=[device.index] if device.type == "cuda" else 1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        plugins=LightningEnvironment(),  # this process works alone, whatever a scheduler's variables say of tasks and ranks
+    world = World.joined() if several else World()
+    stop = Stop(deferred=not world.leads)
+    return Machine(
+        made, made.device, chosen, config.workers, config.checkpoint_seconds, config.compiled, known, stop, world=world
     )
 
 
@@ -295,15 +321,18 @@ def stoppable(stop: Stop) -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    worker = launched.here() is not None  # a scheduler sends a signal to all processes, and its supervisor sends it on
 
     def ask(number: int, _: FrameType | None) -> None:
+        if stop.signal_number and (leading.launched() or worker) and time.monotonic() - stop.at < REPEATED:
+            return
         if stop.signal_number:
             if before[signal.Signals(number)] is signal.default_int_handler:
                 raise KeyboardInterrupt("stopped at once; the same call goes on from the last checkpoint.")
             with suppress(OSError):
                 os.write(2, b"bench: stopped at once; the same command goes on from the last checkpoint\n")
             os._exit(128 + number)
-        stop.signal_number = number
+        stop.signal_number, stop.at = number, time.monotonic()
 
     for number in before:
         signal.signal(number, ask)

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from bench import registry
 from bench.config import MachineConfig
-from bench.contract import Batch
+from bench.contract import Batch, Pretext, Recipe
 from bench.experiment.pretraining import make_pretext, pretraining_stage
+from bench.models import sharded_functions, split_calls
 from bench.models.network import Model
 from bench.models.shards import Shards
 from bench.models.trunk import make_trunk
@@ -45,7 +47,11 @@ def images(count: int, seed: int) -> Tensor:
 def pretext_stage(name: str, spec: dict[str, Any]) -> Stage:
     """Return the stage that trains a pretext task, with the optimizer that is asked for."""
     changes = {"batch_size": spec["batch"], **spec.get("recipe", {}).get(name, {})}
-    made = job(name, **changes, **({"optimizer": spec["optimizer"], "lr": 1e-3, "momentum": 0.9} if spec["optimizer"] else {}))
+    made = job(
+        name,
+        **changes,
+        **({"optimizer": spec["optimizer"], "lr": spec.get("lr", 1e-3), "momentum": 0.9} if spec["optimizer"] else {}),
+    )
     pretext = make_pretext(made)
     pretext.prepare(iter([images(8, 100 + number) for number in range(2)]))
     pretext.train()
@@ -63,7 +69,7 @@ def downstream_stage(name: str, spec: dict[str, Any]) -> Stage:
     model.set_mode("all")
     optimizer = make_optimizer(settings, 1e-3, model)
     if spec["optimizer"] == "sgd":
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=spec.get("lr", 1e-3), momentum=0.9)
 
     def training_step(batch: Batch) -> Iterator[tuple[str, Tensor]]:
         yield "loss", downstream.loss(model(batch), batch["target"])
@@ -85,6 +91,103 @@ def target_of(name: str, count: int, seed: int) -> dict[str, Tensor]:
     return {}
 
 
+class Odd(Pretext):
+    """A task of networks as plug-ins have them, on averages of images over places."""
+
+    Recipe = Recipe
+
+    def make_batch(self, images: Tensor, generator: torch.Generator) -> Batch:
+        return {"inputs": self.trunk.preprocessing(images)}
+
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        raise NotImplementedError
+
+
+class Comparing(Odd):
+    """A network that reads how far images are spread, as some discriminators do."""
+
+    def __init__(self, recipe: Any, trunk: Any) -> None:
+        super().__init__(recipe, trunk)
+        self.compared = Spread()
+
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        yield "loss", self.compared(self.trunk(batch["inputs"])).square().mean()
+
+
+class Spread(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        means = features.mean(dim=(1, 2, 3))
+        found: Tensor = self.layer(torch.stack([means, (means - means.mean()).abs()], dim=1))
+        return found
+
+
+class Scalar(Odd):
+    """A network that returns its loss."""
+
+    def __init__(self, recipe: Any, trunk: Any) -> None:
+        super().__init__(recipe, trunk)
+        self.scored = Scored(trunk.channels)
+
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        yield "loss", self.scored(self.trunk(batch["inputs"]))
+
+
+class Scored(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        found: Tensor = self.layer(features).square().mean()
+        return found
+
+
+class WithDropPath(Odd):
+    """Whole images are dropped at random, a weight is in the loss itself, and the rate has a scale that is learned."""
+
+    def __init__(self, recipe: Any, trunk: Any) -> None:
+        super().__init__(recipe, trunk)
+        self.head = nn.Sequential(nn.Conv2d(trunk.channels, 4, 1), DropPath(0.5), nn.BatchNorm2d(4), nn.AlphaDropout(0.5))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        found = self.head(self.trunk(batch["inputs"]))
+        yield "loss", (found * self.scale).square().mean() + 0.1 * self.head[0].weight.square().sum() + self.scale.square()
+
+
+ODD = {"comparing": Comparing, "scalar": Scalar, "drop_path": WithDropPath}
+
+
+def odd_stage(name: str, spec: dict[str, Any]) -> Stage:
+    """Return the stage that trains one of the odd tasks."""
+    torch.manual_seed(0)
+    pretext = ODD[name](Recipe(batch_size=spec["batch"]), make_trunk("unet:depth=5,width=8"))
+    pretext.train()
+    optimizer = torch.optim.SGD(pretext.parameters(), lr=1e-3, momentum=0.9)
+    return Stage(
+        name, name, pretext, {"loss": optimizer}, pretext.training_step, lambda batch, _: pretext.make_batch(batch["images"], _),
+        spec["batch"], 1, 0, networks=tuple(pretext.children()),
+    )  # fmt: skip
+
+
+def break_down(what: str) -> None:
+    """Switch off one of the things that make the steps of several processes those of one."""
+    if what == "batch norm":
+        sharded_functions._statistics = lambda input: (  # type: ignore[assignment]
+            *reversed(torch.var_mean(input, dim=[axis for axis in range(input.dim()) if axis != 1], correction=0)),
+            torch.tensor(float(input.numel() // input.shape[1])),
+        )
+    if what == "gradients":
+        Shards._average = lambda self, gradients: None  # type: ignore[method-assign]
+    if what == "dropout":
+        sharded_functions.DROPOUTS.clear()
+    split_calls._Call._is_split_alike = lambda self, given, total: True  # type: ignore[method-assign]
+
+
 def compute_in_double() -> None:
     """Let float32 be float64 in this process, also where the program asks for float32."""
     torch.set_default_dtype(torch.float64)
@@ -94,7 +197,7 @@ def compute_in_double() -> None:
 
 def run(name: str, spec: dict[str, Any], shards: Shards | None) -> dict[str, Any]:
     """Make the steps of a task, and return its state and losses."""
-    stage = (downstream_stage if name in DOWNSTREAMS else pretext_stage)(name, spec)
+    stage = (downstream_stage if name in DOWNSTREAMS else odd_stage if name in ODD else pretext_stage)(name, spec)
     for part in stage.module.modules():
         if isinstance(part, nn.modules.dropout._DropoutNd) and not spec["dropout"]:
             part.p = 0.0
@@ -106,7 +209,9 @@ def run(name: str, spec: dict[str, Any], shards: Shards | None) -> dict[str, Any
         found = take_step(stage, machine, batch, step, shards)
         losses.append({key: float(loss) for key, loss in found.items()})
     names = {id(part): key for key, part in stage.module.named_modules()}
-    whole = sorted(f"{names.get(part)}.{method}" for (part, method), is_whole in (shards.whole if shards else {}).items() if is_whole)
+    whole = sorted(
+        f"{names.get(part)}.{method}" for (part, method), is_whole in (shards.whole if shards else {}).items() if is_whole
+    )
     return {"state": stage.module.state_dict(), "losses": losses, "whole": whole}
 
 
@@ -115,6 +220,8 @@ def main() -> None:
     rank, count, folder, spec = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
     if spec["double"]:
         compute_in_double()
+    if spec.get("broken"):
+        break_down(spec["broken"])
     if count > 1:
         dist.init_process_group("gloo", init_method=f"file://{spec['store']}", rank=rank, world_size=count)
     for name in spec["tasks"]:
