@@ -48,7 +48,8 @@ bench: $(VENV)/installed $(VENV)-keras/installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	KERAS_PYTHON=$(VENV)-keras/bin/python $(BIN)/python -m tests.benchmarks
 
-# The first minutes on a GPU: results beside the processor's, a resumed run, memory that runs out, speed. Says so where there is none.
+# The first minutes on a GPU, under 8: results beside the processor's, a resumed run, memory that runs out, speed. Writes runs/gpu.
+# Says so where there is none.
 gpu: $(VENV)/installed
 	$(BIN)/python -m tests.gpu
 

@@ -28,6 +28,8 @@ Vary = Literal["all", "finetune"]
 Leaks = Literal["note", "refuse", "drop"]
 """What happens with test images among the images to pretrain on: they are counted, refused, or dropped from pretraining."""
 Precision = Literal["auto", "fp32", "bf16"]
+Pruner = Literal["median", "none"]
+"""How trials of a search are ended early: `median` those below the median of the complete trials, `none` none."""
 Log = Literal["tensorboard", "csv", "wandb", "mlflow"]
 Space = dict[str, tuple[float, float]]
 """Ranges (low, high) of learning rates to search, by what a phase trains, and `pretext` for the pretext task's own."""
@@ -155,9 +157,14 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 class MachineConfig(Schema):
     """Device, threads and precision of a command. A row states precision and compilation; the rest changes rounding at most."""
 
-    PLACES: ClassVar[set[str]] = {"device", "threads", "workers", "checkpoint_seconds"}
+    PLACES: ClassVar[set[str]] = {"device", "devices", "threads", "workers", "checkpoint_seconds"}
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    threads: int | None = Field(None, ge=1, description="Threads on the CPU.")
+    devices: str = Field(
+        "",
+        description="Several devices: all, a number (4), GPUs (0,1,2,3) or cpu:N; one run on all of them, or with --launcher a "
+        "worker on each.",
+    )
+    threads: int | None = Field(None, ge=1, description="Threads on the CPU, of each process.")
     workers: int | None = Field(None, ge=0, description="Data workers; chosen when left out. They never change a result.")
     checkpoint_seconds: float | None = Field(
         None,
@@ -245,6 +252,11 @@ class RunConfig(MachineConfig):
     space: Annotated[Space, BeforeValidator(read_space)] = Field(
         {}, description="Ranges of learning rates to search: head=1e-4:1e-2,all=1e-5:1e-3,pretext=2e-3 (one fixed rate)."
     )
+    pruner: Annotated[Pruner, _choices("pruner", Pruner)] = Field(
+        "median",
+        description="Which trials of a search end early: median, those below the median of the others, or none, so that up to 8 "
+        "trials do not depend on the order in which several workers finish them.",
+    )
     storage: str = Field("", description="An Optuna database URL instead of a journal in --out; workers still share one --out.")
     leaks: Annotated[Leaks, _choices("way with leaks", Leaks)] = Field(
         "note", description="Test images among those to pretrain on: note (count them), refuse, or drop them from pretraining."
@@ -265,8 +277,8 @@ class RunConfig(MachineConfig):
             raise UsageError("--seed names one seed and --seeds counts or lists them; give one of the two.")
         if self.rates and self.tune:
             raise UsageError("--rates gives the learning rates and --tune searches them; give one of the two.")
-        if (self.space or self.storage) and not self.tune:
-            raise UsageError("--space and --storage belong to a search; say how many trials with --tune N.")
+        if (self.space or self.storage or self.pruner != "median") and not self.tune:
+            raise UsageError("--space, --pruner and --storage belong to a search; say how many trials with --tune N.")
         if not all(self.tasks) or "" in self._named_data:
             raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
         if not self.labels:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,7 +29,18 @@ class HeldOut(Schema):
     schemes: tuple[str, ...]
 
 
-class PretrainJob(Schema):
+class _Identified(Schema):
+    """A job, which keeps its id once it is computed, since a grid of thousands asks for each many times."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with some fields changed and then an id of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update:
+            copied.__dict__.pop("id", None)
+        return copied
+
+
+class PretrainJob(_Identified):
     """What one pretrained trunk depends on. Both fingerprints are "none" when nothing is trained."""
 
     pretext: str
@@ -52,13 +64,13 @@ class PretrainJob(Schema):
         """What tells an initialisation of a grid from the others: the pretext task, and the digest of weights from elsewhere."""
         return f"{self.pretext} {self.weights.digest()}" if self.weights is not None else self.pretext
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The pretrain id: the pretext's name and twelve hexadecimal digits."""
         return f"{self.pretext.replace(':', '-')}-{self.digest()[:12]}"
 
 
-class Job(Schema):
+class Job(_Identified):
     """What one run depends on: a pretrained trunk, a downstream task, a protocol, data, and the split that is scored.
 
     `rates` replace the learning rates of the schedule's phases. `study` is the id of the search that chose them, and `trials` its
@@ -103,7 +115,7 @@ class Job(Schema):
             raise ValueError(f"it has {len(self.rates)} rates, which is not the number of phases of {self.schedule}")
         return self
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The run id: pretext, downstream task and twelve hexadecimal digits."""
         return f"{self.pretrain.pretext.replace(':', '-')}-{self.downstream}-{self.digest()[:12]}"

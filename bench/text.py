@@ -105,6 +105,16 @@ def duration(seconds: float) -> str:
     return f"{round(days):,} days" if days < 730 else f"{round(days / 365.25):,} years"
 
 
+def hours(seconds: float) -> str:
+    """Return device-hours as text.
+
+    >>> hours(5400), hours(36)
+    ('1.50 device-hours', '0.0100 device-hours')
+    """
+    found = seconds / 3600
+    return f"{found:,.0f} device-hours" if found >= 100 else f"{found:.{2 if found >= 1 else 4}f} device-hours"
+
+
 def shell(words: Iterable[str]) -> str:
     """Return a command as it is typed into a shell; control characters are written as escapes of bash and zsh.
 

@@ -30,6 +30,6 @@ def keep(folder: Path, before: Looks, after: Looks, lock: Path, echo: Echo) -> N
     """Append to the interim looks at a folder those that `after` has and `before` has not."""
     added = after.looks[len(before.looks) :]
     if added:
-        with locks.lock(lock, echo):
+        with locks.lock(lock, echo, needed=False):  # without locks, a look that is kept at the same moment may be lost
             looks = Looks(looks=(*read(folder).looks, *added))
             files.publish_json(folder / FILE, looks.model_dump(mode="json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -76,7 +77,19 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         yield gpus
 
 
-COMMANDS = {"bench", "tiny", "server"}
+@pytest.fixture(scope="session")
+def flock_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the faults library: in a process that LD_PRELOAD gives it to, `flock` is what FAULTS_FLOCK says."""
+    from tests.stress.server import SOURCE
+
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler (cc) to build the faults with")
+    library = tmp_path_factory.mktemp("flock") / "faults.so"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True)
+    return library
+
+
+COMMANDS = {"bench", "tiny", "server", "flock_library"}
 """Fixtures that run the command line or a server: a test that has one is no unit test."""
 
 

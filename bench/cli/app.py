@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.cli import clean, data, doctor, export, listing, metrics, plan_seeds, report, reproduce, run, show, study, usage
+from bench.cli import (
+    clean,
+    data,
+    doctor,
+    export,
+    listing,
+    metrics,
+    plan_seeds,
+    report,
+    reproduce,
+    run,
+    show,
+    status,
+    study,
+    usage,
+)
 from bench.cli.common import in_use
 from bench.errors import EXIT_CODES
 
@@ -48,6 +63,7 @@ for command, name, example in (
     (report.report, "report", report.EXAMPLE),
     (plan_seeds.plan_seeds, "plan-seeds", plan_seeds.EXAMPLE),
     (study.study, "study", study.EXAMPLE),
+    (status.status, "status", status.EXAMPLE),
     (metrics.metrics, "metrics", metrics.EXAMPLE),
     (listing.list_, "list", listing.EXAMPLE),
     (show.show, "show", show.EXAMPLE),

@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from bench.cli import completion
+from bench.cli import completion, launching
 from bench.config import MachineConfig, RunConfig
 from bench.errors import UsageError
 from bench.schema import complaint
@@ -45,18 +45,22 @@ def fields(without: tuple[str, ...] = ()) -> tuple[str, ...]:
 def configured(*names: str) -> Callable[[Command], Command]:
     """Return a decorator that gives a command an option for each named field of `RunConfig`.
 
-    The command's parameter `options` gets the options that the user gave, as a dictionary by name. Typer reads the command's own
-    signature with these options in the place of `options`.
+    The command's parameter `options` gets the options that the user gave, as a dictionary by name, and its parameter `launch`,
+    if it has one, what the options of a launch say. Typer reads the command's own signature with these options in their place.
     """
 
     def decorate(command: Command) -> Command:
         def call(**given: Any) -> None:
             chosen = {name: given.pop(name) for name in names}
+            if launches:
+                given["launch"] = launching.wanted({name: given.pop(name) for name in launching.OPTIONS})
             command(options={_name(name): value for name, value in chosen.items() if value is not None}, **given)
 
-        parameters: list[inspect.Parameter] = []
-        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-            parameters += map(option, names) if name == "options" else [parameter]
+        own, parameters = inspect.signature(command, eval_str=True).parameters, list[inspect.Parameter]()
+        launches = "launch" in own
+        for name, parameter in own.items():
+            of_several = {"options": lambda: [*map(option, names)], "launch": launching.parameters}
+            parameters += of_several[name]() if name in of_several else [parameter]
         required = [one for one in parameters if one.default is inspect.Parameter.empty]
         optional = [one for one in parameters if one.default is not inspect.Parameter.empty]
         ordered = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*required, *optional)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.cluster import LaunchPlan
 from bench.cli.common import begin
 from bench.cli.document import PlanJson, alone, check_plan
+from bench.cli.launching import NONE, Wanted, is_worker, run_study
 from bench.cli.options import Plan, Plugins, checked, configured
 from bench.config import names
 from bench.errors import SomeFailed, UsageError
@@ -20,14 +22,16 @@ from bench.text import shell
 if TYPE_CHECKING:
     from bench.cli.screen import Screen
     from bench.experiment import plan as planning
+    from bench.experiment.study_file import Study
 
 EXAMPLE = "bench study results/studies/voc_mini"
 
 
-@configured("seeds", "tune", "settings", "device", "threads", "workers")
+@configured("seeds", "tune", "settings", "device", "devices", "threads", "workers")
 def study(
     place: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with a study.toml, or the file of a study.")],
     options: dict[str, Any],
+    launch: Wanted = NONE,
     only: Annotated[str, typer.Option(help="Only these parts of the study, separated by commas.")] = "",
     out: Annotated[
         Path | None,
@@ -56,6 +60,8 @@ def study(
 
     began = time.monotonic()
     check_plan(plan, as_json)
+    _check_devices(options, launch)
+    launch.check(plan)
     file = study_file.find(place)
     if into is None and any(name in options for name in study_file.RESULTS):
         raise UsageError("--seeds, --tune and --set change a study's results; name another folder for the records with --into.")
@@ -63,25 +69,73 @@ def study(
     folder = into or study_file.own_folder(file)
     runs = out or Path("runs") / study_file.own_folder(file.resolve()).name
     with alone(as_json) as publish, Screen() as screen:
-        begin(plugin, runs)
+        begin(plugin, runs, launches=bool(launch.launcher))
         files.make_folder(folder)
         if plan:
             from bench.experiment.plan import ANSWER
 
             made = study.plan(read, runs, folder, names(only), screen, began + ANSWER)
-            if as_json:
-                from bench.experiment.plan_data import study_data
-
-                parts = dict(made)
-                publish(study_data(parts, [name for name in names(only) or read.parts if name not in parts]))
-            else:
-                _print_plan(made, screen)
+            _tell_plan(made, launch, read, publish if as_json else None, screen, names(only))
             return
-        failed = study.run(read, runs, folder, names(only), screen)
-        written, wrong = study.tables(read, folder, screen, runs if html else None, shell(["bench", *sys.argv[1:]]))
-        screen.echo(f"wrote {len(written)} files in {folder}")
-    if failed or wrong:
-        raise SomeFailed("; ".join([*failed, *wrong]))
+        if launch.launcher:
+            wrong = run_study(launch, read, runs, folder, names(only), screen)
+        else:
+            wrong = study.run(read, runs, folder, names(only), screen, keeps=not is_worker())
+        if not (is_worker() or launch.detach):
+            wrong += _write_tables(read, folder, screen, runs if html else None)
+    if wrong:
+        raise SomeFailed("; ".join(wrong))
+
+
+def _check_devices(options: dict[str, Any], launch: Wanted) -> None:
+    """Raise UsageError for several devices of one run: the processes of a run cannot read a study's records while they change."""
+    from bench.training.devices import named
+
+    several = len(named(options.get("devices", ""), options.get("device", "auto"))) > 1
+    if several and launch.launcher != "local":
+        raise UsageError("bench study gives a run one device: --launcher local has a worker on each of --devices.")
+
+
+def _write_tables(read: Study, folder: Path, screen: Screen, images: Path | None) -> list[str]:
+    from bench.experiment import study
+
+    written, wrong = study.tables(read, folder, screen, images, shell(["bench", *sys.argv[1:]]))
+    screen.echo(f"wrote {len(written)} files in {folder}")
+    return wrong
+
+
+def _tell_plan(
+    made: Iterable[tuple[str, planning.Plan]],
+    launch: Wanted,
+    read: Study,
+    publish: Callable[[Any], None] | None,
+    screen: Screen,
+    only: Sequence[str],
+) -> None:
+    """Print the plans of a study's parts, with what a launch of them costs where one is asked for; as JSON with `publish`."""
+    parts: dict[str, planning.Plan] = {}
+
+    def kept() -> Iterator[tuple[str, planning.Plan]]:
+        for name, one in made:
+            parts[name] = one
+            yield name, one
+
+    if publish is None:
+        _print_plan(kept(), screen)
+    else:
+        parts |= dict(made)
+    of_launch = None
+    if launch.is_asked and parts:
+        first = next(iter(parts.values())).session
+        of_launch = LaunchPlan(launch, first.config, first.out, list(parts.values()))
+    if publish is not None:
+        from bench.experiment.plan_data import study_data
+
+        told = study_data(parts, [name for name in only or read.parts if name not in parts])
+        publish({**told, **({"launch": of_launch.data()} if of_launch else {})})
+    elif of_launch is not None:
+        for line in of_launch.lines():
+            screen.echo(line)
 
 
 def _print_plan(made: Iterable[tuple[str, planning.Plan]], screen: Screen) -> None:

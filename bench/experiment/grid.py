@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from bench.config import PRETEXT
-from bench.errors import TRACEBACK, BenchError, Interrupted, OutOfMemory, SomeFailed, StorageError, explained
-from bench.experiment import leaks
+from bench.errors import TRACEBACK, BenchError, Interrupted, LostProcess, OutOfMemory, SomeFailed, StorageError, explained
+from bench.experiment import failures, leaks
 from bench.experiment.estimate import learn
-from bench.experiment.pretraining import find_pretrained, pretrain
+from bench.experiment.failures import FailedBefore
+from bench.experiment.pretraining import find_pretrained, lock_of, pretrain
 from bench.experiment.runs import find, is_busy, run
 from bench.experiment.search import chosen_by, is_searched, same_search, search_of
 from bench.experiment.session import Session
 from bench.experiment.tuning import find_tuning, tune
 from bench.job import Job
 from bench.record import Record, Tuning, record_path
+from bench.storage import files, handed, launched, locks
 from bench.storage.locks import Busy
 from bench.training import machine
+
+PAUSE = 0.5
+"""Seconds after which a worker of a launch that finds nothing free looks again."""
 
 
 def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]:
@@ -28,7 +34,7 @@ def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]
     job fails, and at the end a SomeFailed names the jobs that failed. The error of a grid's only job is raised
     as it is.
     """
-    jobs, trials = session.grid.jobs, session.config.tune
+    jobs, trials = _own(session.grid.jobs), session.config.tune
     budget = f", {trials} trials each" if trials else ""
     titles = " and ".join(data.title for data in session.grid.data.values())
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
@@ -97,7 +103,7 @@ def _pieces(job: Job, session: Session) -> list[str]:
 
 def tune_grid(session: Session) -> list[Tuning]:
     """Search the learning rates of every cell of the grid and return the searches; test splits are not scored."""
-    jobs, config = session.grid.jobs, session.config
+    jobs, config = _own(session.grid.jobs), session.config
     cells: dict[object, Job] = {}
     for job in jobs:
         if is_searched(job, config):
@@ -120,6 +126,12 @@ def tune_grid(session: Session) -> list[Tuning]:
     return found
 
 
+def _own(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Return the jobs that this process makes: all, or those that were handed out to it by its launch."""
+    listed = handed.jobs()
+    return jobs if listed is None else [job for job in jobs if job.id in listed]
+
+
 def _named(job: Job, session: Session) -> str:
     """Return the label of weights from elsewhere, which an id does not show, before other facts of a job."""
     return f"{session.grid.label_of(job.pretrain)}, " if job.pretrain.weights is not None else ""
@@ -136,24 +148,32 @@ def score(value: float | None) -> str:
 
 
 def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job, str, bool], None]) -> None:
-    """Call `work(job, place, wait)` for each job: `place` is text such as [2/6]; without `wait`, it raises Busy for a job that
-    another process is working on, and the job is tried again after the others.
+    """Call `work(job, place, wait)` for each job, at a `place` such as [2/6]. Without `wait` it raises Busy for a job that others
+    are working on, which is tried again after the others; a worker of a launch never waits for one job alone.
 
     A job that runs out of memory is tried again once: without what the cache keeps, or, where the memory had run out in an
     earlier job, since libraries that lacked it then may fail in the next job although there is enough (oneDNN does).
 
     SomeFailed at the end when some of several jobs failed; StorageError at once, since every search needs the same database.
     """
-    failed: list[str] = []
-    short: set[int] = set()  # numbers of the jobs that ran out of memory
+    failed, short = list[str](), set[int]()  # reasons, and the numbers of the jobs that ran out of memory
     waiting = deque(enumerate(jobs, start=1))
     busy_in_a_row = 0  # jobs in a row that were busy; when all waiting ones were, wait for the next
+    worker, looked = launched.here(), time.monotonic()  # when the present look at what is free began
     with machine.stoppable(session.machine.stop):
         while waiting:
             number, job = waiting.popleft()
             wait = busy_in_a_row > len(waiting)
+            if wait and worker is not None:
+                if worker.leaves and _others_suffice([job, *(one for _, one in waiting)], session):
+                    break
+                _pause(time.monotonic() - looked, session)
+                wait, busy_in_a_row = False, 0
+            looked = looked if busy_in_a_row else time.monotonic()
             try:
+                failures.check(job.id, session.out)
                 work(job, f"[{number}/{len(jobs)}]", wait)
+                files.remove(failures.path_of(job.id, session.out))
                 busy_in_a_row = 0
                 session.remaining.end()
                 continue
@@ -162,27 +182,58 @@ def _each(session: Session, jobs: Sequence[Job], what: str, work: Callable[[Job,
                 busy_in_a_row += 1
                 session.remaining.leave()
                 continue
-            except (Interrupted, StorageError):
-                raise
             except Exception as error:
+                if isinstance(error, Interrupted | LostProcess | StorageError):
+                    raise
                 kept = again = False
                 if isinstance(explained(error), OutOfMemory):
                     kept = session.cache.give_up()
                     again = kept or (bool(short) and number not in short)
                     short.add(number)
+                if not again and not isinstance(error, FailedBefore):
+                    failures.note(job.id, session.out, error)
                 if not again and (len(jobs) == 1 or os.environ.get(TRACEBACK)):
                     raise
                 reason = str(explained(error))
             busy_in_a_row = 0
+            machine.give_memory_back()  # not in the except block, which keeps the error's frames and their tensors
             if again:
                 session.echo("  out of memory; tried again" + " without keeping images and features in memory" * kept)
-                machine.give_memory_back()
                 waiting.appendleft((number, job))
                 session.remaining.leave()
                 continue
             session.remaining.end(failed=True)
-            failed.append(f"{session.grid.label_of(job.pretrain)} on {job.downstream} ({about(job)}): {reason}")
+            failed.append(f"{named_in_full(job, session)}: {reason}")
             session.echo(f"  failed: {reason}")
-            machine.give_memory_back()  # not in the except block, which keeps the error's frames and their tensors
     if failed:
-        raise SomeFailed(f"{len(failed)} of {len(jobs)} {what} failed: {'; '.join(failed)}")
+        raise some_failed(failed, len(jobs), what)
+
+
+def named_in_full(job: Job, session: Session) -> str:
+    """Return what tells a job of a grid from the others, as text: row, task, seed and what an id does not show."""
+    return f"{session.grid.label_of(job.pretrain)} on {job.downstream} ({about(job)})"
+
+
+def some_failed(failed: Sequence[str], count: int, what: str = "runs") -> SomeFailed:
+    """Return the error that names the jobs that failed, each with its reason, of `count` jobs."""
+    return SomeFailed(f"{len(failed)} of {count} {what} failed: {'; '.join(failed)}")
+
+
+def _pause(taken: float, session: Session) -> None:
+    """Wait before all jobs that are left are looked at again, since any may be free first; the last look has `taken` seconds."""
+    until = time.monotonic() + max(PAUSE, 5 * taken)
+    while time.monotonic() < until:
+        session.machine.stop.check()
+        time.sleep(0.1)
+
+
+def _others_suffice(jobs: Sequence[Job], session: Session) -> bool:
+    """Tell whether at least as many other workers are at work as there are jobs left, so that none will be free for this one."""
+    places = {lock_of(one, session.out) for job in jobs for one in (job.pretrain, job)}
+    searches = {search_of(job, session.config, session.grid.jobs).id for job in jobs if is_searched(job, session.config)}
+    places |= {path for search in searches for path in (session.out / "studies" / search / "workers").glob("[!.]*")}
+    others = set(filter(None, map(locks.held_by, places)))
+    if len(others) < len(jobs):
+        return False
+    session.echo(f"the last {len(jobs)} of {len(session.grid.jobs)} are made by other workers; this one ends")
+    return True

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.errors import BenchError, UsageError
 from bench.experiment.provenance import cost
-from bench.experiment.search import STARTUP, Search, with_rates
+from bench.experiment.search import PRUNER, STARTUP, Search, with_rates
 from bench.experiment.session import Session
 from bench.record import Trial, Tuning
 from bench.seeding import key
@@ -36,7 +36,7 @@ class OptunaStudy:
             storage=_storage(self.folder, session),
             study_name=search.id,
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=search.warmup),
+            pruner=_pruner(search),
             load_if_exists=True,
         )
         if session.config.storage:
@@ -175,6 +175,14 @@ class OptunaStudy:
             if original is not None and original in place:
                 place[trial.number] = place[original]
         return place
+
+
+def _pruner(search: Search) -> Any:
+    from optuna.pruners import MedianPruner, NopPruner
+
+    if search.pruner != PRUNER:
+        return NopPruner()
+    return MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=search.warmup)
 
 
 def _trial(trial: Any, number: int) -> Trial:

@@ -177,7 +177,8 @@ def _add_search(made: Plan, cell: Sequence[Job]) -> list[Job] | None:
         trunk = made.estimate.pretraining(job) if _searches_pretext(session, job) else 0.0
         return made.estimate.finetuning(job, trial=True) + trunk
 
-    made.add("search", f"  {search.id}", [Piece(search.id, f"{trials} trials, less time when pruned", trials)], cache(seconds))
+    pruned = ", less time when pruned" if session.config.pruner != "none" else ""
+    made.add("search", f"  {search.id}", [Piece(search.id, f"{trials} trials{pruned}", trials)], cache(seconds))
     return None
 
 

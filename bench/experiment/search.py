@@ -19,6 +19,8 @@ STARTUP = 8
 """The number of first draws, which depend on no score; the sampler draws the rest. They are the same for every pretext task,
 except that draw 0 has the recipe's own rate when the pretext task's rate is searched."""
 
+PRUNER = "median by epoch, from a quarter of the last phase on"
+
 
 class Search(Schema):
     """A search for learning rates: a cell of the grid, scored on the validation split, and the ranges. Its digest is in its id.
@@ -33,7 +35,7 @@ class Search(Schema):
     drawn: tuple[tuple[str, ...], ...] = ()
     """For each Sobol sequence, the rates that it draws together; a rate that cells share has the same values in all of them."""
     sampler: str = "8 Sobol, then TPE"
-    pruner: str = "median by epoch, from a quarter of the last phase on"
+    pruner: str = PRUNER
 
     @property
     def id(self) -> str:
@@ -80,7 +82,9 @@ def search_of(job: Job, config: RunConfig, jobs: Sequence[Job]) -> Search:
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
     if PRETEXT in ranges and recipe_of(job.pretrain).epochs:
         space[PRETEXT] = ranges[PRETEXT]
-    return Search(cell=first.model_copy(update={"split": "val"}), space=space, ranges=ranges, drawn=_drawn(job, ranges))
+    pruner = PRUNER if config.pruner == "median" else config.pruner
+    cell = first.model_copy(update={"split": "val"})
+    return Search(cell=cell, space=space, ranges=ranges, drawn=_drawn(job, ranges), pruner=pruner)
 
 
 def ranges_of(job: Job, config: RunConfig) -> Space:

@@ -79,25 +79,22 @@ class _Parts(Schema):
     parts: dict[str, _FinishedPart] = {}
 
 
-def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> list[str]:
+def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen, keeps: bool = True) -> list[str]:
     """Run what is missing of all parts, or of those in `only`, and copy a part's records below `into` once it is finished.
 
     All parts are resolved before the first is run, so that a mistake in the last is told at once. A part that fails is not kept,
-    and the others go on; the reasons of failed parts are returned.
+    and the others go on; the reasons of failed parts are returned. A worker of a launch `keeps` no part.
     """
-    for name, config in _to_do(study, into, only, screen):
-        offline.check_storage(config.storage)
-        with _about(name, into):
-            _check_data(study, resolve(config, screen.echo))
     failed = []
-    for name, config in _to_do(study, into, only, screen, tell=True):
-        asked = {**config.meaning(), "settings": list(map(readable, config.settings))}
-        screen.echo(f"{name}: {plain({field: value for field, value in asked.items() if value})}")
+    for name, config in to_do(study, into, only, screen):
         session = open_session(config, out, screen)
         try:
-            _copy_reusable(into, session)
+            copy_reusable(into, session)
+            if not keeps:
+                run_grid(session)
+                continue
             announce(session)
-            _publish_part(into, out, name, config, run_grid(session))
+            publish_part(into, out, name, config, run_grid(session))
         except (Interrupted, StorageError):
             raise
         except Exception as error:
@@ -106,6 +103,18 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
             failed.append(f"{name}: {explained(error)}")
             screen.echo(f"  {failed[-1]}")
     return failed
+
+
+def to_do(study: Study, into: Path, only: Sequence[str], screen: Screen) -> Iterator[tuple[str, RunConfig]]:
+    """Yield (name, configuration) of the parts to run, with a line about each, once all of them are known to be in order."""
+    for name, config in _to_do(study, into, only, screen):
+        offline.check_storage(config.storage)
+        with _about(name, into):
+            _check_data(study, resolve(config, screen.echo))
+    for name, config in _to_do(study, into, only, screen, tell=True):
+        asked = {**config.meaning(), "settings": list(map(readable, config.settings))}
+        screen.echo(f"{name}: {plain({field: value for field, value in asked.items() if value})}")
+        yield name, config
 
 
 def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen, until: float) -> Iterator[tuple[str, Plan]]:
@@ -120,7 +129,7 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
             session = open_session(config, out, screen, planning=True)
             _check_data(study, session.grid)
         timed = times.setdefault(str(session.machine.describe()), StepTimes(session.machine, until, AT_LEAST))
-        yield name, plan_session(session, timed, done, _reusable_records(into, session))
+        yield name, plan_session(session, timed, done, reusable_records(into, session))
 
 
 @contextmanager
@@ -255,7 +264,7 @@ def _digest(config: RunConfig) -> str:
     return files.sha256_bytes(canonical({**config.meaning(), **({"versions": versions} if versions else {})}).encode())
 
 
-def _reusable_records(into: Path, session: Session) -> list[Record]:
+def reusable_records(into: Path, session: Session) -> list[Record]:
     """Return the study's records that a grid can reuse: those of the grid's own runs, and those that hold one of its searches."""
     jobs, trials = session.grid.jobs, session.config.tune
     runs = {job.id for job in jobs}
@@ -274,9 +283,9 @@ def _reusable_records(into: Path, session: Session) -> list[Record]:
     return found
 
 
-def _copy_reusable(into: Path, session: Session) -> None:
+def copy_reusable(into: Path, session: Session) -> None:
     """Copy a grid's runs and searches from the study's records to the output folder, so that they are not made again."""
-    for record in _reusable_records(into, session):
+    for record in reusable_records(into, session):
         _copy_run(into / RECORDS, record, session.out)
         tuning = record.tuning
         if tuning is not None and not path_of(tuning.study, tuning.budget, session.out).is_file():
@@ -309,12 +318,12 @@ def _lock(into: Path) -> Path:
     return files.home() / "locks" / f"study-{place}.lock"
 
 
-def _publish_part(into: Path, out: Path, name: str, config: RunConfig, records: Sequence[Record]) -> None:
+def publish_part(into: Path, out: Path, name: str, config: RunConfig, records: Sequence[Record]) -> None:
     """Copy a part's records and predictions into the study, then list the part as finished.
 
     DataError when the study holds another record under the same id.
     """
-    with locks.lock(_lock(into), lambda text: None):
+    with locks.lock(_lock(into), lambda text: None, needed=False):  # a plain command does not begin where there are none
         for record in records:
             made, there = record_path(out, record.id), _copy_run(out, record, into / RECORDS)
             if there.read_bytes() != made.read_bytes():

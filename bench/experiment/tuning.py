@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 from bench import record
+from bench.experiment import failures
 from bench.experiment.optuna_study import OptunaStudy
 from bench.experiment.search import Search
 from bench.experiment.session import Session
@@ -51,9 +52,10 @@ def tune(search: Search, session: Session, wait: bool = True) -> Tuning:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = OptunaStudy(search, session)
-        with locks.alive(study.folder / "workers") as worker:
+        with locks.alive(study.folder / "workers") as worker, failures.noted(search.id, session.out):
             waiting = False
             while True:
+                failures.check(search.id, session.out)
                 trial = study.claim(worker)
                 if trial is not None:
                     attempt(study, trial)
@@ -67,7 +69,7 @@ def tune(search: Search, session: Session, wait: bool = True) -> Tuning:
                         waiting = True
                     session.machine.stop.check()
                     time.sleep(0.5)
-        study.sweep()
-        tuning = study.summary()
+            study.sweep()
+            tuning = study.summary()
     files.publish_json(path_of(search.id, budget, session.out), tuning.model_dump(mode="json"))
     return tuning

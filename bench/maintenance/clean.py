@@ -192,7 +192,7 @@ def _locks(place: Place) -> Iterator[Path]:
 
 def _held(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with path.open("rb+") as file:  # NFS gives an exclusive lock only for writing
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True

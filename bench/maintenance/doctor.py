@@ -7,7 +7,6 @@ Torch and packages that need it are imported inside the checks, since the fault 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import importlib.metadata
 import json
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.errors import BenchError, MachineError
-from bench.storage import files
+from bench.storage import files, locks, shared
 from bench.storage.disk import amount, size
 from bench.text import Rows
 from bench.training import cpu_load
@@ -243,7 +242,7 @@ def _writing(folder: Folder) -> Iterator[Check]:
         files.make_folder(probe)
         files.publish_file(probe / "written", bytes(PROBE))
         yield Check(name, f"{folder.path} can be written")
-        yield _locks(folder, probe)
+        yield from _locks(folder, probe)
     except MachineError as error:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
         remedy = f"name another folder by {folder.option}, or make room and permission there"
@@ -253,21 +252,16 @@ def _writing(folder: Folder) -> Iterator[Check]:
             files.remove(probe)
 
 
-def _locks(folder: Folder, probe: Path) -> Check:
-    name = f"{folder.name}: locks"
-    remedy = f"name a folder on a local disk by {folder.option}"
-    try:
-        with (probe / "lock").open("w") as one, (probe / "lock").open("w") as other:
-            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                fcntl.flock(one, fcntl.LOCK_UN)
-                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return Check(name, "they keep others out, and are free once released")
-    except OSError as error:
-        return Check(name, f"they do not work: {error.strerror}", "fails", remedy)
-    return Check(name, "two processes can hold one at once", "fails", remedy)
+def _locks(folder: Folder, probe: Path) -> Iterator[Check]:
+    """Check what the locks of a folder's file system hold for: between machines, in this one, or not at all."""
+    system, fault = shared.of(probe), locks.fault(probe)
+    if fault:
+        remedy = f"name a folder on another file system by {folder.option}, or give the runs to a --launcher, which divides them"
+        yield Check(f"{folder.name}: locks", f"they do not work on {system}: {fault}", "fails", remedy)
+        return
+    yield Check(f"{folder.name}: locks", "they keep others out, and are free once released")
+    alone = not system.is_local and system.reach != "machines"
+    yield Check(f"{folder.name}: file system", shared.said(system), "note" if alone else "ok")
 
 
 def _room(folder: Folder, needs: Mapping[str, int]) -> Check:

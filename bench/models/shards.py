@@ -98,15 +98,16 @@ class Shards:
         if local.dim() == 4 and not local.is_contiguous() and local.permute(0, 2, 3, 1).is_contiguous():
             return self.gathered(local.permute(0, 2, 3, 1), total).permute(0, 3, 1, 2)
         raw = local.detach().contiguous()
-        if raw.dtype in (torch.bfloat16, torch.bool):  # gloo does not know them
-            kind = torch.int16 if raw.dtype == torch.bfloat16 else torch.uint8
+        kind = {torch.bfloat16: torch.float16, torch.bool: torch.uint8}.get(raw.dtype)
+        if kind is not None and raw.device.type == "cpu":  # gloo does not know them, and the bits are those of another type
             return self.gathered(raw.view(kind), total).view(raw.dtype)
         rows = [self.span_of(total, rank).rows for rank in range(self.count)]
         if len(raw) < rows[0]:
             raw = torch.cat([raw, raw.new_zeros(rows[0] - len(raw), *raw.shape[1:])])
         found = [torch.empty_like(raw) for _ in rows]
         dist.all_gather(found, raw)
-        return torch.cat([part[:count] for part, count in zip(found, rows, strict=True)])
+        with torch.autocast(raw.device.type, enabled=False):
+            return torch.cat([part[:count] for part, count in zip(found, rows, strict=True)])
 
 
 _current: Shards | None = None

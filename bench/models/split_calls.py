@@ -114,7 +114,14 @@ class _Call:
 
         Neither the state of the network nor the next random numbers are changed.
         """
-        shards, given = self.shards, tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, whole(given))
+        shards, kind = self.shards, next(self.module.parameters()).dtype  # what autocast made of a tensor before does not fit
+
+        def copy(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            return leaf.clone().to(kind) if leaf.is_floating_point() else leaf.clone()
+
+        given = tree_map(copy, whole(given))
         rows, devices = shards.span_of(total).rows, sorted({leaf.device.index for leaf in tree_leaves(given) if _on_gpu(leaf)})
         found: list[list[Any]] = []
         calls: tuple[Callable[[], Any], ...] = (lambda: self._call_split(given, total), lambda: self._call(given))

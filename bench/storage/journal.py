@@ -19,6 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
 from bench.errors import DataError, MachineError
+from bench.storage.locks import take
 
 SUM = "crc32"
 """The key of an entry's check sum: the CRC-32 of the line without this key, started from the check sum of the line before."""
@@ -34,7 +35,7 @@ class Lock:
     def acquire(self) -> bool:
         """Wait for the lock; cut an incomplete last line, which a dying process left, and tell the user."""
         self.file = self.path.with_suffix(".lock").open("ab")
-        fcntl.flock(self.file, fcntl.LOCK_EX)
+        take(self.file, fcntl.LOCK_EX)
         with self.path.open("ab+") as journal:
             length = journal.tell()
             journal.seek(max(0, length - 1))

@@ -1,23 +1,66 @@
-"""Locks between processes, by `flock`: the kernel frees a dead process's lock, and a waiting user is told who holds one."""
+"""Locks between processes, by `flock`: the kernel frees a dead process's lock, and a waiting user is told who holds one.
+
+NFS and SMB turn `flock` into byte-range locks: there an exclusive lock needs a file that is open for writing and a shared one a
+file that is open for reading, and on SMB others may not read a locked file. Files are opened accordingly.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bench.errors import MachineError
+from bench.storage import handed, launched
 from bench.storage.files import make_folder, make_parents, remove, temporary_name
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_ours: set[str] = set()
+"""The names that `alive` gave in this process and that are in use."""
 
 
 class Busy(Exception):
     """Raised when other processes are making what is asked for, and nothing of it is left to do here."""
+
+
+def take(file: IO[Any], operation: int) -> None:
+    """Call `flock`; a worker whose runs were handed out goes on where the file system has no locks.
+
+    BlockingIOError when another process holds the lock and `operation` has LOCK_NB.
+    """
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED or not handed.out():
+            raise
+
+
+def fault(folder: Path) -> str:
+    """Return why locks do not work in an existing folder between the processes of this machine; "" where they do.
+
+    One is taken twice and given free, on a file that is removed; OSError where no file can be written.
+    """
+    probe = temporary_name(folder / "lock")
+    try:
+        with probe.open("w+") as one, probe.open("r+") as other:
+            try:
+                fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return "two processes can hold one at once"
+                fcntl.flock(one, fcntl.LOCK_UN)
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                return error.strerror or str(error)
+    finally:
+        remove(probe)
+    return ""
 
 
 @contextlib.contextmanager
@@ -27,11 +70,12 @@ def lock(
     check: Callable[[], object] = lambda: None,
     timeout: float = 24 * 3600,
     wait: bool = True,
+    needed: bool = True,
 ) -> Iterator[None]:
     """Hold the lock file `path` inside the block; while another process holds it, tell the user which one, and wait.
 
     MachineError after `timeout` seconds. `check` is called while waiting, and may raise to give up. Without `wait`, raise Busy
-    instead of waiting.
+    instead of waiting. A lock that is not `needed` is left out where the file system has none.
     """
     try:
         make_parents(path)
@@ -43,7 +87,7 @@ def lock(
         told, tried = False, False
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if not tried:  # the other process may only be testing the lock, as `is_held` does
@@ -52,8 +96,7 @@ def lock(
                     continue
                 if not wait:
                     raise Busy from None
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+                holder = _holder(file) or "another process"
                 if time.monotonic() > deadline:
                     raise MachineError(f"{path.stem} is being worked on by {holder}; try again later.") from None
                 if not told:
@@ -61,7 +104,13 @@ def lock(
                     told = True
                 check()
                 time.sleep(0.2)
-        _tell(file, f"process {os.getpid()} on {socket.gethostname()}")
+            except OSError as error:
+                if not needed and error.errno in _UNSUPPORTED:
+                    break
+                raise MachineError(
+                    f"cannot lock {path}: {error.strerror}; bench doctor says what its file system does."
+                ) from error
+        _tell(file, launched.holder())
         try:
             yield
         finally:
@@ -78,6 +127,23 @@ def is_held(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def held_by(path: Path) -> str:
+    """Return who holds a lock now, as the lock file says; "" when nobody does."""
+    if not is_held(path):
+        return ""
+    with contextlib.suppress(OSError), path.open(errors="replace") as file:
+        return _holder(file) or "another process"
+    return "another process"
+
+
+def _holder(file: IO[str]) -> str:
+    """Return who holds a lock, as the lock file says; "" when it does not say, or may not be read while it is locked."""
+    with contextlib.suppress(OSError):
+        file.seek(0)
+        return file.read().strip()
+    return ""
 
 
 def _tell(file: IO[str], holder: str) -> None:
@@ -97,22 +163,27 @@ def alive(folder: Path) -> Iterator[str]:
     unlocked = temporary_name(make_folder(folder) / name)
     try:
         with unlocked.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take(file, fcntl.LOCK_EX)
+            _ours.add(name)
+            _tell(file, launched.holder())
             unlocked.rename(folder / name)  # only once locked, or others would take the worker for dead
             for other in folder.iterdir():
                 if not other.name.startswith(".") and other.name != name:
                     is_alive(folder, other.name)
             yield name
     finally:
+        _ours.discard(name)
         for path in (unlocked, folder / name):
             remove(path)
 
 
 def is_alive(folder: Path, name: str) -> bool:
     """Tell whether the process to which `alive` gave a name still uses it; the name of a dead process is removed."""
+    if name in _ours:
+        return True
     try:
-        with (folder / name).open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (folder / name).open("r+") as file:
+            take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:
@@ -133,7 +204,7 @@ def using(folder: Path, echo: Callable[[str], object]) -> Iterator[None]:
     locks.
     """
     try:
-        file = (folder / IN_USE).open("ab")
+        file = (folder / IN_USE).open("a+b")
     except OSError:
         file = None
     with file or contextlib.nullcontext():

@@ -310,7 +310,7 @@ class _Progress:
     def measure(self) -> None:
         """Bring seconds and joules in the history up to date."""
         self.history.seconds = self.before.seconds + time.monotonic() - self.started
-        used = self.meter.joules()
+        used = self.machine.world.total(self.meter.joules())
         self.history.joules = None if used is None else (self.before.joules or 0.0) + used
 
     def save(self) -> None:

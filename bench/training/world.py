@@ -69,6 +69,13 @@ class World:
         """Tell whether a value is true on every process."""
         return self.share(all(self.collect(value)))
 
+    def total(self, value: float | None) -> float | None:
+        """Return the sum of a value over the processes; None where one of them does not know it."""
+        if self.size == 1:
+            return value
+        found = self.collect(value)
+        return self.share(None if None in found else sum(filter(None, found)))
+
     def collect(self, value: T) -> list[T]:
         """Return the values of all processes on the first, in their order; on the others nothing."""
         if self.size == 1:

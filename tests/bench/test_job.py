@@ -132,3 +132,14 @@ def test_a_job_of_defaults_has_none_of_them_in_its_id(drawn: dict[str, Path]) ->
     assert job.pretrain.recipe == {} and "statistics" not in canonical(job.identity())
     (other,) = resolve(RunConfig.model_validate({**asked, "set": ("recipe.lr=0.5",)}), print).jobs
     assert other.pretrain.recipe == {"lr": 0.5}
+
+
+def test_a_copy_of_a_job_whose_id_is_known_has_an_id_of_its_own() -> None:
+    """Ids are kept once they are computed; no copy may keep another's."""
+    first = Job.model_validate(job())
+    assert first.id == first.model_copy().id == Job.model_validate(job()).id and first == Job.model_validate(job())
+    other = first.model_copy(update={"seed": 1})
+    assert other.id == Job.model_validate(job(seed=1)).id != first.id
+    trunk = first.pretrain
+    assert trunk.id == PretrainJob(**PRETRAIN).id and trunk.model_copy(update={"seed": 1}).id != trunk.id
+    assert "id" not in first.model_dump() and first.with_changes({"seed": 2}, "a job").id != first.id

@@ -30,6 +30,7 @@ NAMES = (
     "tasks",
     "epochs",
     "gpu",
+    "launches",
 )
 FIELDS = ("benchmark", "what", "value", "unit", "goal")
 

@@ -5,6 +5,7 @@ Random images of the right size and number, since only time is measured. Nothing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
+from bench import colour
+from bench.data import batches
 from bench.experiment.finetuning import finetune
-from bench.experiment.pretraining import pretrain
+from bench.experiment.pretraining import pretrain, pretraining_data
+from bench.experiment.session import Session
 from tests.benchmarks.common import Figure, ratio, seconds, workplace
 from tests.benchmarks.step import bare, opened, session, trained
 
@@ -46,8 +50,10 @@ def measure() -> list[Figure]:
                 found += figures
             floor = bare(256, "unet:depth=8,width=64", 64, batch, 20, "cuda", "bf16")
             found += [ratio(f"epoch against bare step, 256 px, batch {batch}", rate / floor, 0.90)]
-        found += _protocols(folder)
-        found += top_operators(folder, many, 64)
+        found += protocols(folder, ("paper", "paper-code", "standard"))
+        found += top_operators(
+            session(folder / "profiled", many, "cgan_color", 256, "unet", "recipe.batch_size=64", device="cuda")
+        )
     return found
 
 
@@ -74,13 +80,13 @@ def pretraining(
     return found, rate
 
 
-def _protocols(folder: Path) -> list[Figure]:
-    """Return the seconds of fine-tuning by each protocol, on the demo's images, by the number of VOC's."""
+def protocols(folder: Path, names: Sequence[str], **options: object) -> list[Figure]:
+    """Return the seconds of fine-tuning by each protocol, on the demo's images unless `options` say others, by VOC's numbers."""
     found = []
-    for protocol in ("paper", "paper-code", "standard"):
+    for protocol in names:
         for downstream, count in (("voc_cls", VOC_CLASSIFICATION), ("voc_seg", VOC_SEGMENTATION)):
-            grid = {"pretext": "random_init", "downstream": downstream, "schedule": "two-phase"}
-            made = opened(folder / protocol, **grid, protocol=protocol, data="demo", trunk="unet", device="cuda")
+            grid = {"pretext": "random_init", "downstream": downstream, "schedule": "two-phase", "protocol": protocol}
+            made = opened(folder / protocol, **{**grid, "data": "demo", "trunk": "unet", "device": "cuda", **options})
             job = made.grid.jobs[0]
             trunk = pretrain(job.pretrain, made)
             finetune(job, trunk, made)
@@ -95,11 +101,25 @@ def _protocols(folder: Path) -> list[Figure]:
     return found
 
 
-def top_operators(folder: Path, many: Path, batch: int, **options: str) -> list[Figure]:
-    """Return the ten operators that take most of the GPU's time in an epoch, as shares."""
-    made = session(folder / "profiled", many, "cgan_color", 256, "unet", f"recipe.batch_size={batch}", device="cuda", **options)
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+def reading(made: Session, batch: int) -> Figure:
+    """Return the images/s at which an epoch's batches come to the GPU, are mixed and are converted to Lab: all but training."""
+    job = made.grid.jobs[0].pretrain
+    _, split, _ = pretraining_data(job, made)
+    workers, device = made.machine.data_workers(False), made.machine.device
+
+    def epoch(seed: int) -> None:
+        for _, one in batches.training(split, batch, seed, 1, 0, workers, device):
+            colour.split_lab(one["images"])
+        torch.cuda.synchronize()
+
+    epoch(0)
+    return Figure(f"batches of {batch} to the GPU and to Lab", len(split) / seconds(lambda: epoch(1)), "images/s")
+
+
+def top_operators(made: Session, on_gpu: bool = True) -> list[Figure]:
+    """Return the ten operators that take most of the GPU's time in an epoch, as shares; none where there is no card's time."""
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
         trained(made, 2)
     events = sorted(profiler.key_averages(), key=lambda event: event.self_device_time_total, reverse=True)
     total = sum(event.self_device_time_total for event in events)
-    return [Figure(event.key[:80], 100 * event.self_device_time_total / total, "% of GPU time") for event in events[:10]]
+    return [Figure(event.key[:80], 100 * event.self_device_time_total / total, "% of GPU time") for event in events[:10] if total]

@@ -60,15 +60,21 @@ def trained(made: Session, seed: int) -> float:
     return record.cost.images / record.cost.seconds
 
 
-def bare(size: int, trunk: str, width: int, batch: int, steps: int, device: str = "cpu", precision: str = "fp32") -> float:
-    """Return the images/s of a conditional GAN's step on random tensors: both networks, both optimizers, nothing else."""
+def bare(
+    size: int, trunk: str, width: int, batch: int, steps: int, device: str = "cpu", precision: str = "fp32", graph: bool = False
+) -> float:
+    """Return the images/s of a conditional GAN's step on random tensors: both networks, both optimizers, nothing else.
+
+    With `graph` a CUDA graph replays the step's kernels, so that the processor launches them all at once.
+    """
     network = make_trunk(trunk)
     networks = torch.nn.ModuleList([network, network.output(2), PatchDiscriminator(3, width)]).to(device)
     if device != "cpu":
         networks.to(memory_format=torch.channels_last)
     unet, output, critic = networks
     optimizers = [
-        torch.optim.Adam(some, lr=1e-3, fused=True) for some in ([*unet.parameters(), *output.parameters()], critic.parameters())
+        torch.optim.Adam(some, lr=1e-3, fused=True, capturable=graph)
+        for some in ([*unet.parameters(), *output.parameters()], critic.parameters())
     ]
     lightness, chroma = torch.rand(batch, 1, size, size, device=device), torch.rand(batch, 2, size, size, device=device)
 
@@ -90,13 +96,31 @@ def bare(size: int, trunk: str, width: int, batch: int, steps: int, device: str 
         loss.backward()
         optimizers[0].step()
 
+    made = _captured(step) if graph else step
+
     def several() -> None:
         for _ in range(steps):
-            step()
+            made()
         if device != "cpu":
             torch.cuda.synchronize()
 
+    if device != "cpu":
+        several()  # the first steps choose convolutions
     return batch * steps / seconds(several)
+
+
+def _captured(step: Callable[[], None]) -> Callable[[], None]:
+    """Return what replays a step's kernels as a CUDA graph, on the same tensors."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def rounds(one: Callable[[int], float], other: Callable[[int], float]) -> tuple[float, float]:

@@ -44,7 +44,7 @@ def test_an_option_is_added_in_one_place(tmp_path: Path) -> None:
 from unittest import mock
 from bench.cli import common, run
 from bench.cli.app import app
-with mock.patch.object(run, "begin", lambda *_: None), mock.patch.object(run, "check_places", lambda *_: sys.exit(0)):
+with mock.patch.object(run, "begin", lambda *_, **__: None), mock.patch.object(run, "check_places", lambda *_: sys.exit(0)):
     with mock.patch.object(run, "config_of", lambda options: print(options) or bench.config.RunConfig.model_validate(options)):
         app(["run", "--pretext", "random_init", "--downstream", "voc_cls", "--shine", "7"])
 """)
@@ -93,7 +93,8 @@ GIVEN = {
     "space": "head=1e-3", "storage": "sqlite://", "log": "tensorboard", "leaks": "drop",
     "evaluate": "finetune,knn", "level": "2", "watch": "knn:5",
     "init": "mine=weights.pth", "match": "order", "partial": None, "keep_networks": None,
-    "device": "cpu", "threads": "3", "workers": "2", "checkpoint_seconds": "7", "precision": "fp32", "compiled": None,
+    "pruner": "none", "device": "cpu", "devices": "cpu:2", "threads": "3", "workers": "2",
+    "checkpoint_seconds": "7", "precision": "fp32", "compiled": None,
 }  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def test_an_option_reaches_the_configuration(name: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(run, "config_of", lambda options: asked.append(options) or sys.exit(0))
     words = [word for key in dict.fromkeys(("pretext", "downstream", name)) for word in given(key)]
     assert bench("run", *words).code == 0
-    needed: dict[str, Any] = {"tune": 4} if name in ("space", "storage") else {}
+    needed: dict[str, Any] = {"tune": 4} if name in ("space", "pruner", "storage") else {}
     needed |= {"init": ("mine=weights.pth",)} if name in ("match", "partial") else {}
     needed |= {"evaluate": "knn"} if name == "level" else {}
     plain = RunConfig.model_validate({"pretext": "a", "downstream": "b", **({"tune": 4} if "tune" in needed else {})})

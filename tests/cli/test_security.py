@@ -127,7 +127,10 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
     ),
     "a shell": (mentions("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn"), ()),
     "a shell by keyword": (keyword("shell", False), ()),
-    "other programs": (imports("subprocess"), ("bench/experiment/session.py",)),
+    "other programs": (
+        imports("subprocess"),
+        ("bench/experiment/session.py", "bench/launch/local.py", "bench/launch/slurm.py", "bench/launch/supervisor.py"),
+    ),
     "os.exec and os.spawn": (
         attributes("execv", "execve", "execvp", "execvpe", "execl", "execlp", "spawnv", "spawnl", "posix_spawn"),
         (),
@@ -150,7 +153,10 @@ RULES: dict[str, tuple[Finder, tuple[str, ...]]] = {
         (),
     ),
     "http": (imports("http"), ("bench/data/download.py",)),
-    "sockets": (imports("socket"), ("bench/storage/files.py", "bench/storage/locks.py", "bench/storage/offline.py")),
+    "sockets": (
+        imports("socket"),
+        ("bench/launch/ray_engine.py", "bench/storage/files.py", "bench/storage/launched.py", "bench/storage/offline.py"),
+    ),
     "downloads by others": (
         imports("torchvision.datasets", "huggingface_hub", "datasets", "transformers", "kagglehub"),
         ("bench/data/sources.py",),  # their readers of what is on the disk

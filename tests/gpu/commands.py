@@ -18,7 +18,7 @@ from bench import record
 from bench.__main__ import main
 from bench.data import batches, demo
 from bench.training import loop
-from tests.gpu.steps import read_without_waits, without_waits
+from tests.gpu.steps import train_without_waits, without_waits
 
 TRUNK, SIZE = "unet:depth=5,width=16", 32
 PRETEXTS, DOWNSTREAMS = "cgan_color,inpainting", "voc_cls,voc_seg"
@@ -64,13 +64,23 @@ def on_drawn_images(folder: Path, *more: object) -> tuple[object, ...]:
         drawn = demo.make(folder / "drawn", 48, 24, 16)
     tasks = ("--pretext", PRETEXTS, "--downstream", DOWNSTREAMS, "--protocol", "demo")
     data = ("--data", drawn["demo"], "--pretrain-data", drawn["demo_unlabelled"], "--out", folder / "runs")
-    quick = ("--set", "recipe.epochs=2", "--set", "recipe.batch_size=8", "--set", "protocol.batch_size=8", *PHASES)
+    quick = (
+        "--checkpoint-seconds",
+        "3600",
+        "--set",
+        "recipe.epochs=2",
+        "--set",
+        "recipe.batch_size=8",
+        "--set",
+        "protocol.batch_size=8",
+        *PHASES,
+    )
     return ("run", "--device", "cuda", "--trunk", TRUNK, "--size", SIZE, *tasks, *data, *quick, *more)
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[list[str]]:
-    """Let no training step, nor the reading of its batch, wait for the GPU in the block, and stop the command once.
+    """Let nothing inside an epoch wait for the GPU in the block but where losses are read, and stop the command once.
 
     Gives the names of the steps' stages.
     """
@@ -79,11 +89,13 @@ def watched() -> Iterator[list[str]]:
 
     def counted(stage: Any, machine: Any, *rest: Any) -> Any:
         made.append(stage.name)
+        losses = take_step(stage, machine, *rest)
         if len(made) == STOPPED_AFTER:
             machine.stop.signal_number = signal.SIGTERM
-        return take_step(stage, machine, *rest)
+            torch.cuda.set_sync_debug_mode("default")  # for the checkpoint
+        return losses
 
-    reading = read_without_waits(batches.training)
+    reading = train_without_waits(batches.training)
     with patch.object(loop, "take_step", counted), patch.object(batches, "training", reading):
         yield made
 
@@ -104,7 +116,7 @@ def resume(folder: Path) -> list[str]:
     joules = next((one.pretrain.cost.joules for one in runs), None)
     energy = "the GPU tells no energy, or the extra `energy` is not installed" if joules is None else f"{joules:,.0f} J"
     return [
-        f"{len(made)} training steps, none of which waited for the GPU but the first of each stage",
+        f"{len(made)} training steps: none waited for the GPU but the first of each stage, nor did anything else inside an epoch",
         f"stopped at step {STOPPED_AFTER} of pretraining and resumed; {len(runs)} runs and a report",
         f"energy of a pretraining of a few steps: {energy}",
     ]

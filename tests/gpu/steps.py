@@ -1,4 +1,4 @@
-"""A training step that must not wait for the GPU: the processor prepares the next step while the GPU computes this one."""
+"""Training that must not wait for the GPU inside an epoch: the processor prepares the next step while the GPU computes one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from bench import seeding
+from bench.training import loop
 
 DETECTORS = ("detection", "voc_det")
 """The tasks whose steps do wait: torchvision counts proposals and boxes on the processor."""
@@ -50,9 +53,31 @@ def read_without_waits(training: Callable[..., Any]) -> Callable[..., Any]:
     return watched
 
 
+def train_without_waits(training: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `bench.data.batches.training` so that also what the loop does between two batches of an epoch may not wait.
+
+    It may where an epoch ends, where losses are read (`LOSSES_KEPT`), and where the mode was set back, as for a checkpoint.
+    """
+    reading = read_without_waits(training)
+
+    @functools.wraps(training)
+    def watched(split: Any, batch_size: int, seed: int, epochs: int, start: int, *rest: Any) -> Iterator[Any]:
+        per_epoch = seeding.steps_per_epoch(len(split), batch_size)
+        for step, batch in enumerate(reading(split, batch_size, seed, epochs, start, *rest), start=start + 1):
+            may_wait = step - start <= WARMING or step % per_epoch == 0 or step % loop.LOSSES_KEPT == 0
+            torch.cuda.set_sync_debug_mode("default" if may_wait else "error")
+            try:
+                yield batch
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    return watched
+
+
 @contextmanager
 def _forbidden(what: str, forbidden: bool) -> Iterator[None]:
     """Raise Waited for a wait in the block where it is `forbidden`."""
+    before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error" if forbidden else "default")
     try:
         yield
@@ -61,4 +86,4 @@ def _forbidden(what: str, forbidden: bool) -> Iterator[None]:
             raise Waited(f"{what}: {error}") from error
         raise
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode(before)

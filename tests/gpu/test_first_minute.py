@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +16,13 @@ import torch
 from torch import nn
 
 from bench import colour
-from bench.training import loop
+from bench.training import loop, updates
+from tests.benchmarks.common import Figure
 from tests.gpu import __main__ as first_minute
 from tests.gpu import commands, equality, speed
 from tests.standin import StandIn
 
-TINY = {"size": 32, "trunk": "unet:depth=5,width=8", "cases": ((8, False),)}
+TINY = speed.Sizes(32, "unet:depth=5,width=8", "unet:depth=5,width=8", (8,), 64, 2, 64)
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_doctor_and_a_resumed_run_on_a_stand_in(gpu: StandIn, few_tasks: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert first_minute.main(["doctor", "resume"]) == 0, capsys.readouterr().out
     said = capsys.readouterr().out
-    assert "stand-in 0" in said and "none of which waited" in said and "Nothing failed." in said
+    assert "stand-in 0" in said and "none waited for the GPU" in said and "Nothing failed." in said
 
 
 @pytest.mark.integration
@@ -64,10 +71,56 @@ def test_results_beside_the_processors_on_a_stand_in(gpu: StandIn, tmp_path: Pat
 
 
 @pytest.mark.integration
-def test_speed_on_a_stand_in(gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRETEXT_BENCH_HOME", str(tmp_path / "home"))
-    lines = speed.measure(tmp_path, **TINY)  # type: ignore[arg-type]
-    assert any("images/s" in line for line in lines) and any(line.startswith("a checkpoint takes") for line in lines)
+def test_speed_on_a_stand_in(
+    gpu: StandIn, drawn: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"data": str(drawn["demo"]), "protocol": "demo", "trunk": TINY.trunk, "size": 32, "epochs": 2}
+    sizes = dataclasses.replace(TINY, finetuning=tuple(own.items()))
+    monkeypatch.setitem(first_minute.PARTS, "speed", (lambda folder: speed.measure(folder, sizes), 250))
+    assert first_minute.main(["speed", "--out", str(tmp_path / "found")]) == 0, capsys.readouterr().out
+    with (tmp_path / "found" / "gpu.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["device"] for row in rows} == {"stand-in 0"}
+    found = " ".join(row["what"] for row in rows)
+    for what in (
+        "matrix products",
+        "bare step, batch 8",
+        "cgan_color, 32 px, batch 8",
+        "peak memory",
+        "to Lab",
+        "voc_seg, paper",
+    ):
+        assert what in found
+    assert all(math.isfinite(float(row["value"])) for row in rows if row["value"])
+    page = (tmp_path / "found" / "gpu.md").read_text()
+    assert "say nothing of a card" in page and page.count("not measured: ") == page.count("\n- "), page
+
+
+def test_a_part_that_takes_too_long_keeps_what_it_found_and_fails(
+    gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(_: Path) -> Iterator[str | Figure]:
+        yield Figure("begun", 1.5, "s")
+        while True:
+            time.sleep(0.01)
+
+    parts = {"endless": (endless, 0.2), "broken": (lambda _: [1 / 0], 5), "well": (lambda _: ["fine"], 5)}
+    monkeypatch.setattr(first_minute, "PARTS", parts)
+    assert first_minute.main(["--out", str(tmp_path)]) == 1
+    page = (tmp_path / "gpu.md").read_text()
+    assert "Failed: ended after 0 s" in page and "| begun | 1.5 | s |" in page
+    assert "Failed: ZeroDivisionError: division by zero" in page and "- fine" in page
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_all_parts_together_take_less_than_8_minutes() -> None:
+    assert sum(most for _, most in first_minute.PARTS.values()) <= 8 * 60 - 10
+
+
+def test_figures_of_a_stand_in_are_not_kept_unless_asked(gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(first_minute, "PARTS", {"well": (lambda _: ["fine"], 5)})
+    assert first_minute.main([]) == 0 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("what", ["colours", "convolutions", "batch norm"])
@@ -97,6 +150,16 @@ def test_a_step_that_waits_fails(gpu: StandIn, few_tasks: None, tmp_path: Path, 
     take_step = loop.take_step
     monkeypatch.setattr(loop, "take_step", lambda *given: {key: loss * loss.item() for key, loss in take_step(*given).items()})
     with pytest.raises(AssertionError, match=r"Waited.*called a synchronizing CUDA operation"):
+        commands.resume(tmp_path)
+
+
+@pytest.mark.integration
+def test_a_loop_that_waits_between_two_steps_fails(
+    gpu: StandIn, few_tasks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = updates.Rates.set
+    monkeypatch.setattr(updates.Rates, "set", lambda made, step: rates(made, step + torch.zeros(1, device="cuda").int().item()))
+    with pytest.raises(AssertionError, match="called a synchronizing CUDA operation"):
         commands.resume(tmp_path)
 
 

@@ -1,5 +1,9 @@
 /* Faults of the machine, put between a program and libc: the Nth operation that changes a file below some folders fails,
- * or the process is killed in the middle of it, or the wall clock jumps. Loaded with LD_PRELOAD; armed by `faults_arm`. */
+ * or the process is killed in the middle of it, or the wall clock jumps. Loaded with LD_PRELOAD; armed by `faults_arm`.
+ * `flock` is another file system's where FAULTS_FLOCK says so, in all files or in those below FAULTS_FLOCK_BELOW: ENOLCK,
+ * ENOSYS or EOPNOTSUPP (it fails), nobody (it says yes to all), or host:N (it holds between the processes of machine N, and as
+ * on NFS it is a byte-range lock, which needs a file that is open for what is locked) or hosts (each worker of a launch is on
+ * a machine of its own). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -151,6 +156,31 @@ OPEN(open64)
     }
 OPENAT(openat)
 OPENAT(openat64)
+
+static int below(int descriptor, const char *folder) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    return !strncmp(path, folder, strlen(folder));
+}
+
+int flock(int fd, int operation) {
+    REAL(flock);
+    const char *what = getenv("FAULTS_FLOCK"), *folder = getenv("FAULTS_FLOCK_BELOW");
+    if (!what || (folder && !below(fd, folder))) return real(fd, operation);
+    if (!strcmp(what, "nobody")) return 0;
+    if (!strncmp(what, "host", 4)) {
+        const char *worker = getenv("PRETEXT_BENCH_WORKER");
+        long host = what[4] == ':' ? atol(what + 5) : worker ? 1 + atol(worker) : 0;
+        int kind = operation & LOCK_UN ? F_UNLCK : operation & LOCK_EX ? F_WRLCK : F_RDLCK;
+        struct flock range = {.l_type = kind, .l_whence = SEEK_SET, .l_start = (1L << 40) + host, .l_len = 1};
+        return fcntl(fd, operation & LOCK_NB ? F_OFD_SETLK : F_OFD_SETLKW, &range);
+    }
+    errno = !strcmp(what, "ENOLCK") ? ENOLCK : !strcmp(what, "ENOSYS") ? ENOSYS : EOPNOTSUPP;
+    return -1;
+}
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     REAL(clock_gettime);

@@ -201,7 +201,7 @@ def run(name: str, spec: dict[str, Any], shards: Shards | None) -> dict[str, Any
     for part in stage.module.modules():
         if isinstance(part, nn.modules.dropout._DropoutNd) and not spec["dropout"]:
             part.p = 0.0
-    machine = make_machine(MachineConfig(device="cpu", threads=1, precision="fp32"))
+    machine = make_machine(MachineConfig(device="cpu", threads=1, precision=spec.get("precision", "fp32")))
     losses = []
     for step in range(spec["steps"]):
         stage.before_step(step / spec["steps"])

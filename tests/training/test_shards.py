@@ -89,6 +89,14 @@ def test_in_float32_weights_are_within_1e_5_and_repeat_to_the_bit(tmp_path: Path
         assert distance(first[name], moved[name]) > 1e-5, f"{name} does not move, so nothing was compared"
 
 
+def test_in_bfloat16_losses_are_those_of_one_process_to_its_rounding(tmp_path: Path) -> None:
+    one, two = (steps(count, tmp_path / str(count), CHOSEN, double=False, precision="bf16", lr=1e-5)[0] for count in (1, 2))
+    for name in CHOSEN:
+        assert two[name]["whole"] == [], name
+        for mine, theirs in zip(two[name]["losses"], one[name]["losses"], strict=True):
+            assert mine == pytest.approx(theirs, rel=0.02, abs=0.02), name
+
+
 def test_networks_that_compare_images_are_found_and_computed_whole(tmp_path: Path) -> None:
     """A discriminator that reads the batch's spread, and a network that returns its loss, need nothing of their authors."""
     alone = steps(1, tmp_path / "one", ODD)[0]
