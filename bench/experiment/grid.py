@@ -23,6 +23,8 @@ from bench.storage import files, handed, launched, locks
 from bench.storage.locks import Busy
 from bench.training import machine
 
+MOST_PAUSE = 10.0
+"""The most seconds of a pause: a look may have taken long because it trained something."""
 PAUSE = 0.5
 """Seconds after which a worker of a launch that finds nothing free looks again."""
 
@@ -221,7 +223,7 @@ def some_failed(failed: Sequence[str], count: int, what: str = "runs") -> SomeFa
 
 def _pause(taken: float, session: Session) -> None:
     """Wait before all jobs that are left are looked at again, since any may be free first; the last look has `taken` seconds."""
-    until = time.monotonic() + max(PAUSE, 5 * taken)
+    until = time.monotonic() + min(MOST_PAUSE, max(PAUSE, 5 * taken))
     while time.monotonic() < until:
         session.machine.stop.check()
         time.sleep(0.1)

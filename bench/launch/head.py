@@ -66,7 +66,7 @@ class Head:
             while not self._look():
                 until = time.monotonic() + pause
                 stop.check()
-                while time.monotonic() < until:
+                while time.monotonic() < until and not self._has_news():
                     time.sleep(0.1)
                     stop.check()
                 pause = min(LONGEST, pause * 1.05)
@@ -91,6 +91,10 @@ class Head:
             raise some_failed(failed, len(runs), what)
         if part.left:
             raise SomeFailed(f"{len(part.left)} of {len(runs)} {what} were not made; {'; '.join(self._ends())}.")
+
+    def _has_news(self) -> bool:
+        """Tell whether a worker has ended since the last look, which does not wait for the next then."""
+        return any(state.state == "ended" and state.number not in self.ended for state in self.engine.poll())
 
     def _look(self) -> bool:
         """Tell what is new and start workers again that were killed; return True once nothing is left to wait for."""

@@ -31,6 +31,7 @@ NAMES = (
     "epochs",
     "gpu",
     "launches",
+    "processes",
 )
 FIELDS = ("benchmark", "what", "value", "unit", "goal")
 

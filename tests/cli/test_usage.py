@@ -61,6 +61,7 @@ COMMANDS = {
     "export": ("export", "x", "--to", "y"),
     "reproduce": ("reproduce", "x"),
     "doctor": ("doctor",),
+    "status": ("status",),
     "clean": ("clean",),
     "clean KIND": ("clean", "cache"),
     "study": ("study", "."),

@@ -89,10 +89,14 @@ def slurm(folder: Path, nodes: int = 2) -> Iterator[dict[str, str]]:
         _wait(idle, "the nodes are not idle", folder)
         yield environment
     finally:
-        with contextlib.suppress(OSError):
-            subprocess.run(
-                ["scancel", "--full", "--signal=KILL", "--user=root"], env=environment, capture_output=True, timeout=20
-            )
+        with contextlib.suppress(OSError, AssertionError, subprocess.TimeoutExpired):
+            for words in (["--full", "--signal=KILL"], []):  # the tasks, then the jobs
+                subprocess.run(["scancel", *words, "--user=root"], env=environment, capture_output=True, timeout=20)
+
+            def empty() -> bool:
+                return not subprocess.run(["squeue", "-h"], env=environment, capture_output=True, timeout=20).stdout
+
+            _wait(empty, "jobs are left", folder)
         for process in reversed(begun):
             process.send_signal(signal.SIGTERM)
         for process in reversed(begun):
