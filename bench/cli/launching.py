@@ -86,6 +86,10 @@ class Wanted:
         for name, _, value in pairs:
             if not name.strip():
                 raise UsageError(f"--slurm takes NAME=VALUE, separated by commas, but got {quoted('=' + value)}.")
+        named = [name.strip() for name, _, _ in pairs]
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice:
+            raise UsageError(f"--slurm has {twice} twice; give it once.")
         return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -107,6 +111,10 @@ def wanted(given: dict[str, Any]) -> Wanted:
     for name, of in (("slurm", "slurm"), ("ray", "ray")):
         if getattr(found, name) and found.launcher != of:
             raise UsageError(f"--{name} belongs to --launcher {of}; give both.")
+    if found.slurm == "" and given.get("slurm") is not None:
+        raise UsageError("--slurm takes NAME=VALUE, separated by commas, for example partition=main,time=60, but got nothing.")
+    if found.detach and found.ray == "local":
+        raise UsageError("--ray local ends with the command; leave out --detach, or start Ray and give --ray auto.")
     if found.detach and not found.launcher:
         raise UsageError("--detach belongs to --launcher local, slurm or ray; give both.")
     return found
@@ -140,6 +148,8 @@ def launch_of(asked: Wanted, config: RunConfig, out: Path) -> Launch:
 
         devices = named(config.devices or ("cpu" if config.device == "cpu" else "all"), config.device)
         workers = asked.launch_workers or len(devices)
+        if config.devices and workers < len(devices):
+            raise UsageError(f"--devices names {len(devices)} devices, but --launch-workers says {workers} workers.")
         threads = max(1, cpu_load.cores() // workers)
         each = [("--device", devices[number % len(devices)]) for number in range(workers)]
         own = tuple((*one, *(() if config.threads else ("--threads", str(threads)))) for one in each)

@@ -28,7 +28,7 @@ from bench.models.modes import inference
 from bench.models.trunk import inherit_encoder, make_trunk, smallest_size
 from bench.record import DataFacts, PretrainRecord, Summary
 from bench.seeding import key
-from bench.storage import files, locks
+from bench.storage import files, launched, locks
 from bench.training import checkpoint, loggers
 from bench.training.loggers import JournalLogger
 from bench.training.loop import History, Logger, Stage, train
@@ -120,6 +120,8 @@ def pretrain(job: PretrainJob, session: Session, wait: bool = True) -> PretrainR
 
 
 def _pretrain(job: PretrainJob, session: Session) -> PretrainRecord:
+    if launched.here() is not None:  # found by `bench status` in the worker's log
+        session.echo(f"  trunk {job.id}")
     with session.machine.part("pretrain", job):
         train_and_publish(job, session)
     found = find_pretrained(job, session.out)

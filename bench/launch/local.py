@@ -61,13 +61,18 @@ class Local(Engine):
         """Return the state of each worker by its process id; the exit code of one that has ended is not known."""
         pairs = ((int(number), facts) for number, facts in launch.facts.get("processes", {}).items())
         return [
-            WorkerState(number, "runs" if began(facts["pid"]) == facts["began"] else "ended", None, _where(number, launch))
+            WorkerState(number, "runs" if _lives(facts) else "ended", None, _where(number, launch))
             for number, facts in sorted(pairs)
         ]
 
     def _facts(self) -> dict[str, Any]:
         pids = {str(number): worker.pid for number, worker in self._workers.items()}
         return {"processes": {number: {"pid": pid, "began": began(pid)} for number, pid in pids.items()}}
+
+
+def _lives(facts: dict[str, int | None]) -> bool:
+    """Tell whether the process of a worker is the one that began then; one that ended before it was noted has no beginning."""
+    return facts["began"] is not None and began(facts["pid"] or 0) == facts["began"]
 
 
 def began(process: int) -> int | None:

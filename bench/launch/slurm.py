@@ -175,12 +175,20 @@ def parameters_of(options: dict[str, str]) -> dict[str, Any]:
             raise UsageError(f"--slurm {given} is set by the launcher; leave it out.")
         if name in ("nodes", "ntasks_per_node") and value != "1":
             raise UsageError(f"--slurm {given}={value}: each worker is one task on one node; ask for more workers instead.")
+        if name in ("partition", "time", "account", "qos", "constraint") and not value:
+            raise UsageError(f"--slurm {given} takes a value, for example partition=main,time=60, but got none.")
         if name in own:
             found[name] = _typed(given, value, hints[name])
         elif name in (known := _options_of_sbatch()):
             more[name] = value or True
         else:
             raise unknown("option of --slurm", given, {*own, *known} - set(OURS))
+    notice = found.get("signal_delay_s", NOTICE)
+    if "time" in found and 60 * found["time"] <= notice:
+        raise UsageError(
+            f"--slurm time={options['time']}: a task is told {notice} s before its limit that it ends, so it needs more time than "
+            "that, or a shorter signal_delay_s."
+        )
     if "cpus_per_task" in found and "srun_args" not in found:  # srun does not take it over from sbatch since SLURM 22.05
         found["srun_args"] = [f"--cpus-per-task={found['cpus_per_task']}"]
     return {**found, "additional_parameters": more}

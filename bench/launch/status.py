@@ -173,18 +173,21 @@ def find(out: Path, wanted: str) -> list[Found]:
     known: dict[str, str] = {}
     for folder, state in (("pretrained", "trained"), ("studies", "searched"), ("runs", "finished")):
         known |= {path.name: state for path in (out / folder).glob(f"{wanted}*")}
-    left = [run.id for part in status.parts for run in part.left if not part.id_of(run)]
-    known |= dict.fromkeys((name for name in left if name.startswith(wanted)), "waits for its search")
-    known |= {one.id: f"failed: {one.reason}" for one in status.failed if one.id.startswith(wanted)}
+    runs = [(part.id_of(run), run.id) for part in status.parts for run in part.left]
+    left = {final or before: "waits" if final else "waits for its search" for final, before in runs}
+    known = {name: state for name, state in left.items() if name.startswith(wanted)} | known
+    names = (path.stem for path in (out / "failures").glob("*.json") if path.name.startswith(wanted))
+    failed = {name: failure for name in names if (failure := failures.find(name, out)) is not None}
+    known |= {name: f"failed: {failure.reason}" for name, failure in failed.items() if known.get(name, "") != "finished"}
     known |= {one.id: f"at work for {one.seconds:.0f} s by {one.by}" for one in status.at_work if one.id.startswith(wanted)}
     if not known:
-        raise UsageError(f"nothing in {out} has an id that begins with {wanted!r}; bench status names what is there.")
+        raise UsageError(f"nothing in {out} has an id that begins with {wanted!r}; bench list runs and bench status name some.")
     logs = sorted((out / "launches").glob("[!.]*/worker-*.log"))
     found: dict[str, list[str]] = {name: [] for name in known}
     for log in logs:
         text = log.read_text(errors="replace")
         lines = "\n".join(line for line in text.splitlines() if not line.endswith(": finished before")) if wanted in text else ""
         for name in found:
-            if name in lines:
+            if name in lines or (name in failed and failed[name].log == str(log)):
                 found[name].append(str(log))
     return [Found(name, state, found[name]) for name, state in sorted(known.items())]

@@ -57,7 +57,7 @@ def ask(*words: str) -> str:
     [("60", 60), ("1:30", 2), ("2:00:00", 120), ("1-0", 1440), ("1-2:30", 1590), ("0-00:01:00", 1), ("90:00", 90)],
 )
 def test_a_time_limit_is_read_as_sbatch_reads_it(limit: str, minutes: int) -> None:
-    assert parameters_of({"time": limit})["time"] == minutes
+    assert parameters_of({"time": limit, "signal_delay_s": "30"})["time"] == minutes
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,9 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(limit: str, minutes: int) -> No
     [
         ({"time": "an hour"}, "time takes minutes"),
         ({"time": "0"}, "at least 1 minute"),
+        ({"time": "1"}, "90 s before its limit"),
+        ({"time": "10", "signal_delay_s": "600"}, "600 s before its limit"),
+        ({"partition": ""}, "takes a value"),
         ({"cpus_per_task": "many"}, "a whole number, but got 'many'"),
         ({"nodes": "2"}, "one task on one node"),
         ({"array": "0-9"}, "set by the launcher"),
