@@ -186,8 +186,8 @@ def parameters_of(options: dict[str, str]) -> dict[str, Any]:
     notice = found.get("signal_delay_s", NOTICE)
     if "time" in found and 60 * found["time"] <= notice:
         raise UsageError(
-            f"--slurm time={options['time']}: a task is told {notice} s before its limit that it ends, so it needs more time than "
-            "that, or a shorter signal_delay_s."
+            f"--slurm time={options['time']}: a task is told {notice} s before its limit that it ends, so it needs more time "
+            "than that, or a shorter signal_delay_s."
         )
     if "cpus_per_task" in found and "srun_args" not in found:  # srun does not take it over from sbatch since SLURM 22.05
         found["srun_args"] = [f"--cpus-per-task={found['cpus_per_task']}"]
