@@ -16,7 +16,7 @@ LOST = 4
 
 def main() -> None:
     """Run `bench` and leave with its exit code."""
-    from bench.launch import parent
+    from bench.storage import parent
     from bench.training import openmp
 
     openmp.spin_less()  # before torch is imported

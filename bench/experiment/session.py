@@ -103,6 +103,7 @@ def make_session(config: RunConfig, grid: Grid, out: Path, screen: Screen, plann
 
         made = replace(made, notice=cpu_load.Notice(made.describe()["threads"], screen.echo, speed, around))
         made.notice()
+    made = replace(made, say=screen.echo)
     session = Session(config, out, made, grid, screen, Cache(made, out / "work"))
     screen.left = session.remaining.seconds
     return session

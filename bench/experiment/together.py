@@ -12,6 +12,8 @@ from bench.experiment.pretraining import train_and_publish
 from bench.experiment.session import Session
 from bench.job import Job
 from bench.record import PretrainRecord
+from bench.training.machine import stoppable
+from bench.training.world import Part
 
 
 @contextmanager
@@ -36,10 +38,10 @@ def follow(session: Session) -> None:
         else:
             finetune(job, pretrained, session).predictions()
 
-    session.machine.world.follow(
-        {
-            "pretrain": lambda job: train_and_publish(job, session),
-            "evaluate": evaluate,
-            "trial": lambda job, pretrained, work: trial.take_part(job, pretrained, work, session),
-        }
-    )
+    parts: dict[str, Part] = {
+        "pretrain": lambda job: train_and_publish(job, session),
+        "evaluate": evaluate,
+        "trial": lambda job, pretrained, work: trial.take_part(job, pretrained, work, session),
+    }
+    with stoppable(session.machine.stop):  # a signal is heeded where the first process does
+        session.machine.world.follow(parts)

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from bench.errors import DataError
 from bench.launch import launch as launches
 from bench.launch.engine import WorkerState
-from bench.launch.parent import FOLLOWS
 from bench.schema import Schema
 from bench.storage import files, seal
+from bench.storage.parent import FOLLOWS
 
 TRIES = 3
 """How often a worker that was killed is started again while nothing of the grid is finished in between."""

@@ -31,7 +31,7 @@ from bench.errors import BenchError, DataError, Diverged, OutOfMemory, out_of_me
 from bench.models import split_calls
 from bench.models.shards import Shards, whole
 from bench.protocol import Optimization
-from bench.training import checkpoint, updates
+from bench.training import checkpoint, shared_steps, updates
 from bench.training.energy import Meter
 from bench.training.losses import Sums
 from bench.training.machine import Machine
@@ -133,13 +133,16 @@ def train(stage: Stage, split: SplitData, machine: Machine, folder: Path, logger
         logger.stage(stage.name, stage.epochs, per_epoch, state.step)
     total = min(per_epoch * stage.epochs, stage.most_steps if stage.most_steps is not None else sys.maxsize)
     rates = updates.Rates(stage.optimizers, stage.optimization, stage.batch_size, per_epoch, stage.epochs, most=stage.most_steps)
-    workers = machine.data_workers(split.augmentation != "none")
+    workers, settled = machine.data_workers(split.augmentation != "none"), False
     stream = batches.training(split, stage.batch_size, stage.seed, stage.epochs, state.step, workers, machine.device, shards)
     with _named_out_of_memory(stage), _counted(state.history):
         for epoch, batch in islice(stream, max(0, total - state.step)):
             count = len(batch["features"] if "features" in batch else batch["images"])
             rates.set(state.step)
             stage.before_step(state.step / total)
+            if shards and not settled:
+                shared_steps.settle(stage, machine, batch, state.step, shards, take_step)
+                settled = True
             state.add(take_step(stage, machine, batch, state.step, shards), count)
             logger.step(epoch, state.sums.latest, count)
             if state.step % per_epoch == 0 or state.step == total:

@@ -74,6 +74,8 @@ class Machine:
     stop: Stop = field(default_factory=Stop)
     notice: Callable[[], object] = lambda: None
     """Tells the user once when other programs slow training (`bench.training.cpu_load`)."""
+    say: Callable[[str], object] = lambda text: None
+    """Tells the user how a run is computed."""
     world: World = field(default_factory=World)
     """The processes that work on a run together."""
 

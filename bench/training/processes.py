@@ -9,6 +9,9 @@ import uuid
 from collections.abc import Sequence
 
 from bench.errors import Interrupted, MachineError
+from bench.storage import parent
+
+CODES = (0, 1, 2, 3, 4, 5, 130, 143)
 
 
 def run_on(count: int, words: Sequence[str]) -> int:
@@ -33,6 +36,7 @@ def run_on(count: int, words: Sequence[str]) -> int:
         max_restarts=0,
         monitor_interval=0.2,
     )
+    os.environ[parent.FOLLOWS] = str(os.getpid())  # if this process is killed, the others end
     try:
         elastic_launch(config, sys.executable)("-m", "bench", *words)
     except ChildFailedError as error:
@@ -41,6 +45,8 @@ def run_on(count: int, words: Sequence[str]) -> int:
             raise MachineError(
                 f"a process of this run was killed by signal {-code}; the same command goes on from the last checkpoint."
             ) from error
+        if code not in CODES:
+            raise MachineError(f"a process of this run ended with exit code {code}; run it again, and it goes on.") from error
         return code
     except SignalException as stopped:
         raise Interrupted(int(stopped.sigval)) from stopped

@@ -7,6 +7,9 @@ Inside that, all run the same code and decide alike, since what the clock, the d
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import LostProcess
+from bench.errors import BenchError, LostProcess
 from bench.models.shards import Shards
 
 T = TypeVar("T")
@@ -102,6 +105,9 @@ class World:
         try:
             yield
         except BaseException as error:
+            if not self.leads and not isinstance(error, BenchError):  # those of the run itself the first process tells
+                said = f"process {self.rank + 1} of {self.size}: {type(error).__name__}: {error}"
+                print(f"bench: {said}", file=sys.stderr, flush=True)
             self._meet(PATIENCE, error)
             raise
         else:
@@ -112,14 +118,20 @@ class World:
     def _meet(self, patience: timedelta, error: BaseException | None) -> None:
         from torch import distributed as dist
 
+        ending = threading.Timer(patience.total_seconds(), os._exit, (LostProcess.exit_code,))
+        ending.daemon = True
+        if error is not None and not self.leads:  # the first process alone heeds the barrier's timeout
+            ending.start()
         try:
             dist.monitored_barrier(self.group, timeout=patience)
         except RuntimeError as lost:
-            why = str(error or lost).strip().splitlines()[0].rstrip(".")
+            why = (str(error or lost).strip() or type(error or lost).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
             raise LostProcess(
                 f"process {self.rank + 1} of {self.size} {'failed' if error else 'lost the others'}: {why}; the same command "
                 "goes on from the last checkpoint."
             ) from (error or lost)
+        finally:
+            ending.cancel()
 
     def follow(self, parts: Mapping[str, Part]) -> None:
         """Take part in what the first process leads, until it ends; errors that all processes have are its own to tell."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from bench.launch import launch as launches
-from bench.launch import parent, supervisor
+from bench.launch import supervisor
+from bench.storage import parent
 
 ENDS = "import os, sys; from pathlib import Path; Path(f'start-{os.getpid()}').touch(); "
 WAITS = (
@@ -104,7 +105,7 @@ def test_a_supervisor_whose_worker_was_taken_over_keeps_no_end(tmp_path: Path, m
 
 
 def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
-    program = "import time; from bench.launch.parent import *; end_with_parent(); print('ready', flush=True); time.sleep(60)"
+    program = "import time; from bench.storage.parent import *; end_with_parent(); print('ready', flush=True); time.sleep(60)"
     between = (
         "import os, subprocess, sys, time; "
         f"own = {{**os.environ, {parent.FOLLOWS!r}: str(os.getpid())}}; "

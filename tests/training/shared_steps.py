@@ -26,6 +26,7 @@ from bench.models.network import Model
 from bench.models.shards import Shards
 from bench.models.trunk import make_trunk
 from bench.optimization import make_optimizer
+from bench.training import shared_steps
 from bench.training.loop import Stage, take_step
 from bench.training.machine import make_machine
 from tests.pretexts.test_contract import job
@@ -159,7 +160,67 @@ class WithDropPath(Odd):
         yield "loss", (found * self.scale).square().mean() + 0.1 * self.head[0].weight.square().sum() + self.scale.square()
 
 
-ODD = {"comparing": Comparing, "scalar": Scalar, "drop_path": WithDropPath}
+class Reversed(Odd):
+    """A gradient that is turned around between two networks, by a function that torch knows nothing of."""
+
+    def __init__(self, recipe: Any, trunk: Any) -> None:
+        super().__init__(recipe, trunk)
+        self.head = nn.Conv2d(trunk.channels, 1, 1)
+
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        yield "loss", self.head(Turned.apply(self.trunk(batch["inputs"]))).square().mean()
+
+
+class Turned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, given: Tensor) -> Tensor:
+        return given * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class Centred(Reversed):
+    """A network with a centre of what it has seen, which is initialised from the first batch."""
+
+    def __init__(self, recipe: Any, trunk: Any) -> None:
+        super().__init__(recipe, trunk)
+        self.head = Centre(trunk.channels)
+
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        yield "loss", self.head(self.trunk(batch["inputs"])).square().mean()
+
+
+class Centre(nn.Module):
+    centre: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer, self.begun = nn.Conv2d(channels, 2, 1), False
+        self.register_buffer("centre", torch.zeros(2))
+
+    def forward(self, features: Tensor) -> Tensor:
+        found: Tensor = self.layer(features)
+        with torch.no_grad():
+            self.centre.lerp_(found.mean(dim=(0, 2, 3)), 0.1 if self.begun else 1.0)
+        self.begun = True
+        return found - self.centre[:, None, None]
+
+
+class InPlace(Reversed):
+    """Features that are changed in place before another network and the loss read them."""
+
+    def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        found = self.trunk(batch["inputs"])
+        nn.functional.relu(found, inplace=True)
+        yield "loss", self.head(found).square().mean() + found.mean()
+
+
+ODD = {
+    "comparing": Comparing, "scalar": Scalar, "drop_path": WithDropPath, "reversed": Reversed, "centred": Centred,
+    "in_place": InPlace,
+}  # fmt: skip
 
 
 def odd_stage(name: str, spec: dict[str, Any]) -> Stage:
@@ -202,6 +263,9 @@ def run(name: str, spec: dict[str, Any], shards: Shards | None) -> dict[str, Any
         if isinstance(part, nn.modules.dropout._DropoutNd) and not spec["dropout"]:
             part.p = 0.0
     machine = make_machine(MachineConfig(device="cpu", threads=1, precision=spec.get("precision", "fp32")))
+    if shards and not spec.get("broken"):
+        first = {"images": images(spec["batch"], 0), **target_of(name, spec["batch"], 0)}
+        shared_steps.settle(stage, machine, first, 0, shards, take_step)
     losses = []
     for step in range(spec["steps"]):
         stage.before_step(step / spec["steps"])
@@ -212,6 +276,8 @@ def run(name: str, spec: dict[str, Any], shards: Shards | None) -> dict[str, Any
     whole = sorted(
         f"{names.get(part)}.{method}" for (part, method), is_whole in (shards.whole if shards else {}).items() if is_whole
     )
+    if not stage.networks:
+        whole = ["all"]
     return {"state": stage.module.state_dict(), "losses": losses, "whole": whole}
 
 

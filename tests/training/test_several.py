@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def test_a_run_goes_on_with_another_number_of_processes(drawn: dict[str, Path], 
     process = start(words(drawn, out, *more, "--devices", "cpu:3"), log)
     until(lambda: list(out.glob("work/l1_color-*/*.safetensors")), process)
     process.send_signal(signal.SIGTERM)
-    finish(process, log, 143)
+    began = time.monotonic()
+    assert "failed" not in finish(process, log, 143)
+    assert time.monotonic() - began < 20, "the processes wait for each other"
     assert not list(out.glob("pretrained/*"))
     finish(start(words(drawn, out, *more), log), log)
     alone = tmp_path / "alone"
@@ -103,6 +106,47 @@ def test_a_killed_process_ends_the_run_and_the_same_command_goes_on(number: int,
     assert "Traceback" not in text
     finish(start(words(drawn, out, *more), log), log)
     assert record_of(out)["metrics"]
+
+
+def test_without_its_head_a_run_ends_with_a_checkpoint(drawn: dict[str, Path], tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    process = start(words(drawn, out, *GRID, "--set", "recipe.epochs=2000", "--devices", "cpu:2"), log)
+    until(lambda: "epoch 2/2000" in log.read_text(errors="replace"), process)
+    workers = others_of(process.pid)
+    process.kill()
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").is_dir() for pid in workers):
+        assert time.monotonic() < end, "a process is left alone"
+        time.sleep(0.1)
+    assert list(out.glob("work/l1_color-*/*.safetensors"))
+
+
+PLUGIN = """
+import os
+from bench.contract import Pretext
+
+class Boom(Pretext):
+    # a task that fails in one process alone
+    steps = 0
+
+    def make_batch(self, images, generator):
+        return {"inputs": self.trunk.preprocessing(images)}
+
+    def training_step(self, batch):
+        self.steps += 1
+        if os.environ.get("RANK") == "1" and self.steps > 6:
+            raise ValueError("boom")
+        yield "loss", self.trunk(batch["inputs"]).square().mean()
+"""
+
+
+def test_an_error_of_one_process_alone_ends_the_run(drawn: dict[str, Path], tmp_path: Path) -> None:
+    out, log, plugin = tmp_path / "out", tmp_path / "log", tmp_path / "boom.py"
+    plugin.write_text(PLUGIN)
+    more = ("--pretext", "boom", "--downstream", "voc_seg", "--plugin", plugin, "--devices", "cpu:2")
+    process = start(words(drawn, out, *more), log)
+    assert process.wait(timeout=150) == 4
+    assert "process 2 of 2: ValueError: boom" in log.read_text(errors="replace")
 
 
 def test_torchrun_starts_a_run_and_restarts_it_after_a_death(drawn: dict[str, Path], tmp_path: Path) -> None:

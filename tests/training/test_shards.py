@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 TASKS = (*(name for name in registry.summaries("pretexts") if name != "random_init"), *DOWNSTREAMS)
 CHOSEN = ("cgan_color", "chroma_gan", "masked", "moco", "simclr", "voc_seg")
 """Tasks for what not all are tried with: an adversary, a penalty, hooks, a queue, a contrastive loss, void pixels."""
-ODD = ("comparing", "scalar", "drop_path")
+ODD = ("comparing", "scalar", "drop_path", "reversed", "centred", "in_place")
 
 
 def steps(count: int, folder: Path, tasks: tuple[str, ...], **changes: Any) -> list[dict[str, Any]]:
@@ -106,6 +106,8 @@ def test_networks_that_compare_images_are_found_and_computed_whole(tmp_path: Pat
     assert found["comparing"]["whole"] == ["compared.forward"]
     assert found["scalar"]["whole"] == ["scored.forward"]
     assert found["drop_path"]["whole"] == []
+    assert found["reversed"]["whole"] == found["in_place"]["whole"] == ["all"]  # the first step is compared with one made whole
+    assert found["centred"]["whole"] in (["all"], ["head.forward"])
 
 
 def test_parts_of_a_batch_are_shared_too(tmp_path: Path) -> None:
