@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from bench.contract import Batch
-from bench.errors import out_of_memory
+from bench.errors import LostProcess, out_of_memory
 from bench.models.shards import Shards
 from bench.models.split_calls import full_precision
+from bench.training.world import IDLE, PATIENCE
 
 if TYPE_CHECKING:
     from bench.training.loop import Stage
@@ -63,10 +64,14 @@ def _tried(
             losses = take_step(stage, plain, {name: tensor.clone() for name, tensor in batch.items()}, step, shards)
             found += losses.values()
             found += [buffer.clone() for buffer in stage.module.buffers() if buffer.is_floating_point()]
+        machine.world.meet(IDLE, None)
         return found
+    except LostProcess:
+        raise
     except Exception as error:
         if shards is None and not out_of_memory(error):
             raise
+        machine.world.meet(PATIENCE, error)
         return None
     finally:
         for handle in handles:
@@ -100,6 +105,9 @@ def _undone(stage: Stage) -> Iterator[None]:
             optimizer.zero_grad(set_to_none=True)
             optimizer.load_state_dict(optimizers[name])
         for part, before in values:
+            new = [name for name, value in vars(part).items() if isinstance(value, plain) and name not in before]
+            for name in new:
+                del vars(part)[name]
             vars(part).update(before)
 
 

@@ -108,14 +108,17 @@ class World:
             if not self.leads and not isinstance(error, BenchError):  # those of the run itself the first process tells
                 said = f"process {self.rank + 1} of {self.size}: {type(error).__name__}: {error}"
                 print(f"bench: {said}", file=sys.stderr, flush=True)
-            self._meet(PATIENCE, error)
+            self.meet(PATIENCE, error)
             raise
         else:
-            self._meet(IDLE, None)
+            self.meet(IDLE, None)
         finally:
             self.working = False
 
-    def _meet(self, patience: timedelta, error: BaseException | None) -> None:
+    def meet(self, patience: timedelta, error: BaseException | None) -> None:
+        """Wait for the other processes; after an error, LostProcess or this process's end where they do not come in time."""
+        if self.size == 1:
+            return
         from torch import distributed as dist
 
         ending = threading.Timer(patience.total_seconds(), os._exit, (LostProcess.exit_code,))

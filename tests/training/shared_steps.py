@@ -211,10 +211,14 @@ class Centre(nn.Module):
 class InPlace(Reversed):
     """Features that are changed in place before another network and the loss read them."""
 
+    def __init__(self, recipe: Any, trunk: Any) -> None:
+        super().__init__(recipe, trunk)
+        self.tail = nn.Conv2d(1, 1, 3)
+
     def training_step(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        found = self.trunk(batch["inputs"])
+        found = self.head(self.trunk(batch["inputs"]))
         nn.functional.relu(found, inplace=True)
-        yield "loss", self.head(found).square().mean() + found.mean()
+        yield "loss", self.tail(found).square().mean() + found.mean()
 
 
 ODD = {
