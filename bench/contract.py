@@ -89,8 +89,7 @@ class Trunk(nn.Module, ABC):
     bottleneck_channels: int
     channels: int
     stride: int
-    by_image: ClassVar[tuple[str, ...]] = ("forward", "encode", "decode", "pyramid")
-    """The methods that treat each image on its own, but for batch norm: several devices share their images."""
+    by_image: ClassVar[tuple[str, ...]] = ("forward", "encode", "decode", "pyramid")  # each image alone, but for batch norm
     smallest: int = 0
     """The side of the smallest images that it takes, in pixels; set, as `trained_at` is, where a pretext task gets its trunk."""
     trained_at: int = 0

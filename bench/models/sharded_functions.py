@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 from bench.models.shards import Span, Total
 
-DROPOUTS: dict[Any, int] = {
-    functional.dropout: 0, functional.dropout1d: 0, functional.dropout2d: 0, functional.dropout3d: 0,
-    functional.alpha_dropout: 0, functional.feature_alpha_dropout: 0,
+DROPOUTS: set[Any] = {
+    functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d, functional.alpha_dropout,
+    functional.feature_alpha_dropout,
 }  # fmt: skip
 IN_PLACE = (Tensor.bernoulli_, Tensor.uniform_, Tensor.normal_, Tensor.exponential_, Tensor.random_)
 LIKE = (torch.rand_like, torch.randn_like, torch.randint_like)

@@ -40,13 +40,13 @@ def settle(stage: Stage, machine: Machine, batch: Batch, step: int, shards: Shar
         return
     whole, split = (_tried(stage, machine, batch, step, one, take_step) for one in (None, shards))
     is_alike = whole is None or (split is not None and _are_close(split, whole))  # no memory for the whole step: not compared
-    if not machine.world.every(is_alike) if machine.world.size > 1 else not _all(is_alike, shards):
+    if not _all(is_alike, machine, shards):
         stage.networks = ()
         machine.say(f"  {stage.name}: a share of the images gives another step, so every device computes it whole")
 
 
-def _all(value: bool, shards: Shards) -> bool:
-    return bool(shards.gathered(torch.tensor([float(value)]), shards.count).min())
+def _all(value: bool, machine: Machine, shards: Shards) -> bool:
+    return bool(shards.gathered(torch.tensor([float(value)], device=machine.device), shards.count).min())
 
 
 def _tried(stage: Stage, machine: Machine, batch: Batch, step: int, shards: Shards | None, take_step: Step) -> Found | None:

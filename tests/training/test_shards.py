@@ -40,7 +40,7 @@ def steps(count: int, folder: Path, tasks: tuple[str, ...], **changes: Any) -> l
     for process in started:
         _, errors = process.communicate(timeout=500)
         assert process.returncode == 0, errors[-2000:]
-    return [{name: torch.load(folder / f"{name}-{rank}.pt") for name in tasks} for rank in range(count)]
+    return [{name: torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for name in tasks} for rank in range(count)]
 
 
 def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
