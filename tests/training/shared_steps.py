@@ -266,6 +266,11 @@ def run(name: str, spec: dict[str, Any], shards: Shards | None) -> dict[str, Any
     for part in stage.module.modules():
         if isinstance(part, nn.modules.dropout._DropoutNd) and not spec["dropout"]:
             part.p = 0.0
+    if spec.get("nudged"):  # to see how much training enlarges rounding
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for weight in stage.module.parameters():
+                weight.add_(spec["nudged"] * torch.randn(weight.shape, generator=generator))
     machine = make_machine(MachineConfig(device="cpu", threads=1, precision=spec.get("precision", "fp32")))
     if shards and not spec.get("broken"):
         first = {"images": images(spec["batch"], 0), **target_of(name, spec["batch"], 0)}
