@@ -31,6 +31,10 @@ def make_optimizer(settings: Recipe | Protocol, lr: float, *modules: nn.Module) 
         lars: torch.optim.Optimizer = Lars(groups, lr=lr, momentum=settings.momentum)
         return lars
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, fused=True)
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, fused=True)
+        if settings.momentum:  # torch's fused kernel fails where weights get their first gradients in different steps
+            for weight in (weight for group in sgd.param_groups for weight in group["params"]):
+                sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        return sgd
     adam = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return adam(groups, lr=lr, betas=(settings.beta1, settings.beta2), weight_decay=0.0, fused=True)

@@ -165,6 +165,7 @@ def launch_of(asked: Wanted, config: RunConfig, out: Path) -> Launch:
         created=launches.now(),
         options=asked.options,
         devices=config.devices,
+        detached=asked.detach,
     )
     if asked.launcher == "ray" and not asked.launch_workers:
         from bench.launch.ray_engine import places
@@ -223,11 +224,14 @@ class Launcher:
         from bench.launch import planned, sharing
         from bench.launch.cost import Meter
         from bench.launch.head import Head
+        from bench.launch.status import at_work
         from bench.storage import files
         from bench.training import machine
 
         launch, stop = self.launch, self.parts[0].session.machine.stop
         self.engine.check(launch)
+        for other in at_work(Path(launch.out)):
+            self.screen.echo(f"launch {other.id} by {other.launcher} is at work in {launch.out} too, and both share its runs")
         files.make_folder(launch.folder)
         planned.keep([part.planned for part in self.parts], launch.folder)
         head = Head(self.engine, launch, self.progress, self.screen.echo, self._tell, self.screen.doing)

@@ -33,6 +33,8 @@ class Launch(Schema):
     """What --slurm says (partition, time, ...), or for Ray its `address`."""
     devices: str = ""
     """What --devices says."""
+    detached: bool = False
+    """Whether the command that launches ends at once, and so watches over nothing."""
     facts: dict[str, Any] = {}
     """What the engine keeps to find its workers again, such as a scheduler's job ids."""
     measured: dict[str, Any] = {}

@@ -1,16 +1,18 @@
-"""The local engine: a worker process for each device of this machine."""
+"""The local engine: a worker process for each device of this machine, under a supervisor where the launch is detached."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.launch.engine import Engine, WorkerState
 from bench.launch.launch import Launch
+from bench.launch.supervisor import Kept, State, command, states_of
 from bench.storage import files
 
 
@@ -36,12 +38,15 @@ class Local(Engine):
     def restart(self, number: int) -> None:
         """Start a worker; its log goes on, and so does the record of the launch."""
         launch = self._launch
+        words, own = launch.command(number), launch.environment(number, self.frees)
+        if launch.detached:
+            words, own = command(launch.folder, number), {}
         files.make_parents(launch.log(number))
         with launch.log(number).open("ab") as log:
             self._workers[number] = subprocess.Popen(
-                launch.command(number),
+                words,
                 cwd=launch.cwd,
-                env={**os.environ, **launch.environment(number, self.frees)},
+                env={**os.environ, **own},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -58,12 +63,14 @@ class Local(Engine):
 
     @classmethod
     def states(cls, launch: Launch) -> list[WorkerState]:
-        """Return the state of each worker by its process id; the exit code of one that has ended is not known."""
-        pairs = ((int(number), facts) for number, facts in launch.facts.get("processes", {}).items())
-        return [
-            WorkerState(number, "runs" if _lives(facts) else "ended", None, _where(number, launch))
-            for number, facts in sorted(pairs)
-        ]
+        """Return the state of each worker by its process id; its exit code is known where a supervisor kept it."""
+        processes = launch.facts.get("processes", {})
+
+        def scheduled(number: int, one: Kept | None) -> State:
+            return ("runs" if _lives(processes[str(number)]) else "ended"), None
+
+        found = states_of(launch.folder, len(processes), scheduled)
+        return [replace(one, where=_where(one.number, launch)) for one in found]
 
     def _facts(self) -> dict[str, Any]:
         pids = {str(number): worker.pid for number, worker in self._workers.items()}

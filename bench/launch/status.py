@@ -90,6 +90,24 @@ def of(out: Path) -> Status:
     return found
 
 
+def is_at_work(launch: Launch) -> bool:
+    """Tell whether a launch has workers that run or wait, or a command that watches over them; True where nobody can tell."""
+    if any(locks.is_held(path) for path in launch.folder.glob("*.lock")):
+        return True
+    try:
+        return any(one.state != "ended" for one in engine_class(launch.launcher).states(launch))
+    except BenchError:
+        return True
+
+
+def at_work(out: Path) -> list[Launch]:
+    """Return the launches of an output folder that are at work, the oldest first, without those whose end is on record."""
+    try:
+        return [launch for launch in all_in(out) if not launch.measured and is_at_work(launch)]
+    except DataError:
+        return []
+
+
 def data(status: Status) -> dict[str, Any]:
     """Return a status as JSON values: the launch and its workers, counts of runs, what is at work, what failed, and the end."""
     work, wall = status.left if status.parts else (0.0, 0.0)

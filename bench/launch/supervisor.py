@@ -1,7 +1,7 @@
 """A supervisor runs one worker of a launch where a scheduler put it: it starts the worker again when that is killed.
 
-SLURM's tasks and Ray's actors are supervisors. Each keeps the state of its worker in the launch's folder, so that the state is
-known without the scheduler's accounting.
+SLURM's tasks, Ray's actors and the processes of a detached local launch are supervisors. Each keeps the state of its worker in
+the launch's folder, so that the state is known without the scheduler's accounting.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +46,11 @@ class Kept(Schema):
     since: str = ""
     process: int = 0
     starts: int = 0
+
+
+def command(folder: Path, number: int) -> list[str]:
+    """Return the command of a supervisor as a process of its own."""
+    return [sys.executable, "-m", "bench.launch.supervisor", str(folder), str(number)]
 
 
 def state_file(folder: Path, number: int) -> Path:
@@ -179,3 +185,7 @@ def states_of(folder: Path, workers: int, scheduled: Callable[[int, Kept | None]
         state, code = (one.state, one.code) if one is not None and one.state == "ended" else scheduled(number, one)
         found.append(WorkerState(number, state, code, one.where if one is not None else ""))
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(Supervisor(sys.argv[1], int(sys.argv[2]))())

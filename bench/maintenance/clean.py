@@ -19,6 +19,8 @@ from pathlib import Path
 
 from bench.data import catalogue
 from bench.errors import DataError, MachineError, UsageError, unknown
+from bench.launch.launch import read as read_launch
+from bench.launch.status import is_at_work
 from bench.record import read_one
 from bench.storage import files, locks
 from bench.storage.disk import amount, size
@@ -259,12 +261,18 @@ def _exported(place: Place) -> Iterator[Path]:
             yield entry
 
 
+def _launches(place: Place) -> Iterator[Path]:
+    yield from (folder for folder in _entries(place.out / "launches") if not is_at_work(read_launch(folder)))
+
+
 KINDS = {
     "temporary": Kind("temporary files of commands that died", ("out", "home"), _temporary),
     "locks": Kind("lock files that nobody holds", ("out", "home"), _locks),
     "cache": Kind(
         "cached results of reports; the next report computes them again", ("out",), lambda place: _entries(place.out / "cache")
     ),
+    "launches": Kind("logs and records of launches that have ended; bench status tells of the newest", ("out",), _launches),
+    "failures": Kind("why runs failed; a run that succeeds removes its own", ("out",), lambda p: _entries(p.out / "failures")),
     "reproduced": Kind("runs that bench reproduce made again", ("out",), lambda place: _entries(place.out / "reproduced")),
     "work": Kind("checkpoints of interrupted runs and trials, which would go on from there", ("out",), _work),
     "studies": Kind(

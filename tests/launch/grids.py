@@ -54,6 +54,14 @@ def pid_of(out: Path, number: int) -> int:
     return int(launch_of(out).get("facts", {}).get("processes", {}).get(str(number), {}).get("pid", 0))
 
 
+def child_of(process: int) -> int:
+    """Return the process id of the one child that a process has; 0 before it has one."""
+    try:
+        return int(Path(f"/proc/{process}/task/{process}/children").read_text() or 0)
+    except OSError:
+        return 0
+
+
 def text_of(out: Path, number: int) -> str:
     """Return what a worker printed."""
     return "".join(path.read_text(errors="replace") for path in sorted(out.glob(f"launches/*/worker-{number}.log")))

@@ -146,18 +146,41 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(bench: Callable, 
 
 
 @pytest.mark.integration
-def test_a_detached_launch_goes_on_by_itself(bench: Callable, drawn: dict[str, Path], tmp_path: Path) -> None:
+def test_a_detached_launch_goes_on_by_itself_also_when_a_worker_is_killed(
+    bench: Callable, drawn: dict[str, Path], tmp_path: Path
+) -> None:
     out = tmp_path / "runs"
     done = bench(*grids.words(drawn, out, *TUNED, *LOCAL, "--detach"))
     assert done.code == 0 and "bench status" in done.out and "Table 4" not in done.out
     told = json.loads(bench("status", "--out", out, "--json").out)
-    assert told["total"] == 4 and [one["state"] for one in told["workers"]] == ["runs", "runs"]
+    assert told["total"] == 4 and [(one["state"], one["where"]) for one in told["workers"]] == [("runs", "cpu")] * 2
     end = time.monotonic() + 120
+    while not (killed := grids.child_of(grids.pid_of(out, 1))) or "loss" not in grids.text_of(out, 1):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(killed, signal.SIGKILL)
     while any(one["state"] == "runs" for one in told["workers"]):
         assert time.monotonic() < end
         time.sleep(0.5)
         told = json.loads(bench("status", "--out", out, "--json").out)
-    assert (told["finished"], told["failed"]) == (4, 0)
+    assert (told["finished"], told["failed"]) == (4, 0) and [one["code"] for one in told["workers"]] == [0, 0]
+    (kept,) = [json.loads(path.read_bytes()) for path in out.glob("launches/*/worker-1.json")]
+    assert kept["starts"] == 2
+
+
+@pytest.mark.integration
+def test_a_second_launch_in_a_folder_says_that_another_is_at_work_and_shares_its_runs(
+    bench: Callable, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "runs", tmp_path / "log"
+    words = grids.words(drawn, out, *TUNED, *LOCAL)
+    head = grids.start(words, log)
+    first = grids.until(lambda: grids.pid_of(out, 1) and grids.launch_of(out), head)
+    second = bench(*words)
+    assert head.wait(120) == 0 and second.code == 0, log.read_text()
+    assert f"launch {first['id']} by local is at work in {out} too" in second.out and "too, and both" not in log.read_text()
+    assert len(list(out.glob("runs/*"))) == 4
+    assert "is at work in" not in bench(*words).out
 
 
 @pytest.mark.parametrize(

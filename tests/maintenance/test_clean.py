@@ -16,6 +16,8 @@ from bench import record
 from bench.data import catalogue, packs
 from bench.experiment import finetuning as runs
 from bench.experiment import pretraining
+from bench.launch import launch as launches
+from bench.launch.local import began
 from bench.maintenance import clean
 from bench.storage import files, locks
 from tests.conftest import QUICK, TINY
@@ -265,6 +267,32 @@ def test_a_lock_that_is_held_stays(bench: Bench, home: Path, tmp_path: Path) -> 
         assert items(bench("clean", "locks", "--out", out).out)["locks"] == "2"
         assert [path.name for path in (out / "locks").iterdir()] == ["held.lock"]
         assert [path.name for path in (out / "studies" / "a" / "workers").iterdir()] == [worker]
+
+
+def test_launches_that_have_ended_go_with_their_logs_and_those_at_work_stay(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    (out / "failures").mkdir(parents=True)
+    (out / locks.IN_USE).touch()
+    (out / "failures" / "a-b.json").write_text("{}")
+    made = {}
+    for name, facts in (("ended", {"pid": 1, "began": 5}), ("lives", {"pid": os.getpid(), "began": began(os.getpid())})):
+        made[name] = launches.Launch(
+            id=name,
+            launcher="local",
+            out=str(out),
+            cwd="/",
+            words=(),
+            workers=1,
+            created=launches.now(),
+            facts={"processes": {"0": facts}},
+        ).keep()
+    watched = made["ended"].model_copy(update={"id": "watched"}).keep()
+    told = items(bench("clean", "--out", out).out)
+    assert (told["launches"], told["failures"]) == ("2", "1")
+    with locks.lock(watched.folder / "head.lock", print):
+        assert bench("clean", "launches", "failures", "--out", out).code == 0
+    assert sorted(path.name for path in (out / "launches").iterdir()) == ["lives", "watched"]
+    assert not list((out / "failures").iterdir())
 
 
 def test_packs_are_told_apart_by_whether_they_can_be_made_again(bench: Bench, voc: Path, home: Path, tmp_path: Path) -> None:

@@ -127,6 +127,21 @@ def test_optimizers_are_torchs_own_with_the_recipes_settings(name: Any) -> None:
     assert sum(len(group["params"]) for group in made.param_groups) == 6
 
 
+def test_weights_may_get_their_first_gradients_in_different_steps() -> None:
+    """As the last layer of DINO's head, which waits for an epoch; torch's fused SGD of its own fails in the second step."""
+    mine, theirs = (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)) for _ in range(2))
+    theirs.load_state_dict(mine.state_dict())
+    other = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.7)
+    for net, optimizer in ((mine, make_optimizer(Recipe(optimizer="sgd", momentum=0.7), 0.1, mine)), (theirs, other)):
+        for late in (False, True, True):
+            optimizer.zero_grad()
+            inner = net[0](torch.ones(2, 3))
+            (net[1](inner) if late else inner).square().mean().backward()
+            optimizer.step()
+    for one, two in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-7)
+
+
 def test_weights_that_several_modules_share_are_updated_once() -> None:
     net = network()
     made = make_optimizer(Recipe(), 0.1, net, net[0], net[4])
