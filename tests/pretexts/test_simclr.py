@@ -1,14 +1,12 @@
 """SimCLR: its loss beside a slow one and the papers' own numbers of negatives, its views, and what it learns."""
 
 import math
-import socket
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.multiprocessing import spawn
 
 from bench.contract import Pretext
 from bench.experiment.pretraining import make_pretext
@@ -46,31 +44,6 @@ def test_the_loss_is_that_of_the_papers_algorithm(temperature: float) -> None:
 def test_the_loss_of_a_collapsed_network_is_the_logarithm_of_the_others() -> None:
     same = torch.ones(8, 5)
     assert nt_xent(same, same, 0.1).item() == pytest.approx(math.log(15), rel=1e-5)
-
-
-def on_two(rank: int, port: int, place: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    first, second = pairs(8)
-    mine = slice(4 * rank, 4 * rank + 4)
-    scale = torch.ones((), requires_grad=True)
-    loss = nt_xent(first[mine] * scale, (second[mine] + scale - 1), 0.5)
-    loss.backward()
-    torch.save((loss.item(), scale.grad), f"{place}/{rank}")
-    torch.distributed.destroy_process_group()
-
-
-def test_on_two_devices_each_has_the_negatives_of_both(tmp_path: Any) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(on_two, (port, str(tmp_path)), nprocs=2)
-    found = [torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2)]
-    first, second = pairs(8)
-    scale = torch.ones((), requires_grad=True)
-    whole = nt_xent(first * scale, second + scale - 1, 0.5)
-    whole.backward()
-    assert np.mean([loss for loss, _ in found]) == pytest.approx(whole.item(), rel=1e-5)
-    assert sum(slope for _, slope in found) / 2 == pytest.approx(scale.grad.item(), rel=1e-4)  # type: ignore[union-attr]
 
 
 def task(name: str = "simclr", size: int = 32, **settings: Any) -> Pretext:
