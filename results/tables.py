@@ -78,7 +78,7 @@ def differences(board: Board) -> Table | None:
         found = difference.estimate
         base = next((label(one, place) for one in board.rows if one.label == difference.against), difference.against)
         points = f"{100 * found.value:+.2f}", interval(found, sign="+")
-        p_values = _p(found.p), _p(difference.corrected), difference.verdict
+        p_values = p_text(found.p), p_text(difference.corrected), difference.verdict
         bold = frozenset({2}) if difference.distinguishable else frozenset[int]()
         yield Line((label(row, place), base, *points, *p_values, str(found.seeds)), bold)
 
@@ -211,7 +211,8 @@ def interval(found: Estimate, sign: str = "") -> str:
     return f"[{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """Return a p value with three decimals; "-" where there is none."""
     if value is None:
         return "-"
     return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,11 +98,17 @@ def _check_devices(options: dict[str, Any], launch: Wanted) -> None:
 
 
 def _write_tables(read: Study, folder: Path, screen: Screen, images: Path | None) -> list[str]:
-    from bench.experiment import study
+    """Write the tables of a study, and print them where it has a preregistration; return the reasons of those that failed."""
+    from bench.cli.screen import drawn
+    from bench.experiment import study_tables
 
-    written, wrong = study.tables(read, folder, screen, images, shell(["bench", *sys.argv[1:]]))
-    screen.echo(f"wrote {len(written)} files in {folder}")
-    return wrong
+    made = study_tables.write(read, folder, screen, images, shell(["bench", *sys.argv[1:]]))
+    if made.confirmatory is not None:
+        screen.table(drawn(made.confirmatory))
+        for name, table in ((name, table) for name, found in made.exploratory.items() for table in found):
+            screen.table(drawn(replace(table, title=f"Exploratory, {name}. {table.title}")))
+    screen.echo(f"wrote {len(made.files)} files in {folder}")
+    return made.failed
 
 
 def _tell_plan(

@@ -16,6 +16,7 @@ from bench.data import layouts, lists
 from bench.data.dataset import Dataset
 from bench.data.splits import Splits
 from bench.experiment.session import Session, commit
+from bench.preregistration import KEY
 from bench.record import Cost, DataFacts
 from bench.training.loop import History
 from bench.training.machine import Machine
@@ -97,6 +98,7 @@ def provenance(session: Session, data: str) -> dict[str, Any]:
         "machine": session.machine.describe(),
         "data": _findable(data),
         "pretrain_data": _findable(session.grid.pretrain_name),
+        **({KEY: session.preregistration} if session.preregistration else {}),
         **commit(),
     }
 

@@ -54,6 +54,8 @@ class Session:
     remaining: Remaining = field(default_factory=Remaining)
     logged: set[str] = field(default_factory=set)
     """The tools of --log that have worked since the command began."""
+    preregistration: str = ""
+    """The SHA-256 of the preregistration of the study that the runs belong to."""
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv[1:]))
 
     def echo(self, text: str) -> None:

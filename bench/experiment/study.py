@@ -39,6 +39,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from bench import registry
@@ -59,7 +60,6 @@ from bench.record import Record, paths, read_one, record_path
 from bench.schema import Schema, canonical
 from bench.storage import files, locks, offline, seal
 from bench.text import plain
-from results import look_log
 from results.predictions import files_of, read_file
 from results.protocols import readable
 
@@ -87,7 +87,7 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     """
     failed = []
     for name, config in to_do(study, into, only, screen):
-        session = open_session(config, out, screen)
+        session = replace(open_session(config, out, screen), preregistration=_sha256(study))
         try:
             copy_reusable(into, session)
             if not keeps:
@@ -117,6 +117,10 @@ def to_do(study: Study, into: Path, only: Sequence[str], screen: Screen) -> Iter
         yield name, config
 
 
+def _sha256(study: Study) -> str:
+    return study.preregistration.sha256 if study.preregistration is not None else ""
+
+
 def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen, until: float) -> Iterator[tuple[str, Plan]]:
     """Yield (name, plan) for each unfinished part, or for those in `only`; work that parts share is counted once.
 
@@ -144,10 +148,11 @@ def _about(part: str, into: Path) -> Iterator[None]:
 def _check_data(study: Study, grid: Grid) -> None:
     """Raise DataError when a data set's fingerprint is not the one that the study declares for its name."""
     for dataset in filter(None, (*grid.data.values(), grid.pretrain_data)):
-        _check_fingerprint(study, dataset.name, dataset.fingerprint)
+        check_fingerprint(study, dataset.name, dataset.fingerprint)
 
 
-def _check_fingerprint(study: Study, name: str, fingerprint: str) -> None:
+def check_fingerprint(study: Study, name: str, fingerprint: str) -> None:
+    """Raise DataError when a fingerprint is not the one that the study declares for a data set's name."""
     meant = study.fingerprints.get(name, "")
     if not fingerprint.startswith(meant):
         raise DataError(
@@ -164,92 +169,21 @@ def _to_do(study: Study, into: Path, only: Sequence[str], screen: Screen, tell: 
     for name, config in study.parts.items():
         if only and name not in only:
             continue
-        kept = _finished_parts(into).get(name)
-        if kept is not None and _is_done(into, config, kept):
+        kept = finished_parts(into).get(name)
+        if kept is not None and is_done(into, config, kept):
             if tell:
                 screen.echo(f"{name}: {len(kept.runs)} runs, finished before")
         else:
             yield name, config
 
 
-def _is_done(into: Path, config: RunConfig, kept: _FinishedPart | None) -> bool:
+def is_done(into: Path, config: RunConfig, kept: _FinishedPart | None) -> bool:
     """Tell whether a part's records are complete and were made with the part's present configuration."""
     return (
         kept is not None
         and kept.config == _digest(config)
         and all(record_path(into / RECORDS, run).is_file() for run in kept.runs)
     )
-
-
-def tables(
-    study: Study, into: Path, screen: Screen, images: Path | None = None, command: str = ""
-) -> tuple[list[Path], list[str]]:
-    """Write the tables whose parts are finished, from the records below `into` alone; return the files and the errors.
-
-    The same records and looks give the same bytes. The files of a table that waits for a part are out of date and are removed.
-    With `images`, an output folder, each table gets a page with that folder's images and the `command` that makes the page again;
-    without `images`, an earlier page is removed.
-    """
-    from results.cache import Cache
-    from results.report import FILES, PAGE, Wanted, make
-
-    kept, written, failed = _finished_parts(into), [], []
-    known: dict[str, Record] = {}
-    cache, before, shown = Cache(), look_log.read(into / RECORDS), []
-    for name, table in study.tables.items():
-        lacking = [part for part in table.parts if not _is_done(into, study.parts[part], kept.get(part))]
-        if lacking:
-            screen.echo(f"table {name} waits for {', '.join(lacking)}")
-            for file in FILES:
-                (into / name / file).unlink(missing_ok=True)
-            continue
-        screen.doing(f"comparing the rows of the table {name}")
-        try:
-            runs = sorted({run for part in table.parts for run in kept[part].runs})
-            known |= {run: _read(study, into, run) for run in runs if run not in known}
-            records = _without(table.leave_out, [known[run] for run in runs])
-            wanted = Wanted(
-                table.metrics,
-                baseline=table.baseline,
-                html=images is not None,
-                images=images,
-                shown_only=True,
-                looks=study.looks,
-                selection=table.selection,
-                sensitivity=table.sensitivity,
-            )
-            made = make(records, into / RECORDS, wanted, command, cache, before)
-        except BenchError as error:
-            failed.append(f"tables.{name}: {error}")
-            continue
-        for problem in made.problems:
-            screen.echo(problem)
-        if PAGE not in made.files:
-            (into / name / PAGE).unlink(missing_ok=True)
-        written += [files.publish_file(into / name / file, text) for file, text in made.files.items()]
-        shown += made.boards
-    look_log.keep(into / RECORDS, before, before.with_boards(shown, look_log.now(), study.looks), _lock(into), screen.echo)
-    return written, failed
-
-
-def _read(study: Study, into: Path, run: str) -> Record:
-    record = read_one(record_path(into / RECORDS, run))
-    for facts in filter(None, (record.data, record.pretrain.data)):
-        _check_fingerprint(study, facts.name, facts.fingerprint)
-    return record
-
-
-def _without(left_out: Sequence[str], records: Sequence[Record]) -> list[Record]:
-    """Return the records without those named, as `pretext` or `pretext:schedule`; UsageError for a name that fits none."""
-    names = {record.id: (record.pretext, f"{record.pretext}:{record.job.schedule}") for record in records}
-    every = {name for pair in names.values() for name in pair}
-    for name in left_out:
-        if name not in every:
-            raise unknown("row to leave out", name, every)
-    found = [record for record in records if not set(names[record.id]) & set(left_out)]
-    if not found:
-        raise UsageError("every row is left out.")
-    return found
 
 
 def _digest(config: RunConfig) -> str:
@@ -292,7 +226,8 @@ def copy_reusable(into: Path, session: Session) -> None:
             files.publish_json(path_of(tuning.study, tuning.budget, session.out), tuning.model_dump(mode="json"))
 
 
-def _finished_parts(into: Path) -> dict[str, _FinishedPart]:
+def finished_parts(into: Path) -> dict[str, _FinishedPart]:
+    """Return the parts whose records are kept below `into`, by name."""
     path = into / RECORDS / PARTS
     if not path.is_file():
         return {}
@@ -312,7 +247,7 @@ def _copy_run(out: Path, record: Record, into: Path) -> Path:
     return there
 
 
-def _lock(into: Path) -> Path:
+def lock_of(into: Path) -> Path:
     """Return the lock file of a study's records: in the home folder, since commands may have different output folders."""
     place = files.sha256_bytes(str(into.resolve()).encode())[:16]
     return files.home() / "locks" / f"study-{place}.lock"
@@ -323,11 +258,11 @@ def publish_part(into: Path, out: Path, name: str, config: RunConfig, records: S
 
     DataError when the study holds another record under the same id.
     """
-    with locks.lock(_lock(into), lambda text: None, needed=False):  # a plain command does not begin where there are none
+    with locks.lock(lock_of(into), lambda text: None, needed=False):  # a plain command does not begin where there are none
         for record in records:
             made, there = record_path(out, record.id), _copy_run(out, record, into / RECORDS)
             if there.read_bytes() != made.read_bytes():
                 raise DataError(f"{there} and {made} are different records of one id; remove the folder of one of them.")
-        kept = _finished_parts(into)
+        kept = finished_parts(into)
         kept[name] = _FinishedPart(config=_digest(config), runs=tuple(sorted(record.id for record in records)))
         files.publish_json(into / RECORDS / PARTS, _Parts(parts=kept).model_dump(mode="json"))

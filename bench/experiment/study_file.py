@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +14,16 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator
 from bench import metrics
 from bench.config import RunConfig
 from bench.errors import DataError, UsageError, unknown
+from bench.preregistration import KEY, Preregistration
 from bench.schema import Schema, complaint
+from bench.storage import files
 from bench.text import LONG, quoted
 
 FILE = "study.toml"
 MOST = 1 << 20
 """The most bytes of a study's file."""
-RECORDS = "records"
+RECORDS, CONFIRMATORY = "records", "confirmatory"
+OURS = {RECORDS: "the folder of the records", CONFIRMATORY: "the folder of the confirmatory comparisons"}
 RESULTS = ("seeds", "tune", "set")
 """The options that change a study's results when a command gives them, so that the records need another folder."""
 
@@ -26,8 +31,8 @@ RESULTS = ("seeds", "tune", "set")
 def _plain(name: str) -> str:
     if not name or not all(character.isascii() and (character.isalnum() or character in "_-") for character in name):
         raise ValueError("a name has ASCII letters, digits, '_' and '-' only")
-    if name == RECORDS:
-        raise ValueError(f"{RECORDS} is the folder of the records and names no part or table")
+    if name in OURS:
+        raise ValueError(f"{name} is {OURS[name]} and names no part or table")
     return name
 
 
@@ -58,6 +63,8 @@ class Study(Schema):
     """The beginnings of the data sets' fingerprints, by the names that the data sets are prepared under."""
     looks: tuple[Annotated[int, Field(ge=2)], ...] = ()
     """The numbers of seeds at which the results are looked at, as declared beforehand."""
+    preregistration: Preregistration | None = None
+    """What was asked before the first run; None where nothing is confirmatory."""
 
     @field_validator("looks")
     @classmethod
@@ -81,33 +88,88 @@ def own_folder(file: Path) -> Path:
 
 
 def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
-    """Return the study in a file; DataError names what is wrong in the file.
+    """Return the study in a file, with the grids of its preregistration; DataError names what is wrong in which file.
 
-    The `given` options override those of every part; a `set` among them is added to the part's own.
+    The `given` options override those of every part; a `set` among them is added to the part's own. Where they change results,
+    nothing is confirmatory.
     """
-    try:
-        if path.stat().st_size > MOST:
-            raise DataError(f"{path} is larger than {MOST:,} bytes, the most of a study's file.")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not a study: {' '.join(str(error).split())[:200]}.") from error
-    try:
-        common = _options(content.pop("options", {}), "options")
-        parts = {name: _options(own, f"parts.{name}") for name, own in _mapping(content.get("parts", {}), "parts").items()}
-        content["parts"] = {name: _changed({**common, **_own(name, parts)}, given or {}) for name in parts}
+    content = _content(path)
+    registered = content.pop(KEY, None)
+    before = _registered(path, registered) if registered is not None else None
+    with _naming(path):
+        found = before.grids if before else {}
+        own = _grids(content, found)
+        twice = next((name for name in own if name in found), None)
+        if twice:
+            raise UsageError(f"parts.{twice} is a part of {registered} too; give it another name.")
+        content["parts"] = {name: _changed(options, given or {}) for name, options in {**found, **own}.items()}
+        if before is not None:
+            content["fingerprints"] = {**before.fingerprints, **_mapping(content.get("fingerprints", {}), "fingerprints")}
+            content[KEY] = None if set(given or {}) & set(RESULTS) else before.preregistration
         study = Study.model_validate(content)
         for name, table in study.tables.items():
             for part in set(table.parts) - study.parts.keys():
                 raise unknown("part", part, study.parts, f" in tables.{name}")
             for metric in table.metrics:
                 metrics.get(metric)
+    return study
+
+
+@dataclass(frozen=True)
+class _Registered:
+    """What a preregistration's file holds: the preregistration, the options of its grids, and fingerprints."""
+
+    preregistration: Preregistration
+    grids: dict[str, dict[str, Any]]
+    fingerprints: dict[str, Any]
+
+
+def _registered(study: Path, name: Any) -> _Registered:
+    """Return what the preregistration beside a study's file holds; DataError names what is wrong in it."""
+    with _naming(study):
+        if not isinstance(name, str) or Path(name).name != name:
+            raise UsageError(f"{KEY} must be the name of a file beside {study.name}, but got {quoted(name)}.")
+    path = study.parent / name
+    content = _content(path)
+    with _naming(path):
+        grids = _grids(content, {})
+        fingerprints = _mapping(content.pop("fingerprints", {}), "fingerprints")
+        content["parts"], content["sha256"] = tuple(grids), files.sha256(path)
+        found = Preregistration.model_validate(content)
+        for one in found.comparisons:
+            metrics.get(one.metric)
+    return _Registered(found, grids, fingerprints)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return what a TOML file holds; DataError where it cannot be read."""
+    try:
+        if path.stat().st_size > MOST:
+            raise DataError(f"{path} is larger than {MOST:,} bytes, the most of a study's file.")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a study: {' '.join(str(error).split())[:200]}.") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn an error in the block into one that names the file that is wrong."""
+    try:
+        yield
     except ValidationError as error:
         raise DataError(f"{path}: {complaint(error)}.") from error
     except UsageError as error:
         raise DataError(f"{path}: {error}") from error
-    return study
+
+
+def _grids(content: dict[str, Any], before: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the options of a file's parts by name, taken out of its content; a part may be like one of those `before`."""
+    common = _options(content.pop("options", {}), "options")
+    parts = {name: _options(own, f"parts.{name}") for name, own in _mapping(content.pop("parts", {}), "parts").items()}
+    known = {**before, **parts}
+    return {name: {**({} if one.get("like") in before else common), **_own(name, known)} for name, one in parts.items()}
 
 
 def _changed(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
