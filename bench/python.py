@@ -87,13 +87,14 @@ def report(
     baseline: str = "",
     selection: bool = False,
     sensitivity: bool = False,
+    variation: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of `bench report` as data frames by name (`results.frames.tables`); no file is written but the look."""
     from results import folder, frames
     from results.report import Wanted
 
     place = Path(out)
-    wanted = Wanted(_texts(metric), _texts(runs), baseline, selection=selection, sensitivity=sensitivity)
+    wanted = Wanted(_texts(metric), _texts(runs), baseline, selection=selection, sensitivity=sensitivity, variation=variation)
     return frames.tables(folder.records_in(place), place, wanted)
 
 

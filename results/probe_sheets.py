@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results import lowshot, representations, selection, sensitivity, watched
+from results import lowshot, representations, selection, sensitivity, variation, watched
 from results.sheets import Sheet, sheet, texts
 
 PROBE_TABLES = {
@@ -13,6 +13,7 @@ PROBE_TABLES = {
     "watched": texts(watched.FIELDS),
     "selection": texts(selection.FIELDS),
     "sensitivity": texts(sensitivity.FIELDS),
+    "variation": texts(variation.FIELDS),
 }
 """What the columns of each table mean, in order, by the table's name. The first three are there where runs have them, the others
 where they are asked for."""
@@ -38,3 +39,8 @@ def inflations(found: Sequence[selection.Inflation]) -> dict[str, Sheet]:
 def sensitivities(found: Sequence[sensitivity.Compared]) -> dict[str, Sheet]:
     """Return the sheet of how columns order the same rows."""
     return {"sensitivity": sheet(sensitivity.FIELDS, found)}
+
+
+def variations(found: Sequence[variation.Share]) -> dict[str, Sheet]:
+    """Return the sheet of how variation is divided among what runs differ in."""
+    return {"variation": sheet(variation.FIELDS, found)}

@@ -22,6 +22,7 @@ from results import (
     sheets,
     table_sheets,
     tables,
+    variation,
     watched,
 )
 from results.against import against
@@ -33,7 +34,9 @@ from results.predictions import ON_TEST, files_of, reader, verify
 from results.scores import Reader
 
 PAGE = "report.html"
-FILES = (PAGE, "table4.md", "table4.tex", *csv_files.SCHEMAS)
+ASKED = ("selection", "sensitivity", "variation")
+"""The tables that have a CSV file where they are asked for."""
+FILES = (PAGE, "table4.md", "table4.tex", *csv_files.SCHEMAS, *(f"{name}.csv" for name in ASKED))
 """The names of all files that a report may have."""
 FEWER = 500
 """Resamples of a metric that no table shows: it serves a remark below the table, and average precisions take long."""
@@ -59,6 +62,8 @@ class Wanted:
     """Whether to add what choosing a probe's settings on the test split would have reported."""
     sensitivity: bool = False
     """Whether to add how alike the columns of a task order the same rows."""
+    variation: bool = False
+    """Whether to add how the variation of a complete grid's runs is divided among what they differ in."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ def make(
     found = {**_sheets(source, boards, papers), **probes_sheets}
     if not wanted.runs:
         files |= {name: sheets.csv_text(found[name.removesuffix(".csv")]) for name in csv_files.SCHEMAS}
+        files |= {f"{name}.csv": sheets.csv_text(found[name]) for name in ASKED if name in found}
     problems: list[str] = []
     if wanted.html:
         from results.page import page
@@ -170,6 +176,10 @@ def _of_probes(source: _Source, boards: Sequence[board.Board]) -> tuple[list[tab
         compared = sensitivity.sensitivities(boards, read, cache, wanted.looks)
         made.append(sensitivity.table(compared))
         found |= probe_sheets.sensitivities(compared)
+    if wanted.variation:
+        shares, without = variation.variation(source.records, read, cache)
+        made.append(variation.table(shares, without))
+        found |= probe_sheets.variations(shares)
     return made, found
 
 

@@ -28,7 +28,21 @@ DIGITS = 9
 """Decimals that are written: fewer than differ between machines."""
 UNITS = {
     **dict.fromkeys(
-        ("value", "low", "high", "std", "values", "sensitivity", "delta", "delta_low", "delta_high", "labels", "best", "first"),
+        (
+            "value",
+            "low",
+            "high",
+            "std",
+            "values",
+            "sensitivity",
+            "delta",
+            "delta_low",
+            "delta_high",
+            "labels",
+            "best",
+            "first",
+            "rms",
+        ),
         "a share of 1, not per cent",
     ),
     "points_per_hour": "per cent",

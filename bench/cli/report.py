@@ -51,19 +51,24 @@ def report(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Add how alike fine-tuning and probes order the same rows, by Kendall's tau.")
     ] = False,
+    variation: Annotated[
+        bool, typer.Option("--variation", help="Add what share of a grid's variation is due to seeds, schedules, searches, ...")
+    ] = False,
     html: Annotated[bool, typer.Option("--html", help="Write report.html too: tables, curves and images.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write them as files.
 
     The files are leaderboard.csv, per_run.csv, per_class.csv, agreement.csv (see bench list columns), table4.md and table4.tex,
-    in --out. The CSV files always have the protocols' metrics. With --json the values of all tables are printed, and the files
-    are written all the same.
+    in --out, and a CSV file for each of --selection, --sensitivity and --variation. The first four always have the protocols'
+    metrics. With --json the values of all tables are printed, and the files are written all the same.
     """
     from results.report import Wanted
 
     chosen = names(metric or ""), names(runs or "")
-    wanted = Wanted(*chosen, baseline, with_published, compare_paper, html, selection=selection, sensitivity=sensitivity)
+    wanted = Wanted(
+        *chosen, baseline, with_published, compare_paper, html, selection=selection, sensitivity=sensitivity, variation=variation
+    )
     _publish(out, wanted, as_json)
 
 

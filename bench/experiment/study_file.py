@@ -51,6 +51,8 @@ class Table(Schema):
     """Whether it shows what choosing on the test split would have added (`bench report --selection`)."""
     sensitivity: bool = False
     """Whether it shows how rows change places from one protocol to another (`bench report --sensitivity`)."""
+    variation: bool = False
+    """Whether it divides the variation of its runs among what they differ in (`bench report --variation`)."""
 
 
 class Study(Schema):

@@ -67,6 +67,7 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
                 looks=study.looks,
                 selection=table.selection,
                 sensitivity=table.sensitivity,
+                variation=table.variation,
             )
             made = make(records, into / RECORDS, wanted, command, cache, before)
         except BenchError as error:

@@ -234,7 +234,8 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_a_report_has_the_tables_values_and_page_of_probes(out: Path) -> None:
-    made = report.make(record.read(out), out, Wanted(selection=True, sensitivity=True, html=True), "bench report")
+    wanted = Wanted(selection=True, sensitivity=True, variation=True, html=True)
+    made = report.make(record.read(out), out, wanted, "bench report")
     titles = [table.title.partition(":")[0] for table in made.tables]
     new = [
         "Choices of probes",
@@ -242,6 +243,7 @@ def test_a_report_has_the_tables_values_and_page_of_probes(out: Path) -> None:
         "Representations",
         "Inflation by choosing on the test split",
         "Protocol sensitivity",
+        "Sources of variation",
     ]
     assert [title for title in titles if title in new] == new and all(title in made.files[report.PAGE] for title in new)
     plain = json.loads(json.dumps(made.plain()))

@@ -89,7 +89,21 @@ def test_columns_say_which_values_are_shares_and_which_per_cent(bench: Callable)
     listed = {tuple(line.split("\t")[:2]): line.split("\t")[2] for line in bench("list", "columns").out.splitlines()[1:]}
     shares = {name for (file, name), text in listed.items() if "a share of 1, not per cent" in text}
     assert shares == {
-        *("value", "low", "high", "std", "values", "sensitivity", "delta", "delta_low", "delta_high", "labels", "best", "first"),
+        *(
+            "value",
+            "low",
+            "high",
+            "std",
+            "values",
+            "sensitivity",
+            "delta",
+            "delta_low",
+            "delta_high",
+            "labels",
+            "best",
+            "first",
+            "rms",
+        ),
         "value_on_test",
     }
     assert all("not per cent" in text for (_, name), text in listed.items() if name in shares)
