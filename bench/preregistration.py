@@ -14,6 +14,9 @@
     pretext = ["random_init", "cgan_color"]
     downstream = "voc_cls"
 
+    [plugins]                       # the SHA-256 of each plug-in's file that a comparison uses
+    mine = "9f86d081884c7d65"
+
     [[comparisons]]                 # all of them are corrected together
     question = "table4"
     parts = ["main"]
@@ -28,10 +31,16 @@ while the record is made, so a record shows that the file was there before it. W
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
+from bench.job import Job
 from bench.schema import Schema
 
+Text = Annotated[str, Field(min_length=1)]
+SHOWN = 12
+"""Digits of a SHA-256 that are shown."""
 KEY = "preregistration"
 """The key of a study's file that names the preregistration, and of a record's provenance that has its SHA-256."""
 
@@ -49,7 +58,8 @@ class Comparison(Schema):
     evaluation: str = "finetune"
     """`finetune`, or the probe of frozen features as `bench list probes` names it."""
     null: bool = False
-    """Whether the rows differ by their names alone, so that a difference between them would be a false one."""
+    """Whether the rows differ by chance alone, as two random networks do, so that a difference between them would be a false one.
+    It is the author's word, but for schedule, transfer and recipe, which must be the same."""
 
     @property
     def said(self) -> str:
@@ -63,13 +73,22 @@ class Preregistration(Schema):
 
     sha256: str
     parts: tuple[str, ...]
-    questions: dict[str, str] = Field(min_length=1)
-    power: str
+    questions: dict[str, Text] = Field(min_length=1)
+    power: Text
     """Which difference the planned seeds can tell from zero, and what that rests on."""
-    budget: str
-    negative: str
+    budget: Text
+    negative: Text
     """What would be called a negative result."""
+    plugins: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{16,64}$")]] = {}
+    """The SHA-256 of the file of each plug-in that comparisons use, by the task's name, or its first 16 digits at least."""
     comparisons: tuple[Comparison, ...] = Field(min_length=1)
+
+    def foreign(self, job: Job) -> str:
+        """Return which task of a job is a plug-in that the preregistration does not name with this very file; "" for none."""
+        for name, source in ((job.pretrain.pretext.partition(":")[0], job.pretrain.source), (job.downstream, job.source)):
+            if source and not self.plugins.get(name, "").startswith(source):
+                return f"{name} is a plug-in's (SHA-256 {source}...), and the preregistration names no such file"
+        return ""
 
     @model_validator(mode="after")
     def _fits(self) -> Preregistration:

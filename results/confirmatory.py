@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from bench import metrics
 from bench.errors import DataError
-from bench.preregistration import KEY, Comparison, Preregistration
+from bench.preregistration import KEY, SHOWN, Comparison, Preregistration
 from bench.record import Record
+from bench.schema import canonical
 from results import rows, statistics
 from results.board import RESAMPLES
 from results.cache import Cache
@@ -24,8 +25,6 @@ from results.statistics import Estimate
 from results.tables import Line, Table, interval, p_text
 
 TITLE = "Confirmatory comparisons"
-SHOWN = 12
-"""Digits of a SHA-256 that are shown."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,8 @@ def _one(
         difference = Scores(asked.metric, [*sides[0], *sides[1]], read, RESAMPLES, cache).difference(*sides)
     except DataError as error:
         return Result(asked, problem=str(error).rstrip("."))
+    if difference is not None and difference.seeds < len(planned):
+        return Result(asked, problem=f"only {difference.seeds} seeds have a value")
     if difference is None or difference.p is None:
         return Result(asked, difference, problem="there is no test of it")
     return Result(asked, difference)
@@ -107,13 +108,23 @@ def _problem(registered: Preregistration, asked: Comparison, sides: Sequence[Seq
         if made != list(planned):
             return f"{name} has the seeds {', '.join(map(str, made))}, and {', '.join(map(str, planned))} were planned"
         for one in side:
+            foreign = registered.foreign(one.job)
+            if foreign:
+                return foreign
             for what, origin in ((one.id, one.provenance), (one.pretrain.id, one.pretrain.provenance)):
                 if origin.get(KEY) != registered.sha256:
                     under = f"under another, {origin[KEY][:SHOWN]}" if origin.get(KEY) else "under none"
                     return f"{what} was not made under this preregistration, but {under}"
     every = [one for side in sides for one in side]
-    if len({(rows.digest(rows.board_facts(one)), rows.column_key(one)) for one in every}) > 1:
+    if {one.id for one in sides[0]} & {one.id for one in sides[1]}:
+        return "both sides are the same runs"
+    if len({(rows.digest(rows.board_facts(one)), rows.column_key(one), rows.precision_of(one)) for one in every}) > 1:
         return "the rows were not evaluated alike"
+    if (
+        asked.null
+        and len({(rows.schedule_of(one), rows.transfer_of(one), canonical(one.job.pretrain.recipe)) for one in every}) > 1
+    ):
+        return "it is no null, since the rows differ in schedule, transfer or recipe"
     if metrics.get(asked.metric).key not in every[0].metric_ids:
         return f"{asked.metric} is no metric of the runs' protocol"
     return ""

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -296,8 +296,9 @@ def run_study(asked: Wanted, study: Study, out: Path, into: Path, only: Sequence
     from bench.launch.planning import planned
 
     launch, parts, done = None, list[Part](), dict[str, int]()
-    for name, config in studies.to_do(study, into, only, screen):
+    for name, config in studies.to_do(study, out, into, only, screen):
         begun, session = opened(asked, config, out, screen)
+        session = replace(session, preregistration=studies.sha256_of(study))
         launch = launch or begun
         studies.copy_reusable(into, session)
         made = plan(session, times_for(launch, session), done, studies.reusable_records(into, session), others=False)

@@ -64,10 +64,11 @@ def study(
     _check_devices(options, launch)
     launch.check(plan)
     file = study_file.find(place)
-    if into is None and any(name in options for name in study_file.RESULTS):
-        raise UsageError("--seeds, --tune and --set change a study's results; name another folder for the records with --into.")
     read = study_file.load(file, options)
     folder = into or study_file.own_folder(file)
+    changed = [name for name in study_file.RESULTS if name in options]
+    if changed and folder.resolve() == study_file.own_folder(file).resolve():
+        raise UsageError("--seeds, --tune and --set change a study's results; --into cannot be the study's own folder.")
     runs = out or Path("runs") / study_file.own_folder(file.resolve()).name
     with alone(as_json) as publish, Screen() as screen:
         begin(plugin, runs, launches=bool(launch.launcher))

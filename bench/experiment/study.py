@@ -45,6 +45,7 @@ from pathlib import Path
 from bench import registry
 from bench.config import RunConfig
 from bench.errors import TRACEBACK, BenchError, DataError, Interrupted, StorageError, UsageError, explained, unknown
+from bench.experiment import registered
 from bench.experiment.grid import run_grid
 from bench.experiment.jobs import STATISTICS_VERSION
 from bench.experiment.plan import AT_LEAST, Plan
@@ -56,10 +57,11 @@ from bench.experiment.start import announce
 from bench.experiment.step_times import StepTimes
 from bench.experiment.study_file import RECORDS, Study
 from bench.experiment.tuning import path_of
+from bench.preregistration import KEY
 from bench.record import Record, paths, read_one, record_path
 from bench.schema import Schema, canonical
 from bench.storage import files, locks, offline, seal
-from bench.text import plain
+from bench.text import Echo, plain
 from results.predictions import files_of, read_file
 from results.protocols import readable
 
@@ -86,8 +88,8 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     and the others go on; the reasons of failed parts are returned. A worker of a launch `keeps` no part.
     """
     failed = []
-    for name, config in to_do(study, into, only, screen):
-        session = replace(open_session(config, out, screen), preregistration=_sha256(study))
+    for name, config in to_do(study, out, into, only, screen):
+        session = replace(open_session(config, out, screen), preregistration=sha256_of(study))
         try:
             copy_reusable(into, session)
             if not keeps:
@@ -105,19 +107,29 @@ def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen
     return failed
 
 
-def to_do(study: Study, into: Path, only: Sequence[str], screen: Screen) -> Iterator[tuple[str, RunConfig]]:
-    """Yield (name, configuration) of the parts to run, with a line about each, once all of them are known to be in order."""
+def to_do(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen) -> Iterator[tuple[str, RunConfig]]:
+    """Yield (name, configuration) of the parts to run, with a line about each, once all of them are known to be in order.
+
+    Where there are some, the output folder `out` is claimed for the study's preregistration.
+    """
+    grids = {}
     for name, config in _to_do(study, into, only, screen):
         offline.check_storage(config.storage)
         with _about(name, into):
-            _check_data(study, resolve(config, screen.echo))
+            grids[name] = resolve(config, screen.echo)
+            _check_data(study, grids[name])
+    if study.preregistration is not None:
+        registered.check(study.preregistration, grids)
+        if grids:
+            registered.claim(study.preregistration, out)
     for name, config in _to_do(study, into, only, screen, tell=True):
         asked = {**config.meaning(), "settings": list(map(readable, config.settings))}
         screen.echo(f"{name}: {plain({field: value for field, value in asked.items() if value})}")
         yield name, config
 
 
-def _sha256(study: Study) -> str:
+def sha256_of(study: Study) -> str:
+    """Return the SHA-256 of a study's preregistration; "" where it has none."""
     return study.preregistration.sha256 if study.preregistration is not None else ""
 
 
@@ -126,6 +138,10 @@ def plan(study: Study, out: Path, into: Path, only: Sequence[str], screen: Scree
 
     Steps are timed `until` then, by the monotonic clock.
     """
+    if study.preregistration is not None:
+        silent: Echo = lambda text: None  # noqa: E731 - the notes on a grid are told when it is planned
+        grids = {name: resolve(config, silent) for name, config in _to_do(study, into, only, screen)}
+        registered.check(study.preregistration, grids)
     done: dict[str, int] = {}
     times: dict[str, StepTimes] = {}  # one for each kind of machine, so that parts share what was timed
     for name, config in _to_do(study, into, only, screen, tell=True):
@@ -218,8 +234,16 @@ def reusable_records(into: Path, session: Session) -> list[Record]:
 
 
 def copy_reusable(into: Path, session: Session) -> None:
-    """Copy a grid's runs and searches from the study's records to the output folder, so that they are not made again."""
+    """Copy a grid's runs and searches from the study's records to the output folder, so that they are not made again.
+
+    UsageError for a record that was not made under the study's preregistration.
+    """
     for record in reusable_records(into, session):
+        if session.preregistration and record.provenance.get(KEY) != session.preregistration:
+            raise UsageError(
+                f"{record_path(into / RECORDS, record.id).parent} was not made under this preregistration; remove it, or give "
+                "another --into."
+            )
         _copy_run(into / RECORDS, record, session.out)
         tuning = record.tuning
         if tuning is not None and not path_of(tuning.study, tuning.budget, session.out).is_file():

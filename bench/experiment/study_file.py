@@ -106,7 +106,11 @@ def load(path: Path, given: Mapping[str, Any] | None = None) -> Study:
             raise UsageError(f"parts.{twice} is a part of {registered} too; give it another name.")
         content["parts"] = {name: _changed(options, given or {}) for name, options in {**found, **own}.items()}
         if before is not None:
-            content["fingerprints"] = {**before.fingerprints, **_mapping(content.get("fingerprints", {}), "fingerprints")}
+            added = _mapping(content.get("fingerprints", {}), "fingerprints")
+            again = next((name for name in added if name in before.fingerprints), None)
+            if again:
+                raise UsageError(f"the fingerprint of {again} is in {registered}, so it cannot be in {path.name} too.")
+            content["fingerprints"] = {**before.fingerprints, **added}
             content[KEY] = None if set(given or {}) & set(RESULTS) else before.preregistration
         study = Study.model_validate(content)
         for name, table in study.tables.items():
@@ -129,7 +133,7 @@ class _Registered:
 def _registered(study: Path, name: Any) -> _Registered:
     """Return what the preregistration beside a study's file holds; DataError names what is wrong in it."""
     with _naming(study):
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or not name or Path(name).name != name:
             raise UsageError(f"{KEY} must be the name of a file beside {study.name}, but got {quoted(name)}.")
     path = study.parent / name
     content = _content(path)
@@ -146,6 +150,8 @@ def _registered(study: Path, name: Any) -> _Registered:
 def _content(path: Path) -> dict[str, Any]:
     """Return what a TOML file holds; DataError where it cannot be read."""
     try:
+        if not path.is_file():
+            raise DataError(f"{path} is not a file.")
         if path.stat().st_size > MOST:
             raise DataError(f"{path} is larger than {MOST:,} bytes, the most of a study's file.")
         return tomllib.loads(path.read_text(encoding="utf-8"))

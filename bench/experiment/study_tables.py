@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from results.tables import Table
 
 
+CONFIRMED = ("confirmatory.csv", "confirmatory.md")
+"""The files of the confirmatory comparisons."""
+
+
 @dataclass
 class Written:
     """The files of a study's tables, the tables to be read, and what failed; `confirmatory` is None without a preregistration."""
@@ -43,6 +47,8 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
     from results.report import FILES, PAGE, Wanted, make
 
     kept, written = finished_parts(into), Written()
+    for name in CONFIRMED:
+        (into / CONFIRMATORY / name).unlink(missing_ok=True)
     known: dict[str, Record] = {}
     cache, before, shown = Cache(), look_log.read(into / RECORDS), []
     done = {name for name, config in study.parts.items() if is_done(into, config, kept.get(name))}
@@ -82,10 +88,12 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
         shown += made.boards
     look_log.keep(into / RECORDS, before, before.with_boards(shown, look_log.now(), study.looks), lock_of(into), screen.echo)
     if study.preregistration is not None:
-        runs_of = {
-            name: [_read(study, into, run) for run in kept[name].runs] for name in study.preregistration.parts if name in done
-        }
-        _confirm(study, into, runs_of, cache, written)
+        try:
+            of_parts = {name: kept[name].runs for name in study.preregistration.parts if name in done}
+            runs_of = {name: [_read(study, into, run) for run in runs] for name, runs in of_parts.items()}
+            _confirm(study, into, runs_of, cache, written)
+        except BenchError as error:
+            written.failed.append(f"{CONFIRMATORY}: {error}")
     return written
 
 
@@ -98,11 +106,8 @@ def _confirm(study: Study, into: Path, runs: dict[str, list[Record]], cache: Cac
     seeds = {name: study.parts[name].all_seeds for name in registered.parts}
     found = confirmatory.compare(registered, runs, seeds, reader(into / RECORDS), cache)
     written.confirmatory = confirmatory.table(registered, found)
-    texts = {
-        "confirmatory.csv": sheets.csv_text(confirmatory.lines(found)),
-        "confirmatory.md": tables.markdown([written.confirmatory]),
-    }
-    written.files += [files.publish_file(into / CONFIRMATORY / name, text) for name, text in texts.items()]
+    texts = sheets.csv_text(confirmatory.lines(found)), tables.markdown([written.confirmatory])
+    written.files += [files.publish_file(into / CONFIRMATORY / name, text) for name, text in zip(CONFIRMED, texts, strict=True)]
 
 
 def _read(study: Study, into: Path, run: str) -> Record:

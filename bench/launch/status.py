@@ -19,7 +19,7 @@ from bench.experiment.remaining import WEIGHT
 from bench.launch import planned
 from bench.launch.engine import WorkerState
 from bench.launch.engines import engine_class
-from bench.launch.launch import Launch, all_in
+from bench.launch.launch import Launch, all_in, read
 from bench.launch.planned import Progress, seconds_left
 from bench.storage import locks, seal
 
@@ -101,11 +101,12 @@ def is_at_work(launch: Launch) -> bool:
 
 
 def at_work(out: Path) -> list[Launch]:
-    """Return the launches of an output folder that are at work, the oldest first, without those whose end is on record."""
-    try:
-        return [launch for launch in all_in(out) if not launch.measured and is_at_work(launch)]
-    except DataError:
-        return []
+    """Return the launches of an output folder that are at work, without those whose end is on record or that cannot be read."""
+    found = []
+    for path in sorted((out / "launches").glob("[!.]*/launch.json")):
+        with contextlib.suppress(DataError):
+            found.append(read(path.parent))
+    return [launch for launch in found if not launch.measured and is_at_work(launch)]
 
 
 def data(status: Status) -> dict[str, Any]:

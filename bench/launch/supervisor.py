@@ -143,7 +143,8 @@ class Supervisor:
 
     def _run(self, launch: launches.Launch) -> int:
         """Start the worker once and return its exit code."""
-        own = {**launch.environment(self.number, leaves=True), FOLLOWS: str(os.getpid())}
+        # on the user's own machine an idle worker waits to take over, since its device serves nobody else
+        own = {**launch.environment(self.number, leaves=launch.launcher != "local"), FOLLOWS: str(os.getpid())}
         log = launch.log(self.number)
         with log.open("ab") as printed, self._lock:
             if self._stopping.is_set() or self.stopped_for_good():

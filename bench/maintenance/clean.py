@@ -20,13 +20,15 @@ from pathlib import Path
 from bench.data import catalogue
 from bench.errors import DataError, MachineError, UsageError, unknown
 from bench.launch.launch import read as read_launch
-from bench.launch.status import is_at_work
+from bench.launch.status import at_work, is_at_work
 from bench.record import read_one
 from bench.storage import files, locks
 from bench.storage.disk import amount, size
 from bench.text import Rows
 
 ALL = "all"
+SAFE = ("temporary", "locks", "launches", "cache", "reproduced")
+"""The kinds that no launch at work needs."""
 TRACES = ("runs/*/record.json", "pretrained/*/pretrain.json", "studies/*/journal.log", "data/*/index.json", "paths/*/index.json")
 """The files which, like the in-use file, show that a folder was made by `bench`."""
 
@@ -133,6 +135,9 @@ def alone(kinds: Sequence[str], out: Path) -> Iterator[None]:
         for folder in sorted({folders[name] for kind in named for name in KINDS[kind].folders}):
             if _is_ours(folder):
                 held.enter_context(locks.unused(folder))
+        # between two starts of a worker nobody holds the folder
+        for launch in at_work(folders["out"]) if any(name not in SAFE and "out" in KINDS[name].folders for name in named) else ():
+            raise MachineError(f"launch {launch.id} is at work in {out}; end it first, or remove {launch.folder} if it is gone.")
         yield
 
 
@@ -262,7 +267,10 @@ def _exported(place: Place) -> Iterator[Path]:
 
 
 def _launches(place: Place) -> Iterator[Path]:
-    yield from (folder for folder in _entries(place.out / "launches") if not is_at_work(read_launch(folder)))
+    for folder in _entries(place.out / "launches"):
+        with contextlib.suppress(DataError):  # one that cannot be read may be at work
+            if folder.is_dir() and not is_at_work(read_launch(folder)):
+                yield folder
 
 
 KINDS = {

@@ -82,7 +82,7 @@ def test_what_was_registered_is_confirmed_by_runs_that_were_made_under_it(bench:
     assert sorted(float(one["p_holm"]) for one in (first, second)) == pytest.approx(holm, abs=1e-8)
     assert {one["refused"] for one in (first, second)} == {""} and first["seeds"] == "2"
 
-    # the same records under another plan, or under one that was written afterwards, confirm nothing
+    # the same records under a file that was changed afterwards confirm nothing
     text = (registered / "preregistration.toml").read_text()
     (registered / "preregistration.toml").write_text(text + "# changed\n")
     again = bench(*command)
@@ -108,11 +108,23 @@ def test_runs_of_before_the_preregistration_and_other_seeds_confirm_nothing(
     before = bench(*command)
     assert before.code == 0 and "Confirmatory" not in before.out and not (registered / "confirmatory").exists()
     file.write_text(STUDY)
-    assert bench(*command).code == 0
+    assert bench("study", registered, "--out", tmp_path / "fresh").code == 0
     assert all(one["refused"].endswith("was not made under this preregistration, but under none") for one in lines(registered))
 
-    other = bench(*command, "--seeds", "1", "--into", tmp_path / "other")
+    other = bench("study", registered, "--out", tmp_path / "more", "--seeds", "1", "--into", tmp_path / "other")
     assert other.code == 0 and "Confirmatory" not in other.out and not (tmp_path / "other" / "confirmatory").exists()
+    own = bench("study", registered, "--out", tmp_path / "more", "--seeds", "1", "--into", registered)
+    assert own.code == 2 and "--into cannot be the study's own folder" in own.err
+
+    # nothing of before is taken over: neither an output folder with checkpoints, trunks or searches, nor a record beside the file
+    (registered / "records" / "parts.json").unlink()
+    refused = bench(*command)
+    assert refused.code == 2 and "holds work from before the preregistration" in refused.err
+    refused = bench("study", registered, "--out", tmp_path / "new")
+    assert refused.code == 5 and "was not made under this preregistration; remove it" in refused.err
+    plan.write_text(text + "# changed\n")
+    refused = bench("study", registered, "--out", tmp_path / "new")
+    assert refused.code == 2 and "holds work under another preregistration" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -151,3 +163,58 @@ def test_a_study_adds_parts_and_tables_to_those_of_its_preregistration(registere
     file.write_text(STUDY.replace('"preregistration.toml"', '"../preregistration.toml"'))
     with pytest.raises(DataError, match="must be the name of a file"):
         study_file.load(file)
+
+
+def test_another_fingerprint_of_registered_data_is_refused(registered: Path) -> None:
+    plan, file = registered / "preregistration.toml", registered / "study.toml"
+    plan.write_text(plan.read_text().replace("[[comparisons]]", '[fingerprints]\nlabelled = "abcd"\n[[comparisons]]', 1))
+    file.write_text(STUDY + '[fingerprints]\nlabelled = ""\n')
+    with pytest.raises(DataError, match="the fingerprint of labelled is in preregistration"):
+        study_file.load(file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('row = "l1_color"', 'row = "l1_colour"', "no row is l1_colour; there are l1_color, l1_color:two-phase"),
+        ('task = "voc_cls"', 'task = "voc_clss"', "its parts have voc_cls, finetune"),
+        ('task = "voc_cls"', 'task = "voc_cls"\nevaluation = "knn"', "its parts have voc_cls, finetune"),
+        ('against = "random_init:two-phase"', 'against = "random_init"', "random_init names 2 rows"),
+        ('against = "random_init:two-phase"', 'against = "l1_color:two-phase"', "both sides are the same runs"),
+        ('metric = "map_voc"', 'metric = "miou_voc"', "the metrics are"),
+        ("seeds = 2", "seeds = 1", "one seed gives no test"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_told_before_anything_is_computed(
+    bench: Bench, registered: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = registered / "preregistration.toml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    for plan in (("--plan",), ()):
+        done = bench("study", registered, "--out", tmp_path / "runs", *plan)
+        assert done.code == 3 and "the preregistration cannot be kept: " in done.err and said in done.err, done.err
+    assert not any((tmp_path / "runs").glob("*/*/record.json"))
+
+
+PLUGIN = """
+from pretexts.random_init import RandomInit
+
+
+class Nothing(RandomInit):
+    TITLE = "nothing is trained"
+    schedules = ("two-phase",)
+"""
+
+
+def test_a_plug_in_is_compared_only_where_its_file_is_registered(bench: Bench, registered: Path, tmp_path: Path) -> None:
+    """A file of the user's under a built-in name would otherwise stand for that task."""
+    plan, plugin = registered / "preregistration.toml", tmp_path / "l1_color.py"
+    plugin.write_text(PLUGIN)
+    command = ("study", registered, "--out", tmp_path / "runs", "--plugin", plugin)
+    refused = bench(*command, "--plan")
+    assert refused.code == 3 and "l1_color is a plug-in's" in refused.err
+    sha256 = hashlib.sha256(plugin.read_bytes()).hexdigest()
+    plan.write_text(plan.read_text().replace("[questions]", f'[plugins]\nl1_color = "{sha256}"\n[questions]'))
+    assert bench(*command, "--plan").code == 0
+    plan.write_text(plan.read_text().replace(sha256, "0" * 64))
+    assert bench(*command, "--plan").code == 3

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.launch import launch as launches
 from bench.launch import supervisor
-from bench.storage import parent
+from bench.storage import launched, parent
 
 ENDS = "import os, sys; from pathlib import Path; Path(f'start-{os.getpid()}').touch(); "
 WAITS = (
@@ -33,10 +34,10 @@ sys.exit(143 if len(asked) == 1 else 1)
 """A worker that takes a moment to stop, and ends with 1 where it is asked twice."""
 
 
-def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> supervisor.Supervisor:
+def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, launcher: Any = "ray") -> supervisor.Supervisor:
     """Return the supervisor of a worker that runs a program instead of `bench`."""
     launch = launches.Launch(
-        id="a", launcher="ray", out=str(folder), cwd=str(folder), words=(), workers=1, created=launches.now()
+        id="a", launcher=launcher, out=str(folder), cwd=str(folder), words=(), workers=1, created=launches.now()
     ).keep()
     monkeypatch.setattr(launches.Launch, "command", lambda self, number: [sys.executable, "-c", program])
     monkeypatch.setattr(supervisor.time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.05)))
@@ -46,6 +47,15 @@ def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> superv
 def starts(folder: Path) -> int:
     """Return how often the worker was started."""
     return len(list(folder.glob("start-*")))
+
+
+@pytest.mark.parametrize(("launcher", "leaves"), [("ray", "1"), ("slurm", "1"), ("local", "None")])
+def test_only_a_worker_of_a_cluster_leaves_when_others_suffice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str, leaves: str
+) -> None:
+    told = f"import os; from pathlib import Path; Path('leaves').write_text(str(os.environ.get('{launched.LEAVES}')))"
+    assert begun(tmp_path, monkeypatch, told, launcher)() == 0
+    assert (tmp_path / "leaves").read_text() == leaves
 
 
 @pytest.mark.parametrize("code", [0, 3, 5, 130])

@@ -287,12 +287,19 @@ def test_launches_that_have_ended_go_with_their_logs_and_those_at_work_stay(benc
             facts={"processes": {"0": facts}},
         ).keep()
     watched = made["ended"].model_copy(update={"id": "watched"}).keep()
+    (out / "launches" / "notes.txt").write_text("a file of somebody else's")
+    (out / "launches" / "half").mkdir()
     told = items(bench("clean", "--out", out).out)
     assert (told["launches"], told["failures"]) == ("2", "1")
+    # between two starts of its worker a launch holds no lock, and goes on from its checkpoints
+    refused = bench("clean", "work", "--out", out)
+    assert refused.code == 4 and "launch lives is at work in" in refused.err
+    assert bench("clean", "failures", "--out", out).code == 4 and list((out / "failures").iterdir())
     with locks.lock(watched.folder / "head.lock", print):
-        assert bench("clean", "launches", "failures", "--out", out).code == 0
-    assert sorted(path.name for path in (out / "launches").iterdir()) == ["lives", "watched"]
-    assert not list((out / "failures").iterdir())
+        assert bench("clean", "launches", "--out", out).code == 0
+    assert sorted(path.name for path in (out / "launches").iterdir()) == ["half", "lives", "notes.txt", "watched"]
+    shutil.rmtree(out / "launches" / "lives")
+    assert bench("clean", "failures", "--out", out).code == 0 and not list((out / "failures").iterdir())
 
 
 def test_packs_are_told_apart_by_whether_they_can_be_made_again(bench: Bench, voc: Path, home: Path, tmp_path: Path) -> None:
