@@ -18,6 +18,8 @@ Trains = Literal["all", "encoder", "decoder", "nothing"]
 """What a pretext task trains of the trunk."""
 Annotations = Literal["labels", "masks", "boxes"]
 """What a downstream task reads of an image beside its pixels."""
+Augmentation = Literal["none", "flip", "crop"]
+"""Random changes to the images of pretraining (`bench.views.augmentation`)."""
 Train = Literal["head", "all"]
 """What a phase trains: the head on a frozen trunk, or everything."""
 Calibration = Literal["new", "all"]
@@ -70,6 +72,7 @@ class Recipe(Optimization):
 
     epochs: int = Field(default=20, ge=0)  # the paper's text
     images: int | None = Field(default=None, ge=2)  # of the training images, as many; None: all, as in the paper
+    augmentation: Augmentation = "none"  # random changes to training images, before the task's own; none in the paper
     batch_size: int = Field(default=32, ge=2)  # the paper's text; images in an update of the weights
     lr: float = Field(default=2e-3, gt=0)  # the paper's text
     beta1: float = Field(default=0.5, ge=0, lt=1)  # Adam's and AdamW's; the released code; the paper's text names Adam only

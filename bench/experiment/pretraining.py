@@ -34,6 +34,7 @@ from bench.training.loggers import JournalLogger
 from bench.training.loop import History, Logger, Stage, train
 from bench.training.machine import Machine
 from bench.training.trackers import Subject
+from bench.views.augmentation import augment
 
 EVALUATION_BATCH, BASELINE_IMAGES = 64, 512
 WEIGHTS = "pretext.safetensors"
@@ -238,7 +239,7 @@ def _batches(split: SplitData, machine: Machine) -> Iterator[torch.Tensor]:
 
 def pretraining_stage(job: PretrainJob, pretext: Pretext) -> Stage:
     """Return the stage that trains a pretext task."""
-    recipe = pretext.recipe
+    recipe, how = pretext.recipe, pretext.recipe.augmentation
     return Stage(
         name=f"pretrain {job.pretext}",
         key=seeding.PRETRAINING.format(pretext=job.pretext),
@@ -246,7 +247,7 @@ def pretraining_stage(job: PretrainJob, pretext: Pretext) -> Stage:
         optimizers=pretext.optimizers(),
         optimization=recipe,
         training_step=pretext.training_step,
-        make_batch=lambda batch, generator: pretext.make_batch(batch["images"], generator),
+        make_batch=lambda batch, generator: pretext.make_batch(augment(batch["images"], how, generator), generator),
         batch_size=recipe.batch_size,
         epochs=recipe.epochs,
         seed=job.seed,
