@@ -68,7 +68,9 @@ def study(
     folder = into or study_file.own_folder(file)
     changed = [name for name in study_file.RESULTS if name in options]
     if changed and folder.resolve() == study_file.own_folder(file).resolve():
-        raise UsageError("--seeds, --tune and --set change a study's results; --into cannot be the study's own folder.")
+        raise UsageError(
+            "--seeds, --tune and --set change a study's results; with --into name a folder other than the study's own."
+        )
     runs = out or Path("runs") / study_file.own_folder(file.resolve()).name
     with alone(as_json) as publish, Screen() as screen:
         begin(plugin, runs, launches=bool(launch.launcher))

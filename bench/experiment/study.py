@@ -28,6 +28,9 @@ A study that will add seeds later must say so before its first seed is run, abov
 seeds. Each look at the results then gets its share of the significance level, so that several looks reject no more often than one
 would (`results.statistics.at_look`).
 
+A study that is to confirm something names a preregistration, a file with its grids and its confirmatory comparisons that is fixed
+before the first run (`bench.preregistration`).
+
 Beside the file lie `records/`, an output folder that holds records and predictions without images, and a folder for each table.
 Runs in `records/` are not computed again, and a finished part needs no data set: the same command rebuilds the tables from the
 records and from the list of looks beside them (`looks.json`). When a plug-in has a new version, the parts that use it are run

@@ -114,7 +114,7 @@ def test_runs_of_before_the_preregistration_and_other_seeds_confirm_nothing(
     other = bench("study", registered, "--out", tmp_path / "more", "--seeds", "1", "--into", tmp_path / "other")
     assert other.code == 0 and "Confirmatory" not in other.out and not (tmp_path / "other" / "confirmatory").exists()
     own = bench("study", registered, "--out", tmp_path / "more", "--seeds", "1", "--into", registered)
-    assert own.code == 2 and "--into cannot be the study's own folder" in own.err
+    assert own.code == 2 and "name a folder other than the study's own" in own.err
 
     # nothing of before is taken over: neither an output folder with checkpoints, trunks or searches, nor a record beside the file
     (registered / "records" / "parts.json").unlink()
