@@ -87,19 +87,26 @@ class _Parts(Schema):
 def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen, keeps: bool = True) -> list[str]:
     """Run what is missing of all parts, or of those in `only`, and copy a part's records below `into` once it is finished.
 
-    All parts are resolved before the first is run, so that a mistake in the last is told at once. A part that fails is not kept,
-    and the others go on; the reasons of failed parts are returned. A worker of a launch `keeps` no part.
+    All parts are resolved before the first is run, so that a mistake in the last is told at once. The records of a part that fails
+    or is stopped are kept, but the part is not listed as finished; the others go on after a failure, and the reasons of failed
+    parts are returned. A worker of a launch `keeps` no part.
     """
     failed = []
     for name, config in to_do(study, out, into, only, screen):
         session = replace(open_session(config, out, screen), preregistration=sha256_of(study))
+        made: list[Record] = []
         try:
             copy_reusable(into, session)
             if not keeps:
                 run_grid(session)
                 continue
             announce(session)
-            publish_part(into, out, name, config, run_grid(session))
+            try:
+                run_grid(session, made)
+            except BaseException:
+                _publish(into, out, made)
+                raise
+            publish_part(into, out, name, config, made)
         except (Interrupted, StorageError):
             raise
         except Exception as error:
@@ -286,10 +293,15 @@ def publish_part(into: Path, out: Path, name: str, config: RunConfig, records: S
     DataError when the study holds another record under the same id.
     """
     with locks.lock(lock_of(into), lambda text: None, needed=False):  # a plain command does not begin where there are none
-        for record in records:
-            made, there = record_path(out, record.id), _copy_run(out, record, into / RECORDS)
-            if there.read_bytes() != made.read_bytes():
-                raise DataError(f"{there} and {made} are different records of one id; remove the folder of one of them.")
+        _publish(into, out, records)
         kept = finished_parts(into)
         kept[name] = _FinishedPart(config=_digest(config), runs=tuple(sorted(record.id for record in records)))
         files.publish_json(into / RECORDS / PARTS, _Parts(parts=kept).model_dump(mode="json"))
+
+
+def _publish(into: Path, out: Path, records: Sequence[Record]) -> None:
+    """Copy records and predictions into the study; DataError when it holds another record under the same id."""
+    for record in records:
+        made, there = record_path(out, record.id), _copy_run(out, record, into / RECORDS)
+        if there.read_bytes() != made.read_bytes():
+            raise DataError(f"{there} and {made} are different records of one id; remove the folder of one of them.")
