@@ -62,24 +62,27 @@ def seeds_needed(difference: float, found: Estimate, share: float = POWER, alpha
     return high
 
 
-def table(board: Board, points: Sequence[float]) -> Table | None:
+def table(board: Board, points: Sequence[float], comparisons: int = 1) -> Table | None:
     """Return how many seeds would show a difference of some points at 80 %, for each paired difference of a board.
 
-    None where no difference has two seeds.
+    With several `comparisons` that Holm corrects together, each is tested at 5 % divided by their number, the level that the one
+    with the smallest p value has to meet. None where no difference has two seeds.
     """
+    alpha = SIGNIFICANT / comparisons
+    level = "5 % in a single comparison" if comparisons == 1 else f"5 % divided by {comparisons} comparisons"
 
     def lines(row: Row, place: int) -> Iterator[Line]:
         difference = row.cells[place].difference
         if difference is None or difference.estimate.deviation is None:
             return
         found, deviation = difference.estimate, difference.estimate.deviation
-        needed = [_written(seeds_needed(one / 100, found)) if deviation > 0 else "-" for one in points]
+        needed = [_written(seeds_needed(one / 100, found, alpha=alpha)) if deviation > 0 else "-" for one in points]
         deviations = f"{100 * deviation:.2f}", f"{100 * math.sqrt(found.common):.2f}"
         yield Line((label(row, place), difference.against, str(found.seeds), *deviations, *needed))
 
     notes = (
-        "How many seeds tell a true difference of so many points from zero with a chance of 80 %, at 5 % in a single comparison, "
-        "if the deviation is the one seen here.",
+        "How many seeds tell a true difference of so many points from zero with a chance of 80 %, at "
+        f"{level}, if the deviation is the one seen here.",
         "Few seeds show the deviation badly: the true one is between half and six times the one that three seeds show (95 %), "
         "and the chance is then less on average.",
         "Deviations are in points. Over seeds: of the paired difference. Over images: the part that all seeds share, being "

@@ -19,6 +19,9 @@ def plan_seeds(
     points: Annotated[str, typer.Option(help="Differences in points of a metric, separated by commas.")] = "1,3",
     metric: Annotated[str, typer.Option(help="Metric ids; the protocols' main ones when left out.")] = "",
     baseline: Annotated[str, typer.Option(help="The row to compare with, as for bench report.")] = "",
+    comparisons: Annotated[
+        int, typer.Option(min=1, help="How many comparisons are corrected together; each then needs 5 % divided by them.")
+    ] = 1,
     out: Out = Path("runs"),
 ) -> None:
     """Print how many seeds are needed to show a difference of some points, given how much the runs in --out vary over seeds.
@@ -39,7 +42,7 @@ def plan_seeds(
     records = record.read(out)
     cache = Cache.read(path_in(out))
     boards = board.boards(records, reader(out), names(metric), baseline, cache=cache) if records else []
-    tables = [table for one in boards if (table := power.table(one, wanted)) is not None]
+    tables = [table for one in boards if (table := power.table(one, wanted, comparisons)) is not None]
     if not tables:
         raise UsageError(f"{out} holds no two rows with two seeds in common, from which to estimate; run more seeds first.")
     screen = Screen()

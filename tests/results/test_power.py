@@ -58,7 +58,10 @@ def test_a_folder_tells_how_many_seeds_its_rows_need(bench: Bench, tmp_path: Pat
     (row,) = (line for line in shown.out.splitlines() if line.startswith("  cgan_color"))
     assert row.split()[:2] == ["cgan_color", "random_init"] and int(row.split()[-1]) <= 4
     (one,) = board.boards(record.read(tmp_path), reader, resamples=300)
-    assert power.table(one, [1.0]) is not None
+    alone_at_5, of_ten = power.table(one, [1.0]), power.table(one, [1.0], comparisons=10)
+    assert alone_at_5 is not None and of_ten is not None
+    assert "5 % in a single comparison" in alone_at_5.notes[0] and "5 % divided by 10 comparisons" in of_ten.notes[0]
+    assert int(of_ten.rows[-1].cells[-1]) > int(alone_at_5.rows[-1].cells[-1])
     assert "above 0 and at most 100" in bench("plan-seeds", "--out", tmp_path, "--points", "0").err
     (alone,) = board.boards([make("cgan_color"), make("random_init", value=0.2)], reader, resamples=300)
     assert power.table(alone, [1.0]) is None
