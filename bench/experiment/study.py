@@ -87,9 +87,9 @@ class _Parts(Schema):
 def run(study: Study, out: Path, into: Path, only: Sequence[str], screen: Screen, keeps: bool = True) -> list[str]:
     """Run what is missing of all parts, or of those in `only`, and copy a part's records below `into` once it is finished.
 
-    All parts are resolved before the first is run, so that a mistake in the last is told at once. The records of a part that fails
-    or is stopped are kept, but the part is not listed as finished; the others go on after a failure, and the reasons of failed
-    parts are returned. A worker of a launch `keeps` no part.
+    All parts are resolved before the first is run, so that a mistake in the last is told at once. The records of a part that
+    fails or is stopped are kept, but the part is not listed as finished; the others go on after a failure, and the reasons of
+    failed parts are returned. A worker of a launch `keeps` no part.
     """
     failed = []
     for name, config in to_do(study, out, into, only, screen):

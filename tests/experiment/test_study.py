@@ -92,7 +92,7 @@ def test_a_smaller_study_goes_to_a_folder_of_its_own(bench: Bench, folder: Path,
     assert bench(*small[:-1], "none", "--into", tmp_path / "small").code == 2
 
 
-def test_a_part_with_a_failed_run_keeps_its_records_but_is_not_finished_and_the_others_go_on(bench: Bench, folder: Path, tmp_path: Path) -> None:
+def test_a_part_with_a_failed_run_keeps_its_records_and_the_others_go_on(bench: Bench, folder: Path, tmp_path: Path) -> None:
     path = folder / "study.toml"
     path.write_text(path.read_text().replace("tune = 1", 'set = ["l1_color.lr=1e30", "recipe.epochs=1"]', 1))
     done = bench("study", folder, "--out", tmp_path / "runs")
