@@ -54,7 +54,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Whisker:
-    """A difference with its interval: filled where it is told from zero, dashed where it is of one seed."""
+    """A value with its interval: filled where it is told from zero, dashed where it is of one seed; a stroke at `by_chance`."""
 
     label: str
     style: int
@@ -62,7 +62,15 @@ class Whisker:
     low: float
     high: float
     filled: bool
-    dashed: bool
+    dashed: bool = False
+    by_chance: float = math.nan
+
+
+class Drawing(Markup):
+    """A drawn chart, with its size in pixels before it is scaled."""
+
+    width: float
+    height: float
 
 
 @dataclass(frozen=True)
@@ -154,14 +162,14 @@ def scatter(
     return _svg(title, width, height, parts)
 
 
-def whiskers(title: str, bars: Sequence[Whisker], x_label: str) -> Markup:
-    """Draw differences one below the other, each under its name, with a line at zero."""
+def whiskers(title: str, bars: Sequence[Whisker], x_label: str) -> Drawing:
+    """Draw values one below the other, each under its name, with a line at zero."""
     width, step = 360, 34
     height = step * len(bars) + BOTTOM + 4
     x = _Axis.around([0.0, *(v for bar in bars for v in (bar.value, bar.low, bar.high))], 10, width - 10)
     parts = [_line("grid", x.at(tick), 4, x.at(tick), height - BOTTOM) for tick in x.ticks()]
     parts += [_text(x.at(tick), height - BOTTOM + 14, _number(tick), "middle") for tick in x.ticks()]
-    parts.append(_text(width / 2, height - 4, _short(x_label, 60), "label middle", x_label))
+    parts.append(_text(width / 2, height - 4, _short(x_label, 72), "label middle", x_label))
     parts.append(_line("zero", x.at(0), 4, x.at(0), height - BOTTOM))
     for place, bar in enumerate(bars):
         below = step * place + 25
@@ -170,8 +178,30 @@ def whiskers(title: str, bars: Sequence[Whisker], x_label: str) -> Markup:
             kind = f"whisker {_colour(bar.style)}"
             parts.append(_line(f"{kind} dashed" if bar.dashed else kind, x.at(bar.low), below, x.at(bar.high), below))
             parts += [_line(kind, x.at(value), below - 3, x.at(value), below + 3) for value in (bar.low, bar.high)]
+        if math.isfinite(bar.by_chance):
+            parts.append(_line("unfrozen", x.at(bar.by_chance), below - 7, x.at(bar.by_chance), below + 7))
         parts.append(_mark(x.at(bar.value), below, bar.style, None, bar.filled, bar.label))
     return _svg(title, width, height, parts)
+
+
+def sheet(title: str, panels: Sequence[tuple[str, Drawing]], style: str) -> str:
+    """Return an SVG file that stands alone: panels, each under its heading, side by side, with the style sheet within it."""
+    across = min(len(panels), 3)
+    heads, gap, parts, top = 26, 24, list[Markup](), 0.0
+    for first in range(0, len(panels), across):
+        of_line = panels[first : first + across]
+        for place, (head, drawn) in enumerate(of_line):
+            left = gap + place * (360 + gap)
+            parts.append(_text(left, top + heads - 8, _short(head, 62), "label", head))
+            place_of = Markup('<svg x="{:g}" y="{:g}" width="{:g}" height="{:g}" ')
+            size = place_of.format(left, top + heads, drawn.width, drawn.height)
+            parts.append(Markup(drawn.replace("<svg ", size, 1)))
+        top += heads + max(drawn.height for _, drawn in of_line)
+    width, height = gap + across * (360 + gap), top + gap / 2
+    begin = Markup('<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {:g} {:g}" width="{:g}" height="{:g}">')
+    paper = Markup('<title>{}</title><style>{}</style><rect class="paper" width="{:g}" height="{:g}"/>')
+    start = begin.format(width, height, width, height) + paper.format(title, Markup(style), width, height)
+    return str(start + _join(parts) + Markup("</svg>\n"))
 
 
 def key(style: int) -> Markup:
@@ -187,9 +217,11 @@ def mark(shape: int, filled: bool = True, ring: bool = False) -> Markup:
     return Markup('<svg class="key" viewBox="0 0 18 18" width="18" height="18" aria-hidden="true">{}</svg>').format(_join(parts))
 
 
-def _svg(title: str, width: float, height: float, parts: Iterable[Markup]) -> Markup:
+def _svg(title: str, width: float, height: float, parts: Iterable[Markup]) -> Drawing:
     text = '<svg role="img" aria-label="{}" viewBox="0 0 {:g} {:g}"><title>{}</title>{}</svg>'
-    return Markup(text).format(title, width, height, title, _join(parts))
+    drawn = Drawing(Markup(text).format(title, width, height, title, _join(parts)))
+    drawn.width, drawn.height = width, height
+    return drawn
 
 
 def _frame(x: _Axis, y: _Axis, bottom: float, x_label: str, y_label: str) -> Markup:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from results.tables import Table
 
 
-CONFIRMED = ("confirmatory.csv", "confirmatory.md")
+CONFIRMED = ("confirmatory.csv", "confirmatory.md", "confirmatory.svg")
 """The files of the confirmatory comparisons."""
 
 
@@ -42,9 +42,11 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
     With `images`, an output folder, each table gets a page with that folder's images and the `command` that makes the page again;
     without `images`, an earlier page is removed.
     """
-    from results import tables
+    from results import figures, tables
     from results.cache import Cache
     from results.report import FILES, PAGE, Wanted, make
+
+    drawn = [f"{name}.svg" for name in figures.NAMES]
 
     kept, written = finished_parts(into), Written()
     for name in CONFIRMED:
@@ -56,7 +58,7 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
         lacking = [part for part in table.parts if part not in done]
         if lacking:
             screen.echo(f"table {name} waits for {', '.join(lacking)}")
-            for file in FILES:
+            for file in (*FILES, *drawn):
                 (into / name / file).unlink(missing_ok=True)
             continue
         screen.doing(f"comparing the rows of the table {name}")
@@ -83,7 +85,12 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
             screen.echo(problem)
         if PAGE not in made.files:
             (into / name / PAGE).unlink(missing_ok=True)
-        written.files += [files.publish_file(into / name / file, text) for file, text in made.files.items()]
+        known_sheets = [sheet for sheet in figures.NAMES if sheet in made.sheets]
+        found = {f"{sheet}.svg": figures.figure(sheet, made.sheets[sheet].plain()) for sheet in known_sheets}
+        for file in (file for file in drawn if not found.get(file)):
+            (into / name / file).unlink(missing_ok=True)
+        every = {**made.files, **{file: text for file, text in found.items() if text}}
+        written.files += [files.publish_file(into / name / file, text) for file, text in every.items()]
         written.exploratory[name] = [tables.table4(board) for board in made.boards]
         shown += made.boards
     look_log.keep(into / RECORDS, before, before.with_boards(shown, look_log.now(), study.looks), lock_of(into), screen.echo)
@@ -99,15 +106,18 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
 
 def _confirm(study: Study, into: Path, runs: dict[str, list[Record]], cache: Cache, written: Written) -> None:
     """Write the confirmatory comparisons, with the reason of each that is refused."""
-    from results import confirmatory, sheets, tables
+    from results import confirmatory, figures, sheets, tables
 
     registered = study.preregistration
     assert registered is not None
     seeds = {name: study.parts[name].all_seeds for name in registered.parts}
     found = confirmatory.compare(registered, runs, seeds, reader(into / RECORDS), cache)
     written.confirmatory = confirmatory.table(registered, found)
-    texts = sheets.csv_text(confirmatory.lines(found)), tables.markdown([written.confirmatory])
-    written.files += [files.publish_file(into / CONFIRMATORY / name, text) for name, text in zip(CONFIRMED, texts, strict=True)]
+    lines = confirmatory.lines(found)
+    figure = figures.figure(CONFIRMATORY, lines.plain())
+    texts = sheets.csv_text(lines), tables.markdown([written.confirmatory]), figure
+    made = {name: text for name, text in zip(CONFIRMED, texts, strict=True) if text}
+    written.files += [files.publish_file(into / CONFIRMATORY / name, text) for name, text in made.items()]
 
 
 def _read(study: Study, into: Path, run: str) -> Record:
