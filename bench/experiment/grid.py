@@ -8,7 +8,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from bench.config import PRETEXT
-from bench.errors import TRACEBACK, BenchError, Interrupted, LostProcess, OutOfMemory, SomeFailed, StorageError, explained
+from bench.errors import (
+    TRACEBACK,
+    BenchError,
+    Interrupted,
+    LostProcess,
+    OutOfMemory,
+    SomeFailed,
+    StorageError,
+    UsageError,
+    explained,
+)
 from bench.experiment import failures, leaks
 from bench.experiment.estimate import learn
 from bench.experiment.failures import FailedBefore
@@ -53,7 +63,9 @@ def run_grid(session: Session, made: list[Record] | None = None) -> list[Record]
         if not wait and is_busy(chosen, session.out):
             raise Busy
         trunk_is_new = find_pretrained(chosen.pretrain, session.out) is None
-        done = ": finished before" if find(chosen, session.out) is not None else ""
+        found = find(chosen, session.out)
+        _check_precision(found, session)
+        done = ": finished before" if found is not None else ""
         session.echo(f"{place} {chosen.id} ({_named(chosen, session)}{about(chosen)}){done}")
         record = run(chosen, session, tuning, wait)
         session.echo("  " + ", ".join(f"{name} {score(record.metrics[name])}" for name in record.metric_ids))
@@ -132,6 +144,16 @@ def _own(jobs: Sequence[Job]) -> Sequence[Job]:
     """Return the jobs that this process makes: all, or those that were handed out to it by its launch."""
     listed = handed.jobs()
     return jobs if listed is None else [job for job in jobs if job.id in listed]
+
+
+def _check_precision(found: Record | None, session: Session) -> None:
+    """Raise UsageError for a finished run of fine-tuning in another precision than the one that was asked for."""
+    asked = session.config.precision
+    if found is not None and found.job.probe is None and asked not in ("auto", found.precision):
+        raise UsageError(
+            f"{found.id} was computed in {found.precision}, and the precision is no part of a run's id; "
+            f"give another --out for {asked}."
+        )
 
 
 def _named(job: Job, session: Session) -> str:

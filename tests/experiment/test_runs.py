@@ -76,6 +76,8 @@ def test_the_same_command_again_trains_nothing_and_another_task_reuses_the_trunk
         monkeypatch.setattr(module, "train", lambda stage, *rest: names.append(stage.name) or train(stage, *rest))
     again = tiny("--pretext", "l1_color", "--downstream", "voc_seg")
     assert again.code == 0 and "finished before" in again.out and names == []
+    other = tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--precision", "bf16")
+    assert other.code == 2 and "was computed in fp32" in other.err and "another --out for bf16" in other.err and names == []
     assert tiny("--pretext", "l1_color", "--downstream", "voc_cls").code == 0
     assert names and not any(name.startswith("pretrain") for name in names)
     assert tiny("--pretext", "l1_color", "--downstream", "voc_seg", "--seed", 1).code == 0
