@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: protocols, pretext tasks, probes, metrics, commands, CSV columns and the API.
+"""Write the reference pages from the code: protocols, pretext tasks, probes, metrics, commands, CSV columns, the API; studies.
 
 `make docs` runs this before the build. The pages lie in docs/reference and are not committed, so they cannot disagree with the
 code. A page of the API names a module; mkdocstrings reads its docstrings during the build.
@@ -64,6 +64,17 @@ def main(folder: Path = FOLDER) -> None:
     }
     for name, text in pages.items():
         (folder / f"{name}.md").write_text(GENERATED + text, encoding="utf-8")
+    for readme in sorted(STUDIES.glob("*/README.md")):
+        copy_study(readme.parent, folder / "studies" / readme.parent.name)
+
+
+def copy_study(study: Path, folder: Path) -> None:
+    """Copy a study's text and its figures, at the same places below a folder."""
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text((study / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    for figure in study.glob("*/*.svg"):
+        (folder / figure.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(figure, folder / figure.parent.name / figure.name)
 
 
 def protocols_page() -> str:
