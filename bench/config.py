@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from bench.errors import UsageError, unknown
 from bench.initialisation import Match
 from bench.probe import EVALUATIONS, LEVELLED, Evaluation
-from bench.protocol import Schedule, Train, Transfer
+from bench.protocol import Schedule, SearchSeeds, Train, Transfer
 from bench.schema import Schema
 from bench.text import quoted
 
@@ -257,6 +257,11 @@ class RunConfig(MachineConfig):
         description="Which trials of a search end early: median, those below the median of the others, or none, so that up to 8 "
         "trials do not depend on the order in which several workers finish them.",
     )
+    search: Annotated[SearchSeeds, _choices("way to search", SearchSeeds)] = Field(
+        "first",
+        description="Which seeds have a search of their own: first, whose rates all seeds of a row take, or each, so that "
+        "intervals and tests know of the luck of a search.",
+    )
     storage: str = Field("", description="An Optuna database URL instead of a journal in --out; workers still share one --out.")
     leaks: Annotated[Leaks, _choices("way with leaks", Leaks)] = Field(
         "note", description="Test images among those to pretrain on: note (count them), refuse, or drop them from pretraining."
@@ -277,8 +282,8 @@ class RunConfig(MachineConfig):
             raise UsageError("--seed names one seed and --seeds counts or lists them; give one of the two.")
         if self.rates and self.tune:
             raise UsageError("--rates gives the learning rates and --tune searches them; give one of the two.")
-        if (self.space or self.storage or self.pruner != "median") and not self.tune:
-            raise UsageError("--space, --pruner and --storage belong to a search; say how many trials with --tune N.")
+        if (self.space or self.storage or self.pruner != "median" or self.search != "first") and not self.tune:
+            raise UsageError("--space, --search, --pruner and --storage belong to a search; say how many trials with --tune N.")
         if not all(self.tasks) or "" in self._named_data:
             raise UsageError("--downstream takes TASK or TASK@DATA, for example voc_seg@voc2012.")
         if not self.labels:

@@ -22,6 +22,8 @@ Augmentation = Literal["none", "flip", "crop"]
 """Random changes to the images of pretraining (`bench.views.augmentation`)."""
 Train = Literal["head", "all"]
 """What a phase trains: the head on a frozen trunk, or everything."""
+SearchSeeds = Literal["first", "each"]
+"""Which seeds of a row have a search for learning rates of their own: the `first`, whose rates all take, or `each`."""
 Calibration = Literal["new", "all"]
 """Which batch norms get statistics measured on the training images before the first phase: `new` are those that no training
 batch went through, `all` includes the inherited ones."""

@@ -14,7 +14,7 @@ from bench.errors import DataError
 from bench.feature_spread import FeatureSpread
 from bench.initialisation import INIT, Origin
 from bench.job import Job, PretrainJob
-from bench.protocol import Trains
+from bench.protocol import SearchSeeds, Trains
 from bench.schema import Schema
 from bench.selection import LevelDiagnostics, Selection, Watched
 from bench.storage import seal
@@ -162,6 +162,8 @@ class Tuning(Schema):
     pruner: str
     metric: str
     seed: int
+    seeds: SearchSeeds = "first"
+    """Whether its rates are for all seeds of its row, or every seed has a search."""
     trials: tuple[Trial, ...]
     best: dict[str, float]
     best_value: float

@@ -13,9 +13,10 @@ from results.board import Cell
 class RowCost:
     """The cost of one seed of a row in one column: seconds on one device, images seen, most bytes held, joules.
 
-    Pretraining and fine-tuning are means over seeds; the search is done once for all seeds. `joules` is None where a device does
-    not tell. `points_per_hour` is the difference from the baseline, in points of the metric, for each hour of pretraining; None
-    without a difference, without pretraining, and where the baseline is pretrained too, since its hours bought points as well.
+    Pretraining and fine-tuning are means over seeds; the search is done once for all seeds, or is a mean too. `joules` is None
+    where a device does not tell. `points_per_hour` is the difference from the baseline, in points of the metric, for each hour of
+    pretraining; None without a difference, without pretraining, and where the baseline is pretrained too, since its hours bought
+    points as well.
     """
 
     device: str

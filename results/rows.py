@@ -141,7 +141,8 @@ def rates_of(record: Record) -> str:
     if tuning is None:
         given = record.job.rates
         return f"rates given: {', '.join(f'{rate:.6g}' for rate in given)}" if given else ""
-    how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, seed {tuning.seed}"
+    seed = f"seed {tuning.seed}" if tuning.seeds == "first" else "each seed's own"
+    how = f"{tuning.sampler}, pruned: {tuning.pruner}, by the main metric on val, {seed}"
     return f"{searched_of(record)}, {how}"
 
 

@@ -101,7 +101,8 @@ def searches(board: Board) -> Table | None:
             values = (tuning.best_value, tuning.trials[0].value, tuning.sensitivity)
             wider = tuning.wider(record.job.trains)
             option = f"--space {as_space(wider)}" if wider else "-"
-            yield Line((label(row, place), tried, rates, *("-" if v is None else f"{100 * v:.2f}" for v in values), option))
+            name = label(row, place) if tuning.seeds == "first" else f"{label(row, place)}, seed {tuning.seed}"
+            yield Line((name, tried, rates, *("-" if v is None else f"{100 * v:.2f}" for v in values), option))
 
     notes = (
         "Best, First: the best and the first trial on the validation split, in per cent. The first trial has the protocol's own "
@@ -138,7 +139,8 @@ def costs(board: Board) -> Table | None:
         )
 
     notes = (
-        "Seconds of one seed on one device: pretraining and fine-tuning are means over seeds, the search is once for all seeds.",
+        "Seconds of one seed on one device: pretraining and fine-tuning are means over seeds; the search is once for all seeds, "
+        "or a mean too where each has its own.",
         "Memory: the most that was held, in MiB. Energy: in kJ, where the device tells. Points: the difference from the baseline "
         "for an hour of pretraining; none where the baseline is pretrained too.",
     )

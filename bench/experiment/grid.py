@@ -121,7 +121,7 @@ def tune_grid(session: Session) -> list[Tuning]:
     cells: dict[object, Job] = {}
     for job in jobs:
         if is_searched(job, config):
-            cells.setdefault(same_search(job), job)
+            cells.setdefault(same_search(job, config), job)
     searches = {search.cell.id: search for search in (search_of(job, config, [job]) for job in cells.values())}
     found: list[Tuning] = []
 

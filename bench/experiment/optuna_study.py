@@ -159,6 +159,7 @@ class OptunaStudy:
             sampler=self.search.sampler,
             pruner=self.search.pruner,
             metric=self.search.metric,
+            seeds=self.search.seeds,
             seed=self.search.cell.seed,
             trials=counted,
             best=best.rates,

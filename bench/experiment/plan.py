@@ -127,7 +127,7 @@ def plan(
     made = Plan(session, times, Estimate(session.grid, session.machine, times), known, {} if done is None else done)
     for jobs in _alike(session.grid.jobs, lambda job: job.pretrain.begins_with):
         _add_trunks(made, jobs)
-        for cell in _alike(jobs, same_search):
+        for cell in _alike(jobs, lambda job: same_search(job, session.config)):
             chosen = _add_search(made, cell) if is_searched(cell[0], session.config) else cell
             if runs:
                 _add_runs(made, cell, chosen)

@@ -10,7 +10,7 @@ from bench import metrics
 from bench.config import PRETEXT, RunConfig, Space
 from bench.experiment.jobs import recipe_of
 from bench.job import Job
-from bench.protocol import Train
+from bench.protocol import SearchSeeds, Train
 from bench.record import Tuning
 from bench.schema import Schema
 from bench.seeding import key
@@ -32,6 +32,8 @@ class Search(Schema):
     cell: Job
     space: Space
     ranges: Space
+    seeds: SearchSeeds = "first"
+    """Whether its rates are for all seeds of its row, or every seed has a search."""
     drawn: tuple[tuple[str, ...], ...] = ()
     """For each Sobol sequence, the rates that it draws together; a rate that cells share has the same values in all of them."""
     sampler: str = "8 Sobol, then TPE"
@@ -76,15 +78,15 @@ class Search(Schema):
 
 
 def search_of(job: Job, config: RunConfig, jobs: Sequence[Job]) -> Search:
-    """Return the search that chooses a job's rates for all seeds; its trials have the seed of the first such job in `jobs`."""
-    first = next(other for other in jobs if same_search(other) == same_search(job))
+    """Return the search that chooses a job's rates; its trials have the seed of the first job in `jobs` that it is for."""
+    first = next(other for other in jobs if same_search(other, config) == same_search(job, config))
     ranges = ranges_of(job, config)
     space = {f"phase-{number}": ranges[phase.train] for number, phase in enumerate(job.phases, start=1)}
     if PRETEXT in ranges and recipe_of(job.pretrain).epochs:
         space[PRETEXT] = ranges[PRETEXT]
     pruner = PRUNER if config.pruner == "median" else config.pruner
     cell = first.model_copy(update={"split": "val"})
-    return Search(cell=cell, space=space, ranges=ranges, drawn=_drawn(job, ranges), pruner=pruner)
+    return Search(cell=cell, space=space, ranges=ranges, seeds=config.search, drawn=_drawn(job, ranges), pruner=pruner)
 
 
 def ranges_of(job: Job, config: RunConfig) -> Space:
@@ -125,6 +127,7 @@ def is_searched(job: Job, config: RunConfig) -> bool:
     return bool(config.tune) and job.probe is None
 
 
-def same_search(job: Job) -> tuple[object, ...]:
-    """Return what tells the searches of a grid apart: jobs of one grid with the same value differ in the seed alone."""
-    return job.pretrain.begins_with, job.downstream, job.schedule, job.transfer, job.labels, job.probe
+def same_search(job: Job, config: RunConfig) -> tuple[object, ...]:
+    """Return what tells the searches of a grid apart; jobs of one grid with the same value differ in the seed at most."""
+    seeds = (job.seed,) if config.search == "each" else ()
+    return job.pretrain.begins_with, job.downstream, job.schedule, job.transfer, job.labels, job.probe, *seeds

@@ -228,7 +228,7 @@ def reusable_records(into: Path, session: Session) -> list[Record]:
     """Return the study's records that a grid can reuse: those of the grid's own runs, and those that hold one of its searches."""
     jobs, trials = session.grid.jobs, session.config.tune
     runs = {job.id for job in jobs}
-    cells = {same_search(job): job for job in jobs if is_searched(job, session.config)}.values()
+    cells = {same_search(job, session.config): job for job in jobs if is_searched(job, session.config)}.values()
     searches = {(search_of(job, session.config, jobs).id, trials) for job in cells} if trials else set()
     found = []
     for path in paths(into / RECORDS):

@@ -17,7 +17,7 @@ def planned(session: Session, plan: Plan, name: str = "", searches_only: bool = 
     for job in session.grid.jobs:
         search = ""
         if is_searched(job, session.config):
-            cell = same_search(job)
+            cell = same_search(job, session.config)
             if cell not in of_cell:
                 made = search_of(job, session.config, session.grid.jobs)
                 of_cell[cell] = made.id
