@@ -15,7 +15,7 @@ from typing import Any
 from bench import metrics
 from bench.errors import DataError, UsageError, unknown
 from bench.record import Record
-from results import baselines, data_notes, leaks, origins, protocols, rows
+from results import baselines, data_notes, leaks, origins, protocols, rows, searches
 from results.cache import Cache
 from results.grouping import FINETUNE, Column, columns
 from results.scores import Reader, Scores
@@ -275,11 +275,7 @@ def _notes(records: Sequence[Record], parts: Sequence[tuple[Column, list[Record]
         notes.append("Synthetic data: these figures say nothing about photographs.")
     notes += data_notes.notes(records) + origins.notes(records) + origins.caveats(records)
     heads = [column for column, _ in parts if column.evaluation == FINETUNE]
-    searched = rows.groups((column for column in heads if column.trials), lambda column: column.searched)
-    for text, tuned in searched.items():
-        names = ", ".join(dict.fromkeys(" ".join(part for part in (column.title, column.tag) if part) for column in tuned))
-        where = f", {names}" if len(searched) > 1 else ""
-        notes.append(f"Tuned{where}: {text}, chosen by the main metric on val.")
+    notes += searches.notes(heads, records)
     if 0 < sum(bool(column.tuning) for column in heads) < len(heads):
         notes.append("Columns whose headings name neither trials nor rates use the protocol's learning rates.")
     tagged: dict[str, tuple[Column, Record]] = {}

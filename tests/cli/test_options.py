@@ -93,7 +93,7 @@ GIVEN = {
     "space": "head=1e-3", "storage": "sqlite://", "log": "tensorboard", "leaks": "drop",
     "evaluate": "finetune,knn", "level": "2", "watch": "knn:5",
     "init": "mine=weights.pth", "match": "order", "partial": None, "keep_networks": None,
-    "pruner": "none", "device": "cpu", "devices": "cpu:2", "threads": "3", "workers": "2",
+    "pruner": "none", "search": "each", "device": "cpu", "devices": "cpu:2", "threads": "3", "workers": "2",
     "checkpoint_seconds": "7", "precision": "fp32", "compiled": None,
 }  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_an_option_reaches_the_configuration(name: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(run, "config_of", lambda options: asked.append(options) or sys.exit(0))
     words = [word for key in dict.fromkeys(("pretext", "downstream", name)) for word in given(key)]
     assert bench("run", *words).code == 0
-    needed: dict[str, Any] = {"tune": 4} if name in ("space", "pruner", "storage") else {}
+    needed: dict[str, Any] = {"tune": 4} if name in ("space", "search", "pruner", "storage") else {}
     needed |= {"init": ("mine=weights.pth",)} if name in ("match", "partial") else {}
     needed |= {"evaluate": "knn"} if name == "level" else {}
     plain = RunConfig.model_validate({"pretext": "a", "downstream": "b", **({"tune": 4} if "tune" in needed else {})})

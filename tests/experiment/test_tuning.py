@@ -1,5 +1,6 @@
 """Tuning: one budget for all, the test part untouched, nothing lost and nothing twice when workers are killed."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -79,9 +80,31 @@ def test_every_row_gets_the_same_trials_and_the_test_part_is_scored_once_with_th
     assert again.code == 0 and again.out.count("finished before") == 6 and looked == []
     report = bench("report", "--out", tmp_path / "runs")
     assert "tuned, 3 trials" in report.out and "chosen by the main metric on val" in report.out.replace("\n", " ")
+    assert "in one search for all seeds: its luck is in no interval" in report.out.replace("\n", " ")
     assert "pruned: median by epoch, from a quarter" in (tmp_path / "runs" / "leaderboard.csv").read_text()
     assert tiny(*asked[:4], "--seeds", 1).code == 0
     assert "Segmentation (miou_voc@1, %; tuned, 3 trials)" in bench("report", "--out", tmp_path / "runs").out.replace("\n", " ")
+
+
+def test_every_seed_has_its_own_search_where_that_is_asked_for(tiny: Bench, bench: Bench, tmp_path: Path) -> None:
+    asked = ("--pretext", "random_init", "--downstream", "voc_cls", "--schedule", "frozen", "--tune", 2)
+    assert tiny(*asked, "--seeds", 2, "--search", "each").code == 0
+    records = sorted(record.read(tmp_path / "runs"), key=lambda one: one.job.seed)
+    searches = [one.tuning for one in records if one.tuning is not None]
+    assert [one.job.seed for one in records] == [tuning.seed for tuning in searches] == [0, 1]
+    assert len({tuning.study for tuning in searches}) == 2 and {tuning.seeds for tuning in searches} == {"each"}
+    drawn = [[trial.rates["phase-1"] for trial in tuning.trials] for tuning in searches]
+    assert drawn[0][0] == drawn[1][0] and drawn[0][1] != drawn[1][1]  # the protocol's own, then draws of each seed
+    report = bench("report", "--out", tmp_path / "runs").out.replace("\n", " ")
+    assert "in a search on every seed." in report and "variant" not in report
+    assert (tmp_path / "runs" / "table4.md").read_text().count("| random_init (frozen) †§, seed") == 2
+    (row,) = csv.DictReader((tmp_path / "runs" / "leaderboard.csv").open())
+    assert row["n_seeds"] == "2" and "each seed's own" in row["tuning"]
+    # a grid that adds a seed searches for that seed alone, and a search for all seeds is another one
+    again = tiny(*asked, "--seeds", 3, "--search", "each")
+    assert again.code == 0 and again.out.count("finished before") == 2
+    assert tiny(*asked, "--seeds", 1).code == 0
+    assert sorted(tuning.seeds for tuning in studies(tmp_path / "runs")) == ["each", "each", "each", "first"]
 
 
 def test_a_search_finds_its_trials_again_in_a_database(tiny: Bench, tmp_path: Path) -> None:

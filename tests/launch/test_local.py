@@ -193,7 +193,7 @@ def test_a_second_launch_in_a_folder_says_that_another_is_at_work_and_shares_its
         (("--launch-workers", "2"), "--launch-workers belongs to --launcher local, slurm or ray, or to --plan"),
         (("--launcher", "local", "--devices", "0,1"), "--devices 0,1 needs GPU 1"),
         (("--launcher", "local", "--devices", "two"), "--devices takes all, a number (4)"),
-        (("--pruner", "none"), "--space, --pruner and --storage belong to a search"),
+        (("--pruner", "none"), "--space, --search, --pruner and --storage belong to a search"),
     ],
 )
 def test_mistakes_are_told_before_any_worker_starts(
