@@ -155,9 +155,9 @@ def explanation(metric: Metric) -> str:
 def acc_keras(predictions: Predictions, judged: Judged) -> Floats:
     """Keras' `accuracy` on a multi-hot target: the share of images whose top score is their first positive class.
 
-    (1/N) sum [argmax_c s_nc == min {c : y_nc = 1}], c over the scored classes. Keras picks categorical accuracy from the shapes alone, and the argmax
-    of a multi-hot row is its lowest index. Difficult objects count as present, as in the annotations. An image without a scored
-    class is left out. Source: keras 2.7, engine/compile_utils.py.
+    (1/N) sum [argmax_c s_nc == min {c : y_nc = 1}], c over the scored classes. Keras picks categorical accuracy from the shapes
+    alone, and the argmax of a multi-hot row is its lowest index. Difficult objects count as present, as in the annotations. An
+    image without a scored class is left out. Source: keras 2.7, engine/compile_utils.py.
 
     A bus (class b) and a person (class c): a top score for the person is wrong.
 
