@@ -10,6 +10,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 LOST = 4
 """The exit code of one of several processes that has something to say that the first one may not know."""
 
@@ -31,7 +32,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character that the terminal does not have is a question mark, and no error
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             signal.signal(number, stop)
         from bench.cli.app import call
 
@@ -48,6 +49,9 @@ def main() -> None:
             raise
         told = explained(error)
         _leave(printable(str(told)), told.exit_code)
+    finally:  # what Python calls on its way out is ended by a signal, not by an exception
+        for number in STOPS:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class _Stopped(BaseException):
