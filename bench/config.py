@@ -259,8 +259,7 @@ class RunConfig(MachineConfig):
     )
     search: Annotated[SearchSeeds, _choices("way to search", SearchSeeds)] = Field(
         "first",
-        description="Which seeds have a search of their own: first, whose rates all seeds of a row take, or each, so that "
-        "intervals and tests know of the luck of a search.",
+        description="Which seeds search: first, for all seeds of a row, or each, so that intervals know of the luck of a search.",
     )
     storage: str = Field("", description="An Optuna database URL instead of a journal in --out; workers still share one --out.")
     leaks: Annotated[Leaks, _choices("way with leaks", Leaks)] = Field(

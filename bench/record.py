@@ -163,7 +163,6 @@ class Tuning(Schema):
     metric: str
     seed: int
     seeds: SearchSeeds = "first"
-    """Whether its rates are for all seeds of its row, or every seed has a search."""
     trials: tuple[Trial, ...]
     best: dict[str, float]
     best_value: float
