@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ class Silent:
         return lambda *_: None
 
 
+class Rates(Silent):
+    """A screen that keeps each epoch's images/s, and shows nothing."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def epoch(self, epoch: int, losses: dict[str, float], seconds: float, images: int) -> None:
+        """Note an epoch's images/s, without what comes between epochs."""
+        self.found.append(images / seconds)
+
+
 def session(folder: Path, images: Path, pretext: str, size: int, trunk: str, *settings: str, **options: Any) -> Session:
     """Return a session with the one job of a pretext task on some images, on the CPU unless `options` name a device.
 
@@ -58,6 +70,13 @@ def trained(made: Session, seed: int) -> float:
     job: Job = made.grid.jobs[0]
     record = pretrain(job.pretrain.model_copy(update={"seed": seed}), made)
     return record.cost.images / record.cost.seconds
+
+
+def by_epoch(made: Session) -> list[float]:
+    """Return the images/s of each epoch of a pretraining: the first one begins with what is made once, as compiling."""
+    screen = Rates()
+    pretrain(made.grid.jobs[0].pretrain, replace(made, screen=screen))  # type: ignore[arg-type]
+    return screen.found
 
 
 def bare(
