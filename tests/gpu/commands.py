@@ -97,7 +97,7 @@ def watched() -> Iterator[list[str]]:
         return losses
 
     reading = train_without_waits(batches.training)
-    of_estimates = patch.object(step_times, "take_step", loop.take_step)  # first read inside the block, it would be the counted one
+    of_estimates = patch.object(step_times, "take_step", loop.take_step)  # imported inside the block, it would be the counted one
     with of_estimates, patch.object(loop, "take_step", counted), patch.object(batches, "training", reading):
         yield made
 

@@ -84,11 +84,11 @@ def of_downstream(name: str, device: str, precision: str) -> Found:
 
 
 def compare(_: Path) -> Iterator[str]:
-    """Compare every registered task on both devices, and yield the largest differences; AssertionError names all above a tolerance."""
+    """Compare every registered task on both devices and yield the largest differences; AssertionError names all too large."""
     tasks = [(of_pretext, name) for name in NAMES] + [(of_downstream, name) for name in registry.summaries("downstreams")]
     above = []
     for precision, tolerances in TOLERANCES.items():
-        largest = {kind: (0.0, "none") for kind in tolerances}
+        largest = dict.fromkeys(tolerances, (0.0, "none"))
         for compute, name in tasks:
             found, expected = compute(name, "cuda", precision), compute(name, "cpu", "fp32")
             for kind in tolerances.keys() & found.keys():
