@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
 
 from bench import registry
 from bench.config import MachineConfig
@@ -43,11 +45,24 @@ def exact() -> Iterator[None]:
         torch.set_float32_matmul_precision(products)
 
 
+class DrawnByProcessor(TorchFunctionMode):
+    """Inside the block, the processor draws what is drawn without a generator: a GPU's numbers are others, whatever the seed."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in (torch.rand, torch.randn, torch.randint, torch.randperm) and "generator" not in given:
+            device = given.pop("device", None)
+            return func(*args, **given).to(device)
+        return func(*args, **given)
+
+
 def of_pretext(name: str, device: str, precision: str) -> Found:
     """Return the losses and gradients of a pretext task's first step, and with fp32 its baselines' scores.
 
-    The batch, and what is measured before training, are made on the processor. There is no dropout, since the devices' random
-    numbers differ.
+    The batch, what is measured before training and what a step draws are made on the processor, and there is no dropout, since
+    the devices' random numbers differ.
     """
     made = make_machine(MachineConfig.model_validate({"device": device, "precision": precision}))
     asked = job(name)
@@ -58,7 +73,7 @@ def of_pretext(name: str, device: str, precision: str) -> Found:
     _without_dropout(pretext)
     stage = pretraining_stage(asked, pretext)
     stage.make_batch = lambda given, _: {key: value.to(made.device) for key, value in batch.items()}
-    with exact():
+    with exact(), DrawnByProcessor():
         losses = take_step(stage, made, {}, 0)
         found = {"losses": _joined(losses.values()), "gradients": _gradients(pretext)}
         if precision == "fp32":

@@ -32,6 +32,8 @@ WAITING: set[Function] = {
 }  # fmt: skip
 """Functions whose answer decides what the processor does next, so that it waits for the GPU."""
 TO_NUMPY: set[Function] = {Tensor.numpy, Tensor.__array__}
+DRAWN: set[Function] = {torch.rand, torch.randn, torch.randint, torch.randperm}
+"""Functions whose numbers, without a generator, are others on a GPU than on the processor, whatever the seed."""
 JOINING: set[Function] = {torch.cat, torch.concat, torch.stack}
 """Functions that take not even a single number from the processor; others do."""
 FUSED: set[Function] = {
@@ -114,6 +116,8 @@ class StandIn(TorchFunctionMode):
         if func is Tensor.__deepcopy__ and numbers:
             return _copied(*args)
         with torch._C.DisableTorchFunctionSubclass():
+            if func in DRAWN and target is not None and "generator" not in kwargs:
+                _computed(func, args, kwargs, numbers, target)
             found = _computed(func, args, kwargs, numbers, target)
             kind = Tensor if target is None else on(target)
             return _mapped(lambda leaf: _labelled(leaf, kind, tensors), found)
