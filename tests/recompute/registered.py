@@ -23,9 +23,15 @@ def options_of(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**(options_of(plan, like) if like else plan.get("options", {})), **part}
 
 
-def asked_for(plan: Mapping[str, Any], one: Mapping[str, Any], said: str, report: Report) -> tuple[list[int], dict[str, Any]]:
-    """Return the seeds of a comparison, those of all its parts, and the options that its runs have to have."""
-    parts = [options_of(plan, name) for name in one["parts"]]
+def asked_for(
+    plan: Mapping[str, Any], one: Mapping[str, Any], row: str, said: str, report: Report
+) -> tuple[list[int], dict[str, Any]]:
+    """Return the seeds of a comparison's row, those of all parts that have its pretext task, and the options of its runs."""
+    all_parts = [options_of(plan, name) for name in one["parts"]]
+    parts = [part for part in all_parts if has(part, row.partition(":")[0])]
+    if not parts:
+        report.finding(f"{said}: no part has {row}")
+        return [], {}
     asked = [part.pop("seeds") for part in parts]
     seeds = sorted(seed for some in asked for seed in (some if isinstance(some, list) else range(int(some))))
     wanted = parts[0]
@@ -42,6 +48,12 @@ def asked_for(plan: Mapping[str, Any], one: Mapping[str, Any], said: str, report
         else:
             recipes.setdefault(name, {})[field] = value
     return seeds, {**wanted, "recipes": recipes}
+
+
+def has(part: Mapping[str, Any], pretext: str) -> bool:
+    """Return whether a part has a pretext task, in a list or among names with commas, or does not say which it has."""
+    given = part.get("pretext", pretext)
+    return pretext in ([name.strip() for name in given.split(",")] if isinstance(given, str) else given)
 
 
 def read_confirmatory(folder: Path, report: Report) -> dict[Key, Published | None] | None:
@@ -68,14 +80,15 @@ def registered_comparisons(folder: Path, runs: Sequence[Run], report: Report) ->
         if one.get("evaluation", "finetune") != "finetune":
             report.finding(f"{said} is of a probe, which is not compared here: Holm's correction lacks it")
             continue
-        seeds, wanted = asked_for(plan, one, said, report)
-        chosen, baseline = (
-            choose([run for run in runs if fits(run, row, one["task"], wanted)], row, seeds, said, report)
-            for row in (one["row"], one["against"])
-        )
+        sides, each = [], False
+        for row in (one["row"], one["against"]):
+            seeds, wanted = asked_for(plan, one, row, said, report)
+            sides.append(choose([run for run in runs if fits(run, row, one["task"], wanted)], row, seeds, said, report))
+            each = wanted.get("search") == "each"
+        chosen, baseline = sides
         key = one["task"], one["row"], one["against"], one["metric"]
         if confirmatory is not None and key not in confirmatory:
             report.finding(f"{said}: confirmatory.csv has no line of it")
         says = (confirmatory or {}).get(key)
-        found.append(Comparison(said, one["metric"], chosen, baseline, says, wanted.get("search") == "each"))
+        found.append(Comparison(said, one["metric"], chosen, baseline, says, each))
     return found

@@ -98,6 +98,7 @@ def fits(run: Run, row: str, task: str, wanted: Mapping[str, Any]) -> bool:
     pretext, _, schedule = row.partition(":")
     job, pretrain = run.job, run.job["pretrain"]
     recipe, provenance = run.record["pretrain"]["recipe"], run.record["provenance"]
+    untrained = pretrain["data_fingerprint"] == "none"
     return (
         not run.probe
         and pretrain["pretext"] == pretext
@@ -112,7 +113,7 @@ def fits(run: Run, row: str, task: str, wanted: Mapping[str, Any]) -> bool:
         and ("size" not in wanted or job["size"] == pretrain["size"] == wanted["size"])
         and wanted.get("protocol", job["protocol"]) == job["protocol"]
         and wanted.get("data", run.record["data"]["name"]) == run.record["data"]["name"]
-        and wanted.get("pretrain-data") in (None, provenance.get("pretrain_data"))
+        and (untrained or wanted.get("pretrain-data") in (None, provenance.get("pretrain_data")))
         and all(str(recipe.get(name)) == value for name, value in wanted.get("recipes", {}).get(pretext, {}).items())
     )
 

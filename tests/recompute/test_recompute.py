@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from tests.recompute.__main__ import main
+from tests.recompute.registered import asked_for
+from tests.recompute.report import Report
 from tests.recompute.tested import holm, holm_by_closure
 
 pytestmark = pytest.mark.integration
@@ -168,6 +170,23 @@ def test_records_that_are_not_of_the_plan_are_found(registered: Path, capsys: py
     assert code == 1 and len(findings) == 5
     for what, said in (*expected, ("l1_color", "has 0 runs of seed")):
         assert any(what in line and said in line for line in findings)
+
+
+def test_each_row_of_a_comparison_has_the_parts_with_its_pretext_task() -> None:
+    plan = {
+        "options": {"size": 32, "set": ["protocol.batch_size=8"], "protocol": "demo"},
+        "parts": {
+            "color": {"pretext": ["cgan_color"], "seeds": [3], "set": ["cgan_color.epochs=2"]},
+            "more": {"like": "color", "seeds": [4]},
+            "random": {"pretext": "random_init, random_twin", "seeds": 5},
+        },
+    }
+    one, report = {"parts": ["color", "more", "random"], "task": "voc_cls"}, Report()
+    seeds, wanted = asked_for(plan, one, "cgan_color", "here", report)
+    assert (seeds, wanted["recipes"]) == ([3, 4], {"cgan_color": {"epochs": "2"}}) and wanted["protocol"] == "demo"
+    seeds, wanted = asked_for(plan, one, "random_init:two-phase", "here", report)
+    assert seeds == [0, 1, 2, 3, 4] and not wanted["recipes"] and "protocol" not in wanted and not report.findings
+    assert asked_for(plan, one, "l1_color", "here", report) == ([], {}) and "no part has l1_color" in report.findings[0]
 
 
 def test_holms_correction_is_the_closed_test() -> None:
