@@ -41,8 +41,6 @@ BYTES = 16
 """Bytes of memory for each weight in training: the weight, its gradient, and Adam's two moments."""
 COLD, MAKING = 2.5, 2e-8
 """How much longer than a step timing takes, about, since the first step is slow; and the seconds to draw a weight."""
-MOST_TIMED = 50
-"""How often the convolution below is timed at most; the least of its times counts."""
 CHANNELS, SIDE = 256, 32
 """The convolution that is timed where nothing else can be."""
 PLAN, RUN = "a plan", "a run"
@@ -250,8 +248,6 @@ def _speed_of_convolution(machine: Machine) -> float:
     name = f"{machine.device} {machine.precision} {torch.get_num_threads()}"
     if name not in _SPEEDS:
         taken = [_convolution(machine) for _ in range(3)]
-        while len(taken) < MOST_TIMED and sum(taken) < QUICK / 2:  # other commands on a GPU can delay several in a row
-            taken.append(_convolution(machine))
         _SPEEDS[name] = 2 * FEW * 9 * (CHANNELS * SIDE) ** 2 / min(taken)
     return _SPEEDS[name]
 

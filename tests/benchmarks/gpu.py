@@ -118,14 +118,15 @@ def reading(made: Session, batch: int) -> Figure:
 
 
 def top_operators(made: Session, on_gpu: bool = True) -> list[Figure]:
-    """Return the ten kernels that take most of the GPU's time in an epoch, as shares; none where there is no card's time.
+    """Return the ten kernels or copies that take most of the GPU's time in an epoch, as shares; none where there is no card.
 
     Before them comes the rate that their times alone allow: where it is well above the rate of the epoch, the GPU waits for the
     processor. An operator's time is that of its kernels again, so operators are left out.
     """
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
         images = pretrain(made.grid.jobs[0].pretrain, made).cost.images
-    kernels = [event for event in profiler.key_averages() if event.device_type == DeviceType.CUDA]
+    events = (event for event in profiler.key_averages() if event.device_type == DeviceType.CUDA)
+    kernels = [event for event in events if not event.is_user_annotation]  # which hold the kernels below them again
     total = sum(event.self_device_time_total for event in kernels)  # in microseconds
     if not total:
         return []

@@ -80,12 +80,16 @@ def registered_comparisons(folder: Path, runs: Sequence[Run], report: Report) ->
         if one.get("evaluation", "finetune") != "finetune":
             report.finding(f"{said} is of a probe, which is not compared here: Holm's correction lacks it")
             continue
-        sides, each = [], False
-        for row in (one["row"], one["against"]):
-            seeds, wanted = asked_for(plan, one, row, said, report)
-            sides.append(choose([run for run in runs if fits(run, row, one["task"], wanted)], row, seeds, said, report))
-            each = wanted.get("search") == "each"
-        chosen, baseline = sides
+        rows = one["row"], one["against"]
+        (seeds, wanted), (others, also) = (asked_for(plan, one, row, said, report) for row in rows)
+        each = wanted.get("search") == "each"
+        if seeds != others or each != (also.get("search") == "each"):
+            report.finding(f"{said}: the rows are asked for with other seeds or another search")
+            continue
+        chosen, baseline = (
+            choose([run for run in runs if fits(run, row, one["task"], options)], row, seeds, said, report)
+            for row, options in zip(rows, (wanted, also), strict=True)
+        )
         key = one["task"], one["row"], one["against"], one["metric"]
         if confirmatory is not None and key not in confirmatory:
             report.finding(f"{said}: confirmatory.csv has no line of it")

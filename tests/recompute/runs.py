@@ -98,7 +98,7 @@ def fits(run: Run, row: str, task: str, wanted: Mapping[str, Any]) -> bool:
     pretext, _, schedule = row.partition(":")
     job, pretrain = run.job, run.job["pretrain"]
     recipe, provenance = run.record["pretrain"]["recipe"], run.record["provenance"]
-    untrained = pretrain["data_fingerprint"] == "none"
+    untrained = pretext.startswith("random_") and pretrain["data_fingerprint"] == "none"  # so its record names no such data
     return (
         not run.probe
         and pretrain["pretext"] == pretext

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.recompute.__main__ import main
-from tests.recompute.registered import asked_for
+from tests.recompute.registered import asked_for, registered_comparisons
 from tests.recompute.report import Report
 from tests.recompute.tested import holm, holm_by_closure
 
@@ -187,6 +187,26 @@ def test_each_row_of_a_comparison_has_the_parts_with_its_pretext_task() -> None:
     seeds, wanted = asked_for(plan, one, "random_init:two-phase", "here", report)
     assert seeds == [0, 1, 2, 3, 4] and not wanted["recipes"] and "protocol" not in wanted and not report.findings
     assert asked_for(plan, one, "l1_color", "here", report) == ([], {}) and "no part has l1_color" in report.findings[0]
+
+
+def test_rows_that_are_asked_for_with_other_seeds_are_found(tmp_path: Path) -> None:
+    (tmp_path / "preregistration.toml").write_text("""
+[parts.color]
+pretext = "cgan_color"
+seeds = [200]
+[parts.random]
+pretext = "random_init"
+seeds = [201]
+[[comparisons]]
+parts = ["color", "random"]
+task = "voc_cls"
+row = "cgan_color"
+against = "random_init"
+metric = "map_voc"
+""")
+    report = Report()
+    assert not registered_comparisons(tmp_path, [], report)
+    assert len(report.findings) == 1 and "with other seeds" in report.findings[0]
 
 
 def test_holms_correction_is_the_closed_test() -> None:
