@@ -176,7 +176,7 @@ class MachineConfig(Schema):
         "auto", description="fp32, bf16 or auto: bf16 on a GPU that has it and on a CPU where it is a tenth faster, else fp32."
     )
     compiled: bool = Field(
-        False, alias="compile", description="Compile the networks (torch.compile); worth its time for long runs on a GPU."
+        False, alias="compile", description="Compile the networks (torch.compile); it may pay in long runs on a GPU."
     )
 
 
