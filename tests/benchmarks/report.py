@@ -1,10 +1,11 @@
 """How long a command takes to start, and `bench report` on folders of 30 and 1,000 runs, for the first time and again."""
 
+import os
 import struct
 import subprocess
 import sys
 import tempfile
-from functools import cache
+from functools import cache, partial
 from itertools import islice, product
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def measure() -> list[Figure]:
         Figure(f"bench {' '.join(words)}", min(_command(*words) for _ in range(3)), "s", "under 0.5")
         for words in (("--help",), ("list",), ("report", "--help"))
     ]
+    found.append(Figure("a name completed in the shell, against the import of its packages", _completion(), "times", "under 5"))
     with tempfile.TemporaryDirectory() as folder:
         for runs in (30, 1000):
             out = Path(folder) / str(runs)
@@ -44,6 +46,18 @@ def measure() -> list[Figure]:
 def _command(*words: str) -> float:
     command = [sys.executable, "-m", "bench", *words]
     return seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+
+
+def _completion() -> float:
+    """Return the time in which `bench run --pretext cg` is completed, in times of that in which its two packages are imported."""
+    words = {"COMP_WORDS": "bench run --pretext cg", "COMP_CWORD": "3", "_BENCH_COMPLETE": "complete_bash"}
+    code, least = "import sys; sys.argv[0] = 'bench'; from bench.__main__ import main; main()", "import pydantic, typer"
+    started: dict[str, list[float]] = {code: [], least: []}
+    for _ in range(5):
+        for one, taken in started.items():
+            run = partial(subprocess.run, [sys.executable, "-c", one], env={**os.environ, **words}, stdout=subprocess.DEVNULL)
+            taken.append(seconds(run))
+    return min(started[code]) / min(started[least])
 
 
 def write(out: Path, runs: int) -> None:

@@ -101,12 +101,11 @@ def test_seeds_share_a_line_with_a_count_of_each_state(
     assert planned(set=SETTINGS, seeds=3, **ASKED).lines[1].state == "2 to do, 1 interrupted, goes on"
 
 
-def test_thousands_of_runs_are_planned_in_seconds(planned: Callable[..., plan.Plan], steps: list[tuple[str, int]]) -> None:
-    began = time.process_time()
+def test_thousands_of_runs_are_planned(planned: Callable[..., plan.Plan], steps: list[tuple[str, int]]) -> None:
+    """`python -m tests.benchmarks launches` has the seconds that it takes."""
     shares = tuple(place / 10 for place in range(1, 11))
     made = planned(seeds="1000", pretext="random_init", schedule="one-phase,two-phase", labels=shares, tune=8)
     assert sum(count for line in made.lines for _, count in line.states) > 20_000 and len(made.lines) == 1 + 20 + 20
-    assert time.process_time() - began < 15
 
 
 def test_the_other_protocols_have_their_cost(planned: Callable[..., plan.Plan]) -> None:
