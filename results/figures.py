@@ -85,14 +85,26 @@ def _inflation(lines: Sequence[Line]) -> Panels:
 
 
 def _orders(lines: Sequence[Line]) -> Panels:
+    """Draw a panel for each task and pair of boards, where a bar is named by how its two columns evaluate."""
     known = [line for line in lines if line["tau"] is not None]
-    bars = [
-        Whisker(f"{line['column']} / {line['other_column']}", 1, *_known(line, "tau", "tau_low", "tau_high"), filled=True)
-        for line in known
-    ]
-    if bars:
-        head, unit = "Do two columns order the rows alike?", "Kendall's tau-b: 1 the same order, -1 the opposite"
-        yield head, charts.whiskers(head, bars, unit)
+    panels = groups(known, lambda line: (_heading(line["column"])[0], line["board"], line["other_board"]))
+    for (task, board, other), members in panels.items():
+        bars = [Whisker(_pair(line), 1, *_known(line, "tau", "tau_low", "tau_high"), filled=True) for line in members]
+        head = f"{task}: are rows in the same order?" if board == other else f"{task}: boards {board} and {other}"
+        yield head, charts.whiskers(head, bars, "Kendall's tau-b: 1 the same order, -1 the opposite")
+
+
+def _pair(line: Line) -> str:
+    """Return how the two columns of a line evaluate, with their metrics where these differ."""
+    one, other = _heading(line["column"]), _heading(line["other_column"])
+    return " / ".join(evaluation + (f" ({metric})" if one[2] != other[2] else "") for _, evaluation, metric in (one, other))
+
+
+def _heading(text: str) -> tuple[str, str, str]:
+    """Return the task, the evaluation and the metric of a column's heading: "Classification, kNN (map_voc@1, %)"."""
+    title, _, metric = text.partition(" (")
+    task, _, evaluation = title.partition(", ")
+    return task, evaluation or "fine-tuning", metric.split(", ")[0]
 
 
 def _shares(lines: Sequence[Line]) -> Panels:

@@ -81,9 +81,12 @@ def test_shares_of_variation_have_the_place_of_a_factor_without_effect() -> None
 
 
 def test_orders_and_inflations_are_drawn_and_text_is_escaped() -> None:
-    tau = {"column": "<finetune>", "other_column": "knn", "tau": 0.5, "tau_low": 0.1, "tau_high": None}
-    assert "&lt;finetune&gt; / knn" in figures.figure("sensitivity", [tau, {**tau, "tau": None}])
-    assert len(marks(figures.figure("sensitivity", [tau, {**tau, "tau": None}]))) == 1
+    heads = {"column": "Cl<a>ss (map_voc@1, %; tuned, 3 trials)", "other_column": "Cl<a>ss, kNN, decoder (map_voc@1, %)"}
+    tau = {**heads, "board": 1, "other_board": 1, "tau": 0.5, "tau_low": 0.1, "tau_high": None}
+    svg = figures.figure("sensitivity", [tau, {**tau, "tau": None}])
+    assert "Cl&lt;a&gt;ss: are rows in the same order?" in svg and ">fine-tuning / kNN, decoder<" in svg and len(marks(svg)) == 1
+    svg = figures.figure("sensitivity", [{**tau, "other_board": 2, "other_column": "Cl<a>ss (f1_macro@1, %)"}])
+    assert "Cl&lt;a&gt;ss: boards 1 and 2" in svg and ">fine-tuning (map_voc@1) / fine-tuning (f1_macro@1)<" in svg
     line = {"column": "knn", "row": "cgan_color", "delta": 0.01, "delta_low": 0.0, "delta_high": 0.02}
     svg = figures.figure("selection", [line, {**line, "row": None}])
     assert [kind for kind, _ in marks(svg)] == ["open", "filled"] and "mean over rows" in svg
