@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -194,12 +195,15 @@ def test_the_plug_in_that_derives_from_another_task_runs(tiny: Callable, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
+def generate() -> Iterator[ModuleType]:
     specification = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    sys.path.insert(0, str(ROOT / "docs"))  # as for `python docs/generate.py`
     specification.loader.exec_module(module)
-    return module
+    sys.path.remove(str(ROOT / "docs"))
+    yield module
+    sys.modules.pop("pieces")
 
 
 @pytest.fixture(scope="module")
