@@ -19,6 +19,7 @@ from results.agreement import Agreement, agreements
 from results.board import Board, Cell
 from results.cost import RowCost, row_cost
 from results.grouping import Column
+from results.pretext_scores import PretextScore, PretextScores, pretext_scores
 from results.rows import dead, precision_of, recipe_of
 from results.sheets import Fields, Sheet, rounded, sheet, texts
 from results.significance import Difference
@@ -57,6 +58,11 @@ def per_class(records: Sequence[Record]) -> Sheet:
 def agreement(boards: Sequence[Board]) -> Sheet:
     """Return a line for each board, column of runs and pair of metrics that two rows or more have."""
     return sheet(_AGREEMENT, agreements(boards))
+
+
+def table3(records: Sequence[Record]) -> Sheet:
+    """Return a line for each pretext task or baseline and score."""
+    return sheet(_TABLE3, ((found, one) for found in pretext_scores(records) for one in found.scores))
 
 
 @dataclass(frozen=True)
@@ -289,10 +295,26 @@ _AGREEMENT: Fields[Agreement] = {
     "variant": ("digest of all else that the runs of a column share", lambda a: a.column.variant),
 }
 
+_TABLE3: Fields[tuple[PretextScores, PretextScore]] = {
+    "data": ("the unlabelled data", lambda p: p[0].data.name),
+    "data_fingerprint": ("SHA-256 over them", lambda p: p[0].data.fingerprint),
+    "trunk": ("the trunk", lambda p: p[0].job.trunk),
+    "size": ("side of the images", lambda p: p[0].job.size),
+    "images": ("numbers of test images", lambda p: list(p[0].images)),
+    "row": ("the pretext task's label, or the baseline's name", lambda p: p[1].label),
+    "is_baseline": ("whether it is a baseline, which learns nothing", lambda p: p[1].trunks is None),
+    "score": ("the score's name; its unit is the score's own", lambda p: p[1].name),
+    "average": ("mean over images and seeds", lambda p: p[1].average),
+    "min": ("least over images and seeds", lambda p: p[1].least),
+    "max": ("most over images and seeds", lambda p: p[1].most),
+    "n_seeds": ("how many trunks, a seed each", lambda p: p[1].trunks),
+}
+
 SCHEMAS = {
     "leaderboard.csv": texts(_LEADERBOARD),
     "per_run.csv": texts(_PER_RUN),
     "per_class.csv": texts(_PER_CLASS),
     "agreement.csv": texts(_AGREEMENT),
+    "table3.csv": texts(_TABLE3),
 }
 """What the columns of each CSV file mean, in order, by the file's name."""

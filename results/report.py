@@ -190,7 +190,7 @@ def _sheets(source: _Source, boards: Sequence[board.Board], papers: Sequence[boa
     found = {
         "table4": table_sheets.table4(boards),
         "searches": table_sheets.searches(boards),
-        "table3": table_sheets.table3(source.records),
+        "table3": csv_files.table3(source.records),
         "leaderboard": csv_files.leaderboard(own),
         "per_run": csv_files.per_run(source.records),
         "per_class": csv_files.per_class(source.records),

@@ -11,7 +11,6 @@ from bench.record import Record, Tuning
 from results.board import Board, Row
 from results.csv_files import SCHEMAS, leaderboard_line
 from results.grouping import Column
-from results.pretext_scores import PretextScore, PretextScores, pretext_scores
 from results.published import beside_paper, published
 from results.sheets import UNITS, Fields, Sheet, sheet, texts
 from results.statistics import Estimate
@@ -87,20 +86,6 @@ _SEARCHES: Fields[_Searched] = {
         lambda s: {name: list(limits) for name, limits in s.tuning.wider(s.record.job.trains).items()},
     ),
 }
-_TABLE3: Fields[tuple[PretextScores, PretextScore]] = {
-    "data": ("the unlabelled data", lambda p: p[0].data.name),
-    "data_fingerprint": ("SHA-256 over them", lambda p: p[0].data.fingerprint),
-    "trunk": ("the trunk", lambda p: p[0].job.trunk),
-    "size": ("side of the images", lambda p: p[0].job.size),
-    "images": ("numbers of test images", lambda p: list(p[0].images)),
-    "row": ("the pretext task's label, or the baseline's name", lambda p: p[1].label),
-    "is_baseline": ("whether it is a baseline, which learns nothing", lambda p: p[1].trunks is None),
-    "score": ("the score's name; its unit is the score's own", lambda p: p[1].name),
-    "average": ("mean over images and seeds", lambda p: p[1].average),
-    "min": ("least over images and seeds", lambda p: p[1].least),
-    "max": ("most over images and seeds", lambda p: p[1].most),
-    "n_seeds": ("how many trunks, a seed each", lambda p: p[1].trunks),
-}
 _BESIDE_PAPER = {
     "row": "the paper's name of the row, or the label of ours",
     "is_papers": "whether it is the paper's number",
@@ -131,7 +116,6 @@ _PUBLISHED = {
 TABLES = {
     "table4": {**texts(_TABLE4), **SCHEMAS["leaderboard.csv"]},
     "searches": texts(_SEARCHES),
-    "table3": texts(_TABLE3),
     "beside_paper": _BESIDE_PAPER,
     "published": _PUBLISHED,
 }
@@ -158,11 +142,6 @@ def searches(boards: Sequence[Board]) -> Sheet:
     """Return a line for each search of the runs in each cell."""
     found = ((at, searches_of(at.row.cells[at.place])) for at in _places(boards))
     return sheet(_SEARCHES, (_Searched(at, *one) for at, several in found for one in several))
-
-
-def table3(records: Sequence[Record]) -> Sheet:
-    """Return a line for each pretext task or baseline and score."""
-    return sheet(_TABLE3, ((found, one) for found in pretext_scores(records) for one in found.scores))
 
 
 def beside(boards: Sequence[Board]) -> Sheet:
