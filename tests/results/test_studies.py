@@ -80,10 +80,10 @@ def test_the_ids_of_a_studys_records_are_those_that_its_jobs_have_now(folder: Pa
         assert (job.id, job.pretrain.id) == (one.id, one.pretrain.id)
 
 
-@pytest.mark.parametrize("folder", FINISHED, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_every_number_that_a_studys_text_claims_is_in_the_file_it_names(folder: Path) -> None:
     claims = [found for line in (folder / "README.md").read_text().splitlines() if (found := CLAIM.match(line))]
-    assert len(claims) > 5
+    assert len(claims) > (5 if folder in FINISHED else -1)
     for claim in claims:
         with (folder / claim["file"]).open(newline="") as file:
             cells = claim["cells"].split(" / " if " / " in claim["cells"] else None)
