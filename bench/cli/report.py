@@ -60,8 +60,8 @@ def report(
     """Print Table 4 with intervals, paired differences, costs and Table 3 from the records, and write them as files.
 
     The files are leaderboard.csv, per_run.csv, per_class.csv, agreement.csv and table3.csv (see bench list columns), table4.md
-    and table4.tex, in --out, and a CSV file for each of --selection, --sensitivity and --variation. The first four always have the
-    protocols' metrics. With --json the values of all tables are printed, and the files are written all the same.
+    and table4.tex, in --out, and a CSV file for each of --selection, --sensitivity and --variation. The first four always have
+    the protocols' metrics. With --json the values of all tables are printed, and the files are written all the same.
     """
     from results.report import Wanted
 
