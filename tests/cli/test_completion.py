@@ -26,7 +26,7 @@ finally:
 """
 SMALL = {"annotated_doc", "annotated_types", "click", "pydantic", "pydantic_core", "shellingham", "typer"}
 SMALL |= {"platformdirs", "typing_extensions", "typing_inspection"}
-"""The packages that a completion may import; `python -m tests.benchmarks report` has the seconds that it takes."""
+"""The packages that a completion may import; `python -m tests.benchmarks report` measures its time."""
 
 
 @pytest.fixture
