@@ -162,11 +162,14 @@ def scatter(
     return _svg(title, width, height, parts)
 
 
-def whiskers(title: str, bars: Sequence[Whisker], x_label: str) -> Drawing:
-    """Draw values one below the other, each under its name, with a line at zero."""
+def whiskers(title: str, bars: Sequence[Whisker], x_label: str, holds: Iterable[float] = ()) -> Drawing:
+    """Draw values one below the other, each under its name, with a line at zero.
+
+    The axis has room for the values of `holds` too, so that panels with the same ones have the same axis.
+    """
     width, step = 360, 34
     height = step * len(bars) + BOTTOM + 4
-    x = _Axis.around([0.0, *(v for bar in bars for v in (bar.value, bar.low, bar.high))], 10, width - 10)
+    x = _Axis.around([0.0, *holds, *(v for bar in bars for v in (bar.value, bar.low, bar.high))], 10, width - 10)
     parts = [_line("grid", x.at(tick), 4, x.at(tick), height - BOTTOM) for tick in x.ticks()]
     parts += [_text(x.at(tick), height - BOTTOM + 14, _number(tick), "middle") for tick in x.ticks()]
     parts.append(_text(width / 2, height - 4, _short(x_label, 72), "label middle", x_label))

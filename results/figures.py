@@ -54,7 +54,10 @@ def _differences(lines: Sequence[Line]) -> Panels:
 
 
 def _confirmatory(lines: Sequence[Line]) -> Panels:
-    for place, (question, members) in enumerate(groups(lines, lambda line: line["question"]).items()):
+    """Draw a panel for each question, all on the same axis: how wide a null is says what the other differences are worth."""
+    made = [line for line in lines if line["delta"] is not None and line["refused"] is None]
+    ends = [value for line in made for value in _hundredfold(line, "delta", "delta_low", "delta_high")]
+    for place, (question, members) in enumerate(groups(made, lambda line: line["question"]).items()):
         bars = [
             Whisker(
                 f"{line['row']} \u2212 {line['baseline']}: {line['task']}, {line['metric']}",
@@ -63,11 +66,9 @@ def _confirmatory(lines: Sequence[Line]) -> Panels:
                 filled=bool(line["told_apart"]),
             )
             for line in members
-            if line["delta"] is not None and line["refused"] is None
         ]
-        if bars:
-            unit = "points; filled: told apart, all comparisons corrected together"
-            yield question, charts.whiskers(f"Confirmatory: {question}", bars, unit)
+        unit = "points; filled: told apart, all comparisons corrected together"
+        yield question, charts.whiskers(f"Confirmatory: {question}", bars, unit, ends)
 
 
 def _inflation(lines: Sequence[Line]) -> Panels:

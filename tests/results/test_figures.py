@@ -61,6 +61,14 @@ def test_a_row_keeps_its_colour_in_every_panel_and_names_say_what_differs() -> N
     assert kinds == ["c0", "c1", "c1", "c0"] and "cgan_color, one-phase" in svg and "l1_color, two-phase" in svg
 
 
+def test_all_questions_of_a_plan_are_drawn_on_one_axis() -> None:
+    one = {**CONFIRMATORY, "row": "cgan_color", "delta": 0.08, "delta_low": 0.06, "delta_high": 0.1, "told_apart": True}
+    null = {**one, "question": "null", "row": "random_twin", "delta": -0.01, "delta_low": -0.02, "delta_high": 0.0}
+    svg = figures.figure("confirmatory", [one, null])
+    (_, first), (_, second) = marks(svg)
+    assert first - zero(svg) == pytest.approx(-8 * (second - zero(svg)), abs=0.5)
+
+
 def test_a_confirmatory_comparison_that_is_refused_is_not_drawn() -> None:
     one = {**CONFIRMATORY, "row": "cgan_color", "delta": 0.03, "delta_low": 0.01, "delta_high": 0.05, "told_apart": True}
     refused = {**one, "row": "l1_color", "refused": "there are no runs of it", "told_apart": None}
