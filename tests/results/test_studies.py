@@ -22,6 +22,13 @@ CLAIM = re.compile(r"^\|(?P<said>.*)\|\s*`(?P<file>[\w./-]+\.csv)` (?P<cells>[^|
 """Numbers; in the last column the file, and the cells by which its row is known, with " / " between them where one has blanks."""
 NO_SHARES = ("agreement.csv", "sensitivity.csv", "table3.csv")
 """The files whose numbers are no shares of 1, so that a text has them as they are; it has others in per cent or points."""
+ANSWERS = (
+    ("README.md", "**On photographs**", "\n\n"),
+    ("docs/index.md", "On photographs, colorization", "\n\n"),
+    ("docs/fairness.md", "| `cgan_color` over |", "**Two earlier answers"),
+    ("results/studies/voc_mini_registered/README.md", "**In classification, yes.**", "\n\n"),
+)
+"""Where a text gives the answer of the registered study: the file, how the answer begins, and what ends it."""
 NUMBER = re.compile(r"(?<![\w.@])(?:p = )?[+-]?\d+\.\d+")
 
 
@@ -98,3 +105,19 @@ def test_every_number_that_a_studys_text_claims_is_in_the_file_it_names(folder: 
             scale = 1 if text != said or claim["file"].endswith(NO_SHARES) else 100
             digits = len(said.partition(".")[2])
             assert any(round(scale * value, digits) == float(said) for value in values), f"{text} is not in {claim['file']}"
+
+
+@pytest.mark.parametrize(("page", "begin", "end"), ANSWERS, ids=[page for page, *_ in ANSWERS])
+def test_every_figure_of_the_answer_is_one_of_the_registered_comparisons(page: str, begin: str, end: str) -> None:
+    with (FOLDER / "voc_mini_registered" / "confirmatory" / "confirmatory.csv").open(newline="") as file:
+        made = list(csv.DictReader(file))
+    text = (FOLDER.parents[1] / page).read_text().partition(begin)[2].partition(end)[0]
+    found = re.findall(r"([+-]?\d+\.\d+)[^\[\d]*\[([+-]?\d+\.\d+), ([+-]?\d+\.\d+)\]", text.replace("\n", " "))
+    assert len(found) >= 2
+    for triple in found:
+        digits = len(triple[0].partition(".")[2])
+        known = [[round(100 * float(one[name]), digits) for name in ("delta", "delta_low", "delta_high")] for one in made]
+        assert [float(value) for value in triple] in known, triple
+    for text_of_p in re.findall(r"p = (\d+\.\d+)|\| (\d+\.\d+) \|", text):
+        said = next(filter(None, text_of_p))
+        assert any(round(float(one["p_holm"]), len(said.partition(".")[2])) == float(said) for one in made), said
