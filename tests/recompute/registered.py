@@ -47,7 +47,7 @@ def asked_for(
             wanted.pop("protocol", None)  # a protocol that is changed has another name
         else:
             recipes.setdefault(name, {})[field] = value
-    return seeds, {**wanted, "recipes": recipes}
+    return seeds, {**wanted, "recipes": recipes, "source": plan.get("plugins", {}).get(row.partition(":")[0], "")}
 
 
 def has(part: Mapping[str, Any], pretext: str) -> bool:

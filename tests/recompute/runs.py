@@ -93,6 +93,10 @@ def same_trunk(asked: str, had: str) -> bool:
     return first == second and all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
 
 
+SOURCE = 16
+"""How many digits of a plug-in's SHA-256 a record has."""
+
+
 def fits(run: Run, row: str, task: str, wanted: Mapping[str, Any]) -> bool:
     """Return whether a run is of a row (PRETEXT or PRETEXT:SCHEDULE) on a task and has the options that are `wanted`."""
     pretext, _, schedule = row.partition(":")
@@ -106,7 +110,7 @@ def fits(run: Run, row: str, task: str, wanted: Mapping[str, Any]) -> bool:
         and job["downstream"] == task
         and job.get("split", "test") == "test"
         and job.get("transfer", "all") == wanted.get("transfer", "all")
-        and not pretrain.get("source")
+        and (pretrain.get("source") or "") == wanted.get("source", "")[:SOURCE]
         and float(job.get("labels", 1.0)) == float(wanted.get("labels", 1.0))
         and int(job.get("trials") or 0) == int(wanted.get("tune", 0))
         and ("trunk" not in wanted or same_trunk(wanted["trunk"], run.trunk))

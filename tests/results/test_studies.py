@@ -26,7 +26,7 @@ ANSWERS = (
     ("README.md", "**On photographs**", "\n\n"),
     ("docs/index.md", "On photographs, colorization", "\n\n"),
     ("docs/fairness.md", "| `cgan_color` over |", "**Two earlier answers"),
-    ("results/studies/voc_mini_registered/README.md", "**In classification, yes.**", "\n\n"),
+    ("results/studies/voc_mini_registered/README.md", "- **Classification: yes.**", "\n\n"),
 )
 """Where a text gives the answer of the registered study: the file, how the answer begins, and what ends it."""
 NUMBER = re.compile(r"(?<![\w.@])(?:p = )?[+-]?\d+\.\d+")
