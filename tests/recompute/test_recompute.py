@@ -19,6 +19,7 @@ import pytest
 from tests.recompute.__main__ import main
 from tests.recompute.registered import asked_for, registered_comparisons
 from tests.recompute.report import Report
+from tests.recompute.runs import read_runs
 from tests.recompute.tested import holm, holm_by_closure
 
 pytestmark = pytest.mark.integration
@@ -187,6 +188,23 @@ def test_each_row_of_a_comparison_has_the_parts_with_its_pretext_task() -> None:
     seeds, wanted = asked_for(plan, one, "random_init:two-phase", "here", report)
     assert seeds == [0, 1, 2, 3, 4] and not wanted["recipes"] and "protocol" not in wanted and not report.findings
     assert asked_for(plan, one, "l1_color", "here", report) == ([], {}) and "no part has l1_color" in report.findings[0]
+
+
+def test_a_row_of_a_plug_in_is_the_one_whose_file_the_plan_names() -> None:
+    plan = {
+        "plugins": {"random_twin": "8d1fe69cf24c41a3" + 48 * "0"},
+        "parts": {"one": {"pretext": "random_init, random_twin", "seeds": [3]}},
+    }
+    one, report = {"parts": ["one"], "task": "voc_cls"}, Report()
+    assert asked_for(plan, one, "random_twin", "here", report)[1]["source"] == plan["plugins"]["random_twin"]
+    assert asked_for(plan, one, "random_init:one-phase", "here", report)[1]["source"] == ""
+
+
+def test_every_comparison_of_the_registered_study_has_its_runs() -> None:
+    study, report = STUDY.parent / "voc_mini_registered", Report()
+    found = registered_comparisons(study, read_runs(study, report), report)
+    assert not report.findings
+    assert [(len(one.chosen), len(one.baseline)) for one in found] == [(8, 8)] * 8
 
 
 def test_rows_that_are_asked_for_with_other_seeds_are_found(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from bench import record
 from bench.experiment.study import finished_parts
 from bench.experiment.study_file import load
 from bench.feature_spread import LEAST_RATIO
 from bench.job import Job
+from results import statistics
+from results.significance import SIGNIFICANT
 
 FOLDER = Path(__file__).parents[2] / "results" / "studies"
 STUDIES = sorted(path.parent for path in FOLDER.glob("*/study.toml"))
@@ -121,3 +124,38 @@ def test_every_figure_of_the_answer_is_one_of_the_registered_comparisons(page: s
     for text_of_p in re.findall(r"p = (\d+\.\d+)|\| (\d+\.\d+) \|", text):
         said = next(filter(None, text_of_p))
         assert any(round(float(one["p_holm"]), len(said.partition(".")[2])) == float(said) for one in made), said
+
+
+def test_what_the_registered_page_says_of_other_tests_and_of_the_floor_is_so() -> None:
+    study = FOLDER / "voc_mini_registered"
+    values: dict[tuple[str, ...], dict[str, float]] = {}
+    with (study / "main" / "per_run.csv").open(newline="") as file:
+        for one in csv.DictReader(file):
+            if one["evaluation"] == "finetune":
+                key = (one["downstream"], one["metric"], f"{one['pretext']}:{one['schedule']}")
+                values.setdefault(key, {})[one["seed"]] = float(one["value"])
+    with (study / "confirmatory" / "confirmatory.csv").open(newline="") as file:
+        asked = list(csv.DictReader(file))
+    p_values = []
+    for one in asked:
+        row, against = (name if ":" in name else f"{name}:two-phase" for name in (one["row"], one["baseline"]))
+        first, second = (values[one["task"], one["metric"], name] for name in (row, against))
+        differences = [first[seed] - second[seed] for seed in first]
+        p_values.append(float(stats.ttest_1samp(differences, 0).pvalue))
+    changed = [
+        f"{p:.3f}"
+        for one, p in zip(asked, statistics.holm(p_values), strict=True)
+        if (p < SIGNIFICANT) != (one["told_apart"] == "True")
+    ]
+    text = (study / "README.md").read_text()
+    assert changed == ["0.048", "0.049"]
+    assert all(f"(p = {p})" in text for p in changed)
+    with (study / "main" / "per_class.csv").open(newline="") as file:
+        classes = list(csv.DictReader(file))
+    fine_tuned = [one for one in classes if (one["evaluation"], one["metric"]) == ("finetune", "miou_voc@1")]
+    cows = [float(one["value"]) for one in fine_tuned if one["class"] == "cow"]
+    assert "Cow has an IoU of zero in all 40 runs" in text
+    assert cows == [0.0] * 40
+    trivial = (study / "main" / "table4.md").read_text()
+    assert "| class prior | 20.34 [" in trivial and "the class prior has 20.34 points" in text
+    assert "| 10.11 [" in trivial and "everywhere 10.11 of" in text
