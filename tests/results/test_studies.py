@@ -154,8 +154,8 @@ def test_what_the_registered_page_says_of_other_tests_and_of_the_floor_is_so() -
         classes = list(csv.DictReader(file))
     fine_tuned = [one for one in classes if (one["evaluation"], one["metric"]) == ("finetune", "miou_voc@1")]
     cows = [float(one["value"]) for one in fine_tuned if one["class"] == "cow"]
-    assert "Cow has an IoU of zero in all 40 runs" in text
-    assert cows == [0.0] * 40
+    assert "Cow has an IoU below 0.01 % in all 40 runs" in text
+    assert len(cows) == 40 and max(cows) < 0.0001
     trivial = (study / "main" / "table4.md").read_text()
     assert "| class prior | 20.34 [" in trivial and "the class prior has 20.34 points" in text
     assert "| 10.11 [" in trivial and "everywhere 10.11 of" in text
