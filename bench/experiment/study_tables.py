@@ -25,6 +25,10 @@ CONFIRMED = ("confirmatory.csv", "confirmatory.md", "confirmatory.svg")
 """The files of the confirmatory comparisons."""
 
 
+OF_RUNS = ("per_run.csv", "per_class.csv")
+"""The files that say the same in every table of the same runs; the first of these tables has them."""
+
+
 @dataclass
 class Written:
     """The files of a study's tables, the tables to be read, and what failed; `confirmatory` is None without a preregistration."""
@@ -52,6 +56,7 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
     for name in CONFIRMED:
         (into / CONFIRMATORY / name).unlink(missing_ok=True)
     known: dict[str, Record] = {}
+    first_of: dict[tuple[str, ...], str] = {}
     cache, before, shown = Cache(), look_log.read(into / RECORDS), []
     done = {name for name, config in study.parts.items() if is_done(into, config, kept.get(name))}
     for name, table in study.tables.items():
@@ -87,9 +92,11 @@ def write(study: Study, into: Path, screen: Screen, images: Path | None = None, 
             (into / name / PAGE).unlink(missing_ok=True)
         known_sheets = [sheet for sheet in figures.NAMES if sheet in made.sheets]
         found = {f"{sheet}.svg": figures.figure(sheet, made.sheets[sheet].plain()) for sheet in known_sheets}
-        for file in (file for file in drawn if not found.get(file)):
+        repeated = OF_RUNS if first_of.setdefault(tuple(record.id for record in records), name) != name else ()
+        for file in (*(file for file in drawn if not found.get(file)), *repeated):
             (into / name / file).unlink(missing_ok=True)
         every = {**made.files, **{file: text for file, text in found.items() if text}}
+        every = {file: text for file, text in every.items() if file not in repeated}
         written.files += [files.publish_file(into / name / file, text) for file, text in every.items()]
         written.exploratory[name] = [tables.table4(board) for board in made.boards]
         shown += made.boards
