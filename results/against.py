@@ -35,8 +35,7 @@ def against(board: Board, by_metric: Sequence[Board]) -> list[str]:
             if one.runs == column.runs and one.metric != column.metric
         ]
         of_column = [*_told(board, place, others), *_order(board, place, others)]
-        if of_column:
-            said.append(f"in {column.title} by {_name(column.metric)}, {'; '.join(of_column)}")
+        said += [f"in {column.title} by {_name(column.metric)}, {one}" for one in of_column]
     said += _floors(by_metric)
     said += _below(board.records())
     return [f"{HEAD} {one}." for one in said] or [f"{HEAD} nothing that these records tell."]
@@ -58,14 +57,14 @@ def _order(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> lis
 
 
 def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list[str]:
-    """Return a phrase for each difference that some other metric does not tell from zero, or one where none is told at all."""
+    """Return a phrase for rows whose differences the same other metrics do not tell, or one where no difference is told."""
     differences = [
         (number, difference) for number, row in enumerate(board.rows) if (difference := row.cells[place].difference) is not None
     ]
     told = [number for number, difference in differences if difference.distinguishable]
     if not told and any(difference.distinguishable is not None for _, difference in differences):
         return ["no difference from a baseline is told from zero"]
-    found = []
+    found: dict[str, list[str]] = {}
     for number in told:
         row = board.rows[number]
         lacking = [
@@ -76,8 +75,8 @@ def _told(board: Board, place: int, others: Sequence[tuple[Board, int]]) -> list
             )
         ]
         if lacking:
-            found.append(f"{row.label} is told from its baseline, but not by {', '.join(lacking)}")
-    return found
+            found.setdefault(", ".join(lacking), []).append(row.label)
+    return [f"told from a baseline, but not by {lacking}: {', '.join(labels)}" for lacking, labels in found.items()]
 
 
 def _alike(one: Column, other: Column) -> bool:

@@ -59,12 +59,9 @@ class Looks(Schema):
             found = [(look, set(row.runs)) for look in self.looks for row in look.rows.get(key, ())]
             said += _changes(now, found)
             ignored |= {look.declared for look, _ in found if look.declared and not declared}
-        notes = []
+        notes = [f"Chosen after an interim look: {one}." for one in said]
         if said:
-            notes.append(
-                f"Chosen after an interim look: {'; '.join(said)}. The p values here take no account of that look; a study can "
-                "declare its looks beforehand."
-            )
+            notes.append("The p values here take no account of that look; a study can declare its looks beforehand.")
         for looks in sorted(ignored):
             notes.append(
                 f"Looks at {', '.join(map(str, looks))} seeds were declared for these runs; the p values here take no account of "

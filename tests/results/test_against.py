@@ -49,8 +49,8 @@ STRENGTH = {"random_init": 0.5, "cgan_color": 3.0}
 def test_a_metric_that_orders_rows_otherwise_is_named() -> None:
     found = said(STRENGTH, {"random_init": 0.0, "cgan_color": -5.0})  # it ranks well, and nothing is above the threshold
     assert found == [
-        "What speaks against: in Classification by map_voc, cgan_color is told from its baseline, but not by f1_macro; "
-        "pairs of rows in another order: 1 of 1 by f1_macro.",
+        "What speaks against: in Classification by map_voc, told from a baseline, but not by f1_macro: cgan_color.",
+        "What speaks against: in Classification by map_voc, pairs of rows in another order: 1 of 1 by f1_macro.",
         "What speaks against: no better than a trivial predictor in Classification: 1 of 2 rows (class prior) by f1_macro.",
     ]
 

@@ -78,7 +78,7 @@ def test_a_row_is_known_again_whatever_stands_beside_it() -> None:
     records = [make("cgan_color", seed, 0.5) for seed in range(4)] + [make("cgan_color", seed, 0.5, lr=0.9) for seed in range(2)]
     (both,) = board.boards(records, reader, resamples=50)
     assert [row.label for row in both.rows] == ["cgan_color (lr=0.1)", "cgan_color (lr=0.9)"]
-    assert "cgan_color (lr=0.1) in Segmentation has 4 runs" in three.note(both).notes[-1]
+    assert "cgan_color (lr=0.1) in Segmentation has 4 runs" in three.note(both).notes[-2]
 
 
 def test_reports_append_to_a_file_that_later_ones_read(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
