@@ -115,12 +115,12 @@ def _shares(lines: Sequence[Line]) -> Panels:
                 line["factor"],
                 place,
                 *_hundredfold(line, "share", "share_low", "share_high"),
-                filled=True,
+                filled=False,
                 by_chance=100 * line["by_chance"],
             )
             for place, line in enumerate(members)
         ]
-        unit = "% of the variation; dotted: a factor without effect"
+        unit = "% of the variation; dotted: on average without effect"
         yield f"{task}, {metric}", charts.whiskers(f"Variation: {task}", bars, unit)
 
 

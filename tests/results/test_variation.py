@@ -1,6 +1,6 @@
 """Sources of variation: shares of factors beside least squares, what a factor that does nothing has, and incomplete grids."""
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.results.made import make, reader, tuning
 
 
 def by_least_squares(values: np.ndarray) -> list[float]:
-    """Each factor's drop of the residual sum of squares when its indicators join a model, by numpy's solver."""
+    """The drop of the residual sum of squares when indicators of a factor, or of two, join a model, by numpy's solver."""
     places = np.array(list(np.ndindex(values.shape)))
     outcome, model = values.ravel(), np.ones((values.size, 1))
 
@@ -21,8 +21,10 @@ def by_least_squares(values: np.ndarray) -> list[float]:
         return float(np.sum((outcome - columns @ np.linalg.lstsq(columns, outcome, rcond=None)[0]) ** 2))
 
     whole, found = residual(model), []
-    for factor, levels in enumerate(values.shape):
-        larger = np.hstack([model, np.eye(levels)[places[:, factor]]])
+    alone = [np.eye(levels)[places[:, factor]] for factor, levels in enumerate(values.shape)]
+    both = [np.stack([a * b for a in one.T for b in other.T], axis=1) for one, other in combinations(alone, 2)]
+    for columns in alone + both:
+        larger = np.hstack([model, columns])
         found.append((residual(model) - residual(larger)) / whole)
         model = larger
     return [*found, residual(model) / whole]
@@ -36,8 +38,10 @@ def test_shares_are_those_of_least_squares() -> None:
 
 def test_a_factor_that_does_nothing_has_its_share_by_chance() -> None:
     drawn = np.random.default_rng(1).normal(size=(20_000, 2, 3, 4))
-    assert decompose(drawn).mean(axis=0) == pytest.approx([1 / 23, 2 / 23, 3 / 23, 17 / 23], abs=2e-3)
+    free = np.array([1, 2, 3, 2, 3, 6, 6])
+    assert decompose(drawn).mean(axis=0) == pytest.approx(free / 23, abs=2e-3)
     assert np.isnan(decompose(np.ones((1, 2, 2)))).all()
+    assert decompose(drawn[:, 0]).mean(axis=0) == pytest.approx([2 / 11, 3 / 11, 6 / 11], abs=4e-3)  # two factors have no pair
 
 
 def grid(effect: dict[str, float]) -> list[Record]:
@@ -46,7 +50,7 @@ def grid(effect: dict[str, float]) -> list[Record]:
         make(
             name,
             seed,
-            0.3 + effect.get(name, 0) + effect.get(schedule, 0) + effect.get(str(seed), 0),
+            0.3 + sum(effect.get(key, 0) for key in (name, schedule, str(seed), f"{name} {schedule}")),
             "voc_cls",
             schedule=schedule,
         )
@@ -63,6 +67,25 @@ def test_variation_goes_to_the_factor_that_makes_it() -> None:
         assert all(one.low <= one.high for one in found) and found[0].low > found[0].by_chance
         shown = variation.table(found, problems)
         assert shown.rows[0].heading and shown.rows[1].cells[0] == factor
+
+
+def test_what_two_factors_do_together_only_has_a_share_of_its_own() -> None:
+    """An effect that turns round with the schedule leaves nothing to the factors alone; it must not be called chance."""
+    crossed = {"cgan_color one-phase": 0.4, "random_init two-phase": 0.4}
+    found, _ = variation.variation(grid(crossed), reader, Cache())
+    assert found[0].factor == "initialisation x schedule" and found[0].share > 0.7 and found[0].levels == ()
+    assert max(one.share for one in found if one.factor in ("initialisation", "schedule", LEFT)) < 0.1
+    assert sum(one.share for one in found) == pytest.approx(1) == sum(one.by_chance for one in found)
+
+
+def test_runs_with_the_same_predictions_are_counted() -> None:
+    runs = grid({"cgan_color": 0.1, "two-phase": 0.2})
+    found, problems = variation.variation(runs, reader, Cache())
+    assert found[0].same == 0 and variation.table(found, problems).notes == variation.NOTES
+    runs = [run.model_copy(update={"predictions": "the same"}) if run.job.seed == 1 else run for run in runs]
+    found, problems = variation.variation(runs, reader, Cache())
+    assert found[0].same == 3
+    assert "Classification: 3 of 12 runs have exactly the predictions of another" in variation.table(found, problems).notes[-1]
 
 
 def test_runs_that_are_no_complete_grid_are_left_out_with_the_reason() -> None:
