@@ -19,7 +19,7 @@ def baselines(row: Row, made: Sequence[Row], columns: Sequence[Column], baseline
     another row of the same pretext task has it, and no difference is lost.
     """
     base = baseline_of(row, made, baseline)
-    pretext = base.pretext if base is not None else _named(baseline)[0]
+    pretext = base.pretext if base is not None else _named(baseline, made)[0]
     found = []
     for place, column in enumerate(columns):
         lacks = base is None or not base.cells[place].records
@@ -40,7 +40,7 @@ def baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
     Where several rows have that name, each of them is its own baseline; but one that inherits the encoder alone is measured from
     the row of the same pretrained trunks that inherits all. Rows that were alive, of the newest version, are preferred.
     """
-    pretext, schedule = _named(baseline)
+    pretext, schedule = _named(baseline, made)
     fitting = [r for r in made if r.trunk_seed == row.trunk_seed]
     # a pretext task's name alone may be a label too, and then means every schedule
     named = [r for r in fitting if r.label == baseline != r.pretext]
@@ -54,9 +54,15 @@ def baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
     return row if row.transfer == "all" else next(whole, row)
 
 
-def _named(baseline: str) -> tuple[str, str]:
-    """Return the pretext task and the schedule that a baseline's name says; "" for the row's own schedule."""
-    pretext, _, schedule = (baseline or "random_init").partition(":")
+def _named(baseline: str, made: Sequence[Row]) -> tuple[str, str]:
+    """Return the pretext task and the schedule that a baseline's name says; "" for the row's own schedule.
+
+    A task's own name may have a colon: `l1_color:shuffled` is that task and not `l1_color` on a schedule.
+    """
+    name = baseline or "random_init"
+    if ":" not in name or any(row.pretext == name for row in made):
+        return name, ""
+    pretext, _, schedule = name.rpartition(":")
     return pretext, schedule
 
 

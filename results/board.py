@@ -129,9 +129,10 @@ def boards(
         parts = columns(runs, chosen)
         scores = [Scores(column.metric, of_column, read, resamples, known) for column, of_column in parts]
         made.append(_board(runs, parts, scores, baseline, looks))
+    pretexts = {record.pretext for record in records}
     names = {f"{record.pretext}:{rows.schedule_of(record)}" for record in records}
     labels = {row.label for board in made for row in board.rows}
-    if baseline and baseline not in labels and not any(baseline in (name, name.partition(":")[0]) for name in names):
+    if baseline and baseline not in names | labels | pretexts:
         raise unknown("row to compare with", baseline, names | labels)
     return [replace(board, notes=(*board.notes, *_apart(members[place], members[:place]))) for place, board in enumerate(made)]
 

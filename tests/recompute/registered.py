@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.recompute.registration import FILE
 from tests.recompute.report import Report
-from tests.recompute.runs import Run, choose, fits
+from tests.recompute.runs import Run, choose, fits, split
 from tests.recompute.tables import Comparison, Published, published, read_lines
 
 Key = tuple[str, str, str, str]
@@ -28,7 +28,7 @@ def asked_for(
 ) -> tuple[list[int], dict[str, Any]]:
     """Return the seeds of a comparison's row, those of all parts that have its pretext task, and the options of its runs."""
     all_parts = [options_of(plan, name) for name in one["parts"]]
-    parts = [part for part in all_parts if has(part, row.partition(":")[0])]
+    parts = [part for part in all_parts if has(part, split(row)[0])]
     if not parts:
         report.finding(f"{said}: no part has {row}")
         return [], {}

@@ -97,9 +97,15 @@ SOURCE = 16
 """How many digits of a plug-in's SHA-256 a record has."""
 
 
+def split(row: str) -> tuple[str, str]:
+    """Return the pretext task and the schedule, or "", that a row's name says; NAME:shuffled is a task's own name."""
+    pretext, colon, schedule = row.rpartition(":")
+    return (pretext, schedule) if colon and schedule != "shuffled" else (row, "")
+
+
 def fits(run: Run, row: str, task: str, wanted: Mapping[str, Any]) -> bool:
     """Return whether a run is of a row (PRETEXT or PRETEXT:SCHEDULE) on a task and has the options that are `wanted`."""
-    pretext, _, schedule = row.partition(":")
+    pretext, schedule = split(row)
     job, pretrain = run.job, run.job["pretrain"]
     recipe, provenance = run.record["pretrain"]["recipe"], run.record["provenance"]
     untrained = pretext.startswith("random_") and pretrain["data_fingerprint"] == "none"  # so its record names no such data

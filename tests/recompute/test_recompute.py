@@ -19,7 +19,7 @@ import pytest
 from tests.recompute.__main__ import main
 from tests.recompute.registered import asked_for, registered_comparisons
 from tests.recompute.report import Report
-from tests.recompute.runs import read_runs
+from tests.recompute.runs import read_runs, split
 from tests.recompute.tested import holm, holm_by_closure
 
 pytestmark = pytest.mark.integration
@@ -51,6 +51,12 @@ row = "cgan_color:two-phase"
 against = "l1_color"
 metric = "map_voc"
 """
+
+
+def test_a_row_is_split_at_its_schedule_alone() -> None:
+    rows = ("l1_color", "l1_color:one-phase", "l1_color:shuffled", "l1_color:shuffled:one-phase")
+    tasks = ("l1_color", "l1_color", "l1_color:shuffled", "l1_color:shuffled")
+    assert [split(row) for row in rows] == list(zip(tasks, ("", "one-phase", "", "one-phase"), strict=True))
 
 
 @pytest.fixture

@@ -40,6 +40,19 @@ def test_a_row_that_inherits_less_is_measured_from_the_one_that_inherits_all() -
     assert found.estimate.value == pytest.approx(-0.15, abs=0.002)
 
 
+def test_a_baseline_whose_own_name_has_a_colon_is_that_task() -> None:
+    """`l1_color:shuffled` is a task and not l1_color on a schedule, which was once measured from without a word."""
+    records = [*seeds("l1_color", (0.3, 0.4)), *seeds("l1_color:shuffled", (0.2, 0.3)), *seeds("cgan_color", (0.5, 0.6))]
+    for name in ("l1_color:shuffled", "l1_color:shuffled:two-phase"):
+        (one,) = boards(records, baseline=name)
+        found = {row.label: row.cells[0].difference for row in one.rows}
+        assert found["l1_color:shuffled"] is None
+        assert {difference.against for difference in found.values() if difference} == {"l1_color:shuffled"}, name
+        assert found["l1_color"] is not None and found["l1_color"].estimate.value == pytest.approx(0.1, abs=0.01)
+    (one,) = boards(records, baseline="l1_color:two-phase")
+    assert {row.cells[0].difference.against for row in one.rows if row.cells[0].difference} == {"l1_color"}
+
+
 def test_an_unknown_baseline_names_what_there_is() -> None:
     with pytest.raises(UsageError, match="random_init:two-phase"):
         boards([make(), make("random_init")], baseline="random")
