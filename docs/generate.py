@@ -63,9 +63,10 @@ def main(folder: Path = FOLDER) -> None:
 
 
 def copy_study(study: Path, folder: Path) -> None:
-    """Copy a study's text and its figures, at the same places below a folder."""
+    """Copy a study's texts and its figures, at the same places below a folder."""
     folder.mkdir(parents=True)
-    (folder / "README.md").write_text((study / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    for text in study.glob("*.md"):
+        shutil.copyfile(text, folder / text.name)
     for figure in study.glob("*/*.svg"):
         (folder / figure.parent.name).mkdir(exist_ok=True)
         shutil.copyfile(figure, folder / figure.parent.name / figure.name)

@@ -94,7 +94,8 @@ def test_the_ids_of_a_studys_records_are_those_that_its_jobs_have_now(folder: Pa
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_every_number_that_a_studys_text_claims_is_in_the_file_it_names(folder: Path) -> None:
-    claims = [found for line in (folder / "README.md").read_text().splitlines() if (found := CLAIM.match(line))]
+    lines = [line for text in sorted(folder.glob("*.md")) for line in text.read_text().splitlines()]
+    claims = [found for line in lines if (found := CLAIM.match(line))]
     assert folder not in FINISHED or len(claims) > 5
     for claim in claims:
         with (folder / claim["file"]).open(newline="") as file:
