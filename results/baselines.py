@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from results.board import Row
 
 
+SHUFFLED = "shuffled"
+"""Ends the name of a task's control, as `bench.registry` has it."""
+
+
 def baselines(row: Row, made: Sequence[Row], columns: Sequence[Column], baseline: str) -> tuple[Row | None, ...]:
     """Return the row that another is measured from in each column: `baseline_of`, or for a probe one that has runs there.
 
@@ -57,12 +61,12 @@ def baseline_of(row: Row, made: Sequence[Row], baseline: str) -> Row | None:
 def _named(baseline: str, made: Sequence[Row]) -> tuple[str, str]:
     """Return the pretext task and the schedule that a baseline's name says; "" for the row's own schedule.
 
-    A task's own name may have a colon: `l1_color:shuffled` is that task and not `l1_color` on a schedule.
+    `l1_color:shuffled` is a task's own name and not `l1_color` on a schedule, even where it has no row.
     """
     name = baseline or "random_init"
-    if ":" not in name or any(row.pretext == name for row in made):
+    pretext, colon, schedule = name.rpartition(":")
+    if not colon or schedule.partition(" ")[0] == SHUFFLED or any(row.pretext == name for row in made):
         return name, ""
-    pretext, _, schedule = name.rpartition(":")
     return pretext, schedule
 
 

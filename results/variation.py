@@ -2,7 +2,7 @@
 
 A grid is complete where every combination of the factors' levels has one run. The share of a factor is the sum of squares of its
 levels' means around the grand mean over that of all N runs (eta squared). The share of two factors together is that of the means
-of their levels' combinations, less what each does alone: it is large where the one acts at some levels of the other only.
+of their levels' combinations, less what each does alone: it is large where what the one does differs between levels of the other.
 A factor of L levels that does nothing has the share (L - 1) / (N - 1) on average, since its levels are then any division of the
 same runs, and two of L and M levels have (L - 1) (M - 1) / (N - 1). Intervals are over the test images, for these levels.
 """
@@ -92,7 +92,10 @@ def variation(records: Sequence[Record], read: Reader, cache: Cache) -> tuple[li
         elif len(places) < len(runs) or len(places) < math.prod(map(len, varied.values())):
             problems.append(f"{task}: {len(runs)} runs are no complete grid of {_said(varied)}")
         else:
-            found += _shares(task, varied, places, Scores(first.metric_ids[0], runs, read, RESAMPLES, cache))
+            made = _shares(task, varied, places, Scores(first.metric_ids[0], runs, read, RESAMPLES, cache))
+            found += made
+            if not made:
+                problems.append(f"{task}: some of its runs have no value by {first.metric_ids[0]}, or all have the same")
     return found, problems
 
 
@@ -110,6 +113,8 @@ def _shares(
     values = np.array([scores.values[name] for name in names]).reshape(shape)
     drawn = scores.replicates(names).T.reshape(-1, *shape)
     drawn = drawn[np.isfinite(drawn).reshape(len(drawn), -1).all(axis=1)]
+    if not len(drawn) or np.ptp(values) == 0:
+        return []
     shares, ofs = decompose(values[None])[0], decompose(drawn)
     free = {name: len(levels) - 1 for name, levels in varied.items()}
     factors = list(free)
@@ -157,8 +162,8 @@ _HEADS = ("Factor", "Levels", "Share", "95 % interval", "By chance", "Points")
 NOTES = (
     "Share: of the sum of squares of the runs' values, in per cent, with its interval over the test images; no share is below "
     "zero, so an interval above zero says nothing. By chance: the share that it has on average when it does nothing.",
-    "A x B: what the one does at some levels of the other only. A factor's own share is what it does to all runs alike. Points: "
-    "the root mean square of the effects.",
+    "A x B: how much what the one does differs between levels of the other. A factor's own share is what it does to all runs "
+    "alike. Points: the root mean square of the effects.",
 )
 
 

@@ -55,6 +55,12 @@ def test_a_metric_that_orders_rows_otherwise_is_named() -> None:
     ]
 
 
+def test_rows_with_the_same_metrics_against_them_share_a_line() -> None:
+    found = said({**STRENGTH, "l1_color": 3.0}, {"random_init": 0.0, "cgan_color": -5.0, "l1_color": -5.0})
+    told = "What speaks against: in Classification by map_voc, told from a baseline, but not by f1_macro: cgan_color, l1_color."
+    assert told in found
+
+
 def test_a_table_that_tells_nothing_says_so() -> None:
     found = said({"random_init": 2.0, "cgan_color": 2.0}, dict.fromkeys(STRENGTH, 0.0))
     assert "no difference from a baseline is told from zero" in found[0]

@@ -125,6 +125,15 @@ def test_a_named_baseline_of_one_schedule_serves_probes_too() -> None:
         assert shown(one)["l1_color"].difference is None
 
 
+def test_a_baseline_that_a_table_lacks_is_no_other_task_there() -> None:
+    """The second table has `l1_color` and no `l1_color:shuffled`; its probes were measured from `l1_color`."""
+    first = [*several("l1_color", (0.2, 0.3)), *several("l1_color:shuffled", (0.1, 0.2))]
+    wide = [run for name in ("l1_color", "cgan_color") for run in several(name, (0.2, 0.3), trunk="unet:depth=6,width=16")]
+    one, other = boards([*first, *wide], baseline="l1_color:shuffled")
+    assert shown(one)["l1_color"].difference.against == "l1_color:shuffled"
+    assert not [cell for cell in shown(other).values() if cell.difference is not None]
+
+
 def test_where_fine_tuning_alone_varies_a_probe_stands_in_the_row_of_its_trunk() -> None:
     pretexts = ("random_init", "cgan_color")
     tuned = [make(pretext, seed, 0.5, "voc_cls", trunk_seed=0) for pretext in pretexts for seed in range(3)]

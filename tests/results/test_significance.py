@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench import registry
 from bench.errors import UsageError
 from bench.record import FeatureSpread, Record
 from results import board, csv_files, rows, significance, statistics
+from results.baselines import SHUFFLED
 from results.scores import Answers
 from results.statistics import Estimate
 from results.trivial import trivial
@@ -42,6 +44,7 @@ def test_a_row_that_inherits_less_is_measured_from_the_one_that_inherits_all() -
 
 def test_a_baseline_whose_own_name_has_a_colon_is_that_task() -> None:
     """`l1_color:shuffled` is a task and not l1_color on a schedule, which was once measured from without a word."""
+    assert SHUFFLED == registry.SHUFFLED
     records = [*seeds("l1_color", (0.3, 0.4)), *seeds("l1_color:shuffled", (0.2, 0.3)), *seeds("cgan_color", (0.5, 0.6))]
     for name in ("l1_color:shuffled", "l1_color:shuffled:two-phase"):
         (one,) = boards(records, baseline=name)

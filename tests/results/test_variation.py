@@ -78,6 +78,11 @@ def test_what_two_factors_do_together_only_has_a_share_of_its_own() -> None:
     assert sum(one.share for one in found) == pytest.approx(1) == sum(one.by_chance for one in found)
 
 
+def test_runs_of_one_value_have_no_shares_and_the_reason_is_said() -> None:
+    found, (problem,) = variation.variation(grid({}), lambda record: reader(grid({})[0]), Cache())
+    assert not found and problem.startswith("Classification: some of its runs have no value by acc_keras@1, or all")
+
+
 def test_runs_with_the_same_predictions_are_counted() -> None:
     runs = grid({"cgan_color": 0.1, "two-phase": 0.2})
     found, problems = variation.variation(runs, reader, Cache())
