@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 CONFIRMED = ("confirmatory.csv", "confirmatory.md", "confirmatory.svg")
 """The files of the confirmatory comparisons."""
-
-
 OF_RUNS = ("per_run.csv", "per_class.csv")
 """The files that say the same in every table of the same runs; the first of these tables has them."""
 
